@@ -1,0 +1,1 @@
+"""Draw, steer and weigh samples from any model, with particles."""
