@@ -1,0 +1,63 @@
+"""Which papers a run rests on."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from motes.core.run import Run
+
+
+@dataclass(frozen=True)
+class Reference:
+    """One source: who, when, what, where; `about` says what of the run it stands for."""
+
+    key: str
+    authors: str
+    year: int
+    title: str
+    where: str
+    about: str = ""
+
+    def bibtex(self) -> str:
+        """The source as a BibTeX entry."""
+        authors = " and ".join(self.authors.split(", "))
+        fields = {"author": authors, "title": f"{{{self.title}}}", "year": self.year, "note": self.where}
+        body = ",\n".join(f"  {k} = {{{v}}}" for k, v in fields.items())
+        return f"@misc{{{self.key},\n{body}\n}}"
+
+    def text(self) -> str:
+        """The source as a line of prose."""
+        return f"{self.authors} ({self.year}). {self.title}. {self.where}."
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+ENGINE = (
+    Reference(
+        "delmoral2004",
+        "Del Moral",
+        2004,
+        "Feynman-Kac Formulae: Genealogical and Interacting Particle Systems with Applications",
+        "Springer",
+        "the particle engine",
+    ),
+    Reference(
+        "salmon2011",
+        "Salmon, Moraes, Dror, Shaw",
+        2011,
+        "Parallel random numbers: as easy as 1, 2, 3",
+        "SC '11, Proceedings of the International Conference for High Performance Computing",
+        "the random numbers",
+    ),
+)
+
+
+def cite(run: Run, style: str = "bibtex") -> str:
+    """The sources of everything that `run` used, as BibTeX (`style="bibtex"`) or lines of prose (`style="text"`)."""
+    if style not in ("bibtex", "text"):
+        raise ValueError(f"style must be 'bibtex' or 'text', not {style!r}")
+    references = {r.key: r for r in run.references}.values()
+    return "\n\n".join(r.bibtex() if style == "bibtex" else r.text() for r in references)

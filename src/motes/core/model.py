@@ -1,0 +1,71 @@
+"""What the engine runs: a Feynman-Kac model, that is an initial law, moves and log-potentials."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from motes.core.cite import Reference
+from motes.core.errors import ShapeError
+from motes.core.particles import Particles
+from motes.core.tree import PyTree
+from motes.rng import Rng
+
+
+class FeynmanKac(ABC):
+    """An initial law, moves, and log-potentials: whatever samples is written as one of these three-method models.
+
+    After t steps the particles approximate the law whose density against the path of the moves is the product of the
+    potentials; its normaliser is estimated by the mean weight.
+
+    References:
+        Del Moral (2004), Feynman-Kac Formulae, Springer.
+        Chopin & Papaspiliopoulos (2020), An Introduction to Sequential Monte Carlo, chapter 5, Springer.
+    """
+
+    domain: ClassVar[str] = ""
+    """Which pictures a report draws: "density", "statespace", "language", "diffusion" or ""."""
+    quantity: ClassVar[str] = "log evidence"
+    """What the normaliser is called for this model."""
+    references: tuple[Reference, ...] = ()
+    """The sources of what this model does, for `motes.cite`."""
+
+    @abstractmethod
+    def init(self, rng: Rng, n: int) -> Particles:
+        """`n` particles at t = 0; `Particles.start(x, log_weight)` makes them."""
+
+    @abstractmethod
+    def step(self, rng: Rng, particles: Particles) -> Particles:
+        """Move every particle, then reweight; `particles.step(x, log_potential)` makes the result."""
+
+    @abstractmethod
+    def done(self, particles: Particles) -> bool:
+        """Whether the run has reached its end."""
+
+    def view(self, particles: Particles) -> PyTree:
+        """The particles as the user means them: named parameters, texts, images."""
+        return particles.x
+
+    def restore(self, particles: Particles) -> Particles:
+        """Make anew what files do not hold (each `core.tree.Missing` in x), after a load."""
+        return particles
+
+    def order(self, particles: Particles) -> Tensor:
+        """(N,) a number by which sorted resampling orders the particles."""
+        x = particles.x
+        if isinstance(x, Tensor) and x.reshape(particles.n, -1).shape[1] == 1:
+            return x.reshape(-1)
+        raise ShapeError(
+            f"{type(self).__name__} has no one-dimensional order for sorted resampling: give it an `order(particles)` "
+            "that returns one number a particle, or choose another resampling scheme"
+        )
+
+    def progress(self, particles: Particles) -> float | None:
+        """How much of the run is done, from 0 to 1, for the progress bar; None if nobody can say."""
+        return None
+
+    def settings(self) -> dict[str, Any]:
+        """What identifies this model, as JSON: kept with the run and compared on resume."""
+        return {}

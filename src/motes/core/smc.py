@@ -1,0 +1,108 @@
+"""The particle engine: resample if the effective sample size fell, move, reweight, record.
+
+`advance` is the algorithm, `steps` repeats it and can be looked at between steps, `motes.sample` (core/sample.py) runs
+it to the end with a progress bar and checkpoints.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from motes.core.errors import AllWeightsZero, ShapeError
+from motes.core.genealogy import Genealogy
+from motes.core.model import FeynmanKac
+from motes.core.particles import Particles
+from motes.core.resampling import Scheme, find_scheme
+from motes.core.trace import Trace, row
+from motes.core.weights import check_log_weight
+from motes.rng import Rng
+
+
+@dataclass(frozen=True)
+class State:
+    """Where a run stands: the population, who descends from whom, and what each step had to say."""
+
+    particles: Particles
+    genealogy: Genealogy
+    trace: Trace
+
+
+def advance(model: FeynmanKac, rng: Rng, scheme: Scheme, when: float, particles: Particles) -> tuple[Particles, bool]:
+    """One step: resample if the effective sample size is at most `when` N, then let the model move and reweight.
+
+    Returns:
+        The population at t + 1, and whether it was resampled.
+    """
+    t = particles.t + 1
+    resample = particles.ess <= when * particles.n or when >= 1
+    if resample:
+        order = {"order": model.order(particles)} if scheme.needs_order else {}
+        parents = particles.resampled(scheme(rng.at("resample", step=t), particles.log_weight, **order))
+    else:
+        parents = particles.kept()
+    children = model.step(rng.at("step", step=t), parents)
+    checked(children, t, type(model).__name__)
+    return replace(children, ancestor=parents.ancestor, root=parents.root), resample
+
+
+def checked(particles: Particles, t: int, model: str) -> None:
+    """The contract holds after a step to time `t`: the right time, and no log-weight NaN or +inf."""
+    if particles.t != t:
+        raise ShapeError(f"{model} returned particles with t={particles.t} where t={t} was due; use particles.step(...)")
+    check_log_weight(particles.log_weight, t, model)
+
+
+def alive(particles: Particles, model: str) -> None:
+    """Some particle has positive weight."""
+    if particles.log_weight.max() == -float("inf"):
+        raise AllWeightsZero(
+            f"all {particles.n} particles have weight zero at t={particles.t}: none satisfies what {model} asks. "
+            "Use more particles, softer potentials, or a proposal that looks ahead"
+        )
+
+
+def steps(
+    model: FeynmanKac,
+    n: int,
+    *,
+    seed: int | Rng,
+    resampling: str | Scheme = "systematic",
+    when: float = 0.5,
+    start: State | None = None,
+) -> Iterator[State]:
+    """Run `model` with `n` particles, yielding the state after the initial draw and after every step.
+
+    Args:
+        seed: the run is a function of it; or an `Rng`, to put another source in its place.
+        resampling: the name of a scheme, see `motes.core.resampling.schemes`.
+        when: resample once the effective sample size is at most `when` * n; 0 is never, 1 is at every step.
+        start: continue from here instead of from the initial law.
+
+    Raises:
+        NanLogPotential: a log-weight is NaN or +inf; the message names the particles and the step.
+        AllWeightsZero: no particle has a positive weight; the state, whose log evidence is -inf, is yielded first.
+    """
+    scheme, name = find_scheme(resampling), type(model).__name__
+    if n < 1 or not 0 <= when <= 1:
+        raise ValueError(f"need n >= 1 and 0 <= when <= 1, not n={n}, when={when}")
+    rng = Rng(seed) if isinstance(seed, int) else seed
+    state, clock = start, time.perf_counter()
+    if state is None:
+        particles = model.init(rng.at("init", step=0), n)
+        if particles.n != n:
+            raise ShapeError(f"{name}.init was asked for {n} particles and returned {particles.n}")
+        checked(particles, 0, name)
+        state = State(particles, Genealogy.start(n), Trace())
+        state.trace.append(row(particles, False, time.perf_counter() - clock))
+        yield state
+    alive(state.particles, name)
+    while not model.done(state.particles):
+        clock = time.perf_counter()
+        particles, resampled = advance(model, rng, scheme, when, state.particles)
+        state = State(particles, state.genealogy, state.trace)
+        state.genealogy.update(particles.t, particles.ancestor, resampled, particles.log_weight)
+        state.trace.append(row(particles, resampled, time.perf_counter() - clock))
+        yield state
+        alive(particles, name)

@@ -1,0 +1,70 @@
+"""What each step of a run had to say, one row a step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+from motes.core.particles import Particles
+from motes.core.weights import entropy, log_mean_exp, max_weight
+
+
+def row(particles: Particles, resampled: bool, seconds: float) -> dict[str, float]:
+    """The diagnostics of one step; what the model put into `info` stands beside the engine's own."""
+    w = particles.log_weight
+    own = {
+        "t": float(particles.t),
+        "log_evidence": log_mean_exp(w),
+        "ess": particles.ess,
+        "entropy": entropy(w),
+        "max_weight": max_weight(w),
+        "roots": float(torch.bincount(particles.root, minlength=particles.n).count_nonzero()),
+        "resampled": float(resampled),
+        "seconds": seconds,
+    }
+    return own | {k: float(v) for k, v in particles.info.items()}
+
+
+class Trace(Mapping[str, np.ndarray]):
+    """Columns by name, one entry a step from t = 0 on; NaN where a step did not say.
+
+    Always there: t, log_evidence (nats), ess, entropy (nats), max_weight, roots (time-0 ancestors that have
+    descendants), resampled (1 if the population was resampled before the step), seconds. Models add their own:
+    temperature, acceptance, step_size, ...
+    """
+
+    def __init__(self, rows: list[dict[str, Any]] | None = None):
+        self.rows = rows or []
+
+    def append(self, row: dict[str, float]) -> None:
+        self.rows.append(row)
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        if name not in iter(self):
+            raise KeyError(f"no step recorded {name!r}; there are: {', '.join(self)}")
+        return np.array([r.get(name, np.nan) for r in self.rows])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(dict.fromkeys(k for r in self.rows for k in r))
+
+    def __len__(self) -> int:
+        """The number of columns."""
+        return len(list(iter(self)))
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """The columns as float64 tensors, for a file."""
+        return {name: torch.from_numpy(self[name].astype(np.float64)) for name in self}
+
+    @classmethod
+    def from_state(cls, state: dict[str, torch.Tensor]) -> Trace:
+        """The trace that `state` described."""
+        columns = {name: column.tolist() for name, column in state.items()}
+        steps = len(next(iter(columns.values()), []))
+        return cls([{k: v[i] for k, v in columns.items() if not math.isnan(v[i])} for i in range(steps)])
+
+    def __repr__(self) -> str:
+        return f"Trace({len(self.rows)} steps: {', '.join(self)})"
