@@ -1,0 +1,5 @@
+"""Random numbers by address: `Rng(seed).at(purpose, step=t).normal((n, d))`."""
+
+from .rng import Rng
+
+__all__ = ["Rng"]

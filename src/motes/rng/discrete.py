@@ -1,0 +1,145 @@
+"""Bernoulli, Poisson, integer and categorical numbers, and permutations."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from .elementary import exp, log
+from .gamma import as_tensor, check
+
+if TYPE_CHECKING:
+    from .rng import Rng
+
+# log k! for k < 16; above, Stirling's series in log_factorial is exact to 1e-16 relative
+LOG_FACTORIAL = torch.tensor([math.log(math.factorial(k)) for k in range(16)], dtype=torch.float64)
+
+
+def bernoulli(rng: Rng, p: Tensor | float) -> Tensor:
+    """True with probability p, the shape of p."""
+    p = as_tensor(rng, p)
+    bad = ~((p >= 0.0) & (p <= 1.0))
+    if bool(bad.any()):
+        raise ValueError(f"bernoulli: p must lie in [0, 1]; it does not at {bad.nonzero()[:5].tolist()}")
+    return rng._draw("uniform", "bernoulli", tuple(p.shape), torch.float64) < p
+
+
+def integers(rng: Rng, shape: tuple[int, ...], high: int) -> Tensor:
+    """0..high-1: the high part of the product of `high` and 64 random bits, so equal up to high / 2^64."""
+    if not 0 < high <= 1 << 32:
+        raise ValueError(f"integers: high must lie in 1..2^32, got {high}")
+    w = rng._draw("bits", "integers", (*shape, 2), torch.int64) if shape else rng._words("integers", 2)
+    w0, w1 = w[..., 0], w[..., 1]
+    # (w0 2^32 + w1) high / 2^64 in two halves; each product has at most 64 bits, so shift and mask the sign away
+    low = ((w1 * high) >> 32) & 0xFFFFFFFF
+    top = w0 * high
+    carry = ((top & 0xFFFFFFFF) + low) >> 32
+    return ((top >> 32) & 0xFFFFFFFF) + carry
+
+
+def permutation(rng: Rng, n: int) -> Tensor:
+    """A uniformly random order of 0..n-1, the same whatever shard is bound: item i gets 63 random bits, then sort."""
+    if n < 0:
+        raise ValueError(f"permutation: n must not be negative, got {n}")
+    w = rng._whole()._draw("bits", "permutation", (n, 2), torch.int64)
+    return torch.argsort((w[:, 0] << 31) | (w[:, 1] >> 1), stable=True)
+
+
+def categorical(rng: Rng, log_weight: Tensor, n: int | None) -> Tensor:
+    """(n, K) -> one category for each row; (K,) and n -> n categories. Weights in nats, not normalised."""
+    check_log_weight(log_weight)
+    weight = log_weight.to(rng.device, torch.float64)
+    if weight.ndim == 2:
+        if n is not None and n != weight.shape[0]:
+            raise ValueError(f"categorical: n = {n} does not agree with {weight.shape[0]} rows of log-weights")
+        u = rng._draw("uniform", "categorical", (weight.shape[0],), torch.float64)
+        u = u.unsqueeze(-1)
+    else:
+        u = rng._draw("uniform", "categorical", () if n is None else (n,), torch.float64)
+    total = (weight - weight.amax(-1, keepdim=True)).exp_().cumsum_(-1)
+    if total.is_cuda:
+        total = total.cummax(-1).values  # a parallel scan may step back by a rounding error
+    end = total[..., -1:] if weight.ndim == 2 else total[-1]
+    # u * end may round up to end; the largest number below it still selects the last category that has any weight
+    at = torch.minimum(u * end, torch.nextafter(end, torch.zeros_like(end)))
+    # the first category whose running sum exceeds `at`: its own weight is then positive
+    found = torch.searchsorted(total, at, right=True)
+    return found.squeeze(-1) if weight.ndim == 2 else found
+
+
+def check_log_weight(log_weight: Tensor) -> None:
+    """Raise for what no category can be drawn from."""
+    if log_weight.ndim not in (1, 2) or log_weight.shape[-1] == 0:
+        raise ValueError(f"categorical: log_weight must be (K,) or (n, K) with K > 0, got {tuple(log_weight.shape)}")
+    # one reduction finds every fault: the maximum is NaN if any entry is, +inf if any is, -inf only if all are
+    top = torch.atleast_1d(log_weight.amax(-1))
+    for fault, text in (
+        (torch.isnan(top), "NaN among the log-weights"),
+        (top == torch.inf, "+inf among the log-weights"),
+        (top == -torch.inf, "all log-weights are -inf, so there is nothing to draw"),
+    ):
+        if bool(fault.any()):
+            rows = "" if log_weight.ndim == 1 else f" (rows {fault.nonzero()[:10, 0].tolist()})"
+            raise ValueError(f"categorical: {text}{rows}; mend the model that made them")
+
+
+def log_factorial(k: Tensor) -> Tensor:
+    """log k! for whole float64 numbers."""
+    x = k.clamp_min(16.0) + 1.0
+    z = 1.0 / (x * x)
+    series = (1.0 / 12.0 - z * (1.0 / 360.0 - z * (1.0 / 1260.0 - z * (1.0 / 1680.0 - z / 1188.0)))) / x
+    stirling = (x - 0.5) * log(x) - x + 0.91893853320467274178 + series
+    table = LOG_FACTORIAL.to(k.device)
+    return torch.where(k < 16.0, table[k.clamp(0.0, 15.0).long()], stirling)
+
+
+def poisson(rng: Rng, rate: Tensor | float) -> Tensor:
+    """Poisson counts in float64, the shape of `rate`; rate 0 gives 0."""
+    rate = as_tensor(rng, rate)
+    rate = check(rng, "rate", rate, tuple(rate.shape), zero=True)
+    small = rate < 10.0
+    parts = []
+    if bool(small.any()):
+        parts.append(_poisson_small(rng, torch.where(small, rate, 0.0)))
+    if not bool(small.all()):
+        parts.append(_poisson_large(rng, torch.where(small, 10.0, rate)))
+    return parts[0] if len(parts) == 1 else torch.where(small, *parts)
+
+
+def _poisson_small(rng: Rng, rate: Tensor) -> Tensor:
+    """Inversion: walk the distribution function until it passes u."""
+    u = rng._draw("uniform", "poisson.small", tuple(rate.shape), torch.float64)
+    k = torch.zeros_like(u)
+    term = exp(-rate)
+    total = term.clone()
+    for i in range(1, 64):  # at rate 10, P(k > 63) < 1e-27: below the spacing of u
+        above = u > total
+        if not bool(above.any()):
+            break
+        k = k + above
+        term = term * rate / i
+        total = total + term
+    return k
+
+
+def _poisson_large(rng: Rng, rate: Tensor) -> Tensor:
+    """Hormann, The transformed rejection method for generating Poisson random variables (1993), algorithm PTRS."""
+    mu = rate.flatten()
+    b = 0.931 + 2.53 * torch.sqrt(mu)
+    a = -0.059 + 0.02483 * b
+    inv_alpha = 1.1239 + 1.1328 / (b - 3.4)
+    log_mu = log(mu)
+
+    def attempt(at: Tensor, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        m, b_, a_ = mu[at], b[at], a[at]
+        u = u - 0.5
+        us = 0.5 - u.abs()
+        k = torch.floor((2.0 * a_ / us + b_) * u + m + 0.43)
+        left = log(v * inv_alpha[at] / (a_ / (us * us) + b_))
+        right = k * log_mu[at] - m - log_factorial(k.clamp_min(0.0))
+        return k, (k >= 0.0) & (left <= right)
+
+    return rng._attempts("poisson.large", tuple(rate.shape), attempt)
