@@ -21,7 +21,7 @@ def test_likelihood_of_a_linear_gaussian_model():
     """The mean of Z_hat / Z over 60 seeds is 1 within 5 standard errors; an error of 4 % would be seen."""
     model = Walk(data(10))
     ratio = torch.tensor(
-        [math.exp(sample(model, 400, seed=s, progress=False).log_evidence - model.log_likelihood()) for s in range(60)]
+        [math.exp(sample(model, 2000, seed=s, progress=False).log_evidence - model.log_likelihood()) for s in range(60)]
     )
     se = float(ratio.std()) / math.sqrt(len(ratio))
     assert se < 0.01

@@ -76,15 +76,15 @@ import sys, time
 sys.path.insert(0, {tests!r})
 from core.toys import Walk, data
 from motes.core.sample import Checkpoint, sample
-sample(Walk(data(400), s=0.3), 64, seed=7, checkpoint=Checkpoint({path!r}, every=0), progress=False,
+sample(Walk(data(150), s=0.3), 64, seed=7, checkpoint=Checkpoint({path!r}, every=0), progress=False,
        callback=lambda s: print(s.particles.t, flush=True))
 """
 
 
 def test_kill_9_at_random_points_and_resume_bitwise(tmp_path):
     """The process dies without warning, often in the middle of a write; what it leaves continues to the same bits."""
-    whole = sample(Walk(data(400), s=0.3), 64, seed=7, progress=False)
-    wait = motes.Rng(0).at("kill").uniform((4,)).tolist()
+    whole = sample(Walk(data(150), s=0.3), 64, seed=7, progress=False)
+    wait = motes.Rng(0).at("kill").uniform((3,)).tolist()
     reached = []
     for k, u in enumerate(wait):
         path = tmp_path / f"run{k}"
@@ -97,8 +97,8 @@ def test_kill_9_at_random_points_and_resume_bitwise(tmp_path):
         os.kill(child.pid, signal.SIGKILL)
         child.wait()
         reached.append(load(path).particles.t)
-        same(resume(path, Walk(data(400), s=0.3), progress=False), whole)
-    assert all(0 < t < 399 for t in reached)
+        same(resume(path, Walk(data(150), s=0.3), progress=False), whole)
+    assert all(0 < t < 149 for t in reached)
 
 
 def test_resume_refuses_another_model(tmp_path):
