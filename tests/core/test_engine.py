@@ -9,7 +9,7 @@ import torch
 from core.toys import Breaks, Walk, data
 
 import motes
-from motes.core import smc
+from motes.core import smc, weights
 from motes.core.errors import AllWeightsZero, MotesError, NanLogPotential, ShapeError, UnknownName
 from motes.core.model import FeynmanKac
 from motes.core.particles import Particles
@@ -185,3 +185,10 @@ def test_the_global_generator_is_not_touched():
     before = torch.get_rng_state()
     sample(Walk(data(5)), 16, seed=0, progress=False).draws(4)
     assert torch.equal(before, torch.get_rng_state())
+
+
+@pytest.mark.parametrize("log_weight", [[0.0], [1e300, -math.inf, 3.0], [-math.inf] * 3, [0.1, -700.0, 5.0, 5.0]])
+def test_the_summary_of_weights_is_its_parts(log_weight):
+    w = torch.tensor(log_weight, dtype=torch.float64)
+    parts = [weights.log_mean_exp(w), weights.ess(w), weights.entropy(w), weights.max_weight(w)]
+    assert list(weights.summary(w).values()) == pytest.approx(parts, nan_ok=True, rel=0, abs=0)

@@ -10,18 +10,14 @@ import numpy as np
 import torch
 
 from motes.core.particles import Particles
-from motes.core.weights import entropy, log_mean_exp, max_weight
+from motes.core.weights import summary
 
 
 def row(particles: Particles, resampled: bool, seconds: float) -> dict[str, float]:
     """The diagnostics of one step; what the model put into `info` stands beside the engine's own."""
-    w = particles.log_weight
     own = {
         "t": float(particles.t),
-        "log_evidence": log_mean_exp(w),
-        "ess": particles.ess,
-        "entropy": entropy(w),
-        "max_weight": max_weight(w),
+        **summary(particles.log_weight),
         "roots": float(torch.bincount(particles.root, minlength=particles.n).count_nonzero()),
         "resampled": float(resampled),
         "seconds": seconds,

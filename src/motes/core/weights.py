@@ -101,6 +101,20 @@ def max_weight(log_weight: Tensor) -> float:
     return math.nan if top == -math.inf else 1.0 / total(w)
 
 
+def summary(log_weight: Tensor) -> dict[str, float]:
+    """`log_evidence`, `ess`, `entropy` and `max_weight` of one vector of log-weights, with its exponentials taken once."""
+    w, top = scaled(log_weight)
+    if top == -math.inf:
+        return {"log_evidence": top, "ess": 0.0, "entropy": math.nan, "max_weight": math.nan}
+    s = total(w)
+    return {
+        "log_evidence": top + math.log(s) - math.log(len(w)),
+        "ess": s**2 / total(w.square()),
+        "entropy": max(0.0, math.log(s) - total(torch.special.xlogy(w, w)) / s),
+        "max_weight": 1.0 / s,
+    }
+
+
 def check_log_weight(log_weight: Tensor, t: int | None, what: str) -> None:
     """A vector of log-weights is float64 and holds neither NaN nor +inf.
 
