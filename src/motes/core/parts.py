@@ -8,16 +8,20 @@ depends on its neighbours.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 
-def in_parts(f: Callable[..., Tensor], size: int | None, *args: Tensor) -> Tensor:
+Rows = TypeVar("Rows", Tensor, tuple[Tensor, ...])
+
+
+def in_parts(f: Callable[..., Rows], size: int | None, *args: Tensor) -> Rows:
     """`f(*args)` computed on parts of exactly `size` rows and joined again; `size=None` is one call on everything.
 
     Args:
-        f: maps tensors (size, ...) to a tensor (size, ...), row by row.
+        f: maps tensors (size, ...) to a tensor (size, ...), or to a tuple of them, row by row.
         size: rows a call.
         args: tensors (N, ...) that share their first axis.
     """
@@ -26,11 +30,12 @@ def in_parts(f: Callable[..., Tensor], size: int | None, *args: Tensor) -> Tenso
         return f(*args)
     if size < 1:
         raise ValueError(f"micro_batch must be at least 1, not {size}")
-    out = []
+    out: list[Any] = []
     for start in range(0, n, size):
         part = [a[start : start + size] for a in args]
         rows = len(part[0])
         if rows < size:
             part = [torch.cat([p, p[-1:].expand(size - rows, *p.shape[1:])]) for p in part]
-        out.append(f(*part)[:rows])
-    return torch.cat(out)
+        result = f(*part)
+        out.append(tuple(r[:rows] for r in result) if isinstance(result, tuple) else result[:rows])
+    return tuple(torch.cat(o) for o in zip(*out, strict=True)) if isinstance(out[0], tuple) else torch.cat(out)

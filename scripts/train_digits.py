@@ -1,0 +1,121 @@
+"""Train the two networks that come with motes on scikit-learn's 8 x 8 digits, and write their weights.
+
+    python scripts/train_digits.py [folder]        about 5 minutes on two cores; needs scikit-learn
+
+A tenth of the images is held out; the script prints the losses on both parts, so that overfitting shows. Every random
+number comes from motes.rng, so the same machine makes the same weights.
+"""
+
+# ruff: noqa: T201
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import sys
+import time
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from sklearn.datasets import load_digits
+from torch import Tensor, nn
+
+from motes.diffusion.networks import Classifier, UNet
+from motes.diffusion.zoo import DIGITS_PROCESS
+from motes.rng import Rng
+
+SEED = 20260
+DENOISER = {"channels": 24, "steps": 3600, "batch": 128, "rate": 2e-3, "average": 0.999}
+CLASSIFIER = {"channels": 12, "steps": 1500, "batch": 128, "rate": 3e-3, "average": 0.99, "noise": 0.3}
+
+
+def initialise(network: nn.Module, rng: Rng) -> None:
+    """Normal weights scaled by fan-in; biases and the last convolution of each residual block zero, norms one."""
+    for name, p in network.named_parameters():
+        with torch.no_grad():
+            if p.ndim == 1:
+                p.fill_(1.0 if "norm" in name and name.endswith("weight") else 0.0)
+            elif "conv2" in name:
+                p.zero_()
+            else:
+                p.copy_(rng.at(name).normal(p.shape, dtype=torch.float32) / math.sqrt(p[0].numel()))
+
+
+def train(network: nn.Module, loss, data: tuple[Tensor, ...], setup: dict, rng: Rng) -> nn.Module:
+    """Adam with a warm-up and a cosine-shaped rate; returns the exponential average of the weights.
+
+    `loss(network, rng, *batch)` returns (B,) losses.
+    """
+    averaged = copy.deepcopy(network).requires_grad_(False)
+    optimiser = torch.optim.Adam(network.parameters(), setup["rate"], betas=(0.9, 0.99))
+    began = time.time()
+    for k in range(setup["steps"]):
+        for group in optimiser.param_groups:
+            group["lr"] = setup["rate"] * min(1, (k + 1) / 200) * 0.5 * (1 + math.cos(math.pi * k / setup["steps"]))
+        r = rng.at("batch", step=k)
+        pick = r.at("pick").integers((setup["batch"],), len(data[0]))
+        value = loss(network, r, *(d[pick] for d in data)).mean()
+        optimiser.zero_grad()
+        value.backward()
+        optimiser.step()
+        with torch.no_grad():
+            decay = min(setup["average"], (k + 1) / (k + 20))
+            for a, p in zip(averaged.parameters(), network.parameters(), strict=True):
+                a.lerp_(p, 1 - decay)
+        if (k + 1) % 300 == 0:
+            print(f"  step {k + 1:5d}  loss {float(value.detach()):.4f}  {time.time() - began:.0f} s", flush=True)
+    return averaged
+
+
+def denoising_loss(network: nn.Module, rng: Rng, images: Tensor) -> Tensor:
+    """Mean squared error of the predicted velocity, at times uniform in (0, 1)."""
+    t = rng.at("time").uniform((len(images),), dtype=torch.float32)
+    noise = rng.at("noise").normal(images.shape, dtype=torch.float32)
+    alpha, sigma = (f(t).to(images).reshape(-1, 1, 1, 1) for f in (DIGITS_PROCESS.alpha, DIGITS_PROCESS.sigma))
+    return (network(alpha * images + sigma * noise, t) - (alpha * noise - sigma * images)).square().mean((1, 2, 3))
+
+
+def class_loss(network: nn.Module, rng: Rng, images: Tensor, labels: Tensor) -> Tensor:
+    """Negative log-probability of the label, for images with a little noise of random size."""
+    size = CLASSIFIER["noise"] * rng.at("size").uniform((len(images), 1, 1, 1), dtype=torch.float32)
+    noise = rng.at("noise").normal(images.shape, dtype=torch.float32)
+    return -network(images + size * noise).gather(1, labels[:, None])[:, 0]
+
+
+def write(network: nn.Module, path: Path, setup: dict) -> None:
+    """The weights in half precision, with how they were made in the header."""
+    weights = {k: v.to(torch.float16).contiguous() for k, v in network.state_dict().items()}
+    about = {"channels": str(setup["channels"]), "training": json.dumps({"seed": SEED, **setup})}
+    save_file(weights, path, metadata=about)
+    print(f"{path}: {path.stat().st_size / 1000:.0f} kB, {sum(v.numel() for v in weights.values())} numbers")
+
+
+def main(folder: Path) -> None:
+    rng = Rng(SEED)
+    images, labels = (torch.as_tensor(a) for a in load_digits(return_X_y=True))
+    images = (images / 8 - 1).to(torch.float32).reshape(-1, 1, 8, 8)
+    order = rng.at("split").permutation(len(images))
+    held, kept = order[:180], order[180:]
+
+    network = Classifier(CLASSIFIER["channels"])
+    initialise(network, rng.at("classifier/start"))
+    network = train(network, class_loss, (images[kept], labels[kept]), CLASSIFIER, rng.at("classifier"))
+    for name, part in (("kept", kept), ("held out", held)):
+        right = (network(images[part]).argmax(1) == labels[part]).double().mean()
+        print(f"classifier, {name}: accuracy {float(right):.4f}")
+    write(network, folder / "digits-classifier.safetensors", CLASSIFIER)
+
+    network = UNet(DENOISER["channels"])
+    initialise(network, rng.at("denoiser/start"))
+    network = train(network, denoising_loss, (images[kept],), DENOISER, rng.at("denoiser"))
+    for name, part in (("kept", kept[:180]), ("held out", held)):
+        losses = [denoising_loss(network, rng.at("check", step=k), images[part]).mean() for k in range(20)]
+        print(f"denoiser, {name}: loss {float(torch.stack(losses).mean()):.4f}")
+    write(network, folder / "digits.safetensors", DENOISER)
+
+
+if __name__ == "__main__":
+    default = Path(__file__).parents[1] / "src/motes/diffusion/weights"
+    main(Path(sys.argv[1]) if len(sys.argv) > 1 else default)

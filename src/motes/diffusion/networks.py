@@ -1,0 +1,73 @@
+"""The small networks whose weights come with the package: a denoiser and a classifier of 8 x 8 images."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+EMBEDDING = 64
+
+
+def embed(t: Tensor) -> Tensor:
+    """Times (N,) in [0, 1] as (N, EMBEDDING) cosines and sines."""
+    angle = t[:, None] * math.pi * torch.arange(1, EMBEDDING // 2 + 1, dtype=t.dtype, device=t.device)
+    return torch.cat([angle.cos(), angle.sin()], dim=1)
+
+
+class Block(nn.Module):
+    """A residual block of two convolutions; the time scales and shifts the channels in between."""
+
+    def __init__(self, inside: int, outside: int):
+        super().__init__()
+        self.norm1, self.conv1 = nn.GroupNorm(4, inside), nn.Conv2d(inside, outside, 3, padding=1)
+        self.time = nn.Linear(EMBEDDING, 2 * outside)
+        self.norm2, self.conv2 = nn.GroupNorm(4, outside), nn.Conv2d(outside, outside, 3, padding=1)
+        self.skip = nn.Conv2d(inside, outside, 1) if inside != outside else nn.Identity()
+
+    def forward(self, x: Tensor, time: Tensor) -> Tensor:
+        scale, shift = self.time(time)[:, :, None, None].chunk(2, dim=1)
+        h = self.conv1(F.silu(self.norm1(x)))
+        h = self.conv2(F.silu(self.norm2(h) * (1 + scale) + shift))
+        return self.skip(x) + h
+
+
+class UNet(nn.Module):
+    """Images (N, 1, 8, 8) and times (N,) to velocities (N, 1, 8, 8), at two resolutions."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        c = channels
+        first, second = nn.Linear(EMBEDDING, EMBEDDING), nn.Linear(EMBEDDING, EMBEDDING)
+        self.time = nn.Sequential(first, nn.SiLU(), second, nn.SiLU())
+        self.enter, self.fine = nn.Conv2d(1, c, 3, padding=1), Block(c, c)
+        self.down = nn.Conv2d(c, 2 * c, 3, stride=2, padding=1)
+        self.coarse1, self.coarse2 = Block(2 * c, 2 * c), Block(2 * c, 2 * c)
+        self.up = nn.Conv2d(2 * c, c, 3, padding=1)
+        self.merge = Block(2 * c, c)
+        self.norm, self.leave = nn.GroupNorm(4, c), nn.Conv2d(c, 1, 3, padding=1)
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        time = self.time(embed(t))
+        fine = self.fine(self.enter(x), time)
+        coarse = self.coarse2(self.coarse1(self.down(fine), time), time)
+        merged = self.merge(torch.cat([self.up(F.interpolate(coarse, scale_factor=2)), fine], dim=1), time)
+        return self.leave(F.silu(self.norm(merged)))
+
+
+class Classifier(nn.Module):
+    """Images (N, 1, 8, 8) to log-probabilities (N, 10) of the digits."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        c = channels
+        self.enter, self.fine = nn.Conv2d(1, c, 3, padding=1), nn.Conv2d(c, c, 3, padding=1)
+        self.down, self.coarse = nn.Conv2d(c, 2 * c, 3, stride=2, padding=1), nn.Conv2d(2 * c, 2 * c, 3, padding=1)
+        self.leave = nn.Linear(2 * c * 16, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = F.silu(self.fine(F.silu(self.enter(x))))
+        h = F.silu(self.coarse(F.silu(self.down(h))))
+        return F.log_softmax(self.leave(h.flatten(1)), dim=1)
