@@ -1,0 +1,6 @@
+"""Sampling from densities: a log-likelihood with a prior, and tempering from one to the other."""
+
+from motes.density.density import Density
+from motes.density.tempering import Tempering
+
+__all__ = ["Density", "Tempering"]

@@ -1,0 +1,256 @@
+"""A density to sample from: a log-likelihood and a prior."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution
+
+from motes.core.errors import NanLogPotential, ShapeError, name_particles
+from motes.core.parts import in_parts
+from motes.density.likelihood import LogLikelihood, batched
+from motes.density.parameters import Parameters, Values
+from motes.kernels import State
+from motes.rng import Rng
+
+CACHE = 1 << 20
+"""Bytes of intermediate results that one part of an evaluation should keep to, so that they stay in a core's cache."""
+
+
+class Density:
+    """A log-likelihood and a prior, with values and gradients for a whole population at once.
+
+    Inside, a point is a real vector z (dim,); parameters with a support (a probability, a variance, a simplex) are
+    mapped to it by bijections, whose Jacobian is part of the prior's density. The user sees constrained parameters.
+
+    Args:
+        log_likelihood: maps the parameters, one tensor (N, d) or a dict of tensors (N, ...), to (N,) nats; or one point,
+            (d,) or a dict of (...), to a number, which is then batched by `torch.func.vmap`. -inf is allowed where the
+            likelihood is zero, NaN is an error.
+        prior: a `torch.distributions` object over a flat vector, or a dict of them by name.
+        vectorised: whether `log_likelihood` takes a batch; None finds out from a few draws of the prior.
+        micro_batch: points a call. A number fixes it exactly (the last part is filled up), so that a particle's value
+            does not depend on the population around it; "auto" cuts so that intermediate results stay in the cache;
+            None is the whole population in one call.
+        dtype: of the parameters and of every evaluation.
+        compile: whether to evaluate through `torch.compile`; "auto" does so in runs that are long enough to pay for
+            the compilation (the law is the same, the last bits are not).
+
+    Attributes:
+        dim: length of z.
+        differentiable: whether gradients flow through the log-likelihood.
+
+    Raises:
+        ShapeError: the log-likelihood fits neither a batch nor a single point, or both with different values.
+        NanLogPotential: it is NaN at a draw from the prior.
+
+    >>> import torch, motes
+    >>> heads = torch.tensor([1.0, 1.0, 0.0, 1.0], dtype=torch.float64)
+    >>> coin = motes.Density(
+    ...     lambda p: (heads * p["p"].log() + (1 - heads) * (-p["p"]).log1p()).sum(),
+    ...     {"p": torch.distributions.Beta(1.0, 1.0)},
+    ... )
+    >>> coin.dim, coin.differentiable
+    (1, True)
+    """
+
+    def __init__(
+        self,
+        log_likelihood: LogLikelihood,
+        prior: Distribution | dict[str, Distribution],
+        *,
+        vectorised: bool | None = None,
+        micro_batch: int | Literal["auto"] | None = "auto",
+        dtype: torch.dtype = torch.float64,
+        compile: bool | Literal["auto"] = "auto",  # noqa: A002
+    ):
+        if compile not in (True, False, "auto"):
+            raise ValueError(f'compile must be True, False or "auto", not {compile!r}')
+        self.parameters = Parameters(prior, dtype)
+        self.dim, self.dtype, self.compile = self.parameters.dim, dtype, compile
+        self._likelihood = batched(log_likelihood, self.parameters, vectorised)
+        self._compiled: dict[bool, object] = {}
+        self.micro_batch: int | None = None
+        bytes_a_point, self.differentiable = self._probe()
+        if micro_batch == "auto":
+            self._part = max(16, CACHE // max(1, bytes_a_point))
+        elif micro_batch is None or micro_batch >= 1:
+            self.micro_batch, self._part = micro_batch, None
+        else:
+            raise ValueError(f'micro_batch must be at least 1, "auto" or None, not {micro_batch}')
+
+    def _probe(self) -> tuple[int, bool]:
+        """Bytes that an evaluation with its gradient keeps for one point, and whether there is a gradient."""
+        z, kept = self.parameters.sample(Rng(0).at("probe"), 4), []
+
+        def pack(saved: Tensor) -> Tensor:
+            if saved.ndim and saved.shape[0] == len(z):
+                kept.append(saved.nbytes)
+            return saved
+
+        z.requires_grad_()
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda saved: saved):
+            values, _, inside = self.parameters.constrain(z)
+            likelihood = self._call(values, len(z))
+        self._check(likelihood.detach(), inside, z.detach(), None)
+        return sum(kept) // len(z), likelihood.requires_grad
+
+    def sample(self, rng: Rng, n: int) -> Tensor:
+        """(n, dim) draws from the prior, as real vectors."""
+        return self.parameters.sample(rng, n)
+
+    def constrain(self, z: Tensor) -> Values:
+        """The parameters, as the user means them, at real vectors z (N, dim)."""
+        return self.parameters.constrain(z)[0]
+
+    def unconstrain(self, values: Values) -> Tensor:
+        """The real vectors (N, dim) of parameters with a first axis of N points."""
+        return self.parameters.unconstrain(values)
+
+    def evaluate(self, z: Tensor, gradient: bool = False, compiled: bool | None = None) -> State:
+        """The state at z (N, dim): everything that a kernel or a change of temperature needs to know of these points.
+
+        Args:
+            gradient: with the gradients of both parts.
+            compiled: whether to go through `torch.compile`; None is `compile=True`.
+
+        Returns:
+            "position" (N, dim), "log_likelihood" and "log_prior" (N,) float64 nats (the latter as a density of z, -inf
+            where z overflows), and with `gradient` "likelihood_gradient" and "prior_gradient" (N, dim), zero where the
+            density is.
+
+        Raises:
+            NanLogPotential: the log-likelihood is NaN or +inf, or its gradient is not finite.
+            ShapeError: the log-likelihood has another shape than (N,).
+        """
+        compiled = self.compile is True if compiled is None else compiled
+        state = {"position": z, **self._run(z, gradient, compiled)}
+        self._check(state["log_likelihood"], state.pop("inside", None), z, state)
+        return state
+
+    def _run(self, z: Tensor, gradient: bool, compiled: bool) -> State:
+        f = self._compile(gradient) if compiled else (self._with_gradient if gradient else self._without)
+        if self.micro_batch is None and self._part is None:
+            return f(z)
+        n = len(z)
+        size = self.micro_batch or math.ceil(n / math.ceil(n / self._part))
+        if size == n:
+            return f(z)
+        parts: list[State] = []
+
+        def one(part: Tensor) -> Tensor:
+            parts.append(f(part))
+            return part[:, 0]
+
+        in_parts(one, size, z)
+        return {k: torch.cat([p[k] for p in parts])[:n] for k in parts[0]}
+
+    def _compile(self, gradient: bool):
+        if gradient not in self._compiled:
+            f = self._functional if gradient else self._without
+            self._compiled[gradient] = torch.compile(f, dynamic=False)
+        return self._compiled[gradient]
+
+    def _call(self, values: Values, n: int) -> Tensor:
+        value = self._likelihood(values)
+        if not isinstance(value, Tensor) or tuple(value.shape) != (n,):
+            what = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
+            raise ShapeError(f"log_likelihood must return shape ({n},) for {n} particles, not {what}")
+        return value
+
+    def _parts(self, z: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Log-likelihood and log-prior (N,) at z, and where z does not overflow."""
+        values, jacobian, inside = self.parameters.constrain(z)
+        prior = self.parameters.log_prior(values)
+        return self._call(values, len(z)), prior if jacobian is None else prior + jacobian, inside
+
+    def _without(self, z: Tensor) -> State:
+        with torch.no_grad():
+            likelihood, prior, inside = self._parts(z)
+            return _state(likelihood, prior, inside)
+
+    def _with_gradient(self, z: Tensor) -> State:
+        z = z.detach().requires_grad_()
+        if (normal := self.parameters.normal(z.detach())) is not None:
+            prior, prior_gradient = normal
+            likelihood, inside = self._call(self.parameters.constrain(z)[0], len(z)), None
+            (gradient,) = torch.autograd.grad(likelihood.sum(), z)
+        else:
+            likelihood, prior, inside = self._parts(z)
+            (gradient,) = torch.autograd.grad(likelihood.sum(), z, retain_graph=True, materialize_grads=True)
+            (prior_gradient,) = torch.autograd.grad(prior.sum(), z, materialize_grads=True)
+        return _state(likelihood.detach(), prior.detach(), inside, gradient, prior_gradient)
+
+    def _functional(self, z: Tensor) -> State:
+        """`_with_gradient` in a form that `torch.compile` can trace."""
+
+        def both(z: Tensor) -> tuple[tuple[Tensor, Tensor], Tensor | None]:
+            likelihood, prior, inside = self._parts(z)
+            return (likelihood, prior), inside
+
+        (likelihood, prior), pull, inside = torch.func.vjp(both, z, has_aux=True)
+        one, none = torch.ones_like(likelihood), torch.zeros_like(likelihood)
+        return _state(likelihood, prior, inside, pull((one, none))[0], pull((none, one))[0])
+
+    def _check(self, likelihood: Tensor, inside: Tensor | None, z: Tensor, state: State | None) -> None:
+        """No NaN and no +inf where the parameters are legal; outside the density is zero, with a zero gradient."""
+        bad = ~(likelihood < math.inf)
+        if inside is not None:
+            bad &= inside
+        if bad.any():
+            index = bad.nonzero().flatten()
+            raise NanLogPotential(
+                f"log_likelihood is NaN or +inf for {name_particles(index.tolist())}; the first of them is at "
+                f"{self._named(z[index[:1]])}. Where the model is not defined it must return -inf; look for log of a "
+                "negative number, 0 * inf or an overflow"
+            )
+        if state is None:
+            return
+        if inside is not None:
+            state["log_likelihood"] = torch.where(inside, likelihood, -math.inf)
+            state["log_prior"] = torch.where(inside, state["log_prior"], -math.inf)
+        if "likelihood_gradient" in state:
+            self._check_gradient(state)
+
+    def _check_gradient(self, state: State) -> None:
+        names = ("likelihood_gradient", "prior_gradient")
+        # one pass: a sum is finite only if all its terms are
+        if all(math.isfinite(float(state[k].sum())) for k in names) and math.isfinite(float(state["log_likelihood"].sum())):
+            return
+        legal = (state["log_likelihood"] > -math.inf) & (state["log_prior"] > -math.inf)
+        for name in names:
+            bad = (legal & ~torch.isfinite(state[name]).all(1)).nonzero().flatten()
+            if len(bad):
+                raise NanLogPotential(
+                    f"the {name.replace('_', ' ')} is not finite for {name_particles(bad.tolist())}, whose log-likelihood "
+                    f"is; the first of them is at {self._named(state['position'][bad[:1]])}. Look for sqrt or log at 0, "
+                    "torch.where around a NaN branch; or use a kernel without gradients, like RandomWalk"
+                )
+            state[name] = torch.where(legal[:, None], state[name], 0.0)
+
+    def _named(self, z: Tensor) -> str:
+        values = self.constrain(z)
+        if isinstance(values, Tensor):
+            return str(values[0].tolist())
+        return ", ".join(f"{k}={v[0].tolist()}" for k, v in values.items())
+
+    def settings(self) -> dict[str, object]:
+        """What identifies this density, as JSON."""
+        blocks = {b.name: [type(b.prior).__name__, list(b.shape)] for b in self.parameters.blocks}
+        return {"prior": blocks, "dtype": str(self.dtype), "micro_batch": self.micro_batch, "compile": self.compile}
+
+
+def _state(
+    likelihood: Tensor, prior: Tensor, inside: Tensor | None, gradient: Tensor | None = None, prior_gradient: Tensor | None = None
+) -> State:
+    state = {"log_likelihood": likelihood.to(torch.float64), "log_prior": prior.to(torch.float64)}
+    if inside is not None:
+        state["inside"] = inside
+    if gradient is not None and prior_gradient is not None:
+        state |= {"likelihood_gradient": gradient, "prior_gradient": prior_gradient}
+    return state
+
+

@@ -1,0 +1,84 @@
+"""Sweeps of a kernel until the particles have forgotten where they started."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from motes.kernels.kernel import Kernel, Parameters, State, Target
+from motes.rng import Rng
+
+
+@dataclass(frozen=True)
+class Moved:
+    """What a move did.
+
+    Attributes:
+        state: the particles after it.
+        parameters: the kernel's parameters, for the next move.
+        used: the parameters of its last sweep.
+        sweeps: how many there were.
+        info: "acceptance" (weighted mean), "sweeps", "evaluations" (a particle), "correlation" with the start, and what
+            the kernel says of its parameters.
+    """
+
+    state: State
+    parameters: Parameters
+    used: Parameters
+    sweeps: int
+    info: dict[str, float]
+
+
+def move(
+    kernel: Kernel,
+    rng: Rng,
+    target: Target,
+    state: State,
+    weight: Tensor,
+    parameters: Parameters,
+    *,
+    sweeps: int | None = None,
+    correlation: float = 0.5,
+    most: int = 100,
+    adapt: bool = True,
+) -> Moved:
+    """Move every particle by sweeps of `kernel`, which leaves `target` invariant.
+
+    Args:
+        state: the particles, as `target` evaluated them.
+        weight: (N,) their normalised weights.
+        parameters: of the kernel.
+        sweeps: how many; None goes on until the correlation of positions and log-density with the start is at most
+            `correlation`, or for `most` sweeps. The rule looks at the population, so like all adaptation it biases by
+            O(1/N).
+        adapt: learn the step size after each sweep.
+    """
+    x, old = state["position"], target.log_density(state)
+    used, done, evaluations, rate, left = parameters, 0, 0, 0.0, 1.0
+    while done < (most if sweeps is None else sweeps) and (sweeps is not None or left > correlation):
+        sweep = kernel.sweep(rng.at("sweep", inner=done), target, state, parameters)
+        state, done, evaluations = sweep.state, done + 1, evaluations + sweep.evaluations
+        rate, used = float(weight @ sweep.acceptance.to(weight)), parameters
+        if adapt:
+            parameters = kernel.learn(parameters, rate)
+        if sweeps is None or done == sweeps:
+            left = _correlation(weight, x, old, state["position"], target.log_density(state))
+    info = {"acceptance": rate, "sweeps": float(done), "evaluations": float(evaluations), "correlation": left}
+    return Moved(state, parameters, used, done, info | kernel.describe(used))
+
+
+def _correlation(weight: Tensor, x0: Tensor, f0: Tensor, x1: Tensor, f1: Tensor) -> float:
+    """The larger of the mean correlation of the coordinates (N, d) and that of the log-densities (N,)."""
+    w = weight.to(x0)
+    positive = weight > 0
+    f0, f1 = torch.where(positive, f0, 0.0), torch.where(positive, f1, 0.0)  # weight 0 may have density 0
+    return max(float(_pearson(w, x0, x1).mean()), float(_pearson(weight, f0[:, None], f1[:, None])[0]))
+
+
+def _pearson(w: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    """Weighted correlation of the columns of `a` and `b`; 1 for a column that does not vary."""
+    a, b = a - w @ a, b - w @ b
+    scale = ((w @ a.square()) * (w @ b.square())).sqrt()
+    return torch.where(scale > 0, (w @ (a * b)) / scale, 1.0)
