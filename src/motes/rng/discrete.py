@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from .rng import Rng
 
 # log k! for k < 16; above, Stirling's series in log_factorial is exact to 1e-16 relative
+COUNT_LIMIT = 1e9  # log k! then keeps six digits behind the point
 LOG_FACTORIAL = torch.tensor([math.log(math.factorial(k)) for k in range(16)], dtype=torch.float64)
 
 
@@ -59,15 +60,21 @@ def categorical(rng: Rng, log_weight: Tensor, n: int | None) -> Tensor:
         u = u.unsqueeze(-1)
     else:
         u = rng._draw("uniform", "categorical", () if n is None else (n,), torch.float64)
-    total = (weight - weight.amax(-1, keepdim=True)).exp_().cumsum_(-1)
+    if weight.ndim == 2:
+        return invert(weight, u).squeeze(-1)
+    return invert(weight.unsqueeze(0), u.reshape(1, -1)).reshape(u.shape)
+
+
+def invert(log_weight: Tensor, u: Tensor) -> Tensor:
+    """The categories (rows, m) at which the running sums of the weights (rows, K) pass u (rows, m)."""
+    total = (log_weight - log_weight.amax(-1, keepdim=True)).exp_().cumsum_(-1)
     if total.is_cuda:
         total = total.cummax(-1).values  # a parallel scan may step back by a rounding error
-    end = total[..., -1:] if weight.ndim == 2 else total[-1]
+    end = total[..., -1:]
     # u * end may round up to end; the largest number below it still selects the last category that has any weight
     at = torch.minimum(u * end, torch.nextafter(end, torch.zeros_like(end)))
     # the first category whose running sum exceeds `at`: its own weight is then positive
-    found = torch.searchsorted(total, at, right=True)
-    return found.squeeze(-1) if weight.ndim == 2 else found
+    return torch.searchsorted(total, at.contiguous(), right=True)
 
 
 def check_log_weight(log_weight: Tensor) -> None:
@@ -100,6 +107,8 @@ def poisson(rng: Rng, rate: Tensor | float) -> Tensor:
     """Poisson counts in float64, the shape of `rate`; rate 0 gives 0."""
     rate = as_tensor(rng, rate)
     rate = check(rng, "rate", rate, tuple(rate.shape), zero=True)
+    if bool((rate > COUNT_LIMIT).any()):
+        raise ValueError("poisson: rates above 1e9 are not supported; draw a normal with that mean and variance")
     small = rate < 10.0
     parts = []
     if bool(small.any()):
@@ -143,3 +152,65 @@ def _poisson_large(rng: Rng, rate: Tensor) -> Tensor:
         return k, (k >= 0.0) & (left <= right)
 
     return rng._attempts("poisson.large", tuple(rate.shape), attempt)
+
+
+def binomial(rng: Rng, total_count: Tensor, p: Tensor) -> Tensor:
+    """Binomial counts in float64; `total_count` and `p` have one shape."""
+    total = check(rng, "total_count", as_tensor(rng, total_count), tuple(p.shape), zero=True)
+    p = as_tensor(rng, p)
+    bad = ~((p >= 0.0) & (p <= 1.0)) | (total != torch.floor(total)) | (total > COUNT_LIMIT)
+    if bool(bad.any()):
+        where = bad.nonzero()[:5].tolist()
+        raise ValueError(f"binomial: p must lie in [0, 1] and total_count be whole and at most 1e9; not so at {where}")
+    swap = p > 0.5
+    q = torch.where(swap, 1.0 - p, p)
+    small = total * q < 10.0
+    value = torch.zeros_like(total)
+    if bool(small.any()):
+        value = _binomial_small(rng, torch.where(small, total, 0.0), q)
+    if not bool(small.all()):
+        large = _binomial_large(rng, torch.where(small, 20.0, total), torch.where(small, 0.5, q))
+        value = torch.where(small, value, large)
+    return torch.where(swap, total - value, value)
+
+
+def _binomial_small(rng: Rng, total: Tensor, p: Tensor) -> Tensor:
+    """Inversion: walk the distribution function until it passes u."""
+    u = rng._draw("uniform", "binomial.small", tuple(p.shape), torch.float64)
+    k = torch.zeros_like(u)
+    term = exp(total * torch.log1p(-p))
+    odds = p / (1.0 - p)
+    reached = term.clone()
+    for i in range(1, 64):
+        above = (u > reached) & (k < total)
+        if not bool(above.any()):
+            break
+        k = k + above
+        term = term * (total - (i - 1.0)).clamp_min(0.0) / i * odds
+        reached = reached + term
+    return k
+
+
+def _binomial_large(rng: Rng, total: Tensor, p: Tensor) -> Tensor:
+    """Hormann, The generation of binomial random variates (1993), algorithm BTRS."""
+    n, p = total.flatten(), p.flatten()
+    sd = torch.sqrt(n * p * (1.0 - p))
+    b = 1.15 + 2.53 * sd
+    a = -0.0873 + 0.0248 * b + 0.01 * p
+    alpha = (2.83 + 5.1 / b) * sd
+    log_odds = log(p / (1.0 - p))
+    mode = torch.floor((n + 1.0) * p)
+    peak = log_factorial(mode) + log_factorial(n - mode)
+
+    def attempt(at: Tensor, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        n_, a_, b_ = n[at], a[at], b[at]
+        u = u - 0.5
+        us = 0.5 - u.abs()
+        k = torch.floor((2.0 * a_ / us + b_) * u + n_ * p[at] + 0.5)
+        inside = (k >= 0.0) & (k <= n_)
+        k = torch.minimum(k.clamp_min(0.0), n_)
+        left = log(v * alpha[at] / (a_ / (us * us) + b_))
+        right = peak[at] - log_factorial(k) - log_factorial(n_ - k) + (k - mode[at]) * log_odds[at]
+        return k, inside & (left <= right)
+
+    return rng._attempts("binomial.large", tuple(total.shape), attempt)

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
+from torch.distributions import Distribution
 
-from . import discrete, gamma, routes
+from . import discrete, distributions, gamma, routes
 from .generators import Generator
 from .philox import Philox4x32
 from .squares import Squares32, Squares64
@@ -136,6 +137,19 @@ class Rng:
     def permutation(self, n: int) -> Tensor:
         """A uniformly random order of 0..n-1, int64; shared: a bound shard does not change it."""
         return discrete.permutation(self, n)
+
+    def binomial(self, total_count: Tensor | float, p: Tensor | float) -> Tensor:
+        """Binomial counts as float64; the common shape of `total_count` and `p`."""
+        total, p = torch.broadcast_tensors(torch.as_tensor(total_count), torch.as_tensor(p))
+        return discrete.binomial(self, total, p)
+
+    def sample(self, distribution: Distribution, n: int | None) -> Tensor:
+        """n draws (n, *batch_shape, *event_shape) from a `torch.distributions` object, without a gradient.
+
+        The first axis counts particles. With `n` None each element of the batch is drawn once, (*batch_shape,
+        *event_shape), and its first batch axis counts the particles. `motes.rng.register` teaches further families.
+        """
+        return distributions.sample(self, distribution, n)
 
     # ---------------------------------------------------------------- how they are made
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from motes.rng.generators import Generator
+
 from . import reference
 
 
