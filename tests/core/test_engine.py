@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from core.toys import Breaks, Walk, data
@@ -192,3 +193,15 @@ def test_the_summary_of_weights_is_its_parts(log_weight):
     w = torch.tensor(log_weight, dtype=torch.float64)
     parts = [weights.log_mean_exp(w), weights.ess(w), weights.entropy(w), weights.max_weight(w)]
     assert list(weights.summary(w).values()) == pytest.approx(parts, nan_ok=True, rel=0, abs=0)
+
+
+def test_what_is_no_model_is_refused():
+    with pytest.raises(TypeError, match="Tempering"):
+        sample("not a model", 4, seed=0)
+    with pytest.raises(TypeError, match="Tempering"):
+        next(smc.steps(Walk, 4, seed=0))
+
+
+def test_a_numpy_integer_is_a_seed():
+    one, two = (sample(Walk(data(3)), 4, seed=s, progress=False) for s in (5, np.int64(5)))
+    assert torch.equal(one.particles.x, two.particles.x) and two.seed == 5

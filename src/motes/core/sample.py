@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
+from numbers import Integral
 from pathlib import Path
 from typing import Any, Self
 
@@ -20,7 +21,7 @@ from motes.core.errors import AllWeightsZero, FileError, NanLogPotential
 from motes.core.model import FeynmanKac
 from motes.core.resampling import Scheme, find_scheme
 from motes.core.run import Result, Run, load
-from motes.core.smc import State, steps
+from motes.core.smc import State, must_be_model, steps
 from motes.rng import Rng
 
 
@@ -69,9 +70,11 @@ def sample(
         NanLogPotential, AllWeightsZero: as `motes.core.smc.steps`; the error's `run` holds the last good state, and so
             does the checkpoint, if there is one.
     """
+    must_be_model(model)
     scheme = find_scheme(resampling)
+    walk = steps(model, n, seed=seed, resampling=scheme, when=when)
     setup = {
-        "seed": seed if isinstance(seed, int) else None,
+        "seed": int(seed) if isinstance(seed, Integral) else None,
         "n": n,
         "resampling": scheme.name,
         "when": when,
@@ -82,7 +85,6 @@ def sample(
         "versions": {"motes": version("motes"), "torch": torch.__version__, "python": platform.python_version()},
         "recipe": recipe,
     }
-    walk = steps(model, n, seed=seed, resampling=scheme, when=when)
     return _drive(model, walk, setup, None, checkpoint, progress, callback, max_steps, throw)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from numbers import Integral
 
 from motes.core.errors import AllWeightsZero, ShapeError
 from motes.core.genealogy import Genealogy
@@ -54,6 +55,15 @@ def checked(particles: Particles, t: int, model: str) -> None:
     check_log_weight(particles.log_weight, t, model)
 
 
+def must_be_model(model: object) -> None:
+    """A TypeError for what the engine cannot run."""
+    if not isinstance(model, FeynmanKac):
+        raise TypeError(
+            f"a model to sample is a FeynmanKac, and this is a {type(model).__name__}; "
+            "a Density is sampled by wrapping it: motes.Tempering(density)"
+        )
+
+
 def alive(particles: Particles, model: str) -> None:
     """Some particle has positive weight."""
     if particles.log_weight.max() == -float("inf"):
@@ -84,10 +94,11 @@ def steps(
         NanLogPotential: a log-weight is NaN or +inf; the message names the particles and the step.
         AllWeightsZero: no particle has a positive weight; the state, whose log evidence is -inf, is yielded first.
     """
+    must_be_model(model)
     scheme, name = find_scheme(resampling), type(model).__name__
     if n < 1 or not 0 <= when <= 1:
         raise ValueError(f"need n >= 1 and 0 <= when <= 1, not n={n}, when={when}")
-    rng = Rng(seed) if isinstance(seed, int) else seed
+    rng = Rng(seed) if isinstance(seed, Integral) else seed
     state, clock = start, time.perf_counter()
     if state is None:
         particles = model.init(rng.at("init", step=0), n)
