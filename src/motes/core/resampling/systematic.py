@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from motes.core.cite import Reference
-from motes.core.resampling._grid import bits_for, cells, ends, owners
+from motes.core.resampling._grid import bits_for, cells, ends, lattice
 from motes.core.resampling._scheme import scheme
 from motes.rng import Rng
 
@@ -16,7 +15,7 @@ KITAGAWA = Reference(
     1996,
     "Monte Carlo filter and smoother for non-Gaussian nonlinear state space models",
     "Journal of Computational and Graphical Statistics 5",
-    "systematic resampling",
+    "systematic and stratified resampling",
 )
 
 
@@ -24,5 +23,4 @@ KITAGAWA = Reference(
 def systematic(rng: Rng, log_weight: Tensor, n: int) -> Tensor:
     """(n,) parents in ascending order: child j stands at j + U on the line, one U for all."""
     bits = bits_for(n)
-    place = (torch.arange(n, device=log_weight.device) << bits) + cells(rng.uniform(()), bits)
-    return owners(ends(log_weight, n), place)
+    return lattice(ends(log_weight, n), cells(rng.uniform(()), bits), n, bits)

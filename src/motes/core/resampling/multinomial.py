@@ -1,0 +1,27 @@
+"""Multinomial resampling: independent children."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from motes.core.cite import Reference
+from motes.core.resampling._grid import bits_for, count, ends, expand, owners, places
+from motes.core.resampling._scheme import scheme
+from motes.rng import Rng
+
+GORDON = Reference(
+    "gordon1993",
+    "Gordon, Salmond, Smith",
+    1993,
+    "Novel approach to nonlinear/non-Gaussian Bayesian state estimation",
+    "IEE Proceedings F 140",
+    "multinomial resampling",
+)
+
+
+@scheme("multinomial", variance="lee_whiteley", references=(GORDON,))
+def multinomial(rng: Rng, log_weight: Tensor, n: int) -> Tensor:
+    """(n,) parents in ascending order: every child stands anywhere on the line, whatever the others do."""
+    bits = bits_for(n)
+    parent = owners(ends(log_weight, n), places(rng, n, bits), bits)
+    return expand(count(parent, len(log_weight)))

@@ -1,0 +1,54 @@
+"""Residual resampling: floor(n W_i) children for certain, the rest by another scheme."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Literal
+
+from torch import Tensor
+
+from motes.core.cite import Reference
+from motes.core.resampling._grid import bits_for, cells, count, ends, expand, lattice, owners, places, split, uniforms
+from motes.core.resampling._scheme import scheme
+from motes.rng import Rng
+
+LIU = Reference(
+    "liu1998",
+    "Liu, Chen",
+    1998,
+    "Sequential Monte Carlo methods for dynamic systems",
+    "Journal of the American Statistical Association 93",
+    "residual resampling",
+)
+DOUC = Reference(
+    "douc2005",
+    "Douc, Cappé, Moulines",
+    2005,
+    "Comparison of resampling schemes for particle filtering",
+    "Proceedings of the 4th International Symposium on Image and Signal Processing and Analysis",
+    "residual resampling with stratified and systematic remainders",
+)
+
+
+def residual(
+    rng: Rng, log_weight: Tensor, n: int, remainder: Literal["multinomial", "stratified", "systematic"] = "multinomial"
+) -> Tensor:
+    """(n,) parents in ascending order; `remainder` says how the children that are left over choose theirs."""
+    bits = bits_for(n)
+    whole, part, left = split(ends(log_weight, n), bits)
+    if left == 0:
+        return expand(whole)
+    end = part.cumsum(0)  # the line of the remainders, `left` units long
+    if remainder == "multinomial":
+        parent = owners(end, places(rng, left, bits), bits)
+    else:
+        u = rng.uniform(()) if remainder == "systematic" else uniforms(rng, left)
+        parent = lattice(end, cells(u, bits), left, bits)
+    return expand(whole + count(parent, len(whole)))
+
+
+scheme("residual", variance="lee_whiteley", references=(LIU,))(residual)
+scheme("residual_stratified", variance="chan_lai", references=(LIU, DOUC))(partial(residual, remainder="stratified"))
+scheme("residual_systematic", variance="chan_lai", bounded=True, references=(LIU, DOUC))(
+    partial(residual, remainder="systematic")
+)
