@@ -98,7 +98,7 @@ def steps(
     scheme, name = find_scheme(resampling), type(model).__name__
     if n < 1 or not 0 <= when <= 1:
         raise ValueError(f"need n >= 1 and 0 <= when <= 1, not n={n}, when={when}")
-    rng = Rng(seed) if isinstance(seed, Integral) else seed
+    rng = Rng(int(seed)) if isinstance(seed, Integral) else seed
     state, clock = start, time.perf_counter()
     if state is None:
         particles = model.init(rng.at("init", step=0), n)
