@@ -1,37 +1,83 @@
-"""Draw, steer and weigh samples from any model, with particles."""
+"""Draw, steer and weigh samples from any model, with particles.
+
+Every name below is loaded when it is first used, so `import motes` costs nothing, and a package that only one domain
+needs is asked for only there.
+"""
 
 from importlib import import_module
+from typing import TYPE_CHECKING
 
-_PUBLIC = {
-    "sample": "motes.core.sample",
-    "resume": "motes.core.sample",
+if TYPE_CHECKING:
+    from motes import core, density, diffusion, kernels, language, report, rng
+    from motes.core.cite import cite
+    from motes.core.errors import MotesError
+    from motes.core.model import FeynmanKac
+    from motes.core.particles import Particles
+    from motes.core.run import Result, Run, load
+    from motes.core.sample import Checkpoint, resume, sample
+    from motes.core.smc import steps
+    from motes.density import Density, Tempering
+    from motes.diffusion import ReverseDiffusion
+    from motes.language import Generation
+    from motes.rng import Rng
+
+__all__ = [
+    "Checkpoint",
+    "Density",
+    "FeynmanKac",
+    "Generation",
+    "MotesError",
+    "Particles",
+    "Result",
+    "ReverseDiffusion",
+    "Rng",
+    "Run",
+    "Tempering",
+    "cite",
+    "core",
+    "density",
+    "diffusion",
+    "kernels",
+    "language",
+    "load",
+    "report",
+    "resume",
+    "rng",
+    "sample",
+    "steps",
+]
+
+_HOME = {
     "Checkpoint": "motes.core.sample",
-    "steps": "motes.core.smc",
-    "load": "motes.core.run",
-    "Run": "motes.core.run",
-    "Result": "motes.core.run",
-    "cite": "motes.core.cite",
-    "FeynmanKac": "motes.core.model",
-    "Particles": "motes.core.particles",
-    "MotesError": "motes.core.errors",
-    "Rng": "motes.rng",
     "Density": "motes.density",
-    "Tempering": "motes.density",
+    "FeynmanKac": "motes.core.model",
     "Generation": "motes.language",
+    "MotesError": "motes.core.errors",
+    "Particles": "motes.core.particles",
+    "Result": "motes.core.run",
     "ReverseDiffusion": "motes.diffusion",
+    "Rng": "motes.rng",
+    "Run": "motes.core.run",
+    "Tempering": "motes.density",
+    "cite": "motes.core.cite",
+    "load": "motes.core.run",
+    "resume": "motes.core.sample",
+    "sample": "motes.core.sample",
+    "steps": "motes.core.smc",
 }
 _PACKAGES = ("core", "density", "diffusion", "kernels", "language", "report", "rng")
 
-__all__ = [*_PUBLIC, *_PACKAGES]
-
 
 def __getattr__(name: str) -> object:
-    if name in _PUBLIC:
-        return getattr(import_module(_PUBLIC[name]), name)
+    if name in _HOME:
+        value = globals()[name] = getattr(import_module(_HOME[name]), name)
+        return value
     if name in _PACKAGES:
         return import_module(f"motes.{name}")
+    if name == "__version__":
+        return import_module("importlib.metadata").version("motes")
     raise AttributeError(f"module 'motes' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+    return sorted({*globals(), *__all__, "__version__"})
