@@ -30,8 +30,8 @@ def random_sources(source: str) -> list[tuple[int, str]]:
     """Line and name of every use of randomness that does not come from a `motes.rng.Rng`.
 
     Names are followed through imports and plain assignments of a module (`F = torch.nn.functional`). Distributions are
-    known by their method: `.sample()` is allowed on what is called rng or r, on the package, whose `sample` runs a model,
-    and where an rng is the first argument; nowhere else.
+    known by their method: `.sample()` is allowed on what is called rng or r, on the package (it runs a model), and
+    where an rng is the first argument; nowhere else.
     """
     tree = ast.parse(source)
     names = _imported(tree)
@@ -45,10 +45,11 @@ def random_sources(source: str) -> list[tuple[int, str]]:
                 found.append((node.lineno, name))
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
             method, receiver = node.func.attr, ast.unparse(node.func.value)
-            known = _resolve(node.func, names)
-            if (method in IN_PLACE | ALWAYS and not (known and known.startswith("motes."))) or (
-                method in OF_RNG and not RNG.search(receiver) and not (known and known.startswith(("torch.", "motes.")))
-            ):
+            known = _resolve(node.func, names) or ""
+            if method in IN_PLACE | ALWAYS and not known.startswith("motes."):
+                found.append((node.lineno, f".{method}()"))
+            given = [receiver, *(ast.unparse(a) for a in node.args[:1])]
+            if method in OF_RNG and not known.startswith("motes.") and not any(map(RNG.search, given)):
                 found.append((node.lineno, f".{method}()"))
         if isinstance(node, ast.keyword) and node.arg == "do_sample" and not _is_false(node.value):
             found.append((node.value.lineno, "do_sample"))
