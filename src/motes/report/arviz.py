@@ -1,0 +1,106 @@
+"""A run as an ArviZ DataTree, so that its plots and diagnostics work on it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from torch import Tensor
+
+from motes.core.errors import MotesError
+from motes.core.run import Run
+from motes.report import values
+
+if TYPE_CHECKING:
+    from xarray import DataTree
+
+INSTALL = "to_arviz needs arviz-base: pip install 'motes[arviz]'"
+
+
+def to_arviz(run: Run, resampled: bool = False) -> DataTree:
+    """The particles as one chain of draws, with the weights beside them.
+
+    Groups: `posterior` holds the view of the run, a variable per parameter, dimensions (chain, draw, ...);
+    `sample_stats` holds `log_weight` (nats, not normalised), `weight` (sums to 1) and `root` (slot of the time-0 ancestor)
+; `trace` holds what each step recorded, dimension `step`. The attributes of the
+    root say the log evidence, its standard error, seed, sizes and versions.
+
+    ArviZ takes all draws as equally likely. Give it `resampled=True` for anything but the weights themselves: the draws
+    are then `run.draws(n)`, n the number of particles, with equal weights.
+
+    Args:
+        run: any run whose view holds tensors or texts.
+        resampled: equally weighted draws instead of weighted particles.
+
+    Raises:
+        ImportError: arviz-base is not installed.
+        MotesError: the particles hold nothing that could be written down.
+    """
+    try:
+        import arviz_base
+        import xarray
+    except ImportError as error:
+        raise ImportError(INSTALL) from error
+    view = run.draws(run.n) if resampled else run.view
+    posterior = _variables(view)
+    if not posterior:
+        raise MotesError(f"the particles of a {run.setup['model']} run are no tensors or texts, so ArviZ cannot hold them")
+    weight = np.full(run.n, 1 / run.n) if resampled else _array(run.weight)
+    log_weight = np.full(run.n, run.log_evidence) if resampled else _array(run.log_weight)
+    stats: dict[str, np.ndarray] = {"log_weight": log_weight[None], "weight": weight[None]}
+    if not resampled:
+        stats["root"] = _array(run.particles.root)[None]
+    attributes = _attributes(run, resampled)
+    tree = arviz_base.from_dict(
+        {"posterior": posterior, "sample_stats": stats},
+        sample_dims=["chain", "draw"],
+        dims=_dimensions(posterior),
+        check_conventions=False,
+        attrs={"/": attributes, "posterior": attributes},
+    )
+    columns = {k: ("step", np.asarray(run.trace[k], dtype=float)) for k in run.trace if k != "t"}
+    if columns:
+        step = np.asarray(run.trace["t"]).astype(int)
+        tree["trace"] = xarray.DataTree(xarray.Dataset(columns, coords={"step": step}))
+    return tree
+
+
+def _variables(view: Any) -> dict[str, np.ndarray]:
+    if values.kind(view) == "texts":
+        return {"text": np.array(view, dtype=np.str_)[None]}
+    return {name.replace("/", "_"): _array(leaf)[None] for name, leaf in values.leaves(view)}
+
+
+def _dimensions(posterior: dict[str, np.ndarray]) -> dict[str, list[str]]:
+    return {name: [f"{name}_dim_{k}" for k in range(a.ndim - 2)] for name, a in posterior.items()}
+
+
+def _attributes(run: Run, resampled: bool) -> dict[str, Any]:
+    """JSON-like and free of None, so that the tree can be written to netCDF."""
+    setup = run.setup
+    about = {
+        "quantity": setup["quantity"],
+        "log_evidence": float(run.log_evidence),
+        "log_evidence_se": float(run.log_evidence_se),
+        "log_evidence_se_reason": run.standard_error.reason,
+        "ess": float(run.ess),
+        "n": run.n,
+        "steps": run.particles.t,
+        "seed": "" if run.seed is None else str(run.seed),  # netCDF has no integers of any size
+        "result": run.result.value,
+        "model": setup["model"],
+        "domain": setup["domain"],
+        "resampling": setup["resampling"],
+        "seconds": run.seconds,
+        "equally_weighted": int(resampled),
+        "inference_library": "motes",
+        "inference_library_version": setup["versions"].get("motes", ""),
+    }
+    return about | {f"version_{k}": str(v) for k, v in setup["versions"].items()}
+
+
+def _array(tensor: Tensor) -> np.ndarray:
+    tensor = tensor.detach().cpu()
+    if tensor.is_floating_point() and tensor.element_size() < 4:  # bfloat16 is unknown to numpy
+        tensor = tensor.float()
+    return tensor.numpy()

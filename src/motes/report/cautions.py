@@ -1,0 +1,144 @@
+"""What a careful reader of a run should know before believing it, in plain words."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from motes.core.run import Result
+from motes.report import numbers, values
+from motes.report.facts import Facts
+
+ENDINGS = {
+    Result.MAX_STEPS: "The run was stopped by its limit of steps before it was done: the particles stand for an "
+    "earlier law than the one that was asked for.",
+    Result.INTERRUPTED: "The run was interrupted before it was done: the particles stand for an earlier law than the "
+    "one that was asked for. motes.resume continues it from its file.",
+    Result.NAN_LOG_POTENTIAL: "A log-weight became NaN or infinite, and the run stopped. What is shown is the last "
+    "good step before that.",
+    Result.ALL_WEIGHTS_ZERO: "At the next step no particle had any weight left, and the run stopped. What is shown is "
+    "the last good step before that.",
+}
+
+
+@dataclass(frozen=True)
+class Caution:
+    """One thing to be careful about: `serious` where the numbers cannot be used as they stand."""
+
+    title: str
+    text: str
+    serious: bool = False
+
+
+def cautions(f: Facts) -> list[Caution]:
+    """What to be careful about in this run, the serious things first."""
+    found = [c for check in (_ending, _error_bar, _weights, _genealogy, _history, _moves, _particles) for c in check(f)]
+    return sorted(found, key=lambda c: not c.serious)
+
+
+def _ending(f: Facts) -> list[Caution]:
+    if f.result is Result.OK:
+        return []
+    return [Caution(f"The run ended with {f.result.value}", ENDINGS.get(f.result, "It did not end normally."), True)]
+
+
+def _error_bar(f: Facts) -> list[Caution]:
+    if f.n > 1 and not math.isfinite(f.se):
+        reason = f.se_reason or "the run gave no reason"
+        advice = "Repeat the run with several seeds: the spread of the answers is an error bar that always works."
+        return [Caution(f"No error bar on the {f.quantity}", f"Why: {sentence(reason)} {advice}")]
+    if math.isfinite(f.se) and f.se > 1:
+        return [
+            Caution(
+                f"The {f.quantity} is only known to ± {numbers.plain(f.se, 2)} nats",
+                "With an error above 1 nat, what exp() makes of it is an order of magnitude at best, and its error is "
+                "lopsided: the estimate is usually too low and rarely far too high. Use more particles or smaller steps.",
+            )
+        ]
+    return []
+
+
+def _weights(f: Facts) -> list[Caution]:
+    if f.n == 1:
+        return [Caution("A single particle", "One particle has no spread: no error bar and no picture of the law.", True)]
+    out = []
+    if f.ess < 0.1 * f.n or f.ess < 30:
+        draws = "one independent draw" if f.ess < 1.5 else f"{numbers.count(round(f.ess))} independent draws"
+        out.append(
+            Caution(
+                f"Low effective sample size: {numbers.count(f.ess)} of {numbers.count(f.n)}",
+                f"Averages over these particles are about as precise as averages over {draws}. Intervals and tails "
+                "need more.",
+                f.ess < 5,
+            )
+        )
+    if f.max_weight > 0.3:
+        share = numbers.percent(f.max_weight)
+        out.append(Caution("One particle dominates", f"A single particle holds {share} of all weight.", f.max_weight > 0.9))
+    return out
+
+
+def _genealogy(f: Facts) -> list[Caution]:
+    if f.n < 2 or f.resamplings == 0 or f.roots >= max(20, 0.02 * f.n):
+        return []
+    who = "one ancestor" if f.roots == 1 else f"{f.roots} ancestors"
+    text = (
+        f"After {f.resamplings} resamplings all {numbers.count(f.n)} particles descend from {who} of time 0. "
+        "Whatever a particle has kept from its early steps is shared by many: averages of such things are less precise "
+        "than the effective sample size says."
+    )
+    return [Caution("Thin genealogy", text, f.roots == 1 and f.domain in ("language", "diffusion"))]
+
+
+def _history(f: Facts) -> list[Caution]:
+    if f.steps == 0:
+        return [Caution("Nothing is known about the way", "This run recorded no steps, so only its end can be judged.")]
+    ess = f.trace.get("ess", np.zeros(0))
+    if f.n > 9 and len(ess) > 2 and np.isfinite(ess).any():
+        k = int(np.nanargmin(ess))
+        if ess[k] < min(5.0, 0.1 * f.n) and f.ess > 2 * ess[k]:
+            return [
+                Caution(
+                    f"The population nearly collapsed at step {f.trace['t'][k]:.0f}",
+                    f"There the effective sample size fell to {numbers.plain(ess[k], 2)}: everything after it descends "
+                    "from a handful of particles. Smaller steps or more particles avoid that.",
+                )
+            ]
+    return []
+
+
+def _moves(f: Facts) -> list[Caution]:
+    rate = f.trace.get("acceptance", np.zeros(0))
+    rate = rate[np.isfinite(rate)]
+    if not len(rate):
+        return []
+    low = rate < 0.05
+    if low.any():
+        steps = "every step" if low.all() else f"{low.sum()} of {len(rate)} steps"
+        text = f"At {steps} fewer than 5 % of the proposals were accepted, so particles stayed where they were."
+        return [Caution("The kernel hardly moved the particles", text)]
+    return []
+
+
+def _particles(f: Facts) -> list[Caution]:
+    out = []
+    if f.kind in ("texts", "images"):
+        distinct = (values.distinct_texts if f.kind == "texts" else values.distinct_images)(f.view, f.weight)
+        if f.n >= 10 and len(distinct) <= max(2, 0.1 * f.n):
+            much = f"{len(distinct)} distinct {f.kind}" if len(distinct) != 1 else f"one distinct {f.kind[:-1]}"
+            text = f"The {numbers.count(f.n)} particles are {much}. This may be the law itself, or copies made by resampling."
+            out.append(Caution("Few distinct particles", text))
+    broken = [s.name for s in f.summaries if not np.isfinite(s.column.values[f.weight > 0]).all()]
+    if broken:
+        names = ", ".join(broken[:5]) + (" and others" if len(broken) > 5 else "")
+        text = f"{names}: some particles with positive weight are NaN or infinite there; summaries leave them out."
+        out.append(Caution("Values that are not finite", text, True))
+    return out
+
+
+def sentence(text: str) -> str:
+    """`text` with a capital letter and a full stop."""
+    text = text.strip()
+    return text[:1].upper() + text[1:] + ("" if text.endswith((".", "!", "?")) else ".")

@@ -1,0 +1,137 @@
+"""The charts of the HTML report: what each shows in words, and its picture as SVG."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from markupsafe import Markup
+from matplotlib.axes import Axes
+from collections.abc import Callable
+
+from motes.report import numbers, plots
+from motes.report.facts import Facts, Summary
+from motes.report.style import PAGE, blank, styled, to_svg
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A picture with its title; `narrow` is the same for a phone, where it needs another shape."""
+
+    title: str
+    svg: Markup
+    note: str = ""
+    narrow: Markup | None = None
+    key: list[tuple[str, str]] = field(default_factory=list)
+
+
+def picture(draw: Callable[[Axes], None], width: float, height: float, name: str, label: str) -> Markup:
+    """One chart as SVG. The SVG is ours and safe; its only foreign words are in `label`, which is escaped."""
+    with styled(PAGE):
+        figure = blank(width, height, PAGE)
+        draw(figure.subplots())
+    return Markup(to_svg(figure, name, label))
+
+
+def traces(f: Facts) -> list[Chart]:
+    """A chart for every telling column of the trace; what never changed is said in `way`."""
+    out = []
+    for k, column in enumerate(_moving(f)):
+        svg = picture(lambda ax, c=column: plots.draw_trace(ax, f, c, PAGE), 310, 175, f"{f.name}{k}", plots.title_of(column))
+        out.append(Chart(plots.title_of(column), svg, _note(f, column)))
+    return out
+
+
+def way(f: Facts) -> str:
+    """How the steps went, in a sentence or two."""
+    if f.steps < 2:
+        return "The population was drawn and weighed; no step was taken."
+    n = f.resamplings
+    said = "The population was never resampled." if not n else (
+        f"The population was resampled before {n} of {f.steps - 1} steps." if n < f.steps - 1 else
+        "The population was resampled before every step."
+    )
+    still = [
+        f"{plots.title_of(c).lower()} {numbers.plain(float(np.nanmax(f.trace[c])), 3)}"
+        for c in plots.chart_columns(f.trace)
+        if c not in _moving(f)
+    ]
+    return said + (f" Constant throughout: {', '.join(still)}." if still else "")
+
+
+def genealogy(f: Facts, note: str) -> dict | None:
+    """The family tree with what it says in words."""
+    if f.t == 0:
+        return None
+    whole = f"{numbers.count(f.roots)} of {numbers.count(f.n)} time-0 ancestors have descendants"
+    if f.ancestors is None:
+        lead = f"{whole}; the tree itself was not kept ({note})." if note else f"{whole}; the tree was not kept."
+        return {"lead": lead, "chart": _roots(f)}
+    if not f.ancestors:
+        return {"lead": "Nobody was resampled: every particle is its own ancestor.", "chart": None}
+    wide = picture(lambda ax: plots.draw_genealogy(ax, f, PAGE, 200), 820, 300, f"{f.name}wide", whole)
+    narrow = picture(lambda ax: plots.draw_genealogy(ax, f, PAGE, 90), 340, 340, f"{f.name}narrow", whole)
+    share = np.sort(np.bincount(_root_of(f), weights=f.weight))[::-1]
+    colours = len(PAGE.families)
+    big = min(colours, f.roots)
+    key = [(f"family{k}", f"{numbers.percent(share[k])} of the weight") for k in range(big)]
+    if f.roots > colours:
+        key.append(("muted", f"{numbers.count(f.roots - colours)} smaller families"))
+    key.append(("faint", "died out"))
+    lead = (
+        f"{whole}. Each line is a particle; lines that meet going back share a parent. Colours mark the families "
+        "that hold most weight, and the bars at the end are the final weights."
+    )
+    thinned = " Of the lines, an even selection is drawn." if f.n > 200 else ""
+    thinned += f" {note[:1].upper()}{note[1:]}." if note else ""
+    return {"lead": lead + thinned, "chart": Chart("", wide, narrow=narrow, key=key)}
+
+
+def _root_of(f: Facts) -> np.ndarray:
+    assert f.ancestors is not None
+    root = np.arange(f.n)
+    for _, parent in f.ancestors:
+        root = root[parent]
+    return root
+
+
+def _roots(f: Facts) -> Chart | None:
+    if "roots" not in f.trace:
+        return None
+    svg = picture(lambda ax: plots.draw_trace(ax, f, "roots", PAGE), 520, 180, f"{f.name}roots", "surviving ancestors by step")
+    return Chart("Ancestors with descendants", svg)
+
+
+def marginal(f: Facts, s: Summary, k: int) -> Markup:
+    """The histogram of one number."""
+    label = f"{s.name}: mean {numbers.plain(s.mean, 3)}, 95 % from {numbers.plain(s.low, 3)} to {numbers.plain(s.high, 3)}"
+    return picture(lambda ax: plots.draw_marginal(ax, s, f.weight, f.ess, PAGE), 160, 92, f"{f.name}m{k}", label)
+
+
+def agreement(all: list[Facts]) -> Chart | None:
+    """Several runs of one model side by side, if there are any."""
+    return None
+
+
+def _moving(f: Facts) -> list[str]:
+    """The columns with a chart: those that changed, and the two that everyone asks for."""
+    out = []
+    for c in plots.chart_columns(f.trace):
+        y = f.trace[c][np.isfinite(f.trace[c])]
+        if c in ("ess", "log_evidence") or (len(y) > 1 and np.ptp(y) > 1e-9 * max(abs(y).max(), 1e-300)):
+            out.append(c)
+    return out
+
+
+def _note(f: Facts, column: str) -> str:
+    y = f.trace[column][np.isfinite(f.trace[column])]
+    if column == "ess":
+        when = f.setup.get("when") or 0
+        rule = f"resampled (▲) once it is at most {numbers.plain(when, 2)} n" if 0 < when < 1 else ""
+        return rule or ("resampled at every step" if when else "never resampled")
+    if column == "log_evidence":
+        return "nats; the bar at the end is the 95 % interval" if np.isfinite(f.se) else "nats"
+    if column == "acceptance":
+        return f"share of proposals accepted, {numbers.percent(y.mean())} on average"
+    first, last = numbers.plain(y[0], 3), numbers.plain(y[-1], 3)
+    return f"from {first} to {last}"

@@ -1,0 +1,170 @@
+"""What a report says of a run, read off once: plain numbers and numpy arrays."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from motes.core.errors import MotesError
+from motes.core.run import Result, Run
+from motes.report import values
+
+DOMAINS = {
+    "density": "Density",
+    "statespace": "State space",
+    "language": "Language",
+    "diffusion": "Diffusion",
+}
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The marginal of one number: weighted mean with its standard error, standard deviation, central 95 %."""
+
+    name: str
+    mean: float
+    se: float
+    sd: float
+    low: float
+    high: float
+    column: values.Column
+
+
+@dataclass(frozen=True)
+class Facts:
+    """A run as the report, the table and the cautions see it. Weights (N,) are normalised; log quantities in nats."""
+
+    name: str
+    model: str
+    domain: str
+    quantity: str
+    n: int
+    t: int
+    seed: int | None
+    result: Result
+    log_evidence: float
+    se: float
+    se_reason: str
+    weight: np.ndarray
+    ess: float
+    roots: int
+    max_weight: float
+    seconds: float
+    trace: dict[str, np.ndarray]
+    ancestors: list[tuple[int, np.ndarray]] | None
+    kind: str
+    view: Any
+    settings: dict[str, Any]
+    setup: dict[str, Any]
+    versions: dict[str, str]
+    summaries: list[Summary] = field(default_factory=list)
+    hidden: int = 0
+    """Numbers of each particle that `summaries` leaves out."""
+
+    @property
+    def steps(self) -> int:
+        """The number of rows of the trace."""
+        return len(self.trace.get("t", ()))
+
+    @property
+    def resamplings(self) -> int:
+        """How often the population was resampled, as far as the trace tells."""
+        return int(np.nansum(self.trace.get("resampled", np.zeros(0))))
+
+
+def named(runs: Run | list[Run] | tuple[Run, ...] | dict[str, Run]) -> dict[str, Run]:
+    """Runs by name: the keys of a dict, else the model's name, numbered where two would be called the same."""
+    if isinstance(runs, Run):
+        runs = [runs]
+    if not isinstance(runs, dict):
+        models = [r.setup["model"] for r in runs]
+        seen: dict[str, int] = {}
+        names = []
+        for m in models:
+            seen[m] = seen.get(m, 0) + 1
+            names.append(f"{m} {seen[m]}" if models.count(m) > 1 else m)
+        runs = dict(zip(names, runs, strict=True))
+    if not runs:
+        raise ValueError("a report needs at least one run")
+    for name, run in runs.items():
+        if not isinstance(run, Run):
+            raise TypeError(f"a report shows motes runs, and {name!r} is a {type(run).__name__}")
+    return {str(k): v for k, v in runs.items()}
+
+
+def read(run: Run, name: str = "", most: int = 200) -> Facts:
+    """The facts of `run`; marginals of the first `most` numbers of each particle (`most=0` is for a table: none)."""
+    error = run.standard_error
+    weight = np.asarray(run.weight.detach().cpu())
+    trace = {k: np.asarray(run.trace[k], dtype=float) for k in run.trace}
+    shown = values.kind(run.view)
+    summaries = summarise(run, weight, most) if shown == "numbers" and most else []
+    setup = dict(run.setup)
+    return Facts(
+        name=name or setup["model"],
+        model=setup["model"],
+        domain=setup["domain"],
+        quantity=setup["quantity"],
+        n=run.n,
+        t=run.particles.t,
+        seed=run.seed,
+        result=run.result,
+        log_evidence=float(run.log_evidence),
+        se=float(error.value),
+        se_reason=error.reason,
+        weight=weight,
+        ess=float(run.ess),
+        roots=len(np.unique(np.asarray(run.particles.root.cpu()))),
+        max_weight=float(weight.max()),
+        seconds=float(np.nansum(trace["seconds"])) if "seconds" in trace else math.nan,
+        trace=trace,
+        ancestors=ancestors(run),
+        kind=shown,
+        view=run.view,
+        settings=setup.get("settings") or {},
+        setup=setup,
+        versions=setup.get("versions") or {},
+        summaries=summaries,
+        hidden=max(values.size(run.view) - len(summaries), 0) if shown == "numbers" else 0,
+    )
+
+
+def summarise(run: Run, weight: np.ndarray, most: int) -> list[Summary]:
+    """The weighted marginal of the first `most` numbers of each particle."""
+    errors: list[float] = []
+    for _, leaf in values.leaves(run.view):
+        if len(errors) >= most:
+            break
+        part = leaf.reshape(len(leaf), -1)[:, : most - len(errors)]
+        try:
+            errors += run.mean(lambda _, part=part: part).se.reshape(-1).tolist()
+        except MotesError:  # not finite: the mean has no error bar either, and `cautions` says so
+            errors += [math.nan] * part.shape[1]
+    out = []
+    for column, se in zip(values.columns(run.view, most), errors, strict=True):
+        v, w = column.values, weight
+        good = np.isfinite(v) & (w > 0)
+        v, w = v[good], w[good]
+        if not len(v):
+            out.append(Summary(column.name, math.nan, math.nan, math.nan, math.nan, math.nan, column))
+            continue
+        w = w / w.sum()
+        mean = float(w @ v)
+        low, high = values.quantile(v, w, np.array([0.025, 0.975]))
+        sd = math.sqrt(max(float(w @ (v - mean) ** 2), 0.0))
+        out.append(Summary(column.name, mean, se, sd, float(low), float(high), column))
+    return out
+
+
+def ancestors(run: Run) -> list[tuple[int, np.ndarray]] | None:
+    """The resamplings of a run in order: the time after, and the parent (N,) of every slot; None if it kept no record."""
+    g = run.genealogy
+    entries = [*g.record, *([] if g.pending is None else [g.pending])]
+    if not entries and run.particles.t > 0:
+        return None
+    itself = torch.arange(run.n)
+    return [(t, e.cpu().numpy()) for t, e in zip(g.times[1:], entries, strict=True) if not torch.equal(e.long(), itself)]

@@ -1,0 +1,222 @@
+"""A run as one HTML file that needs nothing else: no network, no script, no other file."""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from motes.core.cite import cite
+from motes.core.run import Result, Run
+from motes.report import facts, numbers, values
+from motes.report.cautions import cautions, sentence
+from motes.report.facts import Facts, Summary, named
+
+INSTALL = "a report needs matplotlib and jinja2: pip install 'motes[report]'"
+TEXTS, IMAGES, MARGINALS, ROWS, LETTERS = 24, 48, 24, 200, 2000
+"""How many distinct texts and images, histograms and table rows are shown, and how many letters of a text."""
+
+
+def report(runs: Run | list[Run] | dict[str, Run], path: str | os.PathLike[str] = "report.html") -> Path:
+    """Write one self-contained HTML page that shows `runs`.
+
+    Args:
+        runs: a run, several, or several by name.
+        path: the file to write; folders that are missing are made.
+
+    Returns:
+        The path.
+
+    Raises:
+        ImportError: matplotlib or jinja2 is not installed.
+    """
+    path = Path(path)
+    page = render(runs)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(path.name + ".motes.tmp")
+    aside.write_text(page, encoding="utf-8")
+    os.replace(aside, path)
+    return path
+
+
+def render(runs: Run | list[Run] | dict[str, Run]) -> str:
+    """The page as text."""
+    try:
+        import jinja2
+        import matplotlib  # noqa: F401
+    except ImportError as error:
+        raise ImportError(INSTALL) from error
+    from motes.report import charts
+
+    runs = named(runs)
+    read = {name: facts.read(run, name, ROWS) for name, run in runs.items()}
+    sections = [section(f, runs[name], k) for k, (name, f) in enumerate(read.items(), start=1)]
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("motes.report"), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
+    )
+    versions = next(iter(read.values())).versions
+    return environment.get_template("report.html.jinja").render(
+        title=sections[0]["name"] if len(sections) == 1 else f"{len(sections)} runs",
+        byline=", ".join(f"{k} {v}" for k, v in versions.items()),
+        runs=sections,
+        agreement=charts.agreement(list(read.values())),
+    )
+
+
+def section(f: Facts, run: Run, number: int) -> dict[str, Any]:
+    """Everything that the template says of one run."""
+    from motes.report import charts
+
+    value, error = numbers.with_error(f.log_evidence, f.se)
+    low, high = (numbers.with_error(f.log_evidence + k * f.se, f.se)[0] for k in (-1.96, 1.96))
+    found = cautions(f)
+    taken = f.steps - 1 if f.steps else f.t
+    times = "once" if f.resamplings == 1 else f"{numbers.count(f.resamplings)} times"
+    return {
+        "anchor": f"run-{number}",
+        "name": f.name.strip() or f.model,
+        "domain": facts.DOMAINS.get(f.domain, f.domain or "Run"),
+        "quantity": f.quantity,
+        "value": value,
+        "error": error,
+        "low": low,
+        "high": high,
+        "probability": chance(f),
+        "se_reason": sentence(f.se_reason or "the run gave no reason"),
+        "n": numbers.count(f.n),
+        "ess": numbers.count(round(f.ess) if f.ess >= 10 else f.ess),
+        "ess_share": _share(f.ess / f.n),
+        "roots": numbers.count(f.roots),
+        "roots_share": _share(f.roots / f.n),
+        "steps": numbers.count(f.t),
+        "resamplings": f"resampled {times}" if f.resamplings else "never resampled",
+        "time": numbers.seconds(f.seconds),
+        "per_step": f"{numbers.seconds(f.seconds / taken)} a step" if taken > 0 and math.isfinite(f.seconds) else "",
+        "seed": "none" if f.seed is None else str(f.seed),
+        "result": f.result.value,
+        "ok": f.result is Result.OK,
+        "cautions": found,
+        "serious": any(c.serious for c in found),
+        "texts": texts(f) if f.kind == "texts" else None,
+        "images": images(f) if f.kind == "images" else None,
+        "marginals": marginals(f, charts.marginal) if f.summaries else None,
+        "way": charts.way(f),
+        "charts": charts.traces(f),
+        "genealogy": charts.genealogy(f, run.genealogy.note),
+        "facts": details(f),
+        "sources": list({r.key: r for r in run.references}.values()),
+        "bibtex": cite(run),
+    }
+
+
+def chance(f: Facts) -> dict[str, str] | None:
+    """The normaliser as a probability, where it is one."""
+    if "probability" not in f.quantity or not math.isfinite(f.log_evidence):
+        return None
+    out = {"value": numbers.probability(f.log_evidence), "low": "", "high": ""}
+    if math.isfinite(f.se) and f.se > 0:
+        out["low"] = numbers.probability(f.log_evidence - 1.96 * f.se, 2)
+        out["high"] = numbers.probability(min(f.log_evidence + 1.96 * f.se, 0.0), 2)
+    return out
+
+
+def texts(f: Facts) -> dict[str, Any]:
+    """The heaviest distinct texts."""
+    return _distinct(values.distinct_texts(f.view, f.weight), "text", f, TEXTS, lambda t: {"what": _shorten(t)})
+
+
+def images(f: Facts) -> dict[str, Any]:
+    """The heaviest distinct images, as PNG inside the page."""
+    out = _distinct(values.distinct_images(f.view, f.weight), "image", f, IMAGES, _png)
+    return out | {"small": max(f.view.shape[2:]) <= 64}
+
+
+def _distinct(all: list[values.Distinct], what: str, f: Facts, most: int, show: Callable[[Any], dict]) -> dict[str, Any]:
+    top = all[0].weight if all else 1.0
+    shown = [
+        {"share": numbers.percent(d.weight), "bar": _share(d.weight / top), "count": d.count, **show(d.what)}
+        for d in all[:most]
+    ]
+    many = f"{numbers.count(len(all))} distinct {what}{'' if len(all) == 1 else 's'}"
+    rest = len(all) - len(shown)
+    left = numbers.percent(sum(d.weight for d in all[most:]))
+    return {
+        "lead": f"{numbers.count(f.n)} particles, {many}, the heaviest first. The share is the weight of all particles "
+        f"that equal the {what}.",
+        "shown": shown,
+        "rest": f"{numbers.count(rest)} more, which hold {left} of the weight." if rest else "",
+    }
+
+
+def marginals(f: Facts, draw: Callable[[Facts, Summary, int], Any]) -> dict[str, Any]:
+    """Histograms of the first numbers and the table of more."""
+    rows = [_marginal_row(s) for s in f.summaries]
+    shown = [row | {"svg": draw(f, s, k)} for k, (s, row) in enumerate(zip(f.summaries, rows, strict=True)) if k < MARGINALS]
+    rest = []
+    if len(rows) > MARGINALS:
+        rest.append(f"{numbers.count(len(rows) - MARGINALS)} more are in the table.")
+    if f.hidden:
+        rest.append(f"Each particle has {numbers.count(f.hidden)} further numbers, which are not shown.")
+    return {"shown": shown, "rows": rows, "rest": " ".join(rest)}
+
+
+def _marginal_row(s: Summary) -> dict[str, str]:
+    mean, error = numbers.with_error(s.mean, s.se)
+    if not error and s.sd > 0:
+        mean, _ = numbers.with_error(s.mean, s.sd / 10)
+    guide = s.se if math.isfinite(s.se) and s.se > 0 else s.sd / 10
+    sd, low, high = (numbers.with_error(v, guide)[0] for v in (s.sd, s.low, s.high))
+    return {"name": s.name, "mean": mean, "error": error or "?", "sd": sd, "low": low, "high": high}
+
+
+def details(f: Facts) -> list[tuple[str, list[tuple[str, str]]]]:
+    """What a second run needs to know: the call, the model's settings, the versions."""
+    call = [
+        ("model", f.model),
+        ("particles", numbers.count(f.n)),
+        ("seed", "none: the random numbers came from an Rng" if f.seed is None else str(f.seed)),
+        ("resampling", str(f.setup.get("resampling", ""))),
+        ("when", f"ESS at most {numbers.plain(f.setup['when'], 3)} n" if f.setup.get("when") else "never"),
+    ]
+    groups = [("Run", call + [(k, v) for k, v in _flat(f.setup.get("recipe"))])]
+    settings = _flat(f.settings)
+    if settings:
+        groups.append(("Model settings", settings))
+    groups.append(("Versions", [(k, str(v)) for k, v in f.versions.items()]))
+    return groups
+
+
+def _flat(tree: Any, where: str = "") -> list[tuple[str, str]]:
+    """Nested settings as lines `a.b: value`."""
+    if isinstance(tree, dict):
+        return [line for k, v in tree.items() for line in _flat(v, f"{where}.{k}" if where else str(k))]
+    if tree is None and not where:
+        return []
+    text = numbers.plain(tree, 6) if isinstance(tree, float) else str(tree)
+    return [(where or "recipe", text if len(text) <= 400 else text[:400] + " …")]
+
+
+def _shorten(text: str) -> str:
+    if len(text) > LETTERS:
+        return f"{text[:LETTERS]} … ({numbers.count(len(text) - LETTERS)} more letters)"
+    return re.sub(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]", "\N{REPLACEMENT CHARACTER}", text)
+
+
+def _png(pixels: np.ndarray) -> dict[str, Any]:
+    from PIL import Image  # comes with matplotlib
+
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, format="PNG", optimize=True)
+    data = base64.b64encode(buffer.getvalue()).decode()
+    return {"what": f"data:image/png;base64,{data}", "width": pixels.shape[1], "height": pixels.shape[0]}
+
+
+def _share(x: float) -> str:
+    return f"{100 * min(max(x, 0.0), 1.0):.2f}".rstrip("0").rstrip(".") if math.isfinite(x) else "0"

@@ -1,0 +1,274 @@
+"""Charts of a run, as matplotlib figures that belong to no window and leave matplotlib's settings alone."""
+
+from __future__ import annotations
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.path import Path
+from matplotlib.patches import PathPatch
+from matplotlib.ticker import MaxNLocator
+
+from motes.core.run import Run
+from motes.report import facts as facts_module
+from motes.report import numbers
+from motes.report.facts import Facts, Summary
+from motes.report.lineage import lineage
+from motes.report.style import PAPER, Theme, bare, blank, styled
+from motes.report.values import distinct_images
+
+TITLES = {
+    "log_evidence": "Log normaliser so far",
+    "ess": "Effective sample size",
+    "acceptance": "Acceptance rate",
+    "temperature": "Temperature schedule",
+    "step_size": "Step size",
+    "roots": "Surviving ancestors",
+    "max_weight": "Largest weight",
+    "entropy": "Entropy of the weights",
+    "seconds": "Seconds a step",
+}
+
+
+def title_of(column: str) -> str:
+    """What the chart of a trace column is called."""
+    return TITLES.get(column, column.replace("_", " ").strip().capitalize() or "Unnamed")
+
+
+def chart_columns(trace: dict[str, np.ndarray]) -> list[str]:
+    """The columns of a trace worth a chart, most telling first: those that moved or that everyone asks for."""
+    first = ["ess", "log_evidence", "temperature", "acceptance", "step_size"]
+    dull = {"t", "resampled", "seconds", "max_weight", "entropy", "roots"}
+    names = [c for c in first if c in trace] + sorted(c for c in trace if c not in dull and c not in first)
+    return [c for c in names if np.isfinite(trace[c]).any()]
+
+
+def draw_trace(ax: Axes, f: Facts, column: str, theme: Theme) -> None:
+    """One column of the trace against the step."""
+    step, y = f.trace["t"], f.trace[column]
+    good = np.isfinite(y)
+    step, y = _thin(step[good], y[good])
+    dots = {"marker": "o", "markersize": 3.2} if len(y) <= 40 else {}
+    ax.plot(step, y, color=theme.accent, clip_on=False, zorder=3, **dots)
+    ax.set_xlabel("step")
+    ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    ax.yaxis.set_major_locator(MaxNLocator(5))
+    if column == "ess":
+        ax.fill_between(step, y, 0, color=theme.accent, alpha=0.10, linewidth=0)
+        ax.set_ylim(0, f.n * 1.02)
+        when = f.setup.get("when")
+        if isinstance(when, (int, float)) and 0 < when < 1:
+            ax.axhline(when * f.n, color=theme.second, linewidth=1, linestyle=(0, (4, 3)))
+        at = f.trace["t"][f.trace.get("resampled", np.zeros(0)) > 0]
+        if 0 < len(at) <= 200:
+            ax.plot(at, np.zeros(len(at)), "^", color=theme.second, markersize=4.5, clip_on=False, zorder=4, linewidth=0)
+    elif column == "acceptance":
+        ax.set_ylim(0, 1)
+    elif column == "temperature" and (y > 0).any() and y.max() > 50 * y[y > 0].min() and y.max() <= 1:
+        ax.set_yscale("symlog", linthresh=float(y[y > 0].min()), linscale=0.4)
+        ax.yaxis.set_major_locator(_decades(float(y[y > 0].min())))
+        ax.yaxis.set_major_formatter(lambda v, _: numbers.plain(v, 2))
+        ax.set_ylim(0, 1.1)
+    elif column == "log_evidence" and np.isfinite(f.se):
+        ax.errorbar(step[-1], y[-1], 1.96 * f.se, color=theme.second, capsize=3, linewidth=1.6, clip_on=False, zorder=4)
+
+
+def draw_marginal(ax: Axes, s: Summary, weight: np.ndarray, ess: float, theme: Theme) -> None:
+    """The weighted histogram of one number, its mean and the interval that holds 95 %."""
+    v, w = s.column.values, weight
+    good = np.isfinite(v) & (w > 0)
+    v, w = v[good], w[good]
+    bare(ax)
+    if not len(v):
+        ax.text(0.5, 0.5, "no finite value", transform=ax.transAxes, ha="center", color=theme.muted)
+        ax.set_xticks([])
+        return
+    atoms = np.unique(v) if len(v) < 200_000 else np.unique(v[:200_000])
+    if s.column.whole and len(atoms) <= 40 or len(atoms) <= 12:
+        mass = np.array([w[v == a].sum() for a in atoms])
+        gap = np.diff(atoms).min() if len(atoms) > 1 else 1.0
+        ax.bar(atoms, mass, width=0.7 * gap, color=theme.accent, alpha=0.75, linewidth=0)
+        top = mass.max()
+        if len(atoms) == 1:
+            ax.set_xlim(atoms[0] - 1, atoms[0] + 1)
+    else:
+        low, high = _range(v, w)
+        bins = int(np.clip(np.ceil(2.2 * max(ess, 1) ** (1 / 3)), 10, 48))
+        mass, edges = np.histogram(v, bins=bins, range=(low, high), weights=w)
+        ax.stairs(mass, edges, fill=True, color=theme.accent, alpha=0.22, linewidth=0)
+        ax.stairs(mass, edges, color=theme.accent, linewidth=1.3)
+        ax.set_xlim(low, high)
+        top = mass.max()
+    ax.set_ylim(-0.13 * top, 1.05 * top)
+    ax.axhline(0, color=theme.faint, linewidth=0.8, zorder=1)
+    ax.plot([s.low, s.high], [-0.065 * top] * 2, color=theme.second, linewidth=2.6, zorder=3)
+    ax.plot([s.mean], [-0.065 * top], "o", color=theme.second, markersize=5, zorder=4)
+    ax.spines["bottom"].set_visible(False)
+    ax.xaxis.set_major_locator(MaxNLocator(4))
+
+
+def draw_genealogy(ax: Axes, f: Facts, theme: Theme, lines: int = 240) -> None:
+    """The family tree: lines that reach the end in the colour of their family, lines that die out in grey."""
+    assert f.ancestors is not None
+    tree = lineage(f.ancestors, f.weight, lines)
+    steps = np.append(tree.steps, max(f.t, tree.steps[-1] + 1)).astype(float)
+    bare(ax)
+    ax.add_patch(PathPatch(_curves(tree.dead, steps), facecolor="none", edgecolor=theme.faint, linewidth=0.6))
+    thick = float(np.clip(90 / max(tree.drawn, 1), 0.55, 2.2))
+    colours = len(theme.families)
+    for k in range(min(tree.families, colours + 1)):
+        mine = tree.alive[:, 3] == k if k < colours else tree.alive[:, 3] >= colours
+        colour = theme.families[k] if k < colours else theme.muted
+        ends = tree.end_family == k if k < colours else tree.end_family >= colours
+        path = _curves(tree.alive[mine], steps, tree.end[ends])
+        ax.add_patch(PathPatch(path, facecolor="none", edgecolor=colour, linewidth=thick, zorder=3 if k < colours else 2))
+    # final weights as bars behind the end of the lines
+    span = steps[-1] - steps[0]
+    scale = 0.16 * span / max(float(tree.end_weight.max()), 1e-300)
+    start = steps[-1] + 0.015 * span
+    index = np.clip(tree.end_family, 0, colours)
+    colour = [theme.families[k] if k < colours else theme.muted for k in index]
+    bar = 0.8 / max(tree.drawn, 8)
+    ax.barh(tree.end, tree.end_weight * scale, left=start, height=bar, color=colour, linewidth=0, zorder=2)
+    ax.set_xlim(steps[0], start + 0.17 * span)
+    ax.set_ylim(1.02, -0.02)
+    ax.set_xlabel("step")
+    ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    ax.set_xticks([v for v in ax.get_xticks() if 0 <= v <= steps[-1]])
+    ax.spines["bottom"].set_visible(False)
+
+
+def plot_trace(run: Run, columns: list[str] | None = None, theme: Theme = PAPER) -> Figure:
+    """What the run recorded at every step, one panel a column (`columns=None`: the telling ones)."""
+    f = facts_module.read(run, most=0)
+    names = chart_columns(f.trace) if columns is None else columns
+    with styled(theme):
+        if not names:
+            return _empty("this run recorded no steps", theme)
+        across = min(3, len(names))
+        down = -(-len(names) // across)
+        figure = blank(250 * across, 170 * down, theme)
+        axes = figure.subplots(down, across, squeeze=False).ravel()
+        for ax, name in zip(axes, names, strict=False):
+            draw_trace(ax, f, name, theme)
+            ax.set_title(title_of(name))
+        for ax in axes[len(names) :]:
+            ax.set_axis_off()
+        figure.canvas.draw()
+    return figure
+
+
+def plot_genealogy(run: Run, theme: Theme = PAPER) -> Figure:
+    """Which ancestors survive; a run whose genealogy was not kept shows their number by step."""
+    f = facts_module.read(run, most=0)
+    with styled(theme):
+        figure = blank(560, 300, theme)
+        ax = figure.subplots()
+        if f.ancestors:
+            draw_genealogy(ax, f, theme)
+        elif "roots" in f.trace:
+            draw_trace(ax, f, "roots", theme)
+        else:
+            return _empty("this run kept no genealogy", theme)
+        ax.set_title(f"{numbers.count(f.roots)} of {numbers.count(f.n)} ancestors have descendants")
+        figure.canvas.draw()
+    return figure
+
+
+def plot_marginals(run: Run, names: list[str] | None = None, most: int = 24, theme: Theme = PAPER) -> Figure:
+    """Weighted histograms with mean and 95 % interval, of the numbers called `names` or of the first `most`."""
+    f = facts_module.read(run, most=200)
+    known = {s.name: s for s in f.summaries}
+    if names is not None and (missing := [n for n in names if n not in known]):
+        raise KeyError(f"no number is called {missing[0]!r}; there are: {', '.join(known)}")
+    chosen = [known[n] for n in names] if names is not None else f.summaries[:most]
+    with styled(theme):
+        if not chosen:
+            return _empty(f"the particles are {f.kind}, which have no marginals", theme)
+        across = min(4, len(chosen))
+        down = -(-len(chosen) // across)
+        figure = blank(190 * across, 130 * down, theme)
+        axes = figure.subplots(down, across, squeeze=False).ravel()
+        for ax, s in zip(axes, chosen, strict=False):
+            draw_marginal(ax, s, f.weight, f.ess, theme)
+            ax.set_title(s.name)
+        for ax in axes[len(chosen) :]:
+            ax.set_axis_off()
+        figure.canvas.draw()
+    return figure
+
+
+def plot_images(run: Run, most: int = 32, theme: Theme = PAPER) -> Figure:
+    """The distinct images, the heaviest first, each with the weight of all particles that equal it."""
+    f = facts_module.read(run, most=0)
+    with styled(theme):
+        if f.kind != "images":
+            return _empty(f"the particles are {f.kind}, not images (N, C, H, W)", theme)
+        shown = distinct_images(f.view, f.weight)[:most]
+        across = min(8, len(shown))
+        down = -(-len(shown) // across)
+        figure = blank(76 * across, 92 * down, theme)
+        axes = figure.subplots(down, across, squeeze=False).ravel()
+        for ax in axes:
+            ax.set_axis_off()
+        for ax, d in zip(axes, shown, strict=False):
+            ax.imshow(d.what, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+            ax.set_title(numbers.percent(d.weight), fontsize=8, loc="center", pad=3, color=theme.muted, weight="normal")
+        figure.canvas.draw()
+    return figure
+
+
+def _empty(text: str, theme: Theme) -> Figure:
+    figure = blank(320, 90, theme)
+    figure.text(0.5, 0.5, text, ha="center", va="center", color=theme.muted)
+    return figure
+
+
+def _thin(x: np.ndarray, y: np.ndarray, most: int = 600) -> tuple[np.ndarray, np.ndarray]:
+    """At most about `most` points that keep every peak: the lowest and the highest of each stretch, and the ends."""
+    if len(x) <= most:
+        return x, y
+    keep = {0, len(x) - 1}
+    for part in np.array_split(np.arange(len(x)), most // 2):
+        keep |= {int(part[np.argmin(y[part])]), int(part[np.argmax(y[part])])}
+    index = np.array(sorted(keep))
+    return x[index], y[index]
+
+
+def _range(v: np.ndarray, w: np.ndarray) -> tuple[float, float]:
+    """What a histogram shows: all but the last thousandth at each side, or everything if that is not much wider."""
+    order = np.argsort(v, kind="stable")
+    cumulative = np.cumsum(w[order])
+    low, high = v[order][np.searchsorted(cumulative, [0.001 * cumulative[-1], 0.999 * cumulative[-1]])]
+    if v.max() - v.min() < 1.3 * (high - low):
+        low, high = v.min(), v.max()
+    if high <= low:
+        return float(low) - 1.0, float(high) + 1.0
+    margin = 0.02 * (high - low)
+    return float(low - margin), float(high + margin)
+
+
+def _decades(smallest: float):
+    from matplotlib.ticker import FixedLocator
+
+    powers = np.arange(int(np.ceil(np.log10(smallest))), 1)
+    return FixedLocator([0.0, *(10.0 ** powers[:: max(1, -(-len(powers) // 5))][::-1])])
+
+
+def _curves(edges: np.ndarray, steps: np.ndarray, ends: np.ndarray | None = None) -> Path:
+    """One path for many lines: S-curves from parent to child, and straight to the end of the run."""
+    vertices, codes = [], []
+    seen = np.unique(edges[:, [0, 1, 2]], axis=0) if len(edges) else edges
+    for g, y0, y1 in seen[:, :3]:
+        x0, x1 = steps[int(g) - 1], steps[int(g)]
+        middle = (x0 + x1) / 2
+        if abs(y1 - y0) < 1e-9:
+            vertices += [(x0, y0), (x1, y1)]
+            codes += [Path.MOVETO, Path.LINETO]
+        else:
+            vertices += [(x0, y0), (middle, y0), (middle, y1), (x1, y1)]
+            codes += [Path.MOVETO, Path.CURVE4, Path.CURVE4, Path.CURVE4]
+    for y in () if ends is None else ends:
+        vertices += [(steps[-2], y), (steps[-1], y)]
+        codes += [Path.MOVETO, Path.LINETO]
+    return Path(np.array(vertices) if vertices else np.zeros((0, 2)), codes if codes else None)
