@@ -1,0 +1,190 @@
+"""Every outcome of a random function, with its probability: put in the place of `motes.rng.Rng`.
+
+    for probability, result in enumerate_runs(lambda rng: f(rng)):
+        ...
+
+A draw is a decision, addressed as in `Rng` (purpose, step, inner, kind, particle, draw); the same address gives the
+same answer. A categorical draw branches over its categories. A uniform number branches over the cells on which the
+rest of the run does the same: the breakpoints are found by bisection down to the generator's own grid of 2^-52, where
+"does the same" means that a few probes, which answer all later decisions in fixed ways, see equal results. A breakpoint
+that no probe sees gives wrong probabilities and so a test that fails, not one that passes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Hashable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+T = TypeVar("T")
+GRID = 1 << 52
+COARSE = 12
+"""Places at which a uniform number is tried before bisection, besides the breakpoints of earlier ones."""
+PROBES = 2
+MOST_CELLS = 200
+
+
+def middle(m: int) -> float:
+    """The m-th value that `Rng.uniform` can give."""
+    return (m + 0.5) / GRID
+
+
+def freeze(x: Any) -> Hashable:
+    """A value that is equal exactly if x is, bit for bit."""
+    if isinstance(x, Tensor):
+        return (tuple(x.shape), str(x.dtype), x.detach().cpu().contiguous().numpy().tobytes())
+    if isinstance(x, dict):
+        return tuple((k, freeze(v)) for k, v in x.items())
+    if isinstance(x, (list, tuple)):
+        return tuple(freeze(v) for v in x)
+    return x
+
+
+@dataclass
+class Walk:
+    """One run: answers given so far, answers still to come, and what was left to try on the way."""
+
+    run: Callable[[Any], Any]
+    prefix: list[Any]
+    breaks: set[int] = field(default_factory=set)
+    """Breakpoints found so far in this enumeration: the next uniform number often has the same."""
+    probe: int | None = None
+    """How to answer after the prefix; None is to branch."""
+    given: dict[Hashable, Any] = field(default_factory=dict)
+    choices: list[Any] = field(default_factory=list)
+    probability: float = 1.0
+    seen: list[Hashable] = field(default_factory=list)
+    todo: list[tuple[float, list[Any]]] = field(default_factory=list)
+
+    def decide(self, address: Hashable, options: list[float] | None) -> Any:
+        """A category with probabilities `options`, or a uniform number if there are none."""
+        if address not in self.given:
+            self.given[address] = self._choose(options)
+        return self.given[address]
+
+    def _choose(self, options: list[float] | None) -> Any:
+        place = len(self.choices)
+        if place < len(self.prefix):
+            choice = self.prefix[place]
+        elif self.probe is not None:
+            self.seen.append(None if options is None else tuple(options))
+            u = math.modf((place + 1) * (0.6180339887498949 + 0.1 * self.probe) + 0.37 * self.probe)[0]
+            choice = u if options is None else inverse(options, u)
+        else:
+            ways = cells(self.run, self.choices, self.breaks) if options is None else list(enumerate(options))
+            (choice, p), *others = [(c, p) for c, p in ways if p > 0]
+            self.todo += [(self.probability * q, [*self.choices, c]) for c, q in others]
+            self.probability *= p
+        self.choices.append(choice)
+        return choice
+
+
+def inverse(options: list[float], u: float) -> int:
+    """The category at height u of the distribution function, one of positive probability."""
+    height = 0.0
+    for k, p in enumerate(options):
+        height += p
+        if u < height and p > 0:
+            return k
+    return max(k for k, p in enumerate(options) if p > 0)
+
+
+def cells(run: Callable[[Any], Any], choices: list[Any], breaks: set[int]) -> list[tuple[float, float]]:
+    """(a value, probability) for each stretch of the next uniform number on which the run does the same."""
+
+    def outcome(m: int) -> Hashable:
+        result = []
+        for probe in range(PROBES):
+            walk = Walk(run, [*choices, middle(m)], probe=probe)
+            result.append((freeze(run(Draws(walk))), tuple(walk.seen)))
+        return tuple(result)
+
+    coarse = ((2 * i + 1) * GRID // (2 * COARSE) for i in range(COARSE))
+    at = sorted({0, GRID - 1, *coarse, *breaks, *(m - 1 for m in breaks)})
+    known = [(m, outcome(m)) for m in at]
+    starts = [(0, known[0][1])]
+    pairs = [(*a, *b) for a, b in zip(known, known[1:], strict=False)][::-1]
+    while pairs:
+        low, below, high, above = pairs.pop()
+        if below == above:
+            continue
+        if high == low + 1:
+            starts.append((high, above))
+            breaks.add(high)
+            assert len(starts) <= MOST_CELLS, "the run does not depend on this uniform number in a finite number of ways"
+            continue
+        mid = (low + high) // 2
+        there = outcome(mid)
+        pairs += [(mid, there, high, above), (low, below, mid, there)]
+    edges = [m for m, _ in starts] + [GRID]
+    return [(middle((a + b - 1) // 2), (b - a) / GRID) for a, b in zip(edges, edges[1:], strict=False)]
+
+
+@dataclass(frozen=True)
+class Draws:
+    """What stands in the place of an `Rng`."""
+
+    walk: Walk
+    address: tuple[Any, ...] = ("", 0, 0)
+    ids: tuple[int, ...] | None = None
+    device: torch.device = torch.device("cpu")
+
+    def at(self, purpose: str, *, step: int | None = None, inner: int | None = None) -> Draws:
+        before, s, i = self.address
+        path = f"{before}/{purpose}" if before else purpose
+        return replace(self, address=(path, s if step is None else step, i if inner is None else inner))
+
+    def shard(self, ids: Tensor) -> Draws:
+        return replace(self, ids=tuple(ids.tolist()))
+
+    def _each(self, kind: str, shape: tuple[int, ...], options: Callable[[int], list[float] | None]) -> list[Any]:
+        """One decision for each element of `shape`; options(k) are those of the k-th."""
+        if not shape:
+            return [self.walk.decide((*self.address, kind, "shared"), options(0))]
+        count = math.prod(shape[1:])
+        ids = range(shape[0]) if self.ids is None else self.ids
+        assert len(ids) == shape[0]
+        addresses = [(*self.address, kind, i, d) for i in ids for d in range(count)]
+        return [self.walk.decide(a, options(k)) for k, a in enumerate(addresses)]
+
+    def uniform(self, shape: tuple[int, ...], dtype: torch.dtype = torch.float64) -> Tensor:
+        assert dtype == torch.float64
+        values = self._each("uniform", tuple(shape), lambda _: None)
+        return torch.tensor(values, dtype=dtype).reshape(tuple(shape))
+
+    def categorical(self, log_weight: Tensor, n: int | None = None) -> Tensor:
+        rows = torch.softmax(log_weight.double(), -1).reshape(-1, log_weight.shape[-1]).tolist()
+        shape = (len(rows),) if log_weight.ndim == 2 else () if n is None else (n,)
+        values = self._each("categorical", shape, lambda k: rows[k if log_weight.ndim == 2 else 0])
+        return torch.tensor(values, dtype=torch.int64).reshape(shape)
+
+    def bernoulli(self, p: Tensor | float) -> Tensor:
+        p = torch.as_tensor(p, dtype=torch.float64)
+        flat = p.flatten().tolist()
+        values = self._each("bernoulli", tuple(p.shape), lambda k: [1 - flat[k], flat[k]])
+        return torch.tensor(values, dtype=torch.bool).reshape(p.shape)
+
+    def integers(self, shape: tuple[int, ...], high: int) -> Tensor:
+        values = self._each("integers", tuple(shape), lambda _: [1 / high] * high)
+        return torch.tensor(values, dtype=torch.int64).reshape(tuple(shape))
+
+    def permutation(self, n: int) -> Tensor:
+        left = list(range(n))
+        picks = [self.walk.decide((*self.address, "permutation", k), [1 / (n - k)] * (n - k)) for k in range(n)]
+        return torch.tensor([left.pop(k) for k in picks], dtype=torch.int64)
+
+
+def enumerate_runs(run: Callable[[Any], T]) -> Iterator[tuple[float, T]]:
+    """(probability, result) for every way in which `run(rng)` can go; the probabilities add up to 1."""
+    todo: list[tuple[float, list[Any]]] = [(1.0, [])]
+    breaks: set[int] = set()
+    while todo:
+        probability, prefix = todo.pop()
+        walk = Walk(run, prefix, breaks, probability=probability)
+        result = run(Draws(walk))
+        todo += walk.todo
+        yield walk.probability, result
