@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from .elementary import exp, log
+from .elementary import exp, log, sqrt
 from .gamma import as_tensor, check
 
 if TYPE_CHECKING:
@@ -137,7 +137,7 @@ def _poisson_small(rng: Rng, rate: Tensor) -> Tensor:
 def _poisson_large(rng: Rng, rate: Tensor) -> Tensor:
     """Hormann, The transformed rejection method for generating Poisson random variables (1993), algorithm PTRS."""
     mu = rate.flatten()
-    b = 0.931 + 2.53 * torch.sqrt(mu)
+    b = 0.931 + 2.53 * sqrt(mu)
     a = -0.059 + 0.02483 * b
     inv_alpha = 1.1239 + 1.1328 / (b - 3.4)
     log_mu = log(mu)
@@ -194,7 +194,7 @@ def _binomial_small(rng: Rng, total: Tensor, p: Tensor) -> Tensor:
 def _binomial_large(rng: Rng, total: Tensor, p: Tensor) -> Tensor:
     """Hormann, The generation of binomial random variates (1993), algorithm BTRS."""
     n, p = total.flatten(), p.flatten()
-    sd = torch.sqrt(n * p * (1.0 - p))
+    sd = sqrt(n * p * (1.0 - p))
     b = 1.15 + 2.53 * sd
     a = -0.0873 + 0.0248 * b + 0.01 * p
     alpha = (2.83 + 5.1 / b) * sd

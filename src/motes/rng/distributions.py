@@ -15,7 +15,7 @@ import torch.distributions as td
 from torch import Tensor
 
 from . import discrete
-from .elementary import exp, log
+from .elementary import exp, log, sqrt
 from .gamma import log_gamma
 
 if TYPE_CHECKING:
@@ -157,7 +157,7 @@ def _multivariate_normal(rng: Rng, d: td.MultivariateNormal, n: int | None) -> T
 def _low_rank_normal(rng: Rng, d: td.LowRankMultivariateNormal, n: int | None) -> Tensor:
     loc, factor, diagonal = _wide(d.loc, d.cov_factor, d.cov_diag)
     shared = rng.at("factor").normal((*_lead(n), *d.batch_shape, factor.shape[-1]))
-    return (loc + _apply(factor, shared) + torch.sqrt(diagonal) * rng.normal(_shape(d, n))).to(d.loc.dtype)
+    return (loc + _apply(factor, shared) + sqrt(diagonal) * rng.normal(_shape(d, n))).to(d.loc.dtype)
 
 
 def _apply(matrix: Tensor, z: Tensor) -> Tensor:
@@ -250,8 +250,8 @@ def _inside(value: Tensor, dtype: torch.dtype) -> Tensor:
 def _von_mises(rng: Rng, d: td.VonMises, n: int | None) -> Tensor:
     """Best and Fisher, Efficient simulation of the von Mises distribution (Applied Statistics 28, 1979)."""
     loc, kappa = (v.expand(_shape(d, n)).flatten() for v in _wide(d.loc, d.concentration))
-    tau = 1.0 + torch.sqrt(1.0 + 4.0 * kappa * kappa)
-    rho = (tau - torch.sqrt(2.0 * tau)) / (2.0 * kappa)
+    tau = 1.0 + sqrt(1.0 + 4.0 * kappa * kappa)
+    rho = (tau - sqrt(2.0 * tau)) / (2.0 * kappa)
     # below 1e-5 the difference loses its digits; the series 1/kappa + kappa is then exact (as far as float64 goes)
     r = torch.where(kappa < 1e-5, 1.0 / kappa + kappa, (1.0 + rho * rho) / (2.0 * rho))
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from .elementary import exp, log
+from .elementary import exp, log, sqrt
 from .normal import normal64
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ def log_gamma(rng: Rng, kind: str, shape: tuple[int, ...], concentration: Tensor
     a = check(rng, "concentration", concentration, shape)
     boosted = torch.where(a < 1.0, a + 1.0, a).flatten()
     d = boosted - 1.0 / 3.0
-    c = 1.0 / torch.sqrt(d * 9.0)
+    c = 1.0 / sqrt(d * 9.0)
 
     def attempt(at: Tensor, u: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
         x = normal64(u)

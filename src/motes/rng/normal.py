@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .elementary import horner, log
+from .elementary import horner, log, sqrt
 
 CENTRE, SPLIT = 0.425, 5.0
 # fmt: off
@@ -33,7 +33,7 @@ def normal64(u: Tensor) -> Tensor:
     q = u - 0.5
     r = 0.180625 - q * q
     centre = q * horner(r, A) / horner(r, B)
-    tail = torch.sqrt(-log(torch.minimum(u, 1.0 - u)))
+    tail = sqrt(-log(torch.minimum(u, 1.0 - u)))
     near, far = tail - 1.6, tail - SPLIT
     outer = torch.where(tail <= SPLIT, horner(near, C) / horner(near, D), horner(far, E) / horner(far, F))
     return torch.where(q.abs() <= CENTRE, centre, torch.where(q < 0.0, -outer, outer))
