@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import Any, TypeVar
 
 import torch
@@ -22,6 +23,7 @@ from torch import Tensor
 
 T = TypeVar("T")
 GRID = 1 << 52
+CPU = torch.device("cpu")
 COARSE = 12
 """Places at which a uniform number is tried before bisection, besides the breakpoints of earlier ones."""
 PROBES = 2
@@ -107,7 +109,7 @@ def cells(run: Callable[[Any], Any], choices: list[Any], breaks: set[int]) -> li
     at = sorted({0, GRID - 1, *coarse, *breaks, *(m - 1 for m in breaks)})
     known = [(m, outcome(m)) for m in at]
     starts = [(0, known[0][1])]
-    pairs = [(*a, *b) for a, b in zip(known, known[1:], strict=False)][::-1]
+    pairs = [(*a, *b) for a, b in pairwise(known)][::-1]
     while pairs:
         low, below, high, above = pairs.pop()
         if below == above:
@@ -115,13 +117,13 @@ def cells(run: Callable[[Any], Any], choices: list[Any], breaks: set[int]) -> li
         if high == low + 1:
             starts.append((high, above))
             breaks.add(high)
-            assert len(starts) <= MOST_CELLS, "the run does not depend on this uniform number in a finite number of ways"
+            assert len(starts) <= MOST_CELLS, "a uniform number must matter in a finite number of ways only"
             continue
         mid = (low + high) // 2
         there = outcome(mid)
         pairs += [(mid, there, high, above), (low, below, mid, there)]
     edges = [m for m, _ in starts] + [GRID]
-    return [(middle((a + b - 1) // 2), (b - a) / GRID) for a, b in zip(edges, edges[1:], strict=False)]
+    return [(middle((a + b - 1) // 2), (b - a) / GRID) for a, b in pairwise(edges)]
 
 
 @dataclass(frozen=True)
@@ -131,7 +133,7 @@ class Draws:
     walk: Walk
     address: tuple[Any, ...] = ("", 0, 0)
     ids: tuple[int, ...] | None = None
-    device: torch.device = torch.device("cpu")
+    device: torch.device = CPU
 
     def at(self, purpose: str, *, step: int | None = None, inner: int | None = None) -> Draws:
         before, s, i = self.address
