@@ -212,11 +212,8 @@ class ReverseDiffusion(FeynmanKac):
         _refuse(_not_finite(image), f"the denoised prediction is not finite {where}", "model")
         _refuse(reward.isnan() | (reward == torch.inf), f"the reward is NaN or +inf {where}", "reward")
         if not last:
-            _refuse(
-                reward == -torch.inf,
-                f"the reward is -inf {where}, before the end: it would kill particles whose end may be allowed",
-                'reward (schedule="end" asks about the final images only)',
-            )
+            mend = 'reward: before the end it would kill what may end well; schedule="end" asks about final images only'
+            _refuse(reward == -torch.inf, f"the reward is -inf {where}", mend)
         x = {"state": state, "denoised": image, "reward": reward}
         if gradient:
             _refuse(_not_finite(gradient[0]), f"the gradient of the reward is not finite {where}", "reward")
