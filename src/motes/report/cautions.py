@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from motes.core.run import Result
-from motes.report import numbers, values
+from motes.report import numerals, values
 from motes.report.facts import Facts
 
 ENDINGS = {
@@ -52,7 +52,7 @@ def _error_bar(f: Facts) -> list[Caution]:
     if math.isfinite(f.se) and f.se > 1:
         return [
             Caution(
-                f"The {f.quantity} is only known to ± {numbers.plain(f.se, 2)} nats",
+                f"The {f.quantity} is only known to ± {numerals.plain(f.se, 2)} nats",
                 "With an error above 1 nat, what exp() makes of it is an order of magnitude at best, and its error is "
                 "lopsided: the estimate is usually too low and rarely far too high. Use more particles or smaller steps.",
             )
@@ -65,17 +65,17 @@ def _weights(f: Facts) -> list[Caution]:
         return [Caution("A single particle", "One particle has no spread: no error bar and no picture of the law.", True)]
     out = []
     if f.ess < 0.1 * f.n or f.ess < 30:
-        draws = "one independent draw" if f.ess < 1.5 else f"{numbers.count(round(f.ess))} independent draws"
+        draws = "one independent draw" if f.ess < 1.5 else f"{numerals.count(round(f.ess))} independent draws"
         out.append(
             Caution(
-                f"Low effective sample size: {numbers.count(f.ess)} of {numbers.count(f.n)}",
+                f"Low effective sample size: {numerals.count(f.ess)} of {numerals.count(f.n)}",
                 f"Averages over these particles are about as precise as averages over {draws}. Intervals and tails "
                 "need more.",
                 f.ess < 5,
             )
         )
     if f.max_weight > 0.3:
-        share = numbers.percent(f.max_weight)
+        share = numerals.percent(f.max_weight)
         out.append(Caution("One particle dominates", f"A single particle holds {share} of all weight.", f.max_weight > 0.9))
     return out
 
@@ -85,7 +85,7 @@ def _genealogy(f: Facts) -> list[Caution]:
         return []
     who = "one ancestor" if f.roots == 1 else f"{f.roots} ancestors"
     text = (
-        f"After {f.resamplings} resamplings all {numbers.count(f.n)} particles descend from {who} of time 0. "
+        f"After {f.resamplings} resamplings all {numerals.count(f.n)} particles descend from {who} of time 0. "
         "Whatever a particle has kept from its early steps is shared by many: averages of such things are less precise "
         "than the effective sample size says."
     )
@@ -102,7 +102,7 @@ def _history(f: Facts) -> list[Caution]:
             return [
                 Caution(
                     f"The population nearly collapsed at step {f.trace['t'][k]:.0f}",
-                    f"There the effective sample size fell to {numbers.plain(ess[k], 2)}: everything after it descends "
+                    f"There the effective sample size fell to {numerals.plain(ess[k], 2)}: everything after it descends "
                     "from a handful of particles. Smaller steps or more particles avoid that.",
                 )
             ]
@@ -128,7 +128,7 @@ def _particles(f: Facts) -> list[Caution]:
         distinct = (values.distinct_texts if f.kind == "texts" else values.distinct_images)(f.view, f.weight)
         if f.n >= 10 and len(distinct) <= max(2, 0.1 * f.n):
             much = f"{len(distinct)} distinct {f.kind}" if len(distinct) != 1 else f"one distinct {f.kind[:-1]}"
-            text = f"The {numbers.count(f.n)} particles are {much}. This may be the law itself, or copies made by resampling."
+            text = f"The {numerals.count(f.n)} particles are {much}. This may be the law itself, or copies made by resampling."
             out.append(Caution("Few distinct particles", text))
     broken = [s.name for s in f.summaries if not np.isfinite(s.column.values[f.weight > 0]).all()]
     if broken:

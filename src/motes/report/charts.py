@@ -9,7 +9,7 @@ from markupsafe import Markup
 from matplotlib.axes import Axes
 from collections.abc import Callable
 
-from motes.report import numbers, plots
+from motes.report import numerals, plots
 from motes.report.facts import Facts, Summary
 from motes.report.style import PAGE, blank, styled, to_svg
 
@@ -25,10 +25,17 @@ class Chart:
     key: list[tuple[str, str]] = field(default_factory=list)
 
 
-def picture(draw: Callable[[Axes], None], width: float, height: float, name: str, label: str) -> Markup:
+def picture(
+    draw: Callable[[Axes], None],
+    width: float,
+    height: float,
+    name: str,
+    label: str,
+    margins: tuple[float, float] | None = None,
+) -> Markup:
     """One chart as SVG. The SVG is ours and safe; its only foreign words are in `label`, which is escaped."""
     with styled(PAGE):
-        figure = blank(width, height, PAGE)
+        figure = blank(width, height, PAGE, margins)
         draw(figure.subplots())
     return Markup(to_svg(figure, name, label))
 
@@ -37,7 +44,7 @@ def traces(f: Facts) -> list[Chart]:
     """A chart for every telling column of the trace; what never changed is said in `way`."""
     out = []
     for k, column in enumerate(_moving(f)):
-        svg = picture(lambda ax, c=column: plots.draw_trace(ax, f, c, PAGE), 310, 175, f"{f.name}{k}", plots.title_of(column))
+        svg = picture(lambda ax, c=column: plots.draw_trace(ax, f, c, PAGE), 240, 150, f"{f.name}{k}", plots.title_of(column))
         out.append(Chart(plots.title_of(column), svg, _note(f, column)))
     return out
 
@@ -52,7 +59,7 @@ def way(f: Facts) -> str:
         "The population was resampled before every step."
     )
     still = [
-        f"{plots.title_of(c).lower()} {numbers.plain(float(np.nanmax(f.trace[c])), 3)}"
+        f"{plots.title_of(c).lower()} {numerals.plain(float(np.nanmax(f.trace[c])), 3)}"
         for c in plots.chart_columns(f.trace)
         if c not in _moving(f)
     ]
@@ -63,20 +70,20 @@ def genealogy(f: Facts, note: str) -> dict | None:
     """The family tree with what it says in words."""
     if f.t == 0:
         return None
-    whole = f"{numbers.count(f.roots)} of {numbers.count(f.n)} time-0 ancestors have descendants"
+    whole = f"{numerals.count(f.roots)} of {numerals.count(f.n)} time-0 ancestors have descendants"
     if f.ancestors is None:
         lead = f"{whole}; the tree itself was not kept ({note})." if note else f"{whole}; the tree was not kept."
         return {"lead": lead, "chart": _roots(f)}
     if not f.ancestors:
         return {"lead": "Nobody was resampled: every particle is its own ancestor.", "chart": None}
-    wide = picture(lambda ax: plots.draw_genealogy(ax, f, PAGE, 200), 820, 300, f"{f.name}wide", whole)
-    narrow = picture(lambda ax: plots.draw_genealogy(ax, f, PAGE, 90), 340, 340, f"{f.name}narrow", whole)
+    wide = picture(lambda ax: plots.draw_genealogy(ax, f, PAGE, 200), 820, 300, f"{f.name}wide", whole, (6, 34))
+    narrow = picture(lambda ax: plots.draw_genealogy(ax, f, PAGE, 90), 310, 320, f"{f.name}narrow", whole, (6, 34))
     share = np.sort(np.bincount(_root_of(f), weights=f.weight))[::-1]
     colours = len(PAGE.families)
     big = min(colours, f.roots)
-    key = [(f"family{k}", f"{numbers.percent(share[k])} of the weight") for k in range(big)]
+    key = [(f"family{k}", f"{numerals.percent(share[k])} of the weight") for k in range(big)]
     if f.roots > colours:
-        key.append(("muted", f"{numbers.count(f.roots - colours)} smaller families"))
+        key.append(("other", f"{numerals.count(f.roots - colours)} smaller families"))
     key.append(("faint", "died out"))
     lead = (
         f"{whole}. Each line is a particle; lines that meet going back share a parent. Colours mark the families "
@@ -104,13 +111,45 @@ def _roots(f: Facts) -> Chart | None:
 
 def marginal(f: Facts, s: Summary, k: int) -> Markup:
     """The histogram of one number."""
-    label = f"{s.name}: mean {numbers.plain(s.mean, 3)}, 95 % from {numbers.plain(s.low, 3)} to {numbers.plain(s.high, 3)}"
-    return picture(lambda ax: plots.draw_marginal(ax, s, f.weight, f.ess, PAGE), 160, 92, f"{f.name}m{k}", label)
+    label = f"{s.name}: mean {numerals.plain(s.mean, 3)}, 95 % from {numerals.plain(s.low, 3)} to {numerals.plain(s.high, 3)}"
+    size = (160, 92) if len(f.summaries) >= 6 else (270, 130)
+    return picture(lambda ax: plots.draw_marginal(ax, s, f.weight, f.ess, PAGE), *size, f"{f.name}m{k}", label, (3, 18))
 
 
-def agreement(all: list[Facts]) -> Chart | None:
-    """Several runs of one model side by side, if there are any."""
-    return None
+def agreement(all: list[Facts]) -> list[Chart]:
+    """For every model that was run more than once: whether the runs agree."""
+    groups: dict[str, list[Facts]] = {}
+    for f in all:
+        if np.isfinite(f.log_evidence):
+            groups.setdefault(f"{f.model} {f.quantity} {f.settings}", []).append(f)
+    return [_agreement(group, k) for k, group in enumerate(groups.values()) if len(group) > 1]
+
+
+def _agreement(group: list[Facts], k: int) -> Chart:
+    y = np.array([f.log_evidence for f in group])
+    n = np.array([f.n for f in group], dtype=float)
+    together = float(y.max() + np.log((n * np.exp(y - y.max())).sum() / n.sum()))
+    stated = np.array([f.se for f in group])
+    spread = numerals.plain(float(y.std(ddof=1)), 2)
+    note = f"{group[0].quantity}, nats, with 95 % intervals. The {len(group)} answers spread by {spread} (one standard deviation)"
+    if np.isfinite(stated).all():
+        note += f"; the runs state errors of {numerals.plain(float(np.sqrt((stated**2).mean())), 2)}"
+    note += f". All together: {numerals.with_error(together, float(y.std(ddof=1)) / len(y) ** 0.5)[0]} (the line)."
+    names = [f.name if len(f.name) <= 22 else f.name[:21] + "…" for f in group]
+
+    def draw(ax: Axes) -> None:
+        place = np.arange(len(group))
+        ax.axvline(together, color=PAGE.second, linewidth=1.2)
+        error = 1.96 * np.where(np.isfinite(stated), stated, 0)
+        ax.errorbar(y, place, xerr=error, fmt="o", color=PAGE.accent, markersize=5, linewidth=1.6)
+        ax.set_yticks(place, names)
+        ax.set_ylim(len(group) - 0.4, -0.6)
+        ax.grid(False)
+
+    label = "log normalisers of the runs side by side"
+    wide = picture(draw, 760, 46 + 20 * len(group), f"agreement{k}", label)
+    narrow = picture(draw, 300, 50 + 20 * len(group), f"agreement{k}narrow", label)
+    return Chart(f"Do the runs of {group[0].model} agree?", wide, note, narrow)
 
 
 def _moving(f: Facts) -> list[str]:
@@ -127,11 +166,11 @@ def _note(f: Facts, column: str) -> str:
     y = f.trace[column][np.isfinite(f.trace[column])]
     if column == "ess":
         when = f.setup.get("when") or 0
-        rule = f"resampled (▲) once it is at most {numbers.plain(when, 2)} n" if 0 < when < 1 else ""
+        rule = f"resampled (▲) at or below {when:g} n" if 0 < when < 1 else ""
         return rule or ("resampled at every step" if when else "never resampled")
     if column == "log_evidence":
-        return "nats; the bar at the end is the 95 % interval" if np.isfinite(f.se) else "nats"
+        return "nats, with the final 95 % interval" if np.isfinite(f.se) else "nats"
     if column == "acceptance":
-        return f"share of proposals accepted, {numbers.percent(y.mean())} on average"
-    first, last = numbers.plain(y[0], 3), numbers.plain(y[-1], 3)
+        return f"{numerals.percent(y.mean())} on average"
+    first, last = numerals.plain(y[0], 3), numerals.plain(y[-1], 3)
     return f"from {first} to {last}"

@@ -15,7 +15,7 @@ import numpy as np
 
 from motes.core.cite import cite
 from motes.core.run import Result, Run
-from motes.report import facts, numbers, values
+from motes.report import facts, numerals, values
 from motes.report.cautions import cautions, sentence
 from motes.report.facts import Facts, Summary, named
 
@@ -74,11 +74,11 @@ def section(f: Facts, run: Run, number: int) -> dict[str, Any]:
     """Everything that the template says of one run."""
     from motes.report import charts
 
-    value, error = numbers.with_error(f.log_evidence, f.se)
-    low, high = (numbers.with_error(f.log_evidence + k * f.se, f.se)[0] for k in (-1.96, 1.96))
+    value, error = numerals.with_error(f.log_evidence, f.se)
+    low, high = (numerals.with_error(f.log_evidence + k * f.se, f.se)[0] for k in (-1.96, 1.96))
     found = cautions(f)
     taken = f.steps - 1 if f.steps else f.t
-    times = "once" if f.resamplings == 1 else f"{numbers.count(f.resamplings)} times"
+    times = "once" if f.resamplings == 1 else f"{numerals.count(f.resamplings)} times"
     return {
         "anchor": f"run-{number}",
         "name": f.name.strip() or f.model,
@@ -90,15 +90,15 @@ def section(f: Facts, run: Run, number: int) -> dict[str, Any]:
         "high": high,
         "probability": chance(f),
         "se_reason": sentence(f.se_reason or "the run gave no reason"),
-        "n": numbers.count(f.n),
-        "ess": numbers.count(round(f.ess) if f.ess >= 10 else f.ess),
+        "n": numerals.count(f.n),
+        "ess": numerals.count(round(f.ess) if f.ess >= 10 else f.ess),
         "ess_share": _share(f.ess / f.n),
-        "roots": numbers.count(f.roots),
+        "roots": numerals.count(f.roots),
         "roots_share": _share(f.roots / f.n),
-        "steps": numbers.count(f.t),
+        "steps": numerals.count(f.t),
         "resamplings": f"resampled {times}" if f.resamplings else "never resampled",
-        "time": numbers.seconds(f.seconds),
-        "per_step": f"{numbers.seconds(f.seconds / taken)} a step" if taken > 0 and math.isfinite(f.seconds) else "",
+        "time": numerals.seconds(f.seconds),
+        "per_step": f"{numerals.seconds(f.seconds / taken)} a step" if taken > 0 and math.isfinite(f.seconds) else "",
         "seed": "none" if f.seed is None else str(f.seed),
         "result": f.result.value,
         "ok": f.result is Result.OK,
@@ -120,10 +120,10 @@ def chance(f: Facts) -> dict[str, str] | None:
     """The normaliser as a probability, where it is one."""
     if "probability" not in f.quantity or not math.isfinite(f.log_evidence):
         return None
-    out = {"value": numbers.probability(f.log_evidence), "low": "", "high": ""}
+    out = {"value": numerals.probability(f.log_evidence), "low": "", "high": ""}
     if math.isfinite(f.se) and f.se > 0:
-        out["low"] = numbers.probability(f.log_evidence - 1.96 * f.se, 2)
-        out["high"] = numbers.probability(min(f.log_evidence + 1.96 * f.se, 0.0), 2)
+        out["low"] = numerals.probability(f.log_evidence - 1.96 * f.se, 2)
+        out["high"] = numerals.probability(min(f.log_evidence + 1.96 * f.se, 0.0), 2)
     return out
 
 
@@ -141,17 +141,17 @@ def images(f: Facts) -> dict[str, Any]:
 def _distinct(all: list[values.Distinct], what: str, f: Facts, most: int, show: Callable[[Any], dict]) -> dict[str, Any]:
     top = all[0].weight if all else 1.0
     shown = [
-        {"share": numbers.percent(d.weight), "bar": _share(d.weight / top), "count": d.count, **show(d.what)}
+        {"share": numerals.percent(d.weight), "bar": _share(d.weight / top), "count": d.count, **show(d.what)}
         for d in all[:most]
     ]
-    many = f"{numbers.count(len(all))} distinct {what}{'' if len(all) == 1 else 's'}"
+    many = f"{numerals.count(len(all))} distinct {what}{'' if len(all) == 1 else 's'}"
     rest = len(all) - len(shown)
-    left = numbers.percent(sum(d.weight for d in all[most:]))
+    left = numerals.percent(sum(d.weight for d in all[most:]))
     return {
-        "lead": f"{numbers.count(f.n)} particles, {many}, the heaviest first. The share is the weight of all particles "
+        "lead": f"{numerals.count(f.n)} particles, {many}, the heaviest first. The share is the weight of all particles "
         f"that equal the {what}.",
         "shown": shown,
-        "rest": f"{numbers.count(rest)} more, which hold {left} of the weight." if rest else "",
+        "rest": f"{numerals.count(rest)} more, which hold {left} of the weight." if rest else "",
     }
 
 
@@ -161,18 +161,18 @@ def marginals(f: Facts, draw: Callable[[Facts, Summary, int], Any]) -> dict[str,
     shown = [row | {"svg": draw(f, s, k)} for k, (s, row) in enumerate(zip(f.summaries, rows, strict=True)) if k < MARGINALS]
     rest = []
     if len(rows) > MARGINALS:
-        rest.append(f"{numbers.count(len(rows) - MARGINALS)} more are in the table.")
+        rest.append(f"{numerals.count(len(rows) - MARGINALS)} more are in the table.")
     if f.hidden:
-        rest.append(f"Each particle has {numbers.count(f.hidden)} further numbers, which are not shown.")
+        rest.append(f"Each particle has {numerals.count(f.hidden)} further numbers, which are not shown.")
     return {"shown": shown, "rows": rows, "rest": " ".join(rest)}
 
 
 def _marginal_row(s: Summary) -> dict[str, str]:
-    mean, error = numbers.with_error(s.mean, s.se)
+    mean, error = numerals.with_error(s.mean, s.se)
     if not error and s.sd > 0:
-        mean, _ = numbers.with_error(s.mean, s.sd / 10)
+        mean, _ = numerals.with_error(s.mean, s.sd / 10)
     guide = s.se if math.isfinite(s.se) and s.se > 0 else s.sd / 10
-    sd, low, high = (numbers.with_error(v, guide)[0] for v in (s.sd, s.low, s.high))
+    sd, low, high = (numerals.with_error(v, guide)[0] for v in (s.sd, s.low, s.high))
     return {"name": s.name, "mean": mean, "error": error or "?", "sd": sd, "low": low, "high": high}
 
 
@@ -180,10 +180,10 @@ def details(f: Facts) -> list[tuple[str, list[tuple[str, str]]]]:
     """What a second run needs to know: the call, the model's settings, the versions."""
     call = [
         ("model", f.model),
-        ("particles", numbers.count(f.n)),
+        ("particles", numerals.count(f.n)),
         ("seed", "none: the random numbers came from an Rng" if f.seed is None else str(f.seed)),
         ("resampling", str(f.setup.get("resampling", ""))),
-        ("when", f"ESS at most {numbers.plain(f.setup['when'], 3)} n" if f.setup.get("when") else "never"),
+        ("when", f"ESS at or below {f.setup['when']:g} n" if f.setup.get("when") else "never"),
     ]
     groups = [("Run", call + [(k, v) for k, v in _flat(f.setup.get("recipe"))])]
     settings = _flat(f.settings)
@@ -199,13 +199,13 @@ def _flat(tree: Any, where: str = "") -> list[tuple[str, str]]:
         return [line for k, v in tree.items() for line in _flat(v, f"{where}.{k}" if where else str(k))]
     if tree is None and not where:
         return []
-    text = numbers.plain(tree, 6) if isinstance(tree, float) else str(tree)
+    text = numerals.plain(tree, 6) if isinstance(tree, float) else str(tree)
     return [(where or "recipe", text if len(text) <= 400 else text[:400] + " …")]
 
 
 def _shorten(text: str) -> str:
     if len(text) > LETTERS:
-        return f"{text[:LETTERS]} … ({numbers.count(len(text) - LETTERS)} more letters)"
+        return f"{text[:LETTERS]} … ({numerals.count(len(text) - LETTERS)} more letters)"
     return re.sub(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]", "\N{REPLACEMENT CHARACTER}", text)
 
 

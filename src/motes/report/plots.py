@@ -11,7 +11,7 @@ from matplotlib.ticker import MaxNLocator
 
 from motes.core.run import Run
 from motes.report import facts as facts_module
-from motes.report import numbers
+from motes.report import numerals
 from motes.report.facts import Facts, Summary
 from motes.report.lineage import lineage
 from motes.report.style import PAPER, Theme, bare, blank, styled
@@ -67,7 +67,7 @@ def draw_trace(ax: Axes, f: Facts, column: str, theme: Theme) -> None:
     elif column == "temperature" and (y > 0).any() and y.max() > 50 * y[y > 0].min() and y.max() <= 1:
         ax.set_yscale("symlog", linthresh=float(y[y > 0].min()), linscale=0.4)
         ax.yaxis.set_major_locator(_decades(float(y[y > 0].min())))
-        ax.yaxis.set_major_formatter(lambda v, _: numbers.plain(v, 2))
+        ax.yaxis.set_major_formatter(lambda v, _: numerals.plain(v, 2))
         ax.set_ylim(0, 1.1)
     elif column == "log_evidence" and np.isfinite(f.se):
         ax.errorbar(step[-1], y[-1], 1.96 * f.se, color=theme.second, capsize=3, linewidth=1.6, clip_on=False, zorder=4)
@@ -113,24 +113,24 @@ def draw_genealogy(ax: Axes, f: Facts, theme: Theme, lines: int = 240) -> None:
     tree = lineage(f.ancestors, f.weight, lines)
     steps = np.append(tree.steps, max(f.t, tree.steps[-1] + 1)).astype(float)
     bare(ax)
-    ax.add_patch(PathPatch(_curves(tree.dead, steps), facecolor="none", edgecolor=theme.faint, linewidth=0.6))
+    ax.add_artist(PathPatch(_curves(tree.dead, steps), facecolor="none", edgecolor=theme.faint, linewidth=0.6))
     thick = float(np.clip(90 / max(tree.drawn, 1), 0.55, 2.2))
     colours = len(theme.families)
     for k in range(min(tree.families, colours + 1)):
         mine = tree.alive[:, 3] == k if k < colours else tree.alive[:, 3] >= colours
-        colour = theme.families[k] if k < colours else theme.muted
+        colour = theme.families[k] if k < colours else theme.other
         ends = tree.end_family == k if k < colours else tree.end_family >= colours
         path = _curves(tree.alive[mine], steps, tree.end[ends])
-        ax.add_patch(PathPatch(path, facecolor="none", edgecolor=colour, linewidth=thick, zorder=3 if k < colours else 2))
-    # final weights as bars behind the end of the lines
+        ax.add_artist(PathPatch(path, facecolor="none", edgecolor=colour, linewidth=thick, zorder=3 if k < colours else 2))
     span = steps[-1] - steps[0]
-    scale = 0.16 * span / max(float(tree.end_weight.max()), 1e-300)
     start = steps[-1] + 0.015 * span
-    index = np.clip(tree.end_family, 0, colours)
-    colour = [theme.families[k] if k < colours else theme.muted for k in index]
-    bar = 0.8 / max(tree.drawn, 8)
-    ax.barh(tree.end, tree.end_weight * scale, left=start, height=bar, color=colour, linewidth=0, zorder=2)
-    ax.set_xlim(steps[0], start + 0.17 * span)
+    length = 0.16 * span * tree.end_weight / max(float(tree.end_weight.max()), 1e-300)
+    for k in range(min(tree.families, colours + 1)):  # final weights as bars behind the end of the lines
+        mine = tree.end_family == k if k < colours else tree.end_family >= colours
+        path = _bars(start, tree.end[mine], length[mine], 0.8 / max(tree.drawn, 8))
+        colour = theme.families[k] if k < colours else theme.other
+        ax.add_artist(PathPatch(path, facecolor=colour, edgecolor="none", zorder=2))
+    ax.set_xlim(steps[0], start + 0.165 * span)
     ax.set_ylim(1.02, -0.02)
     ax.set_xlabel("step")
     ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
@@ -170,7 +170,7 @@ def plot_genealogy(run: Run, theme: Theme = PAPER) -> Figure:
             draw_trace(ax, f, "roots", theme)
         else:
             return _empty("this run kept no genealogy", theme)
-        ax.set_title(f"{numbers.count(f.roots)} of {numbers.count(f.n)} ancestors have descendants")
+        ax.set_title(f"{numerals.count(f.roots)} of {numerals.count(f.n)} ancestors have descendants")
         figure.canvas.draw()
     return figure
 
@@ -213,7 +213,7 @@ def plot_images(run: Run, most: int = 32, theme: Theme = PAPER) -> Figure:
             ax.set_axis_off()
         for ax, d in zip(axes, shown, strict=False):
             ax.imshow(d.what, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
-            ax.set_title(numbers.percent(d.weight), fontsize=8, loc="center", pad=3, color=theme.muted, weight="normal")
+            ax.set_title(numerals.percent(d.weight), fontsize=8, loc="center", pad=3, color=theme.muted, weight="normal")
         figure.canvas.draw()
     return figure
 
@@ -272,3 +272,13 @@ def _curves(edges: np.ndarray, steps: np.ndarray, ends: np.ndarray | None = None
         vertices += [(steps[-2], y), (steps[-1], y)]
         codes += [Path.MOVETO, Path.LINETO]
     return Path(np.array(vertices) if vertices else np.zeros((0, 2)), codes if codes else None)
+
+
+def _bars(start: float, middle: np.ndarray, length: np.ndarray, height: float) -> Path:
+    """One path for many horizontal bars that begin at `start`."""
+    low, high, end = middle - height / 2, middle + height / 2, start + length
+    left = np.full(len(middle), start)
+    corners = [(left, low), (end, low), (end, high), (left, high), (left, low)]
+    vertices = np.stack([np.stack(c, axis=1) for c in corners], axis=1).reshape(-1, 2)
+    codes = [Path.MOVETO, Path.LINETO, Path.LINETO, Path.LINETO, Path.CLOSEPOLY] * len(middle)
+    return Path(vertices, codes if len(codes) else None)

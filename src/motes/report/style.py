@@ -25,6 +25,7 @@ class Theme:
     muted: str = "#6b7280"
     grid: str = "#e6e4df"
     faint: str = "#d3d0c8"
+    other: str = "#8d95a5"
     surface: str = "#ffffff"
     accent: str = "#3450c8"
     second: str = "#c2571a"
@@ -104,12 +105,19 @@ def styled(theme: Theme) -> Iterator[None]:
         yield
 
 
-def blank(width: float, height: float, theme: Theme) -> Figure:
-    """A figure of `width` x `height` points that belongs to no window and to no global list."""
+def blank(width: float, height: float, theme: Theme, margins: tuple[float, float] | None = None) -> Figure:
+    """A figure of `width` x `height` points that belongs to no window and to no global list.
+
+    With `margins`, in points beside and below one panel, that is where it stands; otherwise labels are measured.
+    """
     surface = "none" if theme is PAGE else theme.surface
-    figure = Figure(figsize=(width / 72, height / 72), dpi=144, facecolor=surface, layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02)  # type: ignore[union-attr]
+    figure = Figure(figsize=(width / 72, height / 72), dpi=144, facecolor=surface)
     FigureCanvasAgg(figure)
+    if margins is None:
+        figure.set_layout_engine("constrained", w_pad=0.06, h_pad=0.06, wspace=0.03, hspace=0.05)
+    else:
+        beside, below = margins
+        figure.subplots_adjust(left=beside / width, right=1 - beside / width, bottom=below / height, top=1 - 3 / height)
     return figure
 
 
@@ -131,8 +139,8 @@ def to_svg(figure: Figure, name: str, label: str, theme: Theme = PAGE) -> str:
     svg = re.sub(r"<!--.*?-->", "", svg, flags=re.S)
     svg = re.sub(r'<style type="text/css">.*?</style>', "", svg, flags=re.S)
     svg = re.sub(r'(<g) id="[A-Za-z]+[\w.]*_\d+"', r"\1", svg)  # the same names in every figure
-    svg = re.sub(r"font: ([\d.]+)px [^;\"]*", r"font-size: \1px", svg)
-    svg = re.sub(r"font: bold ([\d.]+)px [^;\"]*", r"font-size: \1px; font-weight: 600", svg)
+    svg = re.sub(r"font-family: [^;\"]*; ?", "", svg)  # the page's own
+    svg = re.sub(r' transform="rotate\(-0 [^)]*\)"', "", svg)
     for colour, variable in _SENTINELS.items():
         svg = svg.replace(colour, f"var(--{variable})")
     svg = re.sub(r"\s*\n\s*", " ", svg)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from motes.core.run import Run
-from motes.report import numbers
+from motes.report import numerals
 from motes.report.facts import Facts, named, read
 
 HEAD = ("what", "particles", "log normaliser", "ESS", "time", "result")
@@ -21,7 +21,7 @@ def table(runs: Run | list[Run] | dict[str, Run], *, ascii: bool = False) -> str
     cells = _align_errors(rows)
     if ascii:
         cells = [[_ascii(c) for c in line] for line in cells]
-    widths = [max(numbers.width(line[k]) for line in cells) for k in range(len(HEAD))]
+    widths = [max(numerals.width(line[k]) for line in cells) for k in range(len(HEAD))]
     rule = ("-" if ascii else "─") * (sum(widths) + 3 * (len(HEAD) - 1))
     lines = ["   ".join(_pad(c, w, r) for c, w, r in zip(line, widths, RIGHT, strict=True)).rstrip() for line in cells]
     return "\n".join([lines[0], rule, *lines[1:]])
@@ -29,13 +29,13 @@ def table(runs: Run | list[Run] | dict[str, Run], *, ascii: bool = False) -> str
 
 def row(f: Facts) -> tuple[str, ...]:
     """The cells of one run."""
-    value, error = numbers.with_error(f.log_evidence, f.se)
+    value, error = numerals.with_error(f.log_evidence, f.se)
     return (
         " ".join(f.name.split()) or f.model,
-        numbers.count(f.n),
+        numerals.count(f.n),
         f"{value} ± {error or '?'}",
-        numbers.count(round(f.ess) if f.ess >= 10 else f.ess),
-        numbers.seconds(f.seconds),
+        numerals.count(round(f.ess) if f.ess >= 10 else f.ess),
+        numerals.seconds(f.seconds),
         f.result.value,
     )
 
@@ -43,7 +43,7 @@ def row(f: Facts) -> tuple[str, ...]:
 def _align_errors(rows: list[tuple[str, ...]]) -> list[list[str]]:
     """The same cells with the ± of the third column under each other."""
     parts = [r[2].split(" ± ") for r in rows]
-    most = max((numbers.width(p[1]) for p in parts if len(p) == 2), default=0)
+    most = max((numerals.width(p[1]) for p in parts if len(p) == 2), default=0)
     out = []
     for r, p in zip(rows, parts, strict=True):
         cell = f"{p[0]} ± {_pad(p[1], most, False)}" if len(p) == 2 else r[2]
@@ -52,11 +52,11 @@ def _align_errors(rows: list[tuple[str, ...]]) -> list[list[str]]:
 
 
 def _pad(text: str, columns: int, right: bool) -> str:
-    space = " " * (columns - numbers.width(text))
+    space = " " * (columns - numerals.width(text))
     return space + text if right else text + space
 
 
 def _ascii(text: str) -> str:
-    for letter, plain in (("±", "+-"), (numbers.MINUS, "-"), (numbers.INFINITY, "inf"), (numbers.THIN, " "), ("×", "x")):
+    for letter, plain in (("±", "+-"), (numerals.MINUS, "-"), (numerals.INFINITY, "inf"), (numerals.THIN, " "), ("×", "x")):
         text = text.replace(letter, plain)
     return text.encode("ascii", "backslashreplace").decode()
