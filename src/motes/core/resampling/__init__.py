@@ -12,4 +12,5 @@ from motes.core.resampling._scheme import Scheme, find_scheme, scheme, schemes
 __all__ = ["Scheme", "find_scheme", "scheme", "schemes"]
 
 for _module in iter_modules(__path__):
-    import_module(f"{__name__}.{_module.name}")
+    if not _module.name.startswith("_"):
+        import_module(f"{__name__}.{_module.name}")
