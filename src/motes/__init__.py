@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from motes.language import Generation
     from motes.rng import Rng
 
+    __version__: str
+
 __all__ = [
     "Checkpoint",
     "Density",

@@ -1,0 +1,1 @@
+"""The `motes` command: one file a command, `main` finds them."""

@@ -1,0 +1,7 @@
+"""`python -m motes` is the command `motes`."""
+
+import sys
+
+from motes.cli.main import main
+
+sys.exit(main())

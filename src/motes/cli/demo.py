@@ -1,0 +1,104 @@
+"""Run the main job in three domains: a posterior with its evidence, constrained text, and steered images."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from motes.cli import running
+
+if TYPE_CHECKING:
+    from motes.core.model import FeynmanKac
+
+
+def posterior() -> FeynmanKac:
+    from motes.density.demo import logistic_regression
+
+    return logistic_regression()
+
+
+def text() -> FeynmanKac:
+    from motes import language
+    from motes.language.demo import json_generation
+
+    return json_generation(language.load("smollm2"))
+
+
+def images() -> FeynmanKac:
+    from motes.diffusion.demo import steered_digits
+
+    return steered_digits()
+
+
+@dataclass(frozen=True)
+class Piece:
+    """One part of the demo: what the table calls it, its model, how many particles, what must be installed."""
+
+    title: str
+    model: Callable[[], FeynmanKac]
+    n: int
+    needs: tuple[str, ...] = ()
+
+
+PIECES = {
+    "density": Piece("posterior: logistic regression", posterior, 1024),
+    "language": Piece("text: JSON from SmolLM2-135M", text, 32, ("transformers", "gguf", "llguidance")),
+    "diffusion": Piece("images: digits steered to 3", images, 256),
+}
+
+
+def arguments(command: argparse.ArgumentParser) -> None:
+    """The options of the command."""
+    command.add_argument("--only", default=",".join(PIECES), help="which parts, separated by commas")
+    command.add_argument("--seed", type=int, default=0, help="the runs are functions of it")
+    command.add_argument("--out", type=Path, default=Path("runs/demo"), help="folder for the runs and the report")
+    running.quiet(command)
+    command.set_defaults(resampling="systematic", when=0.5, checkpoint=60.0)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the command."""
+    names = chosen(args.only)
+    runs, files = {}, []
+    for k, name in enumerate(names, start=1):
+        piece = PIECES[name]
+        print(f"[{k}/{len(names)}] {piece.title}, {piece.n} particles", file=sys.stderr, flush=True)
+        args.n = piece.n
+        runs[piece.title] = running.start(
+            piece.model(), args, {"command": "demo", "piece": name}, f"{name}.safetensors"
+        )
+        files.append(args.out / f"{name}.safetensors")
+    print()
+    running.finish(runs, files, args.out / running.PAGE)
+    return 0
+
+
+def chosen(only: str) -> list[str]:
+    """The parts asked for, all of them runnable here, before the first one costs time."""
+    from motes.core.errors import UnknownName
+
+    names = [name.strip() for name in only.split(",") if name.strip()]
+    for name in names:
+        if name not in PIECES:
+            raise UnknownName("part of the demo", name, PIECES)
+    for name in names:
+        missing = [p for p in PIECES[name].needs if find_spec(p) is None]
+        if missing:
+            rest = ",".join(n for n in names if n != name)
+            raise ImportError(
+                f"the {name} part needs {', '.join(missing)}: pip install 'motes[{name}]'"
+                + (f", or leave it out with --only {rest}" if rest else "")
+            )
+    if find_spec("matplotlib") is None or find_spec("jinja2") is None:
+        raise ImportError("the report needs matplotlib and jinja2: pip install 'motes[report]'")
+    return list(dict.fromkeys(names))
+
+
+def rebuild(recipe: dict[str, Any], *, force: bool = False) -> FeynmanKac:
+    """The model of a saved part of the demo."""
+    return PIECES[recipe["piece"]].model()

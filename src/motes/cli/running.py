@@ -1,0 +1,144 @@
+"""What the commands that run a model share: their options, the file they write while they run, what they print."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from motes.core.model import FeynmanKac
+    from motes.core.run import Run
+    from motes.core.smc import State
+
+FILE = "run.safetensors"
+PAGE = "report.html"
+
+
+def options(command: argparse.ArgumentParser, *, n: int, out: str) -> None:
+    """The options of every run."""
+    command.add_argument("--n", type=positive, default=n, help="number of particles")
+    command.add_argument("--seed", type=int, default=0, help="the run is a function of it")
+    command.add_argument("--resampling", default="systematic", help="resampling scheme; `motes doctor` lists them")
+    command.add_argument(
+        "--when", type=float, default=0.5, help="resample once the effective sample size is at most this part of n"
+    )
+    command.add_argument(
+        "--checkpoint",
+        type=float,
+        default=60.0,
+        metavar="SECONDS",
+        help="how often the run is written while it goes on",
+    )
+    command.add_argument("--out", type=Path, default=Path(out), help=f"folder that gets {FILE}")
+    command.add_argument("--report", action="store_true", help=f"write {PAGE} beside it")
+    quiet(command)
+
+
+def quiet(command: argparse.ArgumentParser) -> None:
+    """The option that switches the progress bar off."""
+    command.add_argument("--quiet", action="store_true", help="show no progress bar")
+
+
+def positive(text: str) -> int:
+    """An integer from 1 on, for argparse."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, not {value}")
+    return value
+
+
+class RunFailed(Exception):
+    """What stopped a run that had begun is the cause of this error."""
+
+
+def start(model: FeynmanKac, args: argparse.Namespace, recipe: dict[str, Any], file: str = FILE) -> Run:
+    """Run `model` as the options say, writing checkpoints into the folder; `recipe` is what `motes resume` goes by."""
+    import motes
+
+    return watched(
+        lambda seen: motes.sample(
+            model,
+            args.n,
+            seed=args.seed,
+            resampling=args.resampling,
+            when=args.when,
+            checkpoint=motes.Checkpoint(args.out / file, every=args.checkpoint),
+            progress=not args.quiet,
+            callback=seen,
+            recipe=recipe,
+        )
+    )
+
+
+def watched(go: Callable[[Callable[[State], None]], Run]) -> Run:
+    """What `go(callback)` returns; an error that comes after the first step is a failed run, not a wrong request."""
+    steps: list[int] = []
+    try:
+        return go(lambda state: steps.append(state.particles.t))
+    except Exception as error:
+        if steps:
+            raise RunFailed from error
+        raise
+
+
+def finish(runs: Run | dict[str, Run], files: list[Path], page: Path | None) -> None:
+    """Print the table and what was drawn, write the report, and say where everything is."""
+    from motes.core.run import Run
+    from motes.report.table import table
+
+    print(table(runs, ascii=not speaks_unicode()))
+    if isinstance(runs, Run):
+        show_texts(runs)
+    if page is not None:
+        from motes.report.html import report
+
+        files = [*files, report(runs, page)]
+    print("\n" + "\n".join(f"wrote {f}" for f in files))
+
+
+def show_texts(run: Run, most: int = 8) -> None:
+    """The distinct texts of a run with the largest weights, where its particles are texts."""
+    if not (isinstance(run.view, list) and run.view and isinstance(run.view[0], str)):
+        return
+    weight: dict[str, float] = {}
+    for text, w in zip(run.view, run.weight.tolist(), strict=True):
+        weight[text] = weight.get(text, 0.0) + w
+    best = sorted(weight.items(), key=lambda item: -item[1])
+    print(f"\nweight  text ({len(best)} different)")
+    for text, w in best[:most]:
+        shown = json.dumps(text, ensure_ascii=not speaks_unicode())[1:-1].replace('\\"', '"')
+        print(f"{w:6.3f}  {shown}")
+
+
+def speaks_unicode() -> bool:
+    """Whether the terminal can print letters beyond ASCII."""
+    try:
+        "±─−".encode(sys.stdout.encoding or "ascii")
+    except (UnicodeEncodeError, LookupError):
+        return False
+    return True
+
+
+def find(path: Path) -> Path:
+    """The file of a run: the path itself, or the one run that a folder holds.
+
+    Raises:
+        FileNotFoundError: nothing is there.
+        FileError: the folder holds several runs.
+    """
+    from motes.core.errors import FileError
+
+    if not path.is_dir():
+        if not path.exists():
+            raise FileNotFoundError(f"there is no run at {path}")
+        return path
+    found = sorted(path.glob("*.safetensors"))
+    if not found:
+        raise FileNotFoundError(f"there is no run in the folder {path}")
+    if len(found) > 1:
+        raise FileError(f"{path} holds several runs, choose one: {', '.join(f.name for f in found)}")
+    return found[0]

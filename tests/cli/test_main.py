@@ -1,0 +1,255 @@
+"""The command line: what it prints, what it writes, how it fails."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+import motes
+from motes.cli.main import COMMANDS, main
+
+MODEL = Path(__file__).with_name("models.py")
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    """A copy of the model file that a test may change."""
+    return Path(shutil.copy(MODEL, tmp_path / "model.py"))
+
+
+def run(*arguments: object) -> int:
+    return main([str(a) for a in arguments])
+
+
+def sample(model: Path, out: Path, *more: object) -> int:
+    return run("sample", model, "--n", 64, "--seed", 5, "--quiet", "--out", out, *more)
+
+
+# ------------------------------------------------------------------------------------------------ help
+
+
+def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        run("--help")
+    said = capsys.readouterr().out
+    assert end.value.code == 0 and all(command in said for command in COMMANDS)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        run(command, "--help")
+    assert end.value.code == 0 and "--debug" in capsys.readouterr().out
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        run("--version")
+    assert end.value.code == 0 and capsys.readouterr().out == f"motes {motes.__version__}\n"
+
+
+def test_help_loads_no_tensors() -> None:
+    code = "import sys; from motes.cli.main import parser; parser(['sample']); print('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"
+
+
+# ------------------------------------------------------------------------------------------------ sample
+
+
+def test_sample_prints_a_table_and_writes_the_run(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert sample(model, tmp_path / "out") == 0
+    said = capsys.readouterr()
+    assert "Coins" in said.out and "log normaliser" in said.out and "64" in said.out and said.err == ""
+    saved = motes.load(tmp_path / "out" / "run.safetensors")
+    direct = motes.sample(motes_model(), 64, seed=5, progress=False)
+    assert saved.result is motes.Result.OK and torch.equal(saved.particles.x, direct.particles.x)
+    assert saved.log_evidence == direct.log_evidence
+
+
+def motes_model() -> motes.FeynmanKac:
+    from motes.cli import userfile
+
+    return userfile.read(MODEL)
+
+
+def test_options_reach_the_engine(model: Path, tmp_path: Path) -> None:
+    assert sample(model, tmp_path, "--resampling", "stratified", "--when", 0.9) == 0
+    setup = motes.load(tmp_path / "run.safetensors").setup
+    assert (setup["resampling"], setup["when"], setup["n"], setup["seed"]) == ("stratified", 0.9, 64, 5)
+
+
+def test_progress_is_shown_on_stderr(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("sample", model, "--n", 8, "--out", tmp_path) == 0
+    said = capsys.readouterr()
+    assert "ess=" in said.err and "ess=" not in said.out
+
+
+def test_a_density_is_tempered(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Normal prior and likelihood: y ~ N(0, 2) is the evidence; 6 standard errors, alpha 2e-9."""
+    file = tmp_path / "normal.py"
+    file.write_text(
+        "import motes\nfrom torch.distributions import Normal\n"
+        "model = motes.Density(lambda p: Normal(p['mean'], 1.0).log_prob(p['mean'] * 0 + 1.0), "
+        "{'mean': Normal(0.0, 1.0)})\n"
+    )
+    assert run("sample", file, "--n", 512, "--quiet", "--out", tmp_path) == 0
+    saved = motes.load(tmp_path / "run.safetensors")
+    exact = torch.distributions.Normal(0.0, 2**0.5).log_prob(torch.tensor(1.0)).item()
+    assert abs(saved.log_evidence - exact) < max(6 * saved.log_evidence_se, 1e-9) < 0.5
+
+
+def test_report_option_writes_the_page(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert sample(model, tmp_path, "--report") == 0
+    assert "report.html" in capsys.readouterr().out
+    assert "<html" in (tmp_path / "report.html").read_text()
+
+
+# ------------------------------------------------------------------------------------------------ errors
+
+
+def fails(capsys: pytest.CaptureFixture[str], code: int, *arguments: object) -> str:
+    """The one message of a command that fails with `code`, without a traceback."""
+    assert run(*arguments) == code
+    said = capsys.readouterr().err
+    assert said.startswith("motes: ") and "Traceback" not in said
+    return said
+
+
+def test_a_missing_file_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "nowhere.py" in fails(capsys, 2, "sample", tmp_path / "nowhere.py")
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ("x = 1\n", "defines no `model`"),
+        ("model = 3\n", "is a int"),
+        ("x = 1\ny = x +\n", "line 2"),
+        ("x = 1\n\nmodel = 1 / 0\n", "line 3: ZeroDivisionError"),
+        ("def model():\n    return nothing\n", "line 2: NameError"),
+    ],
+)
+def test_a_file_that_makes_no_model_is_refused_with_its_line(
+    source: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "bad.py"
+    file.write_text(source)
+    message = fails(capsys, 2, "sample", file, "--out", tmp_path)
+    assert said in message and "bad.py" in message
+
+
+def test_an_unknown_scheme_lists_the_known_ones(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    message = fails(capsys, 2, "sample", model, "--resampling", "sistematic", "--out", tmp_path)
+    assert "'sistematic'" in message and "systematic" in message.replace("'sistematic'", "")
+
+
+@pytest.mark.parametrize("option", [("--n", "0"), ("--n", "many"), ("--nonsense", "1")])
+def test_argparse_refuses_with_2(option: tuple[str, str], model: Path) -> None:
+    with pytest.raises(SystemExit) as end:
+        run("sample", model, *option)
+    assert end.value.code == 2
+
+
+def test_a_model_that_fails_is_a_failed_run_and_debug_shows_where(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COINS_FAIL_AT", "4")
+    message = fails(capsys, 1, "sample", model, "--quiet", "--out", tmp_path)
+    assert "the coin rolled away" in message and "run.safetensors" in message
+    assert run("sample", model, "--quiet", "--out", tmp_path, "--debug") == 1
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_all_weights_zero_is_a_failed_run(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COINS_ZERO", "1")
+    assert "weight zero at t=1" in fails(capsys, 1, "sample", model, "--quiet", "--out", tmp_path)
+
+
+# ------------------------------------------------------------------------------------------------ resume, report
+
+
+def test_a_killed_command_resumes_bit_for_bit(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "killed"
+    command = [sys.executable, "-m", "motes", "sample", str(model), "--n", "64", "--seed", "5", "--out", str(out)]
+    process = subprocess.Popen(
+        [*command, "--checkpoint", "0", "--quiet"], env={**os.environ, "COINS_PAUSE": "0.3"}, stderr=subprocess.DEVNULL
+    )
+    file, end = out / "run.safetensors", time.monotonic() + 60
+    while not file.exists() and time.monotonic() < end:
+        time.sleep(0.05)
+    time.sleep(0.5)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    broken = motes.load(file)
+    assert broken.result is motes.Result.INTERRUPTED and 0 < broken.particles.t < 12
+    assert run("resume", out, "--quiet") == 0
+    whole = motes.sample(motes_model(), 64, seed=5, progress=False)
+    resumed = motes.load(file)
+    assert torch.equal(resumed.particles.x, whole.particles.x) and resumed.log_evidence == whole.log_evidence
+    assert resumed.log_evidence_se == whole.log_evidence_se
+    assert run("resume", file) == 0
+    assert "already ended" in capsys.readouterr().out
+
+
+def interrupted(model: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("COINS_FAIL_AT", "4")
+    assert sample(model, out) == 1
+    monkeypatch.delenv("COINS_FAIL_AT")
+    return out / "run.safetensors"
+
+
+def test_a_changed_file_is_not_resumed_unless_forced(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = interrupted(model, tmp_path, monkeypatch)
+    model.write_text(model.read_text() + "# another line\n")
+    capsys.readouterr()
+    assert "has changed" in fails(capsys, 2, "resume", file, "--quiet")
+    assert run("resume", file, "--quiet", "--force") == 0
+    assert motes.load(file).result is motes.Result.OK
+
+
+def test_a_lost_file_is_named(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = interrupted(model, tmp_path, monkeypatch)
+    model.unlink()
+    capsys.readouterr()
+    assert "model.py" in fails(capsys, 2, "resume", file)
+
+
+def test_a_run_without_a_recipe_says_how_to_go_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = motes.sample(motes_model(), 8, seed=0, progress=False, max_steps=3).save(tmp_path / "mine.safetensors")
+    assert "motes.resume(path, model)" in fails(capsys, 2, "resume", file)
+
+
+@pytest.mark.parametrize("command", ["resume", "report"])
+def test_what_is_no_run_is_refused(command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "nothing" in fails(capsys, 2, command, tmp_path / "nothing")
+    assert "no run in the folder" in fails(capsys, 2, command, tmp_path)
+    (tmp_path / "text.safetensors").write_text("no run")
+    assert "text.safetensors is no motes run" in fails(capsys, 2, command, tmp_path)
+
+
+def test_report_of_several_runs(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert sample(model, tmp_path / "first") == sample(model, tmp_path / "second", "--when", 1) == 0
+    capsys.readouterr()
+    page = tmp_path / "both.html"
+    assert run("report", tmp_path / "first", tmp_path / "second" / "run.safetensors", "-o", page) == 0
+    said = capsys.readouterr().out
+    assert "first" in said and "second" in said
+    assert "first" in page.read_text() and "second" in page.read_text()
