@@ -51,6 +51,8 @@ class Rng:
             raise ValueError(f"seed must be an int in 0..2^64-1, got {self.seed!r}")
         if self.generator not in GENERATORS:
             raise ValueError(f"unknown generator {self.generator!r}; there are {', '.join(GENERATORS)}")
+        if self.route not in routes.ROUTES:
+            raise ValueError(f"unknown route {self.route!r}; there are {', '.join(routes.ROUTES)}")
         if not isinstance(self.device, torch.device):
             object.__setattr__(self, "device", torch.device(self.device))
         for name, value in (("step", self.step), ("inner", self.inner)):

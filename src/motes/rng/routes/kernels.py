@@ -19,8 +19,11 @@ from motes.rng.threefry import PARITY
 TILE = 512
 MASK = np.uint64(0xFFFFFFFF)
 S32 = np.uint64(32)
-PHILOX, THREEFRY, SQUARES32, SQUARES64 = range(4)
-BITS, UNIFORM, NORMAL, EXPONENTIAL, GUMBEL = range(5)
+UNIFORM32, UNIFORM, NORMAL, EXPONENTIAL, GUMBEL = range(5)
+
+# error_model: a division that may not raise can use vector instructions
+compiled = njit(cache=True, nogil=True, error_model="numpy")
+inlined = njit(nogil=True, inline="always", error_model="numpy")
 
 PM0, PM1, PW0, PW1 = np.uint64(M0), np.uint64(M1), np.uint64(W0), np.uint64(W1)
 TPARITY = np.uint64(PARITY)
@@ -30,14 +33,14 @@ LOG_SHIFT = np.uint64((1024 << 52) - SQRT_HALF_BITS)
 S52 = np.uint64(52)
 
 
-@njit(cache=True, nogil=True, inline="always")
+@inlined
 def _swap(x):
     return (x << S32) | (x >> S32)
 
 
-@njit(cache=True, nogil=True)
-def _philox(particle, quad, n, step, inner, key, w):
-    for i in range(n):
+@compiled
+def philox(particle, quad, step, inner, key, w):
+    for i in range(particle.shape[0]):
         c0, c1, c2, c3 = quad[i], particle[i], step, inner
         k0, k1 = key & MASK, key >> S32
         for _ in range(10):
@@ -47,20 +50,20 @@ def _philox(particle, quad, n, step, inner, key, w):
         w[0, i], w[1, i], w[2, i], w[3, i] = c0, c1, c2, c3
 
 
-@njit(cache=True, nogil=True, inline="always")
+@inlined
 def _rotate(x0, x1, r):
     x0 = (x0 + x1) & MASK
     return x0, (((x1 << r) | (x1 >> (S32 - r))) & MASK) ^ x0
 
 
-@njit(cache=True, nogil=True)
-def _threefry(particle, quad, n, key, w):
+@compiled
+def threefry(particle, quad, step, inner, key, w):
     r0, r1, r2, r3 = np.uint64(13), np.uint64(15), np.uint64(26), np.uint64(6)
     r4, r5, r6, r7 = np.uint64(17), np.uint64(29), np.uint64(16), np.uint64(24)
     k0, k1 = key & MASK, key >> S32
     k2 = k0 ^ k1 ^ TPARITY
     for half in range(2):
-        for i in range(n):
+        for i in range(particle.shape[0]):
             x0 = (quad[i] * np.uint64(2) + np.uint64(half) + k0) & MASK
             x1 = (particle[i] + k1) & MASK
             a, b, c = k0, k1, k2
@@ -80,10 +83,10 @@ def _threefry(particle, quad, n, key, w):
             w[2 * half, i], w[2 * half + 1, i] = x0, x1
 
 
-@njit(cache=True, nogil=True)
-def _squares32(particle, quad, n, key, w):
+@compiled
+def squares32(particle, quad, step, inner, key, w):
     for j in range(4):
-        for i in range(n):
+        for i in range(particle.shape[0]):
             y = ((particle[i] << S32) | (quad[i] * np.uint64(4) + np.uint64(j))) * key
             z = y + key
             x = _swap(y * y + y)
@@ -92,10 +95,10 @@ def _squares32(particle, quad, n, key, w):
             w[j, i] = (x * x + z) >> S32
 
 
-@njit(cache=True, nogil=True)
-def _squares64(particle, quad, n, key, w):
+@compiled
+def squares64(particle, quad, step, inner, key, w):
     for j in range(2):
-        for i in range(n):
+        for i in range(particle.shape[0]):
             y = ((particle[i] << S32) | (quad[i] * np.uint64(2) + np.uint64(j))) * key
             z = y + key
             x = _swap(y * y + y)
@@ -107,19 +110,7 @@ def _squares64(particle, quad, n, key, w):
             w[2 * j, i], w[2 * j + 1, i] = t >> S32, t & MASK
 
 
-@njit(cache=True, nogil=True)
-def _fill(generator, particle, quad, n, step, inner, key, w):
-    if generator == PHILOX:
-        _philox(particle, quad, n, step, inner, key, w)
-    elif generator == THREEFRY:
-        _threefry(particle, quad, n, key, w)
-    elif generator == SQUARES32:
-        _squares32(particle, quad, n, key, w)
-    else:
-        _squares64(particle, quad, n, key, w)
-
-
-@njit(cache=True, nogil=True)
+@compiled
 def _log(x, n):
     """Replace x[:n] by its logarithm (elementary.log)."""
     bits = x.view(np.uint64)
@@ -142,7 +133,7 @@ def _log(x, n):
         x[i] = k * LN2_HIGH - ((half - tail) - f)
 
 
-@njit(cache=True, nogil=True, inline="always")
+@inlined
 def _ratio(x, P, Q):
     p = x * P[7] + P[6]
     q = x * Q[7] + Q[6]
@@ -155,7 +146,7 @@ def _ratio(x, P, Q):
     return p, q
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _normal(u, n, at, tail):
     """Replace u[:n] by its normal quantile; `at` and `tail` are scratch."""
     m = 0
@@ -183,108 +174,70 @@ def _normal(u, n, at, tail):
         u[at[j] >> 1] = -tail[j] if at[j] & 1 else tail[j]
 
 
-@njit(cache=True, nogil=True)
-def _finish(what, w, n, u, at, tail):
-    """u[:n] from the high words w[0] and the low words w[1]."""
-    bits = u.view(np.uint64)
-    for i in range(n):
-        bits[i] = (w[0, i] << np.uint64(20)) | (w[1, i] >> np.uint64(12)) | MAGIC
-    for i in range(n):
-        u[i] = (u[i] - 4503599627370495.5) * 2.0**-52  # 2^52 - 1/2: exact
-    if what == NORMAL:
-        _normal(u, n, at, tail)
-    elif what == EXPONENTIAL:
-        _log(u, n)
-        for i in range(n):
-            u[i] = -u[i]
-    elif what == GUMBEL:
-        _log(u, n)
-        for i in range(n):
-            u[i] = -u[i]
-        _log(u, n)
-        for i in range(n):
-            u[i] = -u[i]
+@compiled
+def spread(ids, count, start, particle, quad):
+    """The addresses of quads start, start + 1, ... when each particle of `ids` has `count` quads."""
+    row, column = start // count, start % count
+    for i in range(particle.shape[0]):
+        particle[i] = np.uint64(ids[row])
+        quad[i] = np.uint64(column)
+        column += 1
+        if column == count:
+            column = 0
+            row += 1
 
 
-@njit(cache=True, nogil=True)
-def numbers(generator, what, key, ids, step, inner, count, start, stop, out):
-    """Fill out (n, count), flat, for the quads start..stop of all n * ceil(count / 2) quads, two numbers each."""
-    particle, quad = np.empty(TILE, np.uint64), np.empty(TILE, np.uint64)
-    w = np.empty((4, TILE), np.uint64)
-    u, tail, at = np.empty(TILE, np.float64), np.empty(TILE, np.float64), np.empty(TILE, np.int64)
-    per_row = (count + 1) // 2
-    slots = min(count, 2)
+@compiled
+def store_bits(w, start, per_row, count, out):
+    """Put words (4, n) of quads start, ... into out (rows, count), flat."""
     row, column = start // per_row, start % per_row
-    while start < stop:
-        n = min(TILE, stop - start)
-        first_row, first_column = row, column
-        for i in range(n):
-            particle[i] = np.uint64(ids[row])
-            quad[i] = np.uint64(column)
-            column += 1
-            if column == per_row:
-                column = 0
-                row += 1
-        _fill(generator, particle, quad, n, step, inner, key, w)
-        for slot in range(slots):
-            if what == UNIFORM and out.itemsize == 4:
-                for i in range(n):
-                    u[i] = (np.float64(w[2 * slot, i] >> np.uint64(9)) + 0.5) * 2.0**-23
-            else:
-                _finish(what, w[2 * slot : 2 * slot + 2], n, u, at, tail)
-            r, c = first_row, first_column
+    for i in range(w.shape[1]):
+        at = row * count + 4 * column
+        for j in range(min(4, count - 4 * column)):
+            out[at + j] = np.int64(w[j, i])
+        column += 1
+        if column == per_row:
+            column = 0
+            row += 1
+
+
+@compiled
+def numbers(what, high, low, u):
+    """Turn words (n,) and words (n,) into numbers u (n,)."""
+    tail, at = np.empty(TILE, np.float64), np.empty(TILE, np.int64)
+    scale = 2.0**-23 if what == UNIFORM32 else 2.0**-52
+    logs = 1 if what == EXPONENTIAL else 2 if what == GUMBEL else 0
+    for first in range(0, u.shape[0], TILE):
+        x = u[first : first + TILE]
+        h, g = high[first : first + TILE], low[first : first + TILE]
+        n = x.shape[0]
+        bits = x.view(np.uint64)
+        if what == UNIFORM32:
             for i in range(n):
-                if 2 * c + slot < count:
-                    out[r * count + 2 * c + slot] = u[i]
-                c += 1
-                if c == per_row:
-                    c = 0
-                    r += 1
-        start += n
+                bits[i] = (h[i] >> np.uint64(9)) | MAGIC
+        else:
+            for i in range(n):
+                bits[i] = (h[i] << np.uint64(20)) | (g[i] >> np.uint64(12)) | MAGIC
+        for i in range(n):
+            x[i] = (x[i] - 4503599627370495.5) * scale  # 2^52 - 1/2: exact
+        if what == NORMAL:
+            _normal(x, n, at, tail)
+        for _ in range(logs):
+            _log(x, n)
+            for i in range(n):
+                x[i] = -x[i]
 
 
-@njit(cache=True, nogil=True)
-def bits(generator, key, ids, step, inner, count, start, stop, out):
-    """Fill out (n, count), flat, with words, for the quads start..stop of all n * ceil(count / 4) quads."""
-    particle, quad = np.empty(TILE, np.uint64), np.empty(TILE, np.uint64)
-    w = np.empty((4, TILE), np.uint64)
-    per_row = (count + 3) // 4
+@compiled
+def store_numbers(u, start, per_row, count, out):
+    """Put numbers (2, n), two a quad, of quads start, ... into out (rows, count), flat."""
     row, column = start // per_row, start % per_row
-    while start < stop:
-        n = min(TILE, stop - start)
-        first_row, first_column = row, column
-        for i in range(n):
-            particle[i] = np.uint64(ids[row])
-            quad[i] = np.uint64(column)
-            column += 1
-            if column == per_row:
-                column = 0
-                row += 1
-        _fill(generator, particle, quad, n, step, inner, key, w)
-        r, c = first_row, first_column
-        for i in range(n):
-            base = r * count + 4 * c
-            for j in range(min(4, count - 4 * c)):
-                out[base + j] = np.int64(w[j, i])
-            c += 1
-            if c == per_row:
-                c = 0
-                r += 1
-        start += n
-
-
-@njit(cache=True, nogil=True)
-def quads(generator, key, ids, places, step, inner, start, stop, out):
-    """Fill out (m, 4) with the words of quad places[i] of particle ids[i], for i in start..stop."""
-    particle, quad = np.empty(TILE, np.uint64), np.empty(TILE, np.uint64)
-    w = np.empty((4, TILE), np.uint64)
-    while start < stop:
-        n = min(TILE, stop - start)
-        for i in range(n):
-            particle[i] = np.uint64(ids[start + i])
-            quad[i] = np.uint64(places[start + i])
-        _fill(generator, particle, quad, n, step, inner, key, w)
-        for i in range(n):
-            for j in range(4):
-                out[start + i, j] = np.int64(w[j, i])
-        start += n
+    for i in range(u.shape[1]):
+        at = row * count + 2 * column
+        out[at] = u[0, i]
+        if 2 * column + 1 < count:
+            out[at + 1] = u[1, i]
+        column += 1
+        if column == per_row:
+            column = 0
+            row += 1
