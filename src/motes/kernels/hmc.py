@@ -75,7 +75,7 @@ class HMC(Kernel):
 
     def start(self, d: int, dtype: torch.dtype) -> Parameters:
         # a standard Gaussian in d dimensions has k = sqrt(d) / 8 for small steps
-        return self._steps({"scale": torch.ones(d, dtype=dtype), "difficulty": math.sqrt(d) / 8})
+        return self._steps({"scale": torch.ones(2, d, dtype=dtype), "difficulty": math.sqrt(d) / 8})
 
     def fit(self, parameters: Parameters, position: Tensor, weight: Tensor) -> Parameters:
         return {**parameters, "scale": fit_scale(position, weight, self.scale, parameters["scale"])}

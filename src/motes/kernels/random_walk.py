@@ -49,13 +49,13 @@ class RandomWalk(Kernel):
     )
 
     def start(self, d: int, dtype: torch.dtype) -> Parameters:
-        return {"scale": torch.ones(d, dtype=dtype), "step_size": 2.38 / math.sqrt(d)}
+        return {"scale": torch.ones(2, d, dtype=dtype), "step_size": 2.38 / math.sqrt(d)}
 
     def fit(self, parameters: Parameters, position: Tensor, weight: Tensor) -> Parameters:
         return {**parameters, "scale": fit_scale(position, weight, self.scale, parameters["scale"])}
 
     def learn(self, parameters: Parameters, acceptance: float) -> Parameters:
-        wanted = self.acceptance or 0.234 + 0.2 / len(parameters["scale"])
+        wanted = self.acceptance or 0.234 + 0.2 / parameters["scale"].shape[1]
         quantile = NormalDist().inv_cdf
         ratio = quantile(wanted / 2) / quantile(min(max(acceptance, 1e-3), 0.999) / 2)
         return {**parameters, "step_size": parameters["step_size"] * min(max(ratio, 0.5), 2.0)}
