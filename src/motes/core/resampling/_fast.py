@@ -14,6 +14,8 @@ SMALL = 16_384
 """Up to this length plain tensors are as fast, and nobody waits for a compiler."""
 PART = 1 << 18
 """The least that is worth a thread of its own."""
+BUCKETS = 9
+"""Places are sorted by so many leading bits before they are looked up."""
 PRESENT = find_spec("numba") is not None
 
 
@@ -48,38 +50,70 @@ def ends(log_weight: Tensor, top: float, share_bits: int, line: int) -> Tensor:
     out = torch.empty(len(w), dtype=torch.int64)
     sums, parts = out.numpy(), _parts(len(w))
     scale = float(1 << share_bits)
-    totals = _map(lambda a, b: loops.shares(w, top, scale, a, b, sums), parts)
+    totals = _map(lambda a, b: loops.shares(w[a:b], top, scale, sums[a:b]), parts)
     all_shares = sum(totals)
-    before = dict(zip(parts, (sum(totals[:k]) for k in range(len(parts))), strict=True))
+    before = {a: sum(totals[:k]) for k, (a, _) in enumerate(parts)}
     ratio = float(line) / float(all_shares)
-    _map(lambda a, b: loops.rescale(sums, before[a, b], all_shares, ratio, line, a, b), parts)
+    _map(lambda a, b: loops.rescale(sums[a:b], before[a], all_shares, ratio, line), parts)
     return out
 
 
 def lattice(end: Tensor, offset: Tensor, n: int, bits: int) -> Tensor:
-    loops, e, o = _loops(), end.numpy(), offset.reshape(-1).numpy()
+    loops, e, o = _loops(), end.numpy(), offset.reshape(-1).contiguous().numpy()
     out = torch.empty(n, dtype=torch.int64)
     to = out.numpy()
-    _map(lambda a, b: loops.lattice(e, o, bits, a, b, to), _parts(len(e)))
+
+    def part(a: int, b: int) -> None:
+        first, last = (loops.reach(e[k - 1], o, bits) if k else 0 for k in (a, b))
+        loops.lattice(e[a:b], o, bits, a, first, to[first:last])
+
+    _map(part, _parts(len(e)))
     return out
+
+
+def _guide(end: Tensor, bits: int) -> Tensor:
+    """The owner of the start of each unit."""
+    return lattice(end, torch.zeros(1, dtype=torch.int64), int(end[-1] >> bits), bits)
 
 
 def owners(end: Tensor, place: Tensor, bits: int) -> Tensor:
-    loops, e, p = _loops(), end.numpy(), place.numpy()
-    guide = lattice(end, torch.zeros(1, dtype=torch.int64), int(end[-1] >> bits), bits).numpy()
+    loops, e, p, guide = _loops(), end.numpy(), place.numpy(), _guide(end, bits).numpy()
     out = torch.empty(len(p), dtype=torch.int64)
     to = out.numpy()
-    _map(lambda a, b: loops.owners(e, guide, p, bits, a, b, to), _parts(len(p)))
+    _map(lambda a, b: loops.owners(e, guide, p[a:b], bits, to[a:b]), _parts(len(p)))
     return out
 
 
-def expand(count: Tensor) -> Tensor:
-    out = torch.empty(int(count.sum()), dtype=torch.int64)
+def tally(end: Tensor, place: Tensor, bits: int) -> Tensor:
+    loops, e, p, guide = _loops(), end.numpy(), place.numpy(), _guide(end, bits).numpy()
+    parts, bucket_bits = _parts(len(p)), max(0, int(end[-1]).bit_length() - BUCKETS)
+    out = torch.zeros((len(parts), len(e)), dtype=torch.int64)
+    rows = dict(zip((a for a, _ in parts), out.numpy(), strict=True))
+    _map(lambda a, b: loops.tally(e, guide, p[a:b], bits, bucket_bits, rows[a]), parts)
+    return out.sum(0) if len(parts) > 1 else out[0]
+
+
+def expand(count: Tensor, n: int) -> Tensor:
+    out = torch.empty(n, dtype=torch.int64)
     _loops().expand(count.numpy(), out.numpy())
     return out
 
 
-def pivot(part: Tensor, u: Tensor, bits: int) -> Tensor:
-    up = torch.zeros(len(part), dtype=torch.int64)
-    _loops().pivot(part.numpy(), u.numpy(), bits, up.numpy())
-    return up
+def split(end: Tensor, bits: int) -> tuple[Tensor, Tensor, int]:
+    whole, rest = torch.empty_like(end), torch.empty_like(end)
+    units = _loops().split(end.numpy(), bits, whole.numpy(), rest.numpy())
+    return whole, rest, int(end[-1] >> bits) - units
+
+
+def spared(log_weight: Tensor, top: float, u: Tensor) -> Tensor:
+    loops, w, v = _loops(), log_weight.contiguous().numpy(), u.contiguous().numpy()
+    out = torch.empty(len(w), dtype=torch.bool)
+    to = out.numpy()
+    _map(lambda a, b: loops.spared(w[a:b], top, v[a:b], to[a:b]), _parts(len(w)))
+    return out
+
+
+def pivot(whole: Tensor, rest: Tensor, u: Tensor, bits: int) -> Tensor:
+    count = whole.clone()
+    _loops().pivot(rest.numpy(), u.numpy(), bits, count.numpy())
+    return count

@@ -68,20 +68,33 @@ def owners(end: Tensor, place: Tensor, bits: int) -> Tensor:
     return torch.searchsorted(end, place, right=True)
 
 
+def tally(end: Tensor, place: Tensor, bits: int) -> Tensor:
+    """(N,) how many of the places (m,) each particle owns."""
+    if _fast.suits(end):
+        return _fast.tally(end, place, bits)
+    return torch.bincount(torch.searchsorted(end, place, right=True), minlength=len(end))
+
+
 def split(end: Tensor, bits: int) -> tuple[Tensor, Tensor, int]:
-    """Whole units of each stretch (N,), the cells left over (N,), and to how many units these add up."""
-    length = end.diff(prepend=end.new_zeros(1))
-    whole = length >> bits
-    return whole, length - (whole << bits), int(end[-1] >> bits) - int(whole.sum())
+    """Whole units of each stretch (N,), where the stretches end when only what is left of each is put together (N,),
+    and how many units long that line is."""
+    if _fast.suits(end):
+        return _fast.split(end, bits)
+    whole = end.diff(prepend=end.new_zeros(1)) >> bits
+    units = whole.cumsum(0)
+    return whole, end - (units << bits), int((end[-1] >> bits) - units[-1])
 
 
-def count(parent: Tensor, n: int) -> Tensor:
-    """(n,) how many children each of n particles has."""
-    return torch.bincount(parent, minlength=n)
-
-
-def expand(count: Tensor) -> Tensor:
-    """Parents in ascending order, from the number of their children (N,)."""
+def expand(count: Tensor, n: int) -> Tensor:
+    """(n,) parents in ascending order, from the numbers of their children (N,), which add up to n."""
     if _fast.suits(count):
-        return _fast.expand(count)
+        return _fast.expand(count, n)
     return torch.repeat_interleave(torch.arange(len(count), device=count.device), count)
+
+
+def spared(log_weight: Tensor, u: Tensor) -> Tensor:
+    """(N,) true with probability W_i / max W: whether the uniform u_i is below it."""
+    top = float(log_weight.max())
+    if _fast.suits(log_weight):
+        return _fast.spared(log_weight, top, u)
+    return cells(u, 52) < cells(exp(log_weight - top), 52)

@@ -10,52 +10,57 @@ from motes.rng.elementary import EXP, INV_LN2, LN2_HIGH, LN2_LOW
 TILE = 1024
 SHIFTER = 6755399441055744.0
 """1.5 * 2^52: a small whole number added to it stands in the last bits."""
-FLOOR = -60.0
-"""exp of less is below any cell."""
+FLOOR = -61.0
+"""exp of this is below any cell, and so are all below."""
 
 
 @njit(cache=True, nogil=True)
-def shares(log_weight, top, scale, start, stop, out):
-    """out = floor(exp(log_weight - top) * scale), summed up from `start` on; returns the last sum.
+def exponential(log_weight, top, scale, value, power):
+    """value = exp(log_weight - top) * scale; `power` is scratch.
 
-    The exponential repeats rng/elementary.py operation by operation, so its bits are the same.
+    It repeats rng/elementary.py operation by operation, so its bits are the same.
     """
-    x, power, value = np.empty(TILE), np.empty(TILE), np.empty(TILE)
     bits = power.view(np.int64)
-    running = 0
-    for tile in range(start, stop, TILE):
-        m = min(TILE, stop - tile)
-        for i in range(m):
-            x[i] = max(log_weight[tile + i] - top, FLOOR - 1.0)
-        for i in range(m):
-            k = np.floor(x[i] * INV_LN2 + 0.5)
-            r = (x[i] - k * LN2_HIGH) - k * LN2_LOW
-            p = r * EXP[10] + EXP[9]
-            p = p * r + EXP[8]
-            p = p * r + EXP[7]
-            p = p * r + EXP[6]
-            p = p * r + EXP[5]
-            p = p * r + EXP[4]
-            p = p * r + EXP[3]
-            p = p * r + EXP[2]
-            p = p * r + EXP[1]
-            p = p * r + EXP[0]
-            value[i] = (r * r * p + r) + 1.0
-            power[i] = k + SHIFTER
-        for i in range(m):
-            bits[i] = (bits[i] + 1023) << 52
-        for i in range(m):
-            value[i] = value[i] * power[i] * scale
-        for i in range(m):
+    for i in range(log_weight.size):
+        x = max(log_weight[i] - top, FLOOR)
+        k = np.floor(x * INV_LN2 + 0.5)
+        r = (x - k * LN2_HIGH) - k * LN2_LOW
+        p = r * EXP[10] + EXP[9]
+        p = p * r + EXP[8]
+        p = p * r + EXP[7]
+        p = p * r + EXP[6]
+        p = p * r + EXP[5]
+        p = p * r + EXP[4]
+        p = p * r + EXP[3]
+        p = p * r + EXP[2]
+        p = p * r + EXP[1]
+        p = p * r + EXP[0]
+        value[i] = ((r * r * p + r) + 1.0) * scale
+        power[i] = k + SHIFTER
+    for i in range(log_weight.size):
+        bits[i] = (bits[i] + 1023) << 52
+    for i in range(log_weight.size):
+        value[i] *= power[i]
+
+
+@njit(cache=True, nogil=True)
+def shares(log_weight, top, scale, out):
+    """out = the sums of floor(exp(log_weight - top) * scale); returns the last of them."""
+    value, power = np.empty(TILE), np.empty(TILE)
+    running = np.int64(0)
+    for tile in range(0, log_weight.size, TILE):
+        source, target = log_weight[tile : tile + TILE], out[tile : tile + TILE]
+        exponential(source, top, scale, value[: source.size], power)
+        for i in range(source.size):
             running += np.int64(value[i])
-            out[tile + i] = running
+            target[i] = running
     return running
 
 
 @njit(cache=True, nogil=True)
-def rescale(sums, before, all_shares, ratio, line, start, stop):
-    """In place: where stretches end, from sums that begin at `start` with `before` in front of them."""
-    for i in range(start, stop):
+def rescale(sums, before, all_shares, ratio, line):
+    """In place: where stretches end, from sums that have `before` in front of them."""
+    for i in range(sums.size):
         s = sums[i] + before
         end = min(np.int64(np.float64(s) * ratio), line)
         sums[i] = line if s == all_shares else end
@@ -64,70 +69,132 @@ def rescale(sums, before, all_shares, ratio, line, start, stop):
 @njit(cache=True, nogil=True)
 def reach(end, offset, bits):
     """How many of the places j + offset_j lie before `end`."""
-    if len(offset) == 1:
-        return (end - offset[0] + (1 << bits) - 1) >> bits
+    if offset.size == 1:
+        return (end - offset[0] + (np.int64(1) << bits) - 1) >> bits
     unit = end >> bits
-    if unit >= len(offset):
-        return np.int64(len(offset))
-    return unit + (offset[unit] < end - (unit << bits))
+    if unit >= offset.size:
+        return np.int64(offset.size)
+    return unit + np.int64(offset[unit] < end - (unit << bits))
 
 
 @njit(cache=True, nogil=True)
-def lattice(end, offset, bits, start, stop, out):
-    """Write the owners start..stop of the places j + offset_j: mark where each begins, then carry forward."""
-    first = np.int64(0) if start == 0 else reach(end[start - 1], offset, bits)
-    last = reach(end[stop - 1], offset, bits)
-    out[first:last] = 0
-    at, step, shared = first, (1 << bits) - 1, len(offset) == 1
-    shift = step - offset[0] if shared else 0
-    for i in range(start, stop):
-        if at < last:
-            out[at] = i  # a childless particle is overwritten by the next one
-        at = (end[i] + shift) >> bits if shared else reach(end[i], offset, bits)
-    owner = start
-    for j in range(first, last):
+def carry(out, base):
+    """Fill the places that nobody marked with the last mark before them, and add `base`."""
+    owner = np.int64(0)
+    for j in range(out.size):
         owner = max(owner, out[j])
-        out[j] = owner
+        out[j] = owner + base
 
 
 @njit(cache=True, nogil=True)
-def owners(end, guide, place, bits, start, stop, out):
+def lattice(end, offset, bits, base, first, out):
+    """The owners of the places j + offset_j for j from `first` on, as many as `out` has: mark beginnings, carry on.
+
+    `end` is a part of the population that begins with particle `base`, and `out` is what this part owns.
+    """
+    out[:] = 0
+    at, n = np.uint64(0), np.uint64(out.size)
+    if offset.size == 1:
+        shift = (np.int64(1) << bits) - 1 - offset[0] - (first << bits)
+        for i in range(end.size):
+            if at < n:
+                out[at] = i  # a childless particle's mark is overwritten by the next one
+            at = np.uint64((end[i] + shift) >> bits)
+    else:
+        most = offset.size - 1
+        for i in range(end.size):
+            if at < n:
+                out[at] = i
+            unit = end[i] >> bits
+            into = end[i] - (unit << bits)  # 0 at the end of the line, where there is no further place
+            at = np.uint64(unit - first + np.int64(offset[np.uint64(min(unit, most))] < into))
+    carry(out, base)
+
+
+@njit(cache=True, nogil=True)
+def owners(end, guide, place, bits, out):
     """Who owns each place; `guide[j]` owns the start of unit j, so the walk from there is short on average."""
-    for j in range(start, stop):
-        i = guide[place[j] >> bits]
+    for j in range(place.size):
+        i = np.uint64(guide[place[j] >> bits])
         while end[i] <= place[j]:
-            i += 1
+            i += np.uint64(1)
         out[j] = i
 
 
 @njit(cache=True, nogil=True)
-def expand(count, out):
-    """Parents in ascending order: mark where each family begins, then carry forward."""
-    out[:] = 0
-    at, n = np.int64(0), len(out)
-    for i in range(len(count)):
-        if at < n:
-            out[at] = i
-        at += count[i]
-    owner = np.int64(0)
-    for j in range(n):
-        owner = max(owner, out[j])
-        out[j] = owner
+def tally(end, guide, place, bits, bucket_bits, out):
+    """Add to out how many of the places each particle owns.
+
+    Places go through buckets of neighbours first, so that the walks stay in the nearest cache.
+    """
+    begin = np.zeros((end[end.size - 1] >> bucket_bits) + 2, np.int64)
+    for j in range(place.size):
+        begin[np.uint64(place[j] >> bucket_bits) + np.uint64(1)] += 1
+    for k in range(1, begin.size):
+        begin[k] += begin[k - 1]
+    near = np.empty(place.size, np.int64)
+    for j in range(place.size):
+        k = np.uint64(place[j] >> bucket_bits)
+        near[np.uint64(begin[k])] = place[j]
+        begin[k] += 1
+    for j in range(near.size):
+        i = np.uint64(guide[np.uint64(near[j] >> bits)])
+        while end[i] <= near[j]:
+            i += np.uint64(1)
+        out[i] += 1
 
 
 @njit(cache=True, nogil=True)
-def pivot(part, u, bits, up):
+def split(end, bits, whole, rest):
+    """Whole units of each stretch, and the sums of the cells left over; returns how many units are whole."""
+    before, remains, units = np.int64(0), np.int64(0), np.int64(0)
+    for i in range(end.size):
+        length = end[i] - before
+        before = end[i]
+        whole[i] = length >> bits
+        units += whole[i]
+        remains += length - (whole[i] << bits)
+        rest[i] = remains
+    return units
+
+
+@njit(cache=True, nogil=True)
+def spared(log_weight, top, u, out):
+    """Whether u < exp(log_weight - top), both as multiples of 2^-52."""
+    value, power = np.empty(TILE), np.empty(TILE)
+    for tile in range(0, log_weight.size, TILE):
+        source, target, at = log_weight[tile : tile + TILE], out[tile : tile + TILE], u[tile : tile + TILE]
+        exponential(source, top, 2.0**52, value[: source.size], power)
+        for i in range(source.size):
+            target[i] = np.int64(at[i] * 2.0**52) < np.int64(value[i])
+
+
+@njit(cache=True, nogil=True)
+def expand(count, out):
+    """Parents in ascending order, from the number of their children."""
+    out[:] = 0
+    at, n = np.uint64(0), np.uint64(out.size)
+    for i in range(count.size):
+        if at < n:
+            out[at] = i
+        at += np.uint64(count[i])
+    carry(out, np.int64(0))
+
+
+@njit(cache=True, nogil=True)
+def pivot(rest, u, bits, count):
     """See `ssp.pivot`."""
     unit = np.int64(1) << bits
-    holder, held = 0, np.int64(0)
-    for i in range(len(part)):
-        b = part[i]
+    holder, held, before = 0, np.int64(0), np.int64(0)
+    for i in range(rest.size):
+        b = rest[i] - before
+        before = rest[i]
         both = held + b
         whole = both >= unit
         total = 2 * unit - both if whole else both
         win = np.int64(u[i] * np.float64(total)) < (unit - b if whole else b)
         # above one unit the winner holds on and the loser is rounded up; below, the loser is rounded down
         if whole:
-            up[holder if win else i] = 1
+            count[holder if win else i] += 1
         holder = i if win else holder
         held = both - unit if whole else both

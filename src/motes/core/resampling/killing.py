@@ -6,10 +6,9 @@ import torch
 from torch import Tensor
 
 from motes.core.cite import Reference
-from motes.core.resampling._grid import bits_for, ends, owners, places, uniforms
+from motes.core.resampling._grid import bits_for, ends, owners, places, spared, uniforms
 from motes.core.resampling._scheme import scheme
 from motes.rng import Rng
-from motes.rng.elementary import exp
 
 DEL_MORAL = Reference(
     "delmoral2004killing",
@@ -24,7 +23,9 @@ DEL_MORAL = Reference(
 @scheme("killing", variance=None, same_n=True, references=(DEL_MORAL,))
 def killing(rng: Rng, log_weight: Tensor, n: int) -> Tensor:
     """(N,) parents, not in order: who lives keeps its slot, so that few particles move where weights are even."""
-    lives = uniforms(rng, n) < exp(log_weight - log_weight.max())
     bits = bits_for(n)
-    parent = owners(ends(log_weight, n), places(rng.at("replace"), n, bits), bits)
-    return torch.where(lives, torch.arange(n, device=log_weight.device), parent)
+    parent = torch.arange(n, device=log_weight.device)
+    dead = (~spared(log_weight, uniforms(rng, n))).nonzero().flatten()
+    if len(dead):
+        parent[dead] = owners(ends(log_weight, n), places(rng.at("replace"), n, bits)[dead], bits)
+    return parent

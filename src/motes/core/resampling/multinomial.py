@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from motes.core.cite import Reference
-from motes.core.resampling._grid import bits_for, count, ends, expand, owners, places
+from motes.core.resampling._grid import bits_for, ends, expand, places, tally
 from motes.core.resampling._scheme import scheme
 from motes.rng import Rng
 
@@ -23,5 +23,4 @@ GORDON = Reference(
 def multinomial(rng: Rng, log_weight: Tensor, n: int) -> Tensor:
     """(n,) parents in ascending order: every child stands anywhere on the line, whatever the others do."""
     bits = bits_for(n)
-    parent = owners(ends(log_weight, n), places(rng, n, bits), bits)
-    return expand(count(parent, len(log_weight)))
+    return expand(tally(ends(log_weight, n), places(rng, n, bits), bits), n)

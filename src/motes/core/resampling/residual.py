@@ -5,10 +5,11 @@ from __future__ import annotations
 from functools import partial
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 from motes.core.cite import Reference
-from motes.core.resampling._grid import bits_for, cells, count, ends, expand, lattice, owners, places, split, uniforms
+from motes.core.resampling._grid import bits_for, cells, ends, expand, lattice, places, split, tally, uniforms
 from motes.core.resampling._scheme import scheme
 from motes.rng import Rng
 
@@ -35,16 +36,15 @@ def residual(
 ) -> Tensor:
     """(n,) parents in ascending order; `remainder` says how the children that are left over choose theirs."""
     bits = bits_for(n)
-    whole, part, left = split(ends(log_weight, n), bits)
+    whole, end, left = split(ends(log_weight, n), bits)
     if left == 0:
-        return expand(whole)
-    end = part.cumsum(0)  # the line of the remainders, `left` units long
-    if remainder == "multinomial":
-        parent = owners(end, places(rng, left, bits), bits)
+        more = 0
+    elif remainder == "multinomial":
+        more = tally(end, places(rng, left, bits), bits)
     else:
         u = rng.uniform(()) if remainder == "systematic" else uniforms(rng, left)
-        parent = lattice(end, cells(u, bits), left, bits)
-    return expand(whole + count(parent, len(whole)))
+        more = torch.bincount(lattice(end, cells(u, bits), left, bits), minlength=len(whole))
+    return expand(whole + more, n)
 
 
 scheme("residual", variance="lee_whiteley", references=(LIU,))(residual)

@@ -25,22 +25,27 @@ GERBER = Reference(
 def ssp(rng: Rng, log_weight: Tensor, n: int) -> Tensor:
     """(n,) parents in ascending order; numbers of children are negatively associated and within 1 of n W_i."""
     bits = bits_for(n)
-    whole, part, _ = split(ends(log_weight, n), bits)
-    u = uniforms(rng, len(part))
-    up = _fast.pivot(part, u, bits) if _fast.suits(part) else pivot(part, u, bits)
-    return expand(whole + up)
+    whole, rest, _ = split(ends(log_weight, n), bits)
+    u = uniforms(rng, len(rest))
+    count = _fast.pivot(whole, rest, u, bits) if _fast.suits(rest) else pivot(whole, rest, u, bits)
+    return expand(count, n)
 
 
-def pivot(part: Tensor, u: Tensor, bits: int) -> Tensor:
-    """(N,) 0 or 1: round the parts (N,), given in cells of 2^-bits, to whole units with their sum and means kept.
+def pivot(whole: Tensor, rest: Tensor, u: Tensor, bits: int) -> Tensor:
+    """(N,) numbers of children: `whole` (N,), with the parts left over rounded so that sum and means are kept.
 
     The particle that holds a part meets the next one. Together below one unit, one of them takes both parts; above,
     one is rounded up and the other holds what is left over. Either way a particle wins in proportion to what it
     brought, or in the second case to what it lacked.
+
+    Args:
+        rest: (N,) the sums of the parts, in cells of 2^-bits.
+        u: (N,) uniform.
     """
-    unit, holder, held = 1 << bits, 0, 0
-    up = [0] * len(part)
-    for i, (b, v) in enumerate(zip(part.tolist(), u.tolist(), strict=True)):
+    unit, holder, held, before = 1 << bits, 0, 0, 0
+    count = whole.tolist()
+    for i, (s, v) in enumerate(zip(rest.tolist(), u.tolist(), strict=True)):
+        b, before = s - before, s
         both = held + b
         if both < unit:
             if int(v * both) < b:
@@ -49,8 +54,9 @@ def pivot(part: Tensor, u: Tensor, bits: int) -> Tensor:
         else:
             lack = 2 * unit - both
             if int(v * lack) < unit - b:
-                up[holder], holder = 1, i
+                count[holder] += 1
+                holder = i
             else:
-                up[i] = 1
+                count[i] += 1
             held = both - unit
-    return torch.tensor(up, device=part.device)
+    return torch.tensor(count, device=whole.device)
