@@ -6,7 +6,6 @@ alone, and "auto" may choose anew at every call.
 
 from __future__ import annotations
 
-import importlib.util
 import time
 from functools import cache
 from types import ModuleType
@@ -27,19 +26,23 @@ _spent = 0.0  # seconds that "auto" has spent in the reference route on the CPU
 @cache
 def missing(route: str) -> str:
     """Why a route cannot run here; empty if it can."""
-    if route == "numba":
-        if importlib.util.find_spec("numba") is None:
-            return "numba is not installed (pip install 'motes[fast]')"
-        try:
+    try:
+        if route == "numba":
             from . import cpu  # noqa: F401
-        except ImportError as error:
-            return f"numba cannot be loaded: {error}"
-    if route == "triton":
-        if importlib.util.find_spec("triton") is None:
-            return "triton is not installed"
-        if not torch.cuda.is_available():
-            return "torch sees no CUDA device"
+        if route == "triton":
+            if not torch.cuda.is_available():
+                return "torch sees no CUDA device"
+            from . import cuda  # noqa: F401
+    except ImportError as error:
+        extra = " (pip install 'motes[fast]')" if route == "numba" else ""
+        return f"{route} cannot be loaded{extra}: {error}"
     return ""
+
+
+def available(device: torch.device | str = "cpu") -> list[str]:
+    """The routes that can run on a device, the normative one first."""
+    fast = {"cpu": "numba", "cuda": "triton"}.get(torch.device(device).type)
+    return ["reference", *([fast] if fast and not missing(fast) else [])]
 
 
 def _load(route: str) -> ModuleType:
