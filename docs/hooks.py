@@ -1,0 +1,106 @@
+"""What the documentation takes from the code: `{{ name }}` on a page becomes the table or the list made here."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Callable
+from importlib import import_module
+from pkgutil import iter_modules
+from typing import Any
+
+MARK = re.compile(r"^\{\{ (\w+)(?: ([\w.]+))? \}\}$", re.MULTILINE)
+
+
+def on_page_markdown(markdown: str, **_: Any) -> str:
+    """Called by mkdocs for each page; an unknown name fails the build."""
+    return MARK.sub(lambda m: MAKERS[m[1]](*([m[2]] if m[2] else [])), markdown)
+
+
+def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    lines = [head, tuple("---" for _ in head), *rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
+def first_sentence(doc: str | None) -> str:
+    return re.split(r"(?<=[.:])\s|\n\n", (doc or "").strip())[0].replace("\n", " ").rstrip(":.")
+
+
+def sources(references: Any) -> str:
+    return "; ".join(f"{r.authors.split(', ')[0]}{' et al.' if ',' in r.authors else ''} ({r.year})" for r in references)
+
+
+def schemes() -> str:
+    """One row a resampling scheme."""
+    from motes.core.resampling import schemes as registered
+
+    estimators = {"chan_lai": "Chan & Lai", "lee_whiteley": "Lee & Whiteley", None: "none known"}
+    rows = [
+        (
+            f"`{s.name}`",
+            "yes" if s.bounded else "no",
+            "yes" if s.needs_order else "no",
+            estimators.get(s.variance, str(s.variance)),
+            sources(s.references),
+        )
+        for s in sorted(registered.values(), key=lambda s: s.name)
+    ]
+    return table(("name", "children within 1 of n W", "sorts first", "standard error by", "source"), rows)
+
+
+def kernels() -> str:
+    """One row a Markov kernel."""
+    from motes.kernels import kernels as registered
+
+    rows = [
+        (f"`{name}`", f"`{k.__name__}`", "yes" if k.gradient else "no", first_sentence(k.__doc__), sources(k.references))
+        for name, k in sorted(registered.items())
+    ]
+    return table(("name", "class", "gradients", "what it does", "source"), rows)
+
+
+def generators() -> str:
+    """One row a random generator."""
+    from motes.rng.rng import GENERATORS
+
+    rows = [(f"`{name}`", first_sentence(type(g).__doc__)) for name, g in GENERATORS.items()]
+    return table(("name", "what it is"), rows)
+
+
+def commands() -> str:
+    """The help of every command."""
+    from motes.cli.main import COMMANDS, parser
+
+    parts = []
+    for name, what in COMMANDS.items():
+        top = parser([name])
+        sub = next(a for a in top._actions if isinstance(a, argparse._SubParsersAction)).choices[name]
+        sub.formatter_class = lambda prog: argparse.ArgumentDefaultsHelpFormatter(prog, width=100)
+        parts.append(f"## motes {name}\n\n{what[0].upper()}{what[1:]}.\n\n```text\n{sub.format_help().strip()}\n```\n")
+    return "\n".join(parts)
+
+
+def reference(package: str) -> str:
+    """Every public module of a package, as mkdocstrings shows it."""
+    module = import_module(package)
+    names = sorted(m.name for m in iter_modules(module.__path__, f"{package}.") if not m.name.split(".")[-1].startswith("_"))
+    shown = [f"::: {package}\n    options:\n      members: []\n      show_root_heading: false\n"]
+    for name in names:
+        shown.append(f"::: {name}\n    options:\n      show_root_toc_entry: true\n      heading_level: 2\n")
+        inner = import_module(name)
+        if "__path__" in vars(inner):
+            shown += [
+                f"::: {m.name}\n    options:\n      heading_level: 3\n"
+                for m in iter_modules(inner.__path__, f"{name}.")
+                if not m.name.split(".")[-1].startswith("_")
+            ]
+    return "\n".join(shown)
+
+
+MAKERS: dict[str, Callable[..., str]] = {
+    "schemes": schemes,
+    "kernels": kernels,
+    "generators": generators,
+    "commands": commands,
+    "reference": reference,
+}
