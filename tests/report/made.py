@@ -48,7 +48,7 @@ class Tempered(FeynmanKac):
         return particles.t >= self.steps
 
     def view(self, particles: Particles):
-        return {name: particles.x for name in self.names}
+        return dict.fromkeys(self.names, particles.x)
 
     def settings(self) -> dict:
         return {"steps": self.steps, "d": self.d}

@@ -21,9 +21,9 @@ def to_arviz(run: Run, resampled: bool = False) -> DataTree:
     """The particles as one chain of draws, with the weights beside them.
 
     Groups: `posterior` holds the view of the run, a variable per parameter, dimensions (chain, draw, ...);
-    `sample_stats` holds `log_weight` (nats, not normalised), `weight` (sums to 1) and `root` (slot of the time-0 ancestor)
-; `trace` holds what each step recorded, dimension `step`. The attributes of the
-    root say the log evidence, its standard error, seed, sizes and versions.
+    `sample_stats` holds `log_weight` (nats, not normalised), `weight` (sums to 1) and `root` (slot of the time-0
+    ancestor); `trace` holds what each step recorded, dimension `step`. The attributes of the root say the log
+    evidence, its standard error, seed, sizes and versions.
 
     ArviZ takes all draws as equally likely. Give it `resampled=True` for anything but the weights themselves: the draws
     are then `run.draws(n)`, n the number of particles, with equal weights.
@@ -44,7 +44,8 @@ def to_arviz(run: Run, resampled: bool = False) -> DataTree:
     view = run.draws(run.n) if resampled else run.view
     posterior = _variables(view)
     if not posterior:
-        raise MotesError(f"the particles of a {run.setup['model']} run are no tensors or texts, so ArviZ cannot hold them")
+        model = run.setup["model"]
+        raise MotesError(f"the particles of a {model} run are no tensors or texts, so ArviZ cannot hold them")
     weight = np.full(run.n, 1 / run.n) if resampled else _array(run.weight)
     log_weight = np.full(run.n, run.log_evidence) if resampled else _array(run.log_weight)
     stats: dict[str, np.ndarray] = {"log_weight": log_weight[None], "weight": weight[None]}

@@ -54,7 +54,7 @@ def _error_bar(f: Facts) -> list[Caution]:
             Caution(
                 f"The {f.quantity} is only known to ± {numerals.plain(f.se, 2)} nats",
                 "With an error above 1 nat, what exp() makes of it is an order of magnitude at best, and its error is "
-                "lopsided: the estimate is usually too low and rarely far too high. Use more particles or smaller steps.",
+                "lopsided: the estimate is usually too low and rarely far too high. More particles help.",
             )
         ]
     return []
@@ -62,7 +62,8 @@ def _error_bar(f: Facts) -> list[Caution]:
 
 def _weights(f: Facts) -> list[Caution]:
     if f.n == 1:
-        return [Caution("A single particle", "One particle has no spread: no error bar and no picture of the law.", True)]
+        text = "One particle has no spread: no error bar and no picture of the law."
+        return [Caution("A single particle", text, True)]
     out = []
     if f.ess < 0.1 * f.n or f.ess < 30:
         draws = "one independent draw" if f.ess < 1.5 else f"{numerals.count(round(f.ess))} independent draws"
@@ -76,18 +77,20 @@ def _weights(f: Facts) -> list[Caution]:
         )
     if f.max_weight > 0.3:
         share = numerals.percent(f.max_weight)
-        out.append(Caution("One particle dominates", f"A single particle holds {share} of all weight.", f.max_weight > 0.9))
+        text = f"A single particle holds {share} of all weight."
+        out.append(Caution("One particle dominates", text, f.max_weight > 0.9))
     return out
 
 
 def _genealogy(f: Facts) -> list[Caution]:
-    if f.n < 2 or f.resamplings == 0 or f.roots >= max(20, 0.02 * f.n):
+    if f.n < 2 or f.resamplings == 0 or f.roots >= max(min(20, 0.25 * f.n), 0.02 * f.n):
         return []
     who = "one ancestor" if f.roots == 1 else f"{f.roots} ancestors"
+    often = "one resampling" if f.resamplings == 1 else f"{f.resamplings} resamplings"
     text = (
-        f"After {f.resamplings} resamplings all {numerals.count(f.n)} particles descend from {who} of time 0. "
-        "Whatever a particle has kept from its early steps is shared by many: averages of such things are less precise "
-        "than the effective sample size says."
+        f"After {often} all {numerals.count(f.n)} particles descend from {who} of time 0. Whatever a particle has kept "
+        "from its early steps is shared by many: averages of such things are less precise than the effective sample "
+        "size says."
     )
     return [Caution("Thin genealogy", text, f.roots == 1 and f.domain in ("language", "diffusion"))]
 
@@ -102,8 +105,8 @@ def _history(f: Facts) -> list[Caution]:
             return [
                 Caution(
                     f"The population nearly collapsed at step {f.trace['t'][k]:.0f}",
-                    f"There the effective sample size fell to {numerals.plain(ess[k], 2)}: everything after it descends "
-                    "from a handful of particles. Smaller steps or more particles avoid that.",
+                    f"There the effective sample size fell to {numerals.plain(ess[k], 2)}: everything after it "
+                    "descends from a handful of particles. Smaller steps or more particles avoid that.",
                 )
             ]
     return []
@@ -128,7 +131,8 @@ def _particles(f: Facts) -> list[Caution]:
         distinct = (values.distinct_texts if f.kind == "texts" else values.distinct_images)(f.view, f.weight)
         if f.n >= 10 and len(distinct) <= max(2, 0.1 * f.n):
             much = f"{len(distinct)} distinct {f.kind}" if len(distinct) != 1 else f"one distinct {f.kind[:-1]}"
-            text = f"The {numerals.count(f.n)} particles are {much}. This may be the law itself, or copies made by resampling."
+            text = f"The {numerals.count(f.n)} particles are {much}. This may be the law itself, or copies "
+            text += "made by resampling."
             out.append(Caution("Few distinct particles", text))
     broken = [s.name for s in f.summaries if not np.isfinite(s.column.values[f.weight > 0]).all()]
     if broken:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
 from markupsafe import Markup
 from matplotlib.axes import Axes
-from collections.abc import Callable
 
 from motes.report import numerals, plots
 from motes.report.facts import Facts, Summary
@@ -44,8 +44,9 @@ def traces(f: Facts) -> list[Chart]:
     """A chart for every telling column of the trace; what never changed is said in `way`."""
     out = []
     for k, column in enumerate(_moving(f)):
-        svg = picture(lambda ax, c=column: plots.draw_trace(ax, f, c, PAGE), 240, 150, f"{f.name}{k}", plots.title_of(column))
-        out.append(Chart(plots.title_of(column), svg, _note(f, column)))
+        title = plots.title_of(column)
+        svg = picture(lambda ax, c=column: plots.draw_trace(ax, f, c, PAGE), 240, 150, f"{f.name}{k}", title)
+        out.append(Chart(title, svg, _note(f, column)))
     return out
 
 
@@ -54,9 +55,14 @@ def way(f: Facts) -> str:
     if f.steps < 2:
         return "The population was drawn and weighed; no step was taken."
     n = f.resamplings
-    said = "The population was never resampled." if not n else (
-        f"The population was resampled before {n} of {f.steps - 1} steps." if n < f.steps - 1 else
-        "The population was resampled before every step."
+    said = (
+        "The population was never resampled."
+        if not n
+        else (
+            f"The population was resampled before {n} of {f.steps - 1} steps."
+            if n < f.steps - 1
+            else "The population was resampled before every step."
+        )
     )
     still = [
         f"{plots.title_of(c).lower()} {numerals.plain(float(np.nanmax(f.trace[c])), 3)}"
@@ -105,13 +111,14 @@ def _root_of(f: Facts) -> np.ndarray:
 def _roots(f: Facts) -> Chart | None:
     if "roots" not in f.trace:
         return None
-    svg = picture(lambda ax: plots.draw_trace(ax, f, "roots", PAGE), 520, 180, f"{f.name}roots", "surviving ancestors by step")
-    return Chart("Ancestors with descendants", svg)
+    title = "Ancestors with descendants, by step"
+    return Chart(title, picture(lambda ax: plots.draw_trace(ax, f, "roots", PAGE), 520, 180, f"{f.name}roots", title))
 
 
 def marginal(f: Facts, s: Summary, k: int) -> Markup:
     """The histogram of one number."""
-    label = f"{s.name}: mean {numerals.plain(s.mean, 3)}, 95 % from {numerals.plain(s.low, 3)} to {numerals.plain(s.high, 3)}"
+    mean, low, high = (numerals.plain(v, 3) for v in (s.mean, s.low, s.high))
+    label = f"{s.name}: mean {mean}, 95 % from {low} to {high}"
     size = (160, 92) if len(f.summaries) >= 6 else (270, 130)
     return picture(lambda ax: plots.draw_marginal(ax, s, f.weight, f.ess, PAGE), *size, f"{f.name}m{k}", label, (3, 18))
 
@@ -131,7 +138,8 @@ def _agreement(group: list[Facts], k: int) -> Chart:
     together = float(y.max() + np.log((n * np.exp(y - y.max())).sum() / n.sum()))
     stated = np.array([f.se for f in group])
     spread = numerals.plain(float(y.std(ddof=1)), 2)
-    note = f"{group[0].quantity}, nats, with 95 % intervals. The {len(group)} answers spread by {spread} (one standard deviation)"
+    note = f"{group[0].quantity}, nats, with 95 % intervals. "
+    note += f"The {len(group)} answers spread by {spread} (one standard deviation)"
     if np.isfinite(stated).all():
         note += f"; the runs state errors of {numerals.plain(float(np.sqrt((stated**2).mean())), 2)}"
     note += f". All together: {numerals.with_error(together, float(y.std(ddof=1)) / len(y) ** 0.5)[0]} (the line)."

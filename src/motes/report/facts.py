@@ -161,10 +161,11 @@ def summarise(run: Run, weight: np.ndarray, most: int) -> list[Summary]:
 
 
 def ancestors(run: Run) -> list[tuple[int, np.ndarray]] | None:
-    """The resamplings of a run in order: the time after, and the parent (N,) of every slot; None if it kept no record."""
+    """The resamplings in order: the time after, and the parent (N,) of every slot; None if no record was kept."""
     g = run.genealogy
     entries = [*g.record, *([] if g.pending is None else [g.pending])]
     if not entries and run.particles.t > 0:
         return None
     itself = torch.arange(run.n)
-    return [(t, e.cpu().numpy()) for t, e in zip(g.times[1:], entries, strict=True) if not torch.equal(e.long(), itself)]
+    dated = zip(g.times[1:], entries, strict=True)
+    return [(t, e.cpu().numpy()) for t, e in dated if not torch.equal(e.long(), itself)]

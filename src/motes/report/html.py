@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 
-from motes.core.cite import cite
 from motes.core.run import Result, Run
 from motes.report import facts, numerals, values
 from motes.report.cautions import cautions, sentence
@@ -61,12 +60,15 @@ def render(runs: Run | list[Run] | dict[str, Run]) -> str:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("motes.report"), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
     )
+    sources = list({r.key: r for run in runs.values() for r in run.references}.values())
     versions = next(iter(read.values())).versions
     return environment.get_template("report.html.jinja").render(
         title=sections[0]["name"] if len(sections) == 1 else f"{len(sections)} runs",
         byline=", ".join(f"{k} {v}" for k, v in versions.items()),
         runs=sections,
         agreement=charts.agreement(list(read.values())),
+        sources=sources,
+        bibtex="\n\n".join(r.bibtex() for r in sources),
     )
 
 
@@ -111,8 +113,6 @@ def section(f: Facts, run: Run, number: int) -> dict[str, Any]:
         "charts": charts.traces(f),
         "genealogy": charts.genealogy(f, run.genealogy.note),
         "facts": details(f),
-        "sources": list({r.key: r for r in run.references}.values()),
-        "bibtex": cite(run),
     }
 
 
@@ -138,7 +138,9 @@ def images(f: Facts) -> dict[str, Any]:
     return out | {"small": max(f.view.shape[2:]) <= 64}
 
 
-def _distinct(all: list[values.Distinct], what: str, f: Facts, most: int, show: Callable[[Any], dict]) -> dict[str, Any]:
+def _distinct(
+    all: list[values.Distinct], what: str, f: Facts, most: int, show: Callable[[Any], dict]
+) -> dict[str, Any]:
     top = all[0].weight if all else 1.0
     shown = [
         {"share": numerals.percent(d.weight), "bar": _share(d.weight / top), "count": d.count, **show(d.what)}
@@ -148,8 +150,8 @@ def _distinct(all: list[values.Distinct], what: str, f: Facts, most: int, show: 
     rest = len(all) - len(shown)
     left = numerals.percent(sum(d.weight for d in all[most:]))
     return {
-        "lead": f"{numerals.count(f.n)} particles, {many}, the heaviest first. The share is the weight of all particles "
-        f"that equal the {what}.",
+        "lead": f"{numerals.count(f.n)} particles, {many}, the heaviest first. The share is the weight of all "
+        f"particles that equal the {what}.",
         "shown": shown,
         "rest": f"{numerals.count(rest)} more, which hold {left} of the weight." if rest else "",
     }
@@ -158,7 +160,7 @@ def _distinct(all: list[values.Distinct], what: str, f: Facts, most: int, show: 
 def marginals(f: Facts, draw: Callable[[Facts, Summary, int], Any]) -> dict[str, Any]:
     """Histograms of the first numbers and the table of more."""
     rows = [_marginal_row(s) for s in f.summaries]
-    shown = [row | {"svg": draw(f, s, k)} for k, (s, row) in enumerate(zip(f.summaries, rows, strict=True)) if k < MARGINALS]
+    shown = [row | {"svg": draw(f, f.summaries[k], k)} for k, row in enumerate(rows[:MARGINALS])]
     rest = []
     if len(rows) > MARGINALS:
         rest.append(f"{numerals.count(len(rows) - MARGINALS)} more are in the table.")

@@ -31,7 +31,9 @@ class Lineage:
     drawn: int
 
 
-def lineage(ancestors: list[tuple[int, np.ndarray]], weight: np.ndarray, lines: int = 240, generations: int = 60) -> Lineage:
+def lineage(
+    ancestors: list[tuple[int, np.ndarray]], weight: np.ndarray, lines: int = 240, generations: int = 60
+) -> Lineage:
     """Lay out the tree: heights run from 0 to 1, children stand in the order of their parents.
 
     Args:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.path import Path
 from matplotlib.patches import PathPatch
+from matplotlib.path import Path
 from matplotlib.ticker import MaxNLocator
 
 from motes.core.run import Run
@@ -61,7 +61,7 @@ def draw_trace(ax: Axes, f: Facts, column: str, theme: Theme) -> None:
             ax.axhline(when * f.n, color=theme.second, linewidth=1, linestyle=(0, (4, 3)))
         at = f.trace["t"][f.trace.get("resampled", np.zeros(0)) > 0]
         if 0 < len(at) <= 200:
-            ax.plot(at, np.zeros(len(at)), "^", color=theme.second, markersize=4.5, clip_on=False, zorder=4, linewidth=0)
+            ax.plot(at, 0 * at, "^", color=theme.second, markersize=4.5, clip_on=False, zorder=4)
     elif column == "acceptance":
         ax.set_ylim(0, 1)
     elif column == "temperature" and (y > 0).any() and y.max() > 50 * y[y > 0].min() and y.max() <= 1:
@@ -84,7 +84,7 @@ def draw_marginal(ax: Axes, s: Summary, weight: np.ndarray, ess: float, theme: T
         ax.set_xticks([])
         return
     atoms = np.unique(v) if len(v) < 200_000 else np.unique(v[:200_000])
-    if s.column.whole and len(atoms) <= 40 or len(atoms) <= 12:
+    if (s.column.whole and len(atoms) <= 40) or len(atoms) <= 12:
         mass = np.array([w[v == a].sum() for a in atoms])
         gap = np.diff(atoms).min() if len(atoms) > 1 else 1.0
         ax.bar(atoms, mass, width=0.7 * gap, color=theme.accent, alpha=0.75, linewidth=0)
@@ -121,7 +121,8 @@ def draw_genealogy(ax: Axes, f: Facts, theme: Theme, lines: int = 240) -> None:
         colour = theme.families[k] if k < colours else theme.other
         ends = tree.end_family == k if k < colours else tree.end_family >= colours
         path = _curves(tree.alive[mine], steps, tree.end[ends])
-        ax.add_artist(PathPatch(path, facecolor="none", edgecolor=colour, linewidth=thick, zorder=3 if k < colours else 2))
+        front = 3 if k < colours else 2
+        ax.add_artist(PathPatch(path, facecolor="none", edgecolor=colour, linewidth=thick, zorder=front))
     span = steps[-1] - steps[0]
     start = steps[-1] + 0.015 * span
     length = 0.16 * span * tree.end_weight / max(float(tree.end_weight.max()), 1e-300)
@@ -213,7 +214,8 @@ def plot_images(run: Run, most: int = 32, theme: Theme = PAPER) -> Figure:
             ax.set_axis_off()
         for ax, d in zip(axes, shown, strict=False):
             ax.imshow(d.what, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
-            ax.set_title(numerals.percent(d.weight), fontsize=8, loc="center", pad=3, color=theme.muted, weight="normal")
+            share = numerals.percent(d.weight)
+            ax.set_title(share, fontsize=8, loc="center", pad=3, color=theme.muted, weight="normal")
         figure.canvas.draw()
     return figure
 

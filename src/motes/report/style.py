@@ -49,7 +49,8 @@ PAGE = Theme(
 
 def _rc(theme: Theme) -> dict:
     # Start from matplotlib's own defaults so that a user's style sheet cannot break the report.
-    rc = {k: v for k, v in matplotlib.rcParamsDefault.items() if not k.startswith(("backend", "interactive", "toolbar"))}
+    kept = ("backend", "interactive", "toolbar")  # not a matter of looks
+    rc = {k: v for k, v in matplotlib.rcParamsDefault.items() if not k.startswith(kept)}
     rc.update(
         {
             "font.family": "sans-serif",

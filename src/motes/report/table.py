@@ -57,6 +57,7 @@ def _pad(text: str, columns: int, right: bool) -> str:
 
 
 def _ascii(text: str) -> str:
-    for letter, plain in (("±", "+-"), (numerals.MINUS, "-"), (numerals.INFINITY, "inf"), (numerals.THIN, " "), ("×", "x")):
+    others = {"±": "+-", numerals.MINUS: "-", numerals.INFINITY: "inf", numerals.THIN: " ", "×": "x"}
+    for letter, plain in others.items():
         text = text.replace(letter, plain)
     return text.encode("ascii", "backslashreplace").decode()

@@ -77,7 +77,7 @@ def distinct_images(images: Tensor, weight: np.ndarray) -> list[Distinct]:
 def to_pixels(images: Tensor) -> np.ndarray:
     """(N, C, H, W) to uint8 (N, H, W) or (N, H, W, 3).
 
-    Values are taken as brightness from 0 to 1, or from -1 to 1 where some are clearly negative; what lies outside is cut.
+    Values are brightness from 0 to 1, or from -1 to 1 where some are clearly negative; what lies outside is cut.
     """
     x = images.detach().cpu().double().numpy()
     if np.nanquantile(x, 0.01) < -0.2:
