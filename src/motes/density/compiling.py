@@ -5,34 +5,44 @@ from __future__ import annotations
 import logging
 import math
 import time
-from typing import Any
+
+from torch import Tensor
 
 from motes.density.density import Density
 
 WORTH = 300.0
-"""Seconds of evaluation that must still be ahead: compilation takes 5 to 50 s and saves up to two thirds."""
+"""Seconds of evaluation that must still be ahead: a compilation takes 5 to 50 s and saves between nothing and 2/3."""
 
 log = logging.getLogger("motes")
 
 
-class CompileWhenItPays:
-    """Watches one step of a run with `compile="auto"` and decides whether the next ones run compiled.
+def whether_compiled(
+    density: Density, choice: bool | None, z: Tensor, gradient: bool, seconds: float, before: float, after: float
+) -> bool | None:
+    """Whether the next steps run compiled; None is not decided yet.
 
-    The decision depends on the clock, so that two runs of more than about WORTH seconds may differ in their last bits,
-    as a compiled function's do; a shorter run is never compiled. `compile=False` or `True` fixes it.
+    The decision looks at the clock, so that the last bits of a run of more than about `WORTH` seconds can differ from
+    those of another; a shorter run is never compiled, and `compile=False` or `True` fixes it for all. It is kept with
+    the run, so that a resumed run goes on as it was.
+
+    Args:
+        choice: what was decided before.
+        z: (N, dim) where to try it.
+        seconds: what the step took that raised the temperature from `before` to `after`.
     """
+    if choice is not None or not before < after < 1:
+        return choice
+    ahead = seconds * math.log(1 / after) / math.log(after / before)
+    if ahead < WORTH:
+        return None
+    log.info("about %.0f s of sampling are ahead: compiling the density", ahead)
+    density.evaluate(z, gradient, True)
+    eager, compiled = (min(_seconds(density, z, gradient, how) for _ in range(3)) for how in (False, True))
+    log.info("an evaluation takes %.3g s as it is and %.3g s compiled", eager, compiled)
+    return compiled < eager
 
-    def __init__(self, density: Density, shared: dict[str, Any]):
-        self.density, self.compiled, self.began = density, bool(shared["compiled"]), time.perf_counter()
-        self.tried = "tried" in shared and bool(shared["tried"])
 
-    def decide(self, before: float, after: float) -> bool:
-        """Whether to go on compiled, after the step that raised the temperature from `before` to `after`."""
-        if self.compiled or self.density.compile != "auto" or not before < after < 1:
-            return self.compiled
-        seconds = time.perf_counter() - self.began
-        ahead = seconds * math.log(1 / after) / math.log(after / before)
-        if ahead < WORTH:
-            return False
-        log.info("about %.0f s of sampling are ahead: compiling the density", ahead)
-        return True
+def _seconds(density: Density, z: Tensor, gradient: bool, compiled: bool) -> float:
+    began = time.perf_counter()
+    density.evaluate(z, gradient, compiled)
+    return time.perf_counter() - began

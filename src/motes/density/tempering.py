@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import time
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -18,7 +19,7 @@ from motes.core.model import FeynmanKac
 from motes.core.particles import Particles
 from motes.core.run import Run
 from motes.core.weights import normalise
-from motes.density.compiling import CompileWhenItPays
+from motes.density.compiling import whether_compiled
 from motes.density.density import Density
 from motes.density.parameters import Values
 from motes.density.tempered import Tempered, next_temperature
@@ -67,7 +68,7 @@ class Tempering(FeynmanKac):
 
     density: Density
     kernel: Kernel | str | None = None
-    cess: float = 0.7
+    cess: float = 0.9
     moves: int | Literal["auto"] = "auto"
     forget: float = 0.5
     ladder: Ladder | None = None
@@ -108,7 +109,7 @@ class Tempering(FeynmanKac):
         shared = {
             "temperature": temperature,
             "final": False,
-            "compiled": self.density.compile is True,
+            "compiled": None if self.density.compile == "auto" else self.density.compile,
             "kernel": self._kernel.start(self.density.dim, z.dtype),
             "ladder": [{"temperature": temperature}],
         }
@@ -118,7 +119,7 @@ class Tempering(FeynmanKac):
     def step(self, rng: Rng, particles: Particles) -> Particles:
         shared, kernel = particles.shared, self._kernel
         now, weight, t = shared["temperature"], normalise(particles.log_weight), particles.t + 1
-        clock = CompileWhenItPays(self.density, shared)
+        began, compiled = time.perf_counter(), shared["compiled"]
         if self.ladder is None:
             parameters = kernel.fit(shared["kernel"], particles.x["position"], weight)
             sweeps = None if self.moves == "auto" else self.moves
@@ -127,7 +128,7 @@ class Tempering(FeynmanKac):
         moved = move(
             kernel,
             rng,
-            Tempered(self.density, now, shared["compiled"]),
+            Tempered(self.density, now, bool(compiled)),
             particles.x,
             weight,
             parameters,
@@ -139,10 +140,11 @@ class Tempering(FeynmanKac):
         temperature = 1.0 if now == 1.0 else self._next(particles.log_weight, likelihood, now, t)
         raised = temperature - now
         rung = {"temperature": temperature, "sweeps": moved.sweeps, "parameters": moved.used}
+        z, seconds = moved.state["position"], time.perf_counter() - began
         shared = {
             "temperature": temperature,
             "final": now == 1.0,
-            "compiled": clock.decide(now, temperature),
+            "compiled": whether_compiled(self.density, compiled, z, kernel.gradient, seconds, now, temperature),
             "kernel": moved.parameters,
             "ladder": [*shared["ladder"], rung],
         }
@@ -150,7 +152,7 @@ class Tempering(FeynmanKac):
             moved.state,
             raised * likelihood if raised else torch.zeros_like(likelihood),
             shared=shared,
-            info={"temperature": temperature, **moved.info, "compiled": float(shared["compiled"])},
+            info={"temperature": temperature, **moved.info, "compiled": float(bool(compiled))},
         )
 
     def done(self, particles: Particles) -> bool:
