@@ -56,7 +56,8 @@ bench: setup  ## rerun the benchmarks against peers; results go to benchmarks/re
 
 docs: setup  ## build the documentation into site/
 	@$(INSTALL) --editable '.[docs]'
-	$(BIN)/mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "open site/index.html"
 
 clean:  ## remove what the commands made, except runs/
 	rm -rf $(VENV) site build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache
