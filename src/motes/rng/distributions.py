@@ -84,7 +84,7 @@ def _wide(*values: Tensor) -> tuple[Tensor, ...]:
     return tuple(v.detach().to(torch.float64) for v in values)
 
 
-def _transformed(rng: Rng, d: td.TransformedDistribution, n: int | None) -> Tensor:
+def _transformed(rng: Rng, d: Any, n: int | None) -> Tensor:
     value = sample(rng, d.base_dist, n)
     for transform in d.transforms:
         value = transform(value)

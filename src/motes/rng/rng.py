@@ -142,8 +142,7 @@ class Rng:
 
     def binomial(self, total_count: Tensor | float, p: Tensor | float) -> Tensor:
         """Binomial counts as float64; the common shape of `total_count` and `p`."""
-        total, p = torch.broadcast_tensors(torch.as_tensor(total_count), torch.as_tensor(p))
-        return discrete.binomial(self, total, p)
+        return discrete.binomial(self, *torch.broadcast_tensors(torch.as_tensor(total_count), torch.as_tensor(p)))
 
     def sample(self, distribution: Distribution, n: int | None) -> Tensor:
         """n draws (n, *batch_shape, *event_shape) from a `torch.distributions` object, without a gradient.

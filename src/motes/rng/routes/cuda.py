@@ -140,7 +140,8 @@ def draw(
     per_row = -(-count // (4 if what == "bits" else 2))
     total = particle.shape[0] * per_row
     code = WHAT["uniform32" if what == "uniform" and dtype == torch.float32 else what]
-    launch: Any = _kernel[(triton.cdiv(total, BLOCK),)]
+    kernel: Any = _kernel
+    launch = kernel[(triton.cdiv(total, BLOCK),)]
     # total, per_row and count take part in 64-bit arithmetic only
     launch(
         out, particle, address, _table(out.device), total, per_row, count, code, BLOCK, enable_fp_fusion=False
