@@ -31,7 +31,7 @@ def same(a, b) -> None:
         assert torch.equal(getattr(a.particles, name), getattr(b.particles, name)), name
     assert a.particles.t == b.particles.t and a.result is b.result
     assert a.log_evidence == b.log_evidence
-    assert a.log_evidence_se == b.log_evidence_se
+    assert repr(a.standard_error) == repr(b.standard_error)
     for column in a.trace:
         if column != "seconds":
             assert a.trace[column].tobytes() == b.trace[column].tobytes(), column

@@ -1,13 +1,14 @@
 """Who descends from whom, in bounded memory.
 
 Between two resamplings every particle keeps its slot: that is one *generation*. Two things are kept. For standard
-errors, the slots that today's particles descend from in a few earlier generations (*anchors*), and what these said
-about the spread of families when they were given up. For pictures, the parents at every step, which are merged into
-longer strides once there are more than `RECORD` of them.
+errors, two *anchors*: earlier generations, of which we know who of today descends from whom, and how much the
+reweightings have made their families differ (see core/variance.py). For pictures, the parents at every step, which are
+joined into longer strides once there are more than `RECORD` of them.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 import torch
@@ -16,22 +17,53 @@ from torch import Tensor
 from motes.core.weights import normalise
 
 SPAN = 10
-"""A new anchor is set every so many resamplings; a family is judged after SPAN to 2 SPAN of them."""
+"""Anchors are this many generations apart, so the older one is SPAN to 2 SPAN old: long enough for what a particle's
+past says about its future to fade, short enough to leave many families."""
 RECORD = 4_000_000
 """The most entries that the record of parents holds."""
 
 
-@dataclass(frozen=True)
+def spread(slot: Tensor, weight: Tensor | None = None) -> float:
+    """sum_r S_r^2 for the families of the particles' `slot` (N,), S_r their share of the normalised `weight` (N,).
+
+    Without weights all particles count the same. The inverse is an effective number of families.
+    """
+    if weight is None:
+        return float(torch.bincount(slot).square().sum()) / len(slot) ** 2
+    return float(torch.bincount(slot, weights=weight).square().sum())
+
+
+@dataclass
 class Anchor:
-    """An earlier generation, and the slot in it (N,) int32 that each of today's particles descends from."""
+    """An earlier generation and its families.
+
+    Attributes:
+        generation: which one.
+        slot: (N,) int32, where in it the ancestor of each of today's particles stood.
+        even: the spread of its families when the weights were last made equal.
+    """
 
     generation: int
     slot: Tensor
+    even: float
 
+    @classmethod
+    def here(cls, generation: int, n: int) -> Anchor:
+        """The present generation: everybody is a family."""
+        return cls(generation, torch.arange(n, dtype=torch.int32), 1 / n)
 
-def family_spread(log_weight: Tensor, slot: Tensor, n: int) -> float:
-    """sum_r S_r^2, where S_r is the normalised weight of all particles that descend from slot r."""
-    return float(torch.bincount(slot, weights=normalise(log_weight), minlength=n).square().sum())
+    def growth(self, weight: Tensor) -> tuple[float, float]:
+        """How much reweighting has done since the weights were equal, and the spread of families now.
+
+        The first is log(1 - spread when weights were equal) - log(1 - spread now), and 0 where one family has all.
+        """
+        now = spread(self.slot, weight)
+        return (math.log1p(-self.even) - math.log1p(-now) if max(now, self.even) < 1 - 1e-12 else 0.0), now
+
+    def descend(self, ancestor: Tensor) -> None:
+        """The population was resampled."""
+        self.slot = self.slot[ancestor]
+        self.even = spread(self.slot)
 
 
 @dataclass
@@ -40,9 +72,9 @@ class Genealogy:
 
     Attributes:
         generation: how often the population was resampled.
-        anchors: the oldest is 1 to 2 SPAN generations old; the first is the initial population.
-        spans: for every pair of neighbouring anchors, when the older was given up: (spread of its families, its age,
-            spread of the younger's families, its age), ages in generations.
+        anchors: the older and the younger one; before there are SPAN generations, the initial population alone.
+        growth: what reweighting has done to the families of the older and of the younger anchor, over all generations.
+        widest: the largest spread that the older anchor's families have had.
         record: (N,) int32 each, the slots before `stride` steps; empty where N is too large to keep any.
         stride: how many steps an entry of the record covers.
         pending: the descent since the last entry of the record, over `t % stride` steps.
@@ -52,7 +84,8 @@ class Genealogy:
     t: int = 0
     generation: int = 0
     anchors: list[Anchor] = field(default_factory=list)
-    spans: list[tuple[float, int, float, int]] = field(default_factory=list)
+    growth: tuple[float, float] = (0.0, 0.0)
+    widest: float = 0.0
     record: list[Tensor] = field(default_factory=list)
     stride: int = 1
     pending: Tensor | None = None
@@ -60,7 +93,7 @@ class Genealogy:
     @classmethod
     def start(cls, n: int) -> Genealogy:
         """Nobody has parents yet."""
-        return cls(n, anchors=[Anchor(0, torch.arange(n, dtype=torch.int32))])
+        return cls(n, anchors=[Anchor.here(0, n)])
 
     def update(self, t: int, ancestor: Tensor, resampled: bool, log_weight: Tensor) -> None:
         """A step was taken to time `t`.
@@ -68,26 +101,27 @@ class Genealogy:
         Args:
             ancestor: (N,) int64 slots of the parents, the slots themselves if the population was not resampled.
             resampled: whether it was, before the step.
-            log_weight: (N,) the weights after the step, nats.
+            log_weight: (N,) the weights before the step, by which it was resampled, nats.
         """
         self.t = t
         ancestor = ancestor.cpu()
         if resampled:
+            self.growth, self.widest = self.grown(log_weight)
             self.generation += 1
-            self.anchors = [Anchor(a.generation, a.slot[ancestor]) for a in self.anchors]
             if self.generation % SPAN == 0:
-                self._turn_over(log_weight.cpu())
+                self.anchors = [self.anchors[-1], Anchor.here(self.generation, self.n)]
+                self.anchors[0].descend(ancestor)
+            else:
+                for anchor in self.anchors:
+                    anchor.descend(ancestor)
         self._remember(ancestor)
 
-    def _turn_over(self, log_weight: Tensor) -> None:
-        """Set an anchor here, and give up the oldest of three."""
-        if len(self.anchors) == 2 and bool((log_weight > -torch.inf).any()):
-            old, new = self.anchors
-            spread = [family_spread(log_weight, a.slot, self.n) for a in (old, new)]
-            age = [self.generation - a.generation for a in (old, new)]
-            self.spans.append((spread[0], age[0], spread[1], age[1]))
-            self.anchors = [new]
-        self.anchors = [*self.anchors, Anchor(self.generation, torch.arange(self.n, dtype=torch.int32))]
+    def grown(self, log_weight: Tensor) -> tuple[tuple[float, float], float]:
+        """`growth` and `widest` with the present weights (N,), nats, taken in."""
+        weight = normalise(log_weight.cpu())
+        found = [anchor.growth(weight) for anchor in self.anchors]
+        older, younger = found[0], found[-1]
+        return (self.growth[0] + older[0], self.growth[1] + younger[0]), max(self.widest, older[1])
 
     def _remember(self, ancestor: Tensor) -> None:
         """Add a step to the record; when it is full, join its entries in pairs."""
@@ -135,9 +169,10 @@ class Genealogy:
         empty = torch.empty((0, self.n), dtype=torch.int32)
         return {
             "count": torch.tensor([self.n, self.t, self.generation, self.stride]),
-            "anchor_generation": torch.tensor([a.generation for a in self.anchors], dtype=torch.int64),
-            "anchor_slot": torch.stack([a.slot for a in self.anchors]) if self.anchors else empty,
-            "spans": torch.tensor(self.spans, dtype=torch.float64).reshape(-1, 4),
+            "growth": torch.tensor([*self.growth, self.widest], dtype=torch.float64),
+            "anchor_generation": torch.tensor([a.generation for a in self.anchors]),
+            "anchor_even": torch.tensor([a.even for a in self.anchors], dtype=torch.float64),
+            "anchor_slot": torch.stack([a.slot for a in self.anchors]),
             "record": torch.stack(self.record) if self.record else empty,
             "pending": empty if self.pending is None else self.pending[None],
         }
@@ -145,8 +180,9 @@ class Genealogy:
     @classmethod
     def from_state(cls, state: dict[str, Tensor]) -> Genealogy:
         """The genealogy that `state` described."""
-        n, t, generation, stride = (int(c) for c in state["count"])
-        anchors = [Anchor(int(g), s) for g, s in zip(state["anchor_generation"], state["anchor_slot"], strict=True)]
-        spans = [(a, int(b), c, int(d)) for a, b, c, d in state["spans"].tolist()]
+        n, t, generation, stride = state["count"].tolist()
+        older, younger, widest = state["growth"].tolist()
+        of, even = state["anchor_generation"].tolist(), state["anchor_even"].tolist()
+        anchors = [Anchor(*a) for a in zip(of, state["anchor_slot"], even, strict=True)]
         pending = state["pending"][0] if len(state["pending"]) else None
-        return cls(n, t, generation, anchors, spans, list(state["record"]), stride, pending)
+        return cls(n, t, generation, anchors, (older, younger), widest, list(state["record"]), stride, pending)

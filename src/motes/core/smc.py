@@ -112,8 +112,8 @@ def steps(
     while not model.done(state.particles):
         clock = time.perf_counter()
         particles, resampled = advance(model, rng, scheme, when, state.particles)
+        state.genealogy.update(particles.t, particles.ancestor, resampled, state.particles.log_weight)
         state = State(particles, state.genealogy, state.trace)
-        state.genealogy.update(particles.t, particles.ancestor, resampled, particles.log_weight)
         state.trace.append(row(particles, resampled, time.perf_counter() - clock))
         yield state
         alive(particles, name)
