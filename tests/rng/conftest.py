@@ -8,7 +8,7 @@ import torch
 
 
 def _global_states() -> tuple[object, ...]:
-    kind, words, *rest = np.random.get_state()
+    kind, words, *rest = np.random.get_state()  # noqa: NPY002 (it is this one that must not move)
     return torch.get_rng_state().numpy().tobytes(), random.getstate(), (kind, words.tobytes(), *rest)
 
 
