@@ -19,6 +19,9 @@ from motes.rng import Rng
 CACHE = 1 << 20
 """Bytes of intermediate results that one part of an evaluation should keep to, so that they stay in a core's cache."""
 
+LOST = -1e9
+"""Nats below which a point is as good as outside of the support, so that its gradient may overflow."""
+
 
 class Density:
     """A log-likelihood and a prior, with values and gradients for a whole population at once.
@@ -221,15 +224,18 @@ class Density:
         if all(math.isfinite(float(state[k].sum())) for k in names) and math.isfinite(float(state["log_likelihood"].sum())):
             return
         legal = (state["log_likelihood"] > -math.inf) & (state["log_prior"] > -math.inf)
+        # a trajectory that diverges gets to where gradients overflow; nothing that far out is ever accepted
+        lost = (state["log_likelihood"] < LOST) | (state["log_prior"] < LOST)
         for name in names:
-            bad = (legal & ~torch.isfinite(state[name]).all(1)).nonzero().flatten()
+            finite = torch.isfinite(state[name]).all(1)
+            bad = (legal & ~lost & ~finite).nonzero().flatten()
             if len(bad):
                 raise NanLogPotential(
                     f"the {name.replace('_', ' ')} is not finite for {name_particles(bad.tolist())}, whose log-likelihood "
                     f"is; the first of them is at {self._named(state['position'][bad[:1]])}. Look for sqrt or log at 0, "
                     "torch.where around a NaN branch; or use a kernel without gradients, like RandomWalk"
                 )
-            state[name] = torch.where(legal[:, None], state[name], 0.0)
+            state[name] = torch.where((legal & finite)[:, None], state[name], 0.0)
 
     def _named(self, z: Tensor) -> str:
         values = self.constrain(z)
