@@ -21,7 +21,8 @@ LINK = re.compile(r"\]\((?!https?:|#)([^)#]+)")
 CONTRACT = ROOT / "docs" / "architecture.md"  # signatures, not programs
 PROGRAMS = {p: "\n".join(BLOCK.findall(p.read_text())) for p in PAGES if BLOCK.search(p.read_text()) and p != CONTRACT}
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
-MODULES = [m.name for m in pkgutil.walk_packages(motes.__path__, "motes.") if not m.name.endswith("__main__")]
+ELSEWHERE = ("__main__", "cuda")  # what runs when it is imported, and what needs a device
+MODULES = [m.name for m in pkgutil.walk_packages(motes.__path__, "motes.") if not m.name.endswith(ELSEWHERE)]
 
 
 def name(path: Path) -> str:
