@@ -90,12 +90,13 @@ class CachedPrefixes(Prefixes):
         self.logits = out.logits[:, -1]
         self.layers = []
         for at, layer in enumerate(cache.layers):
-            if layer.keys is None or layer.values is None or layer.keys.shape[2] != len(prompt):
+            keys, values = (layer.keys, layer.values) if isinstance(layer, CacheLayerMixin) else (None, None)
+            if keys is None or values is None or keys.shape[2] != len(prompt):
                 raise MotesError(
                     f"layer {at} of {type(model).__name__} keeps no keys and values of every token (it is recurrent or "
                     "slides): such models cannot branch here; use one with plain attention"
                 )
-            self.layers.append(RowLayer(layer.keys, layer.values, shares))
+            self.layers.append(RowLayer(keys, values, shares))
         self.cache = Cache(layers=self.layers)
 
     def extend(self, parent: Tensor, token: Tensor) -> None:

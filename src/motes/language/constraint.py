@@ -14,11 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from motes.core.errors import EmptyConstraint, MotesError
+from motes.core.errors import EmptyConstraint, MotesError, UnknownName
 from motes.language.model import LanguageModel
 
-DEAD_END = ("NoExtension", "NoExtensionBias")
-"""How a parser says that no token can follow."""
+DEAD_END = "NoExtension"
+"""How a parser's error begins where no token can follow."""
 
 
 @dataclass(frozen=True)
@@ -63,21 +63,31 @@ def regex(pattern: str) -> Constraint:
     return _checked("regular expression", pattern, LLMatcher.grammar_from_regex(pattern))
 
 
-def json_schema(schema: dict[str, Any] | str, *, compact: bool = True) -> Constraint:
+LAYOUTS: dict[str, dict[str, Any]] = {
+    "spaced": {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "},
+    "compact": {"whitespace_flexible": False},
+    "free": {"whitespace_flexible": True},
+}
+
+
+def json_schema(schema: dict[str, Any] | str, *, layout: str = "spaced") -> Constraint:
     """Texts that are JSON and satisfy a schema.
 
     Args:
         schema: a JSON schema.
-        compact: `{"a":1}` without space; False allows any whitespace, and a model may then spend its tokens on it.
+        layout: "spaced" is `{"a": 1, "b": 2}` as `json.dumps` writes it; "compact" is `{"a":1,"b":2}`; "free" allows
+            any whitespace between the parts, on which a model may spend its tokens.
 
     Raises:
         MotesError: the schema is no JSON, is invalid, or uses what the recogniser does not know.
     """
     from llguidance import LLMatcher
 
+    if layout not in LAYOUTS:
+        raise UnknownName("JSON layout", layout, LAYOUTS)
     text = schema if isinstance(schema, str) else json.dumps(schema)
     try:
-        grammar = LLMatcher.grammar_from_json_schema(text, overrides={"whitespace_flexible": not compact})
+        grammar = LLMatcher.grammar_from_json_schema(text, overrides=LAYOUTS[layout])  # pyright: ignore
     except ValueError as error:
         raise MotesError(f"the schema {shorten(text)} is no JSON object: {error}") from error
     return _checked("JSON schema", text, grammar)
@@ -123,7 +133,7 @@ class Recogniser:
     def check(self) -> None:
         """The parser gave up nowhere, or an error says why."""
         for row, matcher in enumerate(self.matchers):
-            if matcher.is_error() and matcher.stop_reason() not in DEAD_END:
+            if matcher.is_error() and not matcher.get_error().startswith(DEAD_END):
                 raise MotesError(
                     f"the recogniser of the {self.constraint.kind} {shorten(self.constraint.source)} failed in prefix "
                     f"{row}: {matcher.get_error()[:500]}"

@@ -87,8 +87,8 @@ class BadLogits(MotesError):
     def about(self, model: str, particles: Sequence[int], t: int) -> NanLogPotential:
         """The same, with the particles and the step."""
         return NanLogPotential(
-            f"{model} returned NaN or infinite logits for {name_particles(particles)} at t={t}: look at its weights and "
-            "its number type (float16 overflows; bfloat16 or float32 do not)"
+            f"{model} returned NaN or infinite logits for {name_particles(particles)} at t={t}: look at its weights "
+            "and its number type (float16 overflows; bfloat16 or float32 do not)"
         )
 
 

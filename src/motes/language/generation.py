@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -32,7 +32,8 @@ LEW = Reference(
 )
 LOULA = Reference(
     "loula2025",
-    "Loula, LeBrun, Du, Lipkin, Pasti, Grand, Liu, Emara, Freedman, Eisner, Cotterell, Mansinghka, Lew, Vieira, O'Donnell",
+    "Loula, LeBrun, Du, Lipkin, Pasti, Grand, Liu, Emara, Freedman, Eisner, Cotterell, Mansinghka, Lew, Vieira, "
+    "O'Donnell",
     2025,
     "Syntactic and semantic control of large language models via sequential Monte Carlo",
     "ICLR 2025",
@@ -56,7 +57,8 @@ class Generation(FeynmanKac):
     so the result is not the law that masking alone gives (which multiplies p(y) by one over the mass kept on the way).
     With `globalise=True` rules change the law of whole texts: p(y) becomes p(y) 1[each token in its kept set] for
     truncations, and the product of p(token)^(1/T) for a temperature. With `globalise=False` the weights leave the
-    rules' masses out: p(y) becomes the product of the rules' own renormalised next-token laws, as other libraries sample.
+    rules' masses out: p(y) becomes the product of the rules' own renormalised next-token laws, which is what other
+    libraries sample.
 
     The weight of a prefix contains the mass that its next token's law keeps, so that resampling acts on it before that
     token is drawn.
@@ -90,7 +92,8 @@ class Generation(FeynmanKac):
         Pitt & Shephard (1999), JASA 94(446), section 3, for weighting before the draw.
     """
 
-    domain = "language"
+    domain: ClassVar[str] = "language"
+    quantity: ClassVar[str] = "log normaliser"
 
     def __init__(
         self,
@@ -111,7 +114,8 @@ class Generation(FeynmanKac):
         self.max_tokens, self.globalise, self.steer = max_tokens, globalise, steer
         self.prompt = model.encode(prompt, chat)
         self.references = (LEW, LOULA) if constraint or reward or self.rules else ()
-        self.quantity = "log P(valid)" if constraint and not reward else "log normaliser"
+        if constraint is not None and reward is None:
+            self.quantity = "log P(valid)"  # pyright: ignore[reportAttributeAccessIssue]
         if constraint is not None:
             constraint.open(model)  # an empty constraint is found here and not in the middle of a run
 

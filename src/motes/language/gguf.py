@@ -24,7 +24,7 @@ from motes.core.errors import FileError
 
 SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 STRING, ARRAY = 8, 9
-BLOCKS = {0: (1, 4), 1: (1, 2), 2: (32, 18), 3: (32, 20), 8: (32, 34), 30: (1, 2)}  # type: (values, bytes) of a block
+BLOCKS = {0: (1, 4), 1: (1, 2), 2: (32, 18), 3: (32, 20), 8: (32, 34), 30: (1, 2)}  # (values, bytes) of a block
 CONTROL, USER_DEFINED = 3, 4  # token types
 
 
@@ -151,7 +151,7 @@ def supported(header: Header) -> bool:
     """Whether this module can build the model and its tokenizer."""
     f = header.fields
     llama = f.get("general.architecture") == "llama" and "rope_freqs.weight" not in header.tensors
-    scaled = any(k.startswith("llama.rope.scaling") or k.startswith("llama.expert") for k in f)
+    scaled = any(k.startswith(("llama.rope.scaling", "llama.expert")) for k in f)
     tokens = f.get("tokenizer.ggml.model") == "gpt2" and f.get("tokenizer.ggml.pre") in ("smollm", "gpt-2")
     return llama and tokens and not scaled and all(e.kind in BLOCKS for e in header.tensors.values())
 
@@ -227,8 +227,9 @@ def build_tokenizer(header: Header):
         byte_level = pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), byte_level])
     raw.pre_tokenizer = byte_level
     raw.decoder = decoders.ByteLevel()
-    raw.add_special_tokens([AddedToken(t, special=True, normalized=False) for t, k in zip(tokens, types) if k == CONTROL])
-    raw.add_tokens([AddedToken(t, normalized=False) for t, k in zip(tokens, types) if k == USER_DEFINED])
+    marked = [(AddedToken(t, special=k == CONTROL, normalized=False), k) for t, k in zip(tokens, types, strict=True)]
+    raw.add_special_tokens([t for t, k in marked if k == CONTROL])
+    raw.add_tokens([t for t, k in marked if k == USER_DEFINED])
     named = {
         f"{ours}_token": tokens[header.fields[f"tokenizer.ggml.{theirs}_token_id"]]
         for ours, theirs in (("bos", "bos"), ("eos", "eos"), ("unk", "unknown"), ("pad", "padding"))

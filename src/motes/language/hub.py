@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, distribution
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -86,9 +87,14 @@ class TransformersModel(LanguageModel):
         if self._recogniser_tokenizer is None:
             from llguidance.hf import from_tokenizer
 
-            self._recogniser_tokenizer = from_tokenizer(
-                self.tokenizer, n_vocab=self.vocabulary, eos_token=list(self.end)
-            )
+            try:
+                self._recogniser_tokenizer = from_tokenizer(
+                    self.tokenizer, n_vocab=self.vocabulary, eos_token=list(self.end)
+                )
+            except ValueError as error:
+                raise MotesError(
+                    f"constraints need a fast byte-level or byte-fallback tokenizer; that of {self.name} is none: {error}"
+                ) from error
         return self._recogniser_tokenizer
 
     def settings(self) -> dict[str, Any]:
@@ -123,6 +129,9 @@ def load(
         MotesError: there is no such model, or a package is missing; the message says which command installs it.
         FileError: a GGUF file is damaged.
     """
+    missing = [p for p in ("transformers", "tokenizers", "gguf") if find_spec(p) is None]
+    if missing:
+        raise MotesError(f"language models need {', '.join(missing)}: pip install 'motes[language]'")
     kind = dtype or (torch.float32 if torch.device(device).type == "cpu" else "auto")
     name = str(name_or_path)
     if name in PACKAGED:
@@ -145,7 +154,9 @@ def packaged(name: str) -> Path:
     try:
         files = distribution(package).files or []
     except PackageNotFoundError as error:
-        raise MotesError(f"the model {name!r} comes in the package {package}, which is not installed; {mend}") from error
+        raise MotesError(
+            f"the model {name!r} comes in the package {package}, which is not installed; {mend}"
+        ) from error
     for entry in files:
         if entry.name == file and Path(str(entry.locate())).is_file():
             return Path(str(entry.locate()))

@@ -26,17 +26,20 @@ class TableModel(LanguageModel):
         'abb'
     """
 
-    def __init__(self, tokens: Sequence[str], logits: Callable[[tuple[int, ...]], Tensor] | Tensor, name: str = "table"):
+    def __init__(
+        self, tokens: Sequence[str], logits: Callable[[tuple[int, ...]], Tensor] | Tensor, name: str = "table"
+    ):
         self.tokens, self.name = list(tokens), name
         self.vocabulary, self.end = len(tokens), (len(tokens) - 1,)
         if isinstance(logits, Tensor):
             table = logits
             if table.shape != (self.vocabulary + 1, self.vocabulary):
                 want = (self.vocabulary + 1, self.vocabulary)
-                raise ShapeError(f"the table must have shape {want}, a row for each last token, not {tuple(table.shape)}")
-            self.logits = lambda text: table[text[-1] if text else -1]
+                raise ShapeError(f"the table must have shape {want}, a row a last token, not {tuple(table.shape)}")
+            self.logits: Callable[[tuple[int, ...]], Tensor] = lambda text: table[text[-1] if text else -1]
         else:
             self.logits = logits
+        self._recogniser_tokenizer: Any = None
         self.evaluations = 0
         """How many prefixes were evaluated so far."""
 
@@ -55,7 +58,9 @@ class TableModel(LanguageModel):
     def recogniser_tokenizer(self) -> Any:
         from llguidance import LLTokenizer, TokenizerWrapper  # pyright: ignore[reportPrivateImportUsage]
 
-        return LLTokenizer(TokenizerWrapper(_ByteTokens(self.tokens, self.end[0])))
+        if self._recogniser_tokenizer is None:
+            self._recogniser_tokenizer = LLTokenizer(TokenizerWrapper(_ByteTokens(self.tokens, self.end[0])))
+        return self._recogniser_tokenizer
 
     def row(self, text: tuple[int, ...]) -> Tensor:
         """The (V,) logits after `text`, checked."""

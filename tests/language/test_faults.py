@@ -1,0 +1,136 @@
+"""What can be wrong with a generation, and what the errors say."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from language.tables import TABLE, table
+
+import motes
+from motes.core.errors import AllWeightsZero, EmptyConstraint, MotesError, NanLogPotential, ShapeError, UnknownName
+from motes.language import Generation, TableModel, grammar, json_schema, nucleus, regex
+
+
+def sample(model, n=4, **settings):
+    return motes.sample(model, n, seed=0, progress=False, **settings)
+
+
+@pytest.mark.parametrize(
+    "make, what",
+    [
+        (lambda: regex("(a"), "unclosed group"),
+        (lambda: regex("(?=a)b"), "look-around"),
+        (lambda: regex(5), "must be a string"),
+        (lambda: json_schema({"type": "strin"}), "strin"),
+        (lambda: json_schema("{"), "no JSON object"),
+        (lambda: json_schema({"type": "object", "if": {}}), "if"),
+        (lambda: grammar("start: foo"), "foo"),
+    ],
+)
+def test_a_constraint_that_cannot_be_read_says_why(make, what):
+    with pytest.raises(MotesError, match=what):
+        make()
+
+
+def test_an_unknown_layout_lists_the_known_ones():
+    with pytest.raises(UnknownName, match="compact, free, spaced"):
+        json_schema({"type": "object"}, layout="wide")
+
+
+@pytest.mark.parametrize("pattern", ["[^\\s\\S]", "c+", "ca"])
+def test_an_empty_constraint_is_found_at_once(pattern):
+    with pytest.raises(EmptyConstraint, match="nothing can satisfy"):
+        Generation(table(), "", constraint=regex(pattern))
+
+
+def test_an_unsatisfiable_schema_is_empty():
+    with pytest.raises(EmptyConstraint, match="minLength"):
+        json_schema({"type": "string", "minLength": 5, "maxLength": 2})
+
+
+def test_rules_that_leave_nothing_to_the_constraint_are_named():
+    with pytest.raises(EmptyConstraint, match="Nucleus"):
+        sample(Generation(table(), "", rules=[nucleus(0.6)], constraint=regex("b+")))
+
+
+def test_a_dead_end_kills_its_particle_and_not_the_others():
+    """After "a" a nucleus of 0.6 keeps {a, end}; the constraint wants "ab" or the end: only the end is left."""
+    run = sample(Generation(table(), "", rules=[nucleus(0.6)], constraint=regex("a|ab"), max_tokens=3), 8)
+    assert run.texts == ["a"] * 8
+    model = Generation(table(), "", rules=[nucleus(0.9)], constraint=regex("aab|b"), max_tokens=2)
+    run = sample(model, 200, when=0.0)
+    assert {text for text, w in zip(run.texts, run.weight.tolist(), strict=True) if w > 0} == {"b"}
+    assert "aa" in run.texts
+
+
+def test_when_all_die_the_error_says_so():
+    with pytest.raises(AllWeightsZero):
+        sample(Generation(table(), "", constraint=regex("aaaa"), max_tokens=3))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_nan_logits_name_the_particles_and_the_step(value):
+    def logits(text):
+        return torch.full((3,), value, dtype=torch.float64) if text == (0, 1) else TABLE[text[-1] if text else -1]
+
+    model = Generation(TableModel(["a", "b", "."], logits), "", max_tokens=5)
+    with pytest.raises(NanLogPotential, match=r"particles? \[\d.*at t=2"):
+        sample(model, 30)
+
+
+@pytest.mark.parametrize(
+    "reward, what",
+    [
+        (lambda texts: torch.zeros(len(texts), 1), r"must be a tensor \(\d+,\)"),
+        (lambda texts: [0.0] * len(texts), "list"),
+        (lambda texts: torch.tensor(0.0), "must be a tensor"),
+    ],
+)
+def test_a_reward_of_the_wrong_shape(reward, what):
+    with pytest.raises(ShapeError, match=what):
+        sample(Generation(table(), "", reward=reward, max_tokens=2))
+
+
+def test_a_nan_reward_is_an_error_and_minus_infinity_forbids():
+    with pytest.raises(NanLogPotential):
+        sample(Generation(table(), "", reward=lambda texts: torch.full((len(texts),), torch.nan), max_tokens=2))
+
+    def no_b(texts):
+        return torch.tensor([-torch.inf if "b" in text else 0.0 for text in texts])
+
+    for steer in (None, 1):
+        run = sample(Generation(table(), "", reward=no_b, max_tokens=3, steer=steer), 64)
+        assert all("b" not in text for text, w in zip(run.texts, run.weight.tolist(), strict=True) if w > 0)
+
+
+@pytest.mark.parametrize(
+    "arguments, what",
+    [
+        ({"rules": [0.7]}, "temperature, nucleus"),
+        ({"constraint": "a+"}, "regex, json_schema or grammar"),
+        ({"reward": 3.0}, "function of a list of texts"),
+        ({"max_tokens": 0}, "max_tokens"),
+        ({"steer": 1.5}, "steer"),
+    ],
+)
+def test_arguments_of_the_wrong_kind(arguments, what):
+    with pytest.raises(MotesError, match=what):
+        Generation(table(), "", **arguments)
+
+
+def test_a_model_of_the_wrong_kind():
+    with pytest.raises(MotesError, match=r"motes\.language\.load"):
+        Generation("smollm2", "")  # pyright: ignore
+
+
+def test_a_table_of_the_wrong_shape():
+    with pytest.raises(ShapeError, match=r"\(4, 3\)"):
+        TableModel(["a", "b", "."], torch.zeros(3, 3))
+    with pytest.raises(ShapeError, match="logits after"):
+        sample(Generation(TableModel(["a", "."], lambda text: torch.zeros(5)), ""))
+
+
+@pytest.mark.parametrize("name", ["./nowhere", "/nowhere/model.gguf"])
+def test_a_model_that_is_not_there(name):
+    with pytest.raises(MotesError, match="there is no model at"):
+        motes.language.load(name)
