@@ -40,7 +40,7 @@ def test_a_missing_error_bar_says_why(good):
 
 def test_thresholds(good):
     assert titles(good, se=1.3) == ["The log evidence is only known to ± 1.3 nats"]
-    assert titles(good, ess=12.0) == ["Low effective sample size: 12 of 400"]
+    assert titles(good, ess=12.0) == ["Low effective sample size 12 of 400"]
     assert titles(good, max_weight=0.4) == ["One particle dominates"]
     assert titles(good, roots=1) == ["Thin genealogy"]
     assert titles(good, trace={}) == ["Nothing is known about the way"]
@@ -59,6 +59,7 @@ def test_a_single_particle():
 def test_copies_are_told():
     run = made.run(made.Words(steps=1, words=("a", "b")), 50)
     assert "Few distinct particles" in [c.title for c in cautions(read(run))]
+    assert "Few distinct particles" not in [c.title for c in cautions(read(made.run(made.Words(), 50)))]
 
 
 def test_values_that_are_not_finite_are_named():

@@ -163,6 +163,14 @@ def test_many_numbers_texts_and_particles_are_cut_and_say_so():
     assert len(images.encode()) < 2_000_000
 
 
+def test_large_images_are_shown_small():
+    run = dataclasses.replace(made.run(made.Blobs(1, 3), 60), view=torch.rand(60, 3, 400, 300))
+    page = render(run)
+    assert len(page.encode()) < 2_000_000
+    sizes = {(a["width"], a["height"]) for tag, a in check_self_contained(page).tags if tag == "img"}
+    assert sizes == {("192", "256")}
+
+
 def test_long_runs_are_thinned():
     long = render(made.run(made.Tempered(1500, d=1), 64, when=0.9))
     assert len(long.encode()) < 1_000_000

@@ -56,14 +56,14 @@ def test_weighted_quantile_of_a_gaussian():
 
 
 def test_equal_texts_are_merged_and_weightless_ones_left_out():
-    found = values.distinct_texts(["a", "b", "a", "c"], np.array([0.2, 0.5, 0.3, 0.0]))
+    found = values.distinct(["a", "b", "a", "c"], np.array([0.2, 0.5, 0.3, 0.0]))
     assert [(d.what, d.weight, d.count) for d in found] == [("a", 0.5, 2), ("b", 0.5, 1)]
 
 
 def test_equal_images_are_merged():
     x = torch.zeros(4, 1, 2, 2)
     x[1] = 1
-    found = values.distinct_images(x, np.full(4, 0.25))
+    found = values.distinct(x, np.full(4, 0.25))
     assert [(d.count, d.weight) for d in found] == [(3, 0.75), (1, 0.25)]
     assert found[0].what.shape == (2, 2) and found[1].what.min() == 255
 
@@ -74,3 +74,5 @@ def test_pixels_from_both_ranges():
     signed = torch.tensor([-1.0, 0.0, 1.0, -3.0]).reshape(1, 1, 2, 2)
     assert values.to_pixels(signed).ravel().tolist() == [0, 128, 255, 0]
     assert values.to_pixels(torch.zeros(2, 3, 4, 5)).shape == (2, 4, 5, 3)
+    assert values.to_pixels(torch.full((1, 1, 2, 2), torch.nan)).max() == 0
+    assert values.distinct({"x": torch.zeros(3)}, np.full(3, 1 / 3)) == []

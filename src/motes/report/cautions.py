@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from motes.core.run import Result
-from motes.report import numerals, values
+from motes.report import numerals
 from motes.report.facts import Facts
 
 ENDINGS = {
@@ -67,9 +67,10 @@ def _weights(f: Facts) -> list[Caution]:
     out = []
     if f.ess < 0.1 * f.n or f.ess < 30:
         draws = "one independent draw" if f.ess < 1.5 else f"{numerals.count(round(f.ess))} independent draws"
+        few = "Low effective sample size" if f.ess < 0.3 * f.n else "Few particles, effective sample size"
         out.append(
             Caution(
-                f"Low effective sample size: {numerals.count(f.ess)} of {numerals.count(f.n)}",
+                f"{few} {numerals.count(f.ess)} of {numerals.count(f.n)}",
                 f"Averages over these particles are about as precise as averages over {draws}. Intervals and tails "
                 "need more.",
                 f.ess < 5,
@@ -127,12 +128,15 @@ def _moves(f: Facts) -> list[Caution]:
 
 def _particles(f: Facts) -> list[Caution]:
     out = []
-    if f.kind in ("texts", "images"):
-        distinct = (values.distinct_texts if f.kind == "texts" else values.distinct_images)(f.view, f.weight)
-        if f.n >= 10 and len(distinct) <= max(2, 0.1 * f.n):
-            much = f"{len(distinct)} distinct {f.kind}" if len(distinct) != 1 else f"one distinct {f.kind[:-1]}"
-            text = f"The {numerals.count(f.n)} particles are {much}. This may be the law itself, or copies "
-            text += "made by resampling."
+    if f.distinct:
+        share = np.array([d.weight for d in f.distinct])
+        effective = 1 / float((share**2).sum())
+        if f.n >= 10 and effective < 0.1 * f.ess + 1:
+            heaviest = numerals.percent(share[0])
+            one = f"{len(f.distinct)} distinct {f.kind}, and one of these holds {heaviest} of the weight"
+            much = one if len(f.distinct) > 1 else f"one distinct {f.kind[:-1]}"
+            text = f"The {numerals.count(f.n)} particles are {much}. This may be the law itself, or copies made by "
+            text += "resampling: the effective sample size cannot tell, a second run with another seed can."
             out.append(Caution("Few distinct particles", text))
     broken = [s.name for s in f.summaries if not np.isfinite(s.column.values[f.weight > 0]).all()]
     if broken:

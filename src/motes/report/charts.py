@@ -65,9 +65,9 @@ def way(f: Facts) -> str:
         )
     )
     still = [
-        f"{plots.title_of(c).lower()} {numerals.plain(float(np.nanmax(f.trace[c])), 3)}"
+        f"{plots.title_of(c).lower()} {_short(float(np.nanmax(f.trace[c])))}"
         for c in plots.chart_columns(f.trace)
-        if c not in _moving(f)
+        if c not in _moving(f) and np.nanmax(f.trace[c]) != 0
     ]
     return said + (f" Constant throughout: {', '.join(still)}." if still else "")
 
@@ -119,7 +119,7 @@ def marginal(f: Facts, s: Summary, k: int) -> Markup:
     """The histogram of one number."""
     mean, low, high = (numerals.plain(v, 3) for v in (s.mean, s.low, s.high))
     label = f"{s.name}: mean {mean}, 95 % from {low} to {high}"
-    size = (160, 92) if len(f.summaries) >= 6 else (270, 130)
+    size = (138, 84) if len(f.summaries) >= 6 else (270, 130)
     return picture(lambda ax: plots.draw_marginal(ax, s, f.weight, f.ess, PAGE), *size, f"{f.name}m{k}", label, (3, 18))
 
 
@@ -180,5 +180,10 @@ def _note(f: Facts, column: str) -> str:
         return "nats, with the final 95 % interval" if np.isfinite(f.se) else "nats"
     if column == "acceptance":
         return f"{numerals.percent(y.mean())} on average"
-    first, last = numerals.plain(y[0], 3), numerals.plain(y[-1], 3)
-    return f"from {first} to {last}"
+    if (np.diff(y) >= 0).all() or (np.diff(y) <= 0).all():
+        return f"from {_short(y[0])} to {_short(y[-1])}"
+    return f"between {_short(y.min())} and {_short(y.max())}"
+
+
+def _short(v: float) -> str:
+    return numerals.count(v) if v == round(v) and v >= 0 else numerals.plain(v, 3)

@@ -62,6 +62,8 @@ class Facts:
     setup: dict[str, Any]
     versions: dict[str, str]
     summaries: list[Summary] = field(default_factory=list)
+    distinct: list[values.Distinct] = field(default_factory=list)
+    """Texts or images with their weights, equal ones merged."""
     hidden: int = 0
     """Numbers of each particle that `summaries` leaves out."""
 
@@ -97,7 +99,7 @@ def named(runs: Run | list[Run] | tuple[Run, ...] | dict[str, Run]) -> dict[str,
 
 
 def read(run: Run, name: str = "", most: int = 200) -> Facts:
-    """The facts of `run`; marginals of the first `most` numbers of each particle (`most=0` is for a table: none)."""
+    """The facts of `run`, with marginals of the first `most` numbers of each particle; `most=0` leaves the view out."""
     error = run.standard_error
     weight = np.asarray(run.weight.detach().cpu())
     trace = {k: np.asarray(run.trace[k], dtype=float) for k in run.trace}
@@ -129,6 +131,7 @@ def read(run: Run, name: str = "", most: int = 200) -> Facts:
         setup=setup,
         versions=setup.get("versions") or {},
         summaries=summaries,
+        distinct=values.distinct(run.view, weight) if most else [],
         hidden=max(values.size(run.view) - len(summaries), 0) if shown == "numbers" else 0,
     )
 

@@ -14,13 +14,15 @@ from typing import Any
 import numpy as np
 
 from motes.core.run import Result, Run
-from motes.report import facts, numerals, values
+from motes.report import facts, numerals
 from motes.report.cautions import cautions, sentence
 from motes.report.facts import Facts, Summary, named
 
 INSTALL = "a report needs matplotlib and jinja2: pip install 'motes[report]'"
 TEXTS, IMAGES, MARGINALS, ROWS, LETTERS = 24, 48, 24, 200, 2000
 """How many distinct texts and images, histograms and table rows are shown, and how many letters of a text."""
+SMALL = 64
+"""The most pixels a side of an image that is shown pixel by pixel."""
 
 
 def report(runs: Run | list[Run] | dict[str, Run], path: str | os.PathLike[str] = "report.html") -> Path:
@@ -118,7 +120,7 @@ def section(f: Facts, run: Run, number: int) -> dict[str, Any]:
 
 def chance(f: Facts) -> dict[str, str] | None:
     """The normaliser as a probability, where it is one."""
-    if "probability" not in f.quantity or not math.isfinite(f.log_evidence):
+    if not re.search(r"probability|\blog P\b", f.quantity) or not math.isfinite(f.log_evidence):
         return None
     out = {"value": numerals.probability(f.log_evidence), "low": "", "high": ""}
     if math.isfinite(f.se) and f.se > 0:
@@ -129,18 +131,16 @@ def chance(f: Facts) -> dict[str, str] | None:
 
 def texts(f: Facts) -> dict[str, Any]:
     """The heaviest distinct texts."""
-    return _distinct(values.distinct_texts(f.view, f.weight), "text", f, TEXTS, lambda t: {"what": _shorten(t)})
+    return _distinct("text", f, TEXTS, lambda t: {"what": _shorten(t)})
 
 
 def images(f: Facts) -> dict[str, Any]:
     """The heaviest distinct images, as PNG inside the page."""
-    out = _distinct(values.distinct_images(f.view, f.weight), "image", f, IMAGES, _png)
-    return out | {"small": max(f.view.shape[2:]) <= 64}
+    return _distinct("image", f, IMAGES, _picture) | {"small": max(f.view.shape[2:]) <= SMALL}
 
 
-def _distinct(
-    all: list[values.Distinct], what: str, f: Facts, most: int, show: Callable[[Any], dict]
-) -> dict[str, Any]:
+def _distinct(what: str, f: Facts, most: int, show: Callable[[Any], dict]) -> dict[str, Any]:
+    all = f.distinct
     top = all[0].weight if all else 1.0
     shown = [
         {"share": numerals.percent(d.weight), "bar": _share(d.weight / top), "count": d.count, **show(d.what)}
@@ -201,8 +201,16 @@ def _flat(tree: Any, where: str = "") -> list[tuple[str, str]]:
         return [line for k, v in tree.items() for line in _flat(v, f"{where}.{k}" if where else str(k))]
     if tree is None and not where:
         return []
-    text = numerals.plain(tree, 6) if isinstance(tree, float) else str(tree)
+    text = _plainly(tree)
     return [(where or "recipe", text if len(text) <= 400 else text[:400] + " …")]
+
+
+def _plainly(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, bool) or value is None:
+        return {True: "yes", False: "no", None: "none"}[value]
+    return str(value)
 
 
 def _shorten(text: str) -> str:
@@ -211,13 +219,20 @@ def _shorten(text: str) -> str:
     return re.sub(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]", "\N{REPLACEMENT CHARACTER}", text)
 
 
-def _png(pixels: np.ndarray) -> dict[str, Any]:
+def _picture(pixels: np.ndarray) -> dict[str, Any]:
+    """A small image exactly, as PNG; a large one as JPEG of at most 256 pixels, so that pages stay small."""
     from PIL import Image  # comes with matplotlib
 
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, format="PNG", optimize=True)
+    image, buffer = Image.fromarray(pixels), io.BytesIO()
+    if max(image.size) <= SMALL:
+        kind = "png"
+        image.save(buffer, format="PNG", optimize=True)
+    else:
+        kind = "jpeg"
+        image.thumbnail((256, 256))
+        image.save(buffer, format="JPEG", quality=85)
     data = base64.b64encode(buffer.getvalue()).decode()
-    return {"what": f"data:image/png;base64,{data}", "width": pixels.shape[1], "height": pixels.shape[0]}
+    return {"what": f"data:image/{kind};base64,{data}", "width": image.width, "height": image.height}
 
 
 def _share(x: float) -> str:

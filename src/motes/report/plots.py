@@ -15,7 +15,7 @@ from motes.report import numerals
 from motes.report.facts import Facts, Summary
 from motes.report.lineage import lineage
 from motes.report.style import PAPER, Theme, bare, blank, styled
-from motes.report.values import distinct_images
+from motes.report.values import distinct
 
 TITLES = {
     "log_evidence": "Log normaliser so far",
@@ -27,6 +27,12 @@ TITLES = {
     "max_weight": "Largest weight",
     "entropy": "Entropy of the weights",
     "seconds": "Seconds a step",
+    "evaluated": "Model evaluations",
+    "evaluations": "Evaluations a particle",
+    "finished": "Share of texts finished",
+    "correlation": "Correlation with the start",
+    "sweeps": "Sweeps of the kernel",
+    "reward": "Mean reward",
 }
 
 
@@ -67,7 +73,7 @@ def draw_trace(ax: Axes, f: Facts, column: str, theme: Theme) -> None:
     elif column == "temperature" and (y > 0).any() and y.max() > 50 * y[y > 0].min() and y.max() <= 1:
         ax.set_yscale("symlog", linthresh=float(y[y > 0].min()), linscale=0.4)
         ax.yaxis.set_major_locator(_decades(float(y[y > 0].min())))
-        ax.yaxis.set_major_formatter(lambda v, _: numerals.plain(v, 2))
+        ax.yaxis.set_major_formatter(lambda v, _: f"{v:g}")
         ax.set_ylim(0, 1.1)
     elif column == "log_evidence" and np.isfinite(f.se):
         ax.errorbar(step[-1], y[-1], 1.96 * f.se, color=theme.second, capsize=3, linewidth=1.6, clip_on=False, zorder=4)
@@ -128,7 +134,7 @@ def draw_genealogy(ax: Axes, f: Facts, theme: Theme, lines: int = 240) -> None:
     length = 0.16 * span * tree.end_weight / max(float(tree.end_weight.max()), 1e-300)
     for k in range(min(tree.families, colours + 1)):  # final weights as bars behind the end of the lines
         mine = tree.end_family == k if k < colours else tree.end_family >= colours
-        path = _bars(start, tree.end[mine], length[mine], 0.8 / max(tree.drawn, 8))
+        path = _bars(start, tree.end[mine], length[mine], min(0.8 / max(tree.drawn, 1), 0.022))
         colour = theme.families[k] if k < colours else theme.other
         ax.add_artist(PathPatch(path, facecolor=colour, edgecolor="none", zorder=2))
     ax.set_xlim(steps[0], start + 0.165 * span)
@@ -205,7 +211,7 @@ def plot_images(run: Run, most: int = 32, theme: Theme = PAPER) -> Figure:
     with styled(theme):
         if f.kind != "images":
             return _empty(f"the particles are {f.kind}, not images (N, C, H, W)", theme)
-        shown = distinct_images(f.view, f.weight)[:most]
+        shown = distinct(f.view, f.weight)[:most]
         across = min(8, len(shown))
         down = -(-len(shown) // across)
         figure = blank(76 * across, 92 * down, theme)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from motes.core import tree
@@ -63,28 +66,33 @@ def size(view: Any) -> int:
     return sum(leaf[0].numel() for _, leaf in leaves(view) if len(leaf))
 
 
-def distinct_texts(texts: list[str], weight: np.ndarray) -> list[Distinct]:
-    """Equal texts merged, the heaviest first; texts without weight are left out."""
-    return _merge([(t, t) for t in texts], weight)
+def distinct(view: Any, weight: np.ndarray) -> list[Distinct]:
+    """Equal texts or images merged, the heaviest first, those without weight left out; images as `to_pixels`."""
+    what = kind(view)
+    if what == "texts":
+        return _merge(((t, t) for t in view), weight)
+    if what == "images":
+        signed = is_signed(view)
+        pixels = (to_pixels(view[i : i + 1], signed)[0] for i in range(len(view)))
+        return _merge(((hashlib.sha256(p.tobytes()).digest(), p) for p in pixels), weight)
+    return []
 
 
-def distinct_images(images: Tensor, weight: np.ndarray) -> list[Distinct]:
-    """Equal images merged, the heaviest first, as uint8 arrays (H, W) or (H, W, 3)."""
-    pixels = to_pixels(images)
-    return _merge([(p.tobytes(), p) for p in pixels], weight)
+def is_signed(images: Tensor) -> bool:
+    """Whether brightness runs from -1 to 1 and not from 0 to 1: more than a hundredth is clearly negative."""
+    return bool((images < -0.2).double().mean() > 0.01)
 
 
-def to_pixels(images: Tensor) -> np.ndarray:
-    """(N, C, H, W) to uint8 (N, H, W) or (N, H, W, 3).
+def to_pixels(images: Tensor, signed: bool | None = None) -> np.ndarray:
+    """(N, C, H, W), brightness from 0 to 1 or, `signed`, from -1 to 1, to uint8 (N, H, W) or (N, H, W, 3).
 
-    Values are brightness from 0 to 1, or from -1 to 1 where some are clearly negative; what lies outside is cut.
+    What lies outside is cut, and NaN is black.
     """
-    x = images.detach().cpu().double().numpy()
-    if np.nanquantile(x, 0.01) < -0.2:
+    x = images.detach().cpu().float()
+    if is_signed(images) if signed is None else signed:
         x = (x + 1) / 2
-    x = np.nan_to_num(np.clip(x, 0, 1), nan=0.0)
-    x = np.moveaxis(np.rint(255 * x).astype(np.uint8), 1, -1)
-    return x[..., 0] if x.shape[-1] == 1 else x
+    pixels = (255 * x.nan_to_num(0.0).clamp(0, 1)).round().to(torch.uint8).movedim(1, -1).numpy()
+    return pixels[..., 0] if pixels.shape[-1] == 1 else pixels
 
 
 def quantile(values: np.ndarray, weight: np.ndarray, q: np.ndarray) -> np.ndarray:
@@ -97,7 +105,7 @@ def quantile(values: np.ndarray, weight: np.ndarray, q: np.ndarray) -> np.ndarra
     return np.interp(q, middle / w.sum(), v)
 
 
-def _merge(keyed: list[tuple[Any, Any]], weight: np.ndarray) -> list[Distinct]:
+def _merge(keyed: Iterable[tuple[Any, Any]], weight: np.ndarray) -> list[Distinct]:
     total: dict[Any, list] = {}
     for (key, what), w in zip(keyed, weight.tolist(), strict=True):
         entry = total.setdefault(key, [what, 0.0, 0])
