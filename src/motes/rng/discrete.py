@@ -110,12 +110,12 @@ def poisson(rng: Rng, rate: Tensor | float) -> Tensor:
     if bool((rate > COUNT_LIMIT).any()):
         raise ValueError("poisson: rates above 1e9 are not supported; draw a normal with that mean and variance")
     small = rate < 10.0
-    parts = []
+    value = torch.zeros_like(rate)
     if bool(small.any()):
-        parts.append(_poisson_small(rng, torch.where(small, rate, 0.0)))
+        value = _poisson_small(rng, torch.where(small, rate, 0.0))
     if not bool(small.all()):
-        parts.append(_poisson_large(rng, torch.where(small, 10.0, rate)))
-    return parts[0] if len(parts) == 1 else torch.where(small, *parts)
+        value = torch.where(small, value, _poisson_large(rng, torch.where(small, 10.0, rate)))
+    return value
 
 
 def _poisson_small(rng: Rng, rate: Tensor) -> Tensor:

@@ -48,9 +48,11 @@ def register(*families: type) -> Callable[[Sampler], Sampler]:
 
 
 def sample(rng: Rng, distribution: td.Distribution, n: int | None) -> Tensor:
-    """n draws (n, *batch_shape, *event_shape), or one draw of each element of a batch whose first axis is particles."""
+    """n draws (n, *batch_shape, *event_shape), or one of each element of a batch whose first axis is particles."""
     if n is not None and (isinstance(n, bool) or not isinstance(n, int) or n < 0):
         raise ValueError(f"sample: n must be None or a whole number, not negative, got {n!r}")
+    if n is None and not distribution.batch_shape:  # nothing in it counts particles: one draw that all share
+        return sample(rng._whole().at("shared"), distribution, 1)[0]
     sampler = SAMPLERS.get(type(distribution))
     if sampler is None and isinstance(distribution, td.TransformedDistribution):
         own = type(distribution)
@@ -305,14 +307,14 @@ def _categorical(rng: Rng, d: td.Categorical, n: int | None) -> Tensor:
 
 
 def _categories(rng: Rng, logits: Tensor, n: int | None, batch: tuple[int, ...], trailing: int = 1) -> Tensor:
-    """Categories (n, *batch) of logits (*batch, K), or (n, *batch, trailing)."""
-    extra = () if trailing == 1 else (trailing,)
-    u = rng.uniform((*_lead(n), *batch, *extra))
+    """Categories (n, *batch) of logits (*batch, K), or (n, *batch, trailing) for more than one draw of each."""
+    u = rng.uniform((*_lead(n), *batch, trailing))
     flat = logits.detach().reshape(-1, logits.shape[-1]).to(rng.device, torch.float64)
-    leading = 1 if n is None else n
-    rows = u.reshape(leading, flat.shape[0], -1).transpose(0, 1).reshape(flat.shape[0], -1)
-    found = discrete.invert(flat, rows)
-    return found.reshape(flat.shape[0], leading, -1).transpose(0, 1).reshape(u.shape)
+    leading, rows = 1 if n is None else n, flat.shape[0]
+    turned = u.reshape(leading, rows, trailing).transpose(0, 1).reshape(rows, leading * trailing)
+    found = discrete.invert(flat, turned)
+    found = found.reshape(rows, leading, trailing).transpose(0, 1).reshape(u.shape)
+    return found.squeeze(-1) if trailing == 1 else found
 
 
 @register(td.OneHotCategorical)
@@ -326,7 +328,7 @@ def _multinomial(rng: Rng, d: td.Multinomial, n: int | None) -> Tensor:
     count = torch.zeros(_shape(d, n), dtype=d.logits.dtype, device=rng.device)
     if not d.total_count:
         return count
-    index = _categories(rng, d.logits, n, d.batch_shape, d.total_count).reshape(*count.shape[:-1], -1)
+    index = _categories(rng, d.logits, n, d.batch_shape, d.total_count).reshape(*count.shape[:-1], d.total_count)
     return count.scatter_add_(-1, index, torch.ones_like(index, dtype=count.dtype))
 
 

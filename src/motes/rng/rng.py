@@ -148,7 +148,8 @@ class Rng:
         """n draws (n, *batch_shape, *event_shape) from a `torch.distributions` object, without a gradient.
 
         The first axis counts particles. With `n` None each element of the batch is drawn once, (*batch_shape,
-        *event_shape), and its first batch axis counts the particles. `motes.rng.register` teaches further families.
+        *event_shape), and its first batch axis counts the particles; without a batch it is one draw that all
+        particles share. `motes.rng.register` teaches further families.
         """
         return distributions.sample(self, distribution, n)
 
