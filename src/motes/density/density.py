@@ -200,10 +200,7 @@ class Density:
 
     def _check(self, likelihood: Tensor, inside: Tensor | None, z: Tensor, state: State | None) -> None:
         """No NaN and no +inf where the parameters are legal; outside the density is zero, with a zero gradient."""
-        bad = ~(likelihood < math.inf)
-        if inside is not None:
-            bad &= inside
-        if bad.any():
+        if not float(likelihood.max()) < math.inf and (bad := _legal(~(likelihood < math.inf), inside)).any():
             index = bad.nonzero().flatten()
             raise NanLogPotential(
                 f"log_likelihood is NaN or +inf for {name_particles(index.tolist())}; the first of them is at "
@@ -215,6 +212,12 @@ class Density:
         if inside is not None:
             state["log_likelihood"] = torch.where(inside, likelihood, -math.inf)
             state["log_prior"] = torch.where(inside, state["log_prior"], -math.inf)
+        if not float(state["log_prior"].max()) < math.inf:
+            index = (~(state["log_prior"] < math.inf)).nonzero().flatten()
+            raise NanLogPotential(
+                f"the prior's log-density is NaN or +inf for {name_particles(index.tolist())}; the first of them is at "
+                f"{self._named(z[index[:1]])}. Choose a prior with a finite density, or another parametrisation"
+            )
         if "likelihood_gradient" in state:
             self._check_gradient(state)
 
@@ -247,6 +250,10 @@ class Density:
         """What identifies this density, as JSON."""
         blocks = {b.name: [type(b.prior).__name__, list(b.shape)] for b in self.parameters.blocks}
         return {"prior": blocks, "dtype": str(self.dtype), "micro_batch": self.micro_batch, "compile": self.compile}
+
+
+def _legal(bad: Tensor, inside: Tensor | None) -> Tensor:
+    return bad if inside is None else bad & inside
 
 
 def _state(

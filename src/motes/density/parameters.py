@@ -87,6 +87,7 @@ class Parameters:
             return z, None, None
         values: dict[str, Tensor] = {}
         jacobian = inside = None
+        edge = math.log(torch.finfo(self.dtype).max) - 10  # exp of it, of its negative, and 1 over that are all normal
         for b in self.blocks:
             free = z[:, b.start : b.stop].reshape(-1, *b.free_shape)
             value = free if b.real else b.bijection(free)
@@ -94,6 +95,7 @@ class Parameters:
             if not b.real:
                 volume = _rows(b.bijection.log_abs_det_jacobian(free, value))
                 legal = _rows(b.prior.support.check(value) & _finite(value, b.prior.support.event_dim), all)
+                legal = legal & _rows(free.abs() < edge, all)
                 jacobian = volume if jacobian is None else jacobian + volume
                 inside = legal if inside is None else inside & legal
         return (values["x"] if self.flat else values), jacobian, inside

@@ -89,15 +89,15 @@ class HMC(Kernel):
     def _steps(self, parameters: Parameters) -> Parameters:
         """The number of leapfrog steps with the least work, and their size."""
 
+        k = parameters["difficulty"]
+
         def work(n: int) -> float:
-            a = 2 * NormalDist().cdf(-parameters["difficulty"] * (self.length / n) ** 2)
+            a = math.erfc(k * (self.length / n) ** 2 / math.sqrt(2))  # 2 Phi(-k h^2)
             return n * (2 - a) / a if a > 0 else math.inf
 
-        n, least = self.max_steps, work(self.max_steps)
-        for m in range(self.max_steps - 1, 0, -1):
-            if work(m) > least:
-                break
-            n, least = m, work(m)
+        n = 1
+        while n < self.max_steps and (work(n) == math.inf or work(n + 1) < work(n)):
+            n += 1
         return {**parameters, "leapfrog_steps": n, "step_size": self.length / n}
 
     def sweep(self, rng: Rng, target: Target, state: State, parameters: Parameters) -> Sweep:

@@ -1,0 +1,201 @@
+"""Every registered kernel leaves its target invariant; broken twins do not."""
+
+import math
+
+import pytest
+import torch
+from torch.distributions import Beta, Gamma, Normal
+
+from motes.core.errors import UnknownName
+from motes.density import Density
+from motes.density.parameters import Parameters
+from motes.density.tempered import Tempered
+from motes.kernels import HMC, RandomWalk, find_kernel, hmc, kernels, move
+from motes.kernels.scale import fit_scale, pull, stretch
+from motes.rng import Rng
+
+N = 40_000
+Z = 4.9  # two-sided level 1e-6
+
+
+def curved() -> Density:
+    """p ~ Beta(2, 3), r ~ Gamma(3, 2), and a normal; the likelihood is 1, so that prior draws are exact."""
+    one = torch.ones((), dtype=torch.float64)
+    prior = {"p": Beta(2 * one, 3 * one), "r": Gamma(3 * one, 2 * one), "m": Normal(0 * one, 1 * one)}
+    return Density(lambda v: 0.0 * v["m"], prior, vectorised=True)
+
+
+def statistics(density: Density, z: torch.Tensor) -> dict[str, tuple[torch.Tensor, float]]:
+    """Functions of the parameters with their exact expectations."""
+    v = density.constrain(z)
+    return {
+        "p": (v["p"], 2 / 5),
+        "p^2": (v["p"] ** 2, 2 / 5 * 3 / 6),
+        "p < 1/4": ((v["p"] < 0.25).double(), 0.26171875),
+        "r": (v["r"], 3 / 2),
+        "r^2": (v["r"] ** 2, 3 * 4 / 4),
+        "m^2": (v["m"] ** 2, 1.0),
+        "p m": (v["p"] * v["m"], 0.0),
+    }
+
+
+def worst(kernel, rng=None, step: float = 1.0) -> float:
+    """The largest z-score after three sweeps from exact draws; the smallest bias that it sees is about 0.005 sd."""
+    density = curved()
+    state = density.evaluate(density.sample(Rng(1).at("prior"), N), kernel.gradient)
+    parameters = kernel.start(density.dim, torch.float64)
+    parameters = {**parameters, "step_size": step * parameters["step_size"]}
+    weight = torch.full((N,), 1 / N, dtype=torch.float64)
+    moved = move(kernel, rng or Rng(2), Tempered(density, 1.0), state, weight, parameters, sweeps=3, adapt=False)
+    assert 0.05 < moved.info["acceptance"] <= 1
+    scores = [
+        abs(float(f.mean() - truth)) / float(f.std() / math.sqrt(N))
+        for f, truth in statistics(density, moved.state["position"]).values()
+    ]
+    return max(scores)
+
+
+@pytest.mark.parametrize("name", list(kernels))
+def test_the_target_is_invariant(name):
+    assert worst(kernels[name]()) < Z
+
+
+@pytest.mark.parametrize("name", list(kernels))
+def test_without_acceptance_it_is_not(name, monkeypatch):
+    def always(rng, log_ratio):
+        return torch.ones_like(log_ratio), torch.isfinite(log_ratio)
+
+    monkeypatch.setattr(f"{kernels[name].__module__}.accepted", always)
+    assert worst(kernels[name]()) > Z
+
+
+@pytest.mark.parametrize("name", list(kernels))
+def test_without_the_jacobian_it_is_not(name, monkeypatch):
+    right = Parameters.constrain
+
+    def wrong(self, z):
+        values, jacobian, inside = right(self, z)
+        return values, None if jacobian is None else 0 * jacobian, inside
+
+    monkeypatch.setattr(Parameters, "constrain", wrong)
+    assert worst(kernels[name]()) > Z
+
+
+class Loud:
+    """An rng whose normal numbers have another variance than the kinetic energy says."""
+
+    def __init__(self, rng: Rng):
+        self.rng = rng
+
+    def at(self, *a, **k):
+        return Loud(self.rng.at(*a, **k))
+
+    def uniform(self, *a, **k):
+        return self.rng.uniform(*a, **k)
+
+    def normal(self, *a, **k):
+        return 1.2 * self.rng.normal(*a, **k)
+
+
+def test_with_the_wrong_mass_it_is_not():
+    assert worst(HMC(), Loud(Rng(2))) > Z
+
+
+def gaussian(d: int) -> Density:
+    prior = Normal(torch.zeros(d, dtype=torch.float64), 1.0)
+    return Density(lambda x: -0.25 * x.pow(4).sum(-1), prior, vectorised=True)
+
+
+def energy_error(steps: int, monkeypatch) -> torch.Tensor:
+    seen = []
+    right = hmc.accepted
+    monkeypatch.setattr(hmc, "accepted", lambda rng, ratio: (seen.append(ratio), right(rng, ratio))[1])
+    density, kernel = gaussian(3), HMC(jitter=0.0)
+    state = density.evaluate(density.sample(Rng(0), 200), True)
+    parameters = {**kernel.start(3, torch.float64), "leapfrog_steps": steps, "step_size": 1.0 / steps}
+    kernel.sweep(Rng(3), Tempered(density, 1.0), state, parameters)
+    monkeypatch.undo()
+    return seen[0].abs()
+
+
+def test_the_energy_error_is_of_second_order(monkeypatch):
+    coarse, fine = energy_error(32, monkeypatch), energy_error(64, monkeypatch)
+    assert float((coarse.mean() / fine.mean()).log2()) == pytest.approx(2.0, abs=0.02)
+
+
+def test_a_diverging_trajectory_is_rejected_and_stays_finite():
+    density, kernel = gaussian(2), HMC()
+    state = density.evaluate(density.sample(Rng(0), 64), True)
+    parameters = {**kernel.start(2, torch.float64), "leapfrog_steps": 40, "step_size": 50.0}
+    sweep = kernel.sweep(Rng(1), Tempered(density, 1.0), state, parameters)
+    assert float(sweep.acceptance.max()) < 1e-6
+    assert torch.equal(sweep.state["position"], state["position"])
+
+
+def test_nothing_is_evaluated_twice():
+    calls = []
+    density = gaussian(2)
+    right = density.evaluate
+    density.evaluate = lambda z, gradient=False, compiled=None: (calls.append(len(z)), right(z, gradient, compiled))[1]
+    for kernel in (HMC(), RandomWalk()):
+        calls.clear()
+        state = right(density.sample(Rng(0), 10), kernel.gradient)
+        weight = torch.full((10,), 0.1, dtype=torch.float64)
+        moved = move(kernel, Rng(1), Tempered(density, 0.5), state, weight, kernel.start(2, torch.float64), sweeps=3)
+        assert len(calls) == moved.info["evaluations"]
+        fresh = right(moved.state["position"], kernel.gradient)
+        assert all(torch.allclose(fresh[k], moved.state[k], rtol=1e-12, atol=1e-12) for k in fresh)
+
+
+def test_the_scale_of_each_half_is_the_covariance_of_the_other():
+    x = Rng(0).normal((1001, 3)) @ torch.tensor([[1.0, 0.5, 0.0], [0.0, 2.0, 1.0], [0.0, 0.0, 3.0]], dtype=torch.float64)
+    w = Rng(1).uniform((1001,))
+    w = w / w.sum()
+    old = torch.ones(2, 3, dtype=torch.float64)
+    s = fit_scale(x, w, "dense", old)
+    for factor, half in ((s[0], slice(501, None)), (s[1], slice(501))):
+        m = float(w[half].sum() ** 2 / w[half].square().sum())
+        exact = torch.cov(x[half].T, aweights=w[half])
+        shrunk = exact * (1 - 4 / (m + 4))
+        shrunk.diagonal().copy_(exact.diagonal())
+        assert torch.allclose(factor @ factor.T, shrunk, rtol=1e-10)
+    diagonal = fit_scale(x, w, "diagonal", old)
+    assert torch.allclose(diagonal[0] ** 2, torch.cov(x[501:].T, aweights=w[501:]).diagonal())
+    moved = x.clone()
+    moved[:501] += 7 * Rng(2).normal((501, 3))
+    assert torch.equal(fit_scale(moved, w, "dense", old)[0], s[0])
+    u = Rng(3).normal((1001, 3))
+    assert torch.allclose(stretch(u, s)[600], s[1] @ u[600]) and torch.allclose(pull(u, s)[3], s[0].T @ u[3])
+
+
+def test_a_collapsed_population_keeps_the_old_scale():
+    old = torch.full((2, 2), 3.0, dtype=torch.float64)
+    x = Rng(0).normal((1, 2)).expand(50, 2).contiguous()
+    assert fit_scale(x, torch.full((50,), 0.02, dtype=torch.float64), "auto", old) is old
+    one = torch.zeros(50, dtype=torch.float64)
+    one[4] = 1.0
+    assert fit_scale(Rng(0).normal((50, 2)), one, "auto", old) is old
+
+
+@pytest.mark.parametrize("name", list(kernels))
+def test_the_step_follows_the_acceptance(name):
+    kernel = kernels[name]()
+    start = kernel.start(10, torch.float64)
+    low, high = kernel.learn(start, 0.01), kernel.learn(start, 0.99)
+    assert low["step_size"] < start["step_size"] < high["step_size"] or high["step_size"] >= start["step_size"] > low["step_size"]
+
+
+def test_unknown_kernels_and_knobs_are_errors():
+    with pytest.raises(UnknownName, match="hmc"):
+        find_kernel("nuts")
+    with pytest.raises(ValueError, match="jitter"):
+        HMC(jitter=1.5)
+
+
+def test_auto_sweeps_stop_when_the_start_is_forgotten():
+    density = gaussian(4)
+    state = density.evaluate(density.sample(Rng(0), 2000), False)
+    weight = torch.full((2000,), 1 / 2000, dtype=torch.float64)
+    kernel = RandomWalk()
+    moved = move(kernel, Rng(1), Tempered(density, 1.0), state, weight, kernel.start(4, torch.float64), correlation=0.3)
+    assert moved.info["correlation"] <= 0.3 and 2 < moved.sweeps < 60
