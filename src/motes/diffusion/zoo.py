@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from importlib.resources import as_file, files
+from pathlib import Path
 from typing import Literal, overload
 
 import torch
@@ -29,7 +30,8 @@ def load(name: str) -> Denoiser | Callable[[Tensor], Tensor]:
 
     Args:
         name: "digits", the denoiser of scikit-learn's 8 x 8 handwritten digits, scaled to [-1, 1], shape (1, 8, 8); or
-            "digits-classifier", from such images (N, 1, 8, 8), clean ones, to log-probabilities (N, 10), nats.
+            "digits-classifier", from such images (N, 1, 8, 8), final or as the denoiser predicts them on the way, to
+            log-probabilities (N, 10), nats.
 
     Raises:
         UnknownName: another name.
@@ -39,15 +41,23 @@ def load(name: str) -> Denoiser | Callable[[Tensor], Tensor]:
         Handwritten Digits, UCI Machine Learning Repository.
     """
     if name == "digits":
-        return Denoiser(_network(UNet, name), DIGITS_PROCESS, predicts="velocity", name=name)
+        return Denoiser(_shipped(UNet, name), DIGITS_PROCESS, predicts="velocity", name=name)
     if name == "digits-classifier":
-        return _network(Classifier, name)
+        return _shipped(Classifier, name)
     raise UnknownName("diffusion model", name, MODELS)
 
 
-def _network(kind: Callable[[int], nn.Module], name: str) -> nn.Module:
-    """The network with its weights; made without storage first, since initialising draws random numbers."""
-    with as_file(files("motes.diffusion") / "weights" / f"{name}.safetensors") as path, safe_open(path, "pt") as file:
+def _shipped(kind: Callable[[int], nn.Module], name: str) -> nn.Module:
+    with as_file(files("motes.diffusion") / "weights" / f"{name}.safetensors") as path:
+        return read(kind, path)
+
+
+def read(kind: Callable[[int], nn.Module], path: Path) -> nn.Module:
+    """The network in a file that scripts/train_digits.py wrote, in float32, ready for use.
+
+    It is made without storage first: an ordinary initialisation would draw from the global generator.
+    """
+    with safe_open(path, "pt") as file:
         weights = {key: file.get_tensor(key).to(torch.float32) for key in file.keys()}  # noqa: SIM118
         channels = int(file.metadata()["channels"])
     with torch.device("meta"):
