@@ -49,6 +49,7 @@ class Facts:
     log_evidence: float
     se: float
     se_reason: str
+    se_method: str
     weight: np.ndarray
     ess: float
     roots: int
@@ -118,6 +119,7 @@ def read(run: Run, name: str = "", most: int = 200) -> Facts:
         log_evidence=float(run.log_evidence),
         se=float(error.value),
         se_reason=error.reason,
+        se_method=error.method,
         weight=weight,
         ess=float(run.ess),
         roots=len(np.unique(np.asarray(run.particles.root.cpu()))),

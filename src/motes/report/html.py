@@ -173,8 +173,7 @@ def _marginal_row(s: Summary) -> dict[str, str]:
     mean, error = numerals.with_error(s.mean, s.se)
     if not error and s.sd > 0:
         mean, _ = numerals.with_error(s.mean, s.sd / 10)
-    guide = s.se if math.isfinite(s.se) and s.se > 0 else s.sd / 10
-    sd, low, high = (numerals.with_error(v, guide)[0] for v in (s.sd, s.low, s.high))
+    sd, low, high = (numerals.with_error(v, s.sd / 10)[0] for v in (s.sd, s.low, s.high))
     return {"name": s.name, "mean": mean, "error": error or "?", "sd": sd, "low": low, "high": high}
 
 
@@ -187,6 +186,8 @@ def details(f: Facts) -> list[tuple[str, list[tuple[str, str]]]]:
         ("resampling", str(f.setup.get("resampling", ""))),
         ("when", f"ESS at or below {f.setup['when']:g} n" if f.setup.get("when") else "never"),
     ]
+    if f.se_method:
+        call.append(("error bar", f.se_method))
     groups = [("Run", call + [(k, v) for k, v in _flat(f.setup.get("recipe"))])]
     settings = _flat(f.settings)
     if settings:
