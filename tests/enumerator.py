@@ -26,7 +26,7 @@ GRID = 1 << 52
 CPU = torch.device("cpu")
 COARSE = 12
 """Places at which a uniform number is tried before bisection, besides the breakpoints of earlier ones."""
-PROBES = 2
+PROBES = 5
 MOST_CELLS = 200
 
 
@@ -74,7 +74,9 @@ class Walk:
             choice = self.prefix[place]
         elif self.probe is not None:
             self.seen.append(None if options is None else tuple(options))
-            u = math.modf((place + 1) * (0.6180339887498949 + 0.1 * self.probe) + 0.37 * self.probe)[0]
+            # over the probes, the answers at one place lie at equal distances, in an order that changes with the place
+            turn = math.modf((place + 1) * 0.6180339887498949)[0]
+            u = math.modf(((1 + place % (PROBES - 1)) * self.probe % PROBES + turn) / PROBES)[0]
             choice = u if options is None else inverse(options, u)
         else:
             ways = cells(self.run, self.choices, self.breaks) if options is None else list(enumerate(options))
@@ -103,6 +105,8 @@ def cells(run: Callable[[Any], Any], choices: list[Any], breaks: set[int]) -> li
         for probe in range(PROBES):
             walk = Walk(run, [*choices, middle(m)], probe=probe)
             result.append((freeze(run(Draws(walk))), tuple(walk.seen)))
+            if not walk.seen:  # nothing was left to decide
+                break
         return tuple(result)
 
     coarse = ((2 * i + 1) * GRID // (2 * COARSE) for i in range(COARSE))
