@@ -7,10 +7,11 @@ from collections import defaultdict
 
 import pytest
 import torch
-from enumerator import enumerate_runs
-from language.tables import TABLE, exact, table
 
 import motes
+from enumerator import enumerate_runs
+from language.tables import TABLE, exact, table
+from motes.core.errors import AllWeightsZero
 from motes.core.resampling import schemes
 from motes.core.smc import steps
 from motes.language import Generation, nucleus, regex, temperature
@@ -32,7 +33,7 @@ def mean_law(model: Generation, n: int, scheme: str = "systematic", when: float 
         try:
             for state in steps(model, n, seed=rng, resampling=scheme, when=when):
                 last = state.particles
-        except motes.core.errors.AllWeightsZero:
+        except AllWeightsZero:
             return None
         weights = (last.log_weight.exp() / n).tolist()
         return list(zip(texts_of(last), weights, strict=True))

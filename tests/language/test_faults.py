@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from language.tables import TABLE, table
 
 import motes
+from language.tables import TABLE, table
 from motes.core.errors import AllWeightsZero, EmptyConstraint, MotesError, NanLogPotential, ShapeError, UnknownName
 from motes.language import Generation, TableModel, grammar, json_schema, nucleus, regex
 

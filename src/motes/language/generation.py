@@ -114,7 +114,7 @@ class Generation(FeynmanKac):
         self.max_tokens, self.globalise, self.steer = max_tokens, globalise, steer
         self.prompt = model.encode(prompt, chat)
         self.references = (LEW, LOULA) if constraint or reward or self.rules else ()
-        if constraint is not None and reward is None:
+        if constraint is not None and reward is None and not (self.rules and globalise):
             self.quantity = "log P(valid)"  # pyright: ignore[reportAttributeAccessIssue]
         if constraint is not None:
             constraint.open(model)  # an empty constraint is found here and not in the middle of a run

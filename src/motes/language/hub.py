@@ -93,7 +93,8 @@ class TransformersModel(LanguageModel):
                 )
             except ValueError as error:
                 raise MotesError(
-                    f"constraints need a fast byte-level or byte-fallback tokenizer; that of {self.name} is none: {error}"
+                    f"constraints need a byte-level or byte-fallback tokenizer, and that of {self.name} is none: "
+                    f"{error}"
                 ) from error
         return self._recogniser_tokenizer
 
