@@ -27,6 +27,7 @@ def picture(image: torch.Tensor) -> list[str]:
 
 
 def main(digit: int = 3, n: int = 64) -> None:
+    torch.set_num_threads(1)  # images of 64 pixels leave nothing for a second thread but waiting
     model = demo.steered_digits(digit)
     run = motes.sample(model, n, seed=1)
     print(run)
