@@ -178,7 +178,8 @@ def test_long_runs_are_thinned():
 
 def test_runs_of_one_model_are_compared():
     runs = {f"seed {k}": made.run(made.Tempered(1, d=1), seed=k) for k in range(3)}
-    text = check_self_contained(render(runs)).text
+    text = check_self_contained(render(runs, "Three <seeds>")).text
+    assert "Three <seeds>" in text
     assert "Do the runs of Tempered agree?" in text and "The 3 answers spread by" in text
     other = [facts.read(made.run(made.Tempered(steps, d=1))) for steps in (2, 3)]
     assert charts.agreement(other) == []

@@ -25,12 +25,15 @@ SMALL = 64
 """The most pixels a side of an image that is shown pixel by pixel."""
 
 
-def report(runs: Run | list[Run] | dict[str, Run], path: str | os.PathLike[str] = "report.html") -> Path:
+def report(
+    runs: Run | list[Run] | dict[str, Run], path: str | os.PathLike[str] = "report.html", *, title: str | None = None
+) -> Path:
     """Write one self-contained HTML page that shows `runs`.
 
     Args:
         runs: a run, several, or several by name.
         path: the file to write; folders that are missing are made.
+        title: the heading; None is the name of the run, or how many there are.
 
     Returns:
         The path.
@@ -39,7 +42,7 @@ def report(runs: Run | list[Run] | dict[str, Run], path: str | os.PathLike[str] 
         ImportError: matplotlib or jinja2 is not installed.
     """
     path = Path(path)
-    page = render(runs)
+    page = render(runs, title)
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(path.name + ".motes.tmp")
     aside.write_text(page, encoding="utf-8")
@@ -47,7 +50,7 @@ def report(runs: Run | list[Run] | dict[str, Run], path: str | os.PathLike[str] 
     return path
 
 
-def render(runs: Run | list[Run] | dict[str, Run]) -> str:
+def render(runs: Run | list[Run] | dict[str, Run], title: str | None = None) -> str:
     """The page as text."""
     try:
         import jinja2
@@ -65,7 +68,7 @@ def render(runs: Run | list[Run] | dict[str, Run]) -> str:
     sources = list({r.key: r for run in runs.values() for r in run.references}.values())
     versions = next(iter(read.values())).versions
     return environment.get_template("report.html.jinja").render(
-        title=sections[0]["name"] if len(sections) == 1 else f"{len(sections)} runs",
+        title=title or (sections[0]["name"] if len(sections) == 1 else f"{len(sections)} runs"),
         byline=", ".join(f"{k} {v}" for k, v in versions.items()),
         runs=sections,
         agreement=charts.agreement(list(read.values())),
