@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import sys
 
 import arviz_stats
 import numpy as np
@@ -86,3 +87,9 @@ def test_arviz_statistics_work_on_it(run):
     made_up = run.to_arviz(resampled=True)
     summary = arviz_stats.summary(made_up, var_names=["theta"], kind="stats")
     assert len(summary) == 3
+
+
+def test_a_missing_extra_is_named(run, monkeypatch):
+    monkeypatch.setitem(sys.modules, "arviz_base", None)
+    with pytest.raises(ImportError, match=r"pip install 'motes\[arviz\]'"):
+        run.to_arviz()

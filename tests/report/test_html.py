@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import re
+import sys
 from html.parser import HTMLParser
 
 import matplotlib
@@ -203,3 +204,10 @@ def test_the_file_is_written_whole_into_a_new_folder(runs, tmp_path):
 def test_ids_are_not_used_twice(page):
     ids = [a["id"] for _, a in Page(page).tags if "id" in a]
     assert len(ids) == len(set(ids))
+
+
+@pytest.mark.parametrize("missing", ["jinja2", "matplotlib"])
+def test_a_missing_extra_is_named(runs, monkeypatch, missing):
+    monkeypatch.setitem(sys.modules, missing, None)
+    with pytest.raises(ImportError, match=r"pip install 'motes\[report\]'"):
+        runs["words"].report()
