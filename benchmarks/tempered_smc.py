@@ -18,17 +18,17 @@ for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ[name] = "1"
 os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false"
 
-import blackjax
-import blackjax.smc.resampling
-import jax
-import jax.numpy as jnp
-import numpy as np
-import torch
-from blackjax.smc.inner_kernel_tuning import as_top_level_api as tuned
-from blackjax.smc.tuning.from_particles import particles_covariance_matrix
+import blackjax  # noqa: E402
+import blackjax.smc.resampling  # noqa: E402
+import jax  # noqa: E402
+import jax.numpy as jnp  # noqa: E402
+import numpy as np  # noqa: E402
+import torch  # noqa: E402
+from blackjax.smc.inner_kernel_tuning import as_top_level_api as tuned  # noqa: E402
+from blackjax.smc.tuning.from_particles import particles_covariance_matrix  # noqa: E402
 
-import motes
-from motes.density.demo import breast_cancer
+import motes  # noqa: E402
+from motes.density.demo import breast_cancer  # noqa: E402
 
 jax.config.update("jax_enable_x64", True)
 torch.set_num_threads(1)
@@ -155,8 +155,8 @@ def compare(name: str, problem, n: int, runs: int, trials: int) -> list[str]:
     ]
     for tool, v in s.items():
         lines.append(
-            f"| {tool} | {v['wall']:.3f} | {v['cpu']:.3f} | {cold[tool][0]:.2f} | {v['evaluations']:.0f} | {v['bias']:+.3f} "
-            f"| {v['sd']:.3f} | {v['cpu'] * v['mse']:.5f} |"
+            f"| {tool} | {v['wall']:.3f} | {v['cpu']:.3f} | {cold[tool][0]:.2f} | {v['evaluations']:.0f} "
+            f"| {v['bias']:+.3f} | {v['sd']:.3f} | {v['cpu'] * v['mse']:.5f} |"
         )
     a, b = s["motes"], s["blackjax"]
     warm = a["cpu"] * a["mse"] / (b["cpu"] * b["mse"])
@@ -174,7 +174,8 @@ def main() -> None:
     parser.add_argument("--only", default="")
     a = parser.parse_args()
     load = os.getloadavg()[0]
-    lines = [__doc__ or "", f"torch {torch.__version__}, jax {jax.__version__}, blackjax {blackjax.__version__}, load {load:.1f}"]
+    versions = f"torch {torch.__version__}, jax {jax.__version__}, blackjax {blackjax.__version__}"
+    lines = [__doc__ or "", f"{versions}, load {load:.1f}"]
     problems = {"Gaussian, d = 12": lambda: gaussian(12), "Logistic regression, d = 31": logistic}
     for name, problem in problems.items():
         if a.only.lower() in name.lower():

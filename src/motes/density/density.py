@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -30,14 +31,15 @@ class Density:
     mapped to it by bijections, whose Jacobian is part of the prior's density. The user sees constrained parameters.
 
     Args:
-        log_likelihood: maps the parameters, one tensor (N, d) or a dict of tensors (N, ...), to (N,) nats; or one point,
-            (d,) or a dict of (...), to a number, which is then batched by `torch.func.vmap`. -inf is allowed where the
-            likelihood is zero, NaN is an error.
+        log_likelihood: maps the parameters, one tensor (N, d) or a dict of tensors (N, ...), to (N,) nats; or one
+            point, (d,) or a dict of (...), to a number, which is then batched by `torch.func.vmap`. -inf is allowed
+            where the likelihood is zero, NaN is an error.
         prior: a `torch.distributions` object over a flat vector, or a dict of them by name.
         vectorised: whether `log_likelihood` takes a batch; None finds out from a few draws of the prior.
-        micro_batch: points a call. A number fixes it exactly (the last part is filled up), so that a particle's value
-            does not depend on the population around it; "auto" cuts so that intermediate results stay in the cache;
-            None is the whole population in one call.
+        micro_batch: points a call. A number fixes it exactly (the last part is filled up), so that the bits of a
+            particle's value do not depend on the population around it, as long as that is cut at multiples of the
+            number (a matrix product's last bits depend on the row's place in it); "auto" cuts so that intermediate
+            results stay in the cache; None is the whole population in one call.
         dtype: of the parameters and of every evaluation.
         compile: whether to evaluate through `torch.compile`; "auto" does so in runs that are long enough to pay for
             the compilation (the law is the same, the last bits are not).
@@ -63,19 +65,19 @@ class Density:
     def __init__(
         self,
         log_likelihood: LogLikelihood,
-        prior: Distribution | dict[str, Distribution],
+        prior: Distribution | Mapping[str, Distribution],
         *,
         vectorised: bool | None = None,
         micro_batch: int | Literal["auto"] | None = "auto",
         dtype: torch.dtype = torch.float64,
-        compile: bool | Literal["auto"] = "auto",  # noqa: A002
+        compile: bool | Literal["auto"] = "auto",
     ):
         if compile not in (True, False, "auto"):
             raise ValueError(f'compile must be True, False or "auto", not {compile!r}')
         self.parameters = Parameters(prior, dtype)
         self.dim, self.dtype, self.compile = self.parameters.dim, dtype, compile
         self._likelihood = batched(log_likelihood, self.parameters, vectorised)
-        self._compiled: dict[bool, object] = {}
+        self._compiled: dict[bool, Callable[[Tensor], State]] = {}
         self.micro_batch: int | None = None
         bytes_a_point, self.differentiable = self._probe()
         if micro_batch == "auto":
@@ -136,10 +138,9 @@ class Density:
 
     def _run(self, z: Tensor, gradient: bool, compiled: bool) -> State:
         f = self._compile(gradient) if compiled else (self._with_gradient if gradient else self._without)
-        if self.micro_batch is None and self._part is None:
-            return f(z)
         n = len(z)
-        size = self.micro_batch or math.ceil(n / math.ceil(n / self._part))
+        most = self.micro_batch or self._part or n
+        size = self.micro_batch or math.ceil(n / math.ceil(n / most))
         if size == n:
             return f(z)
         parts: list[State] = []
@@ -151,7 +152,7 @@ class Density:
         in_parts(one, size, z)
         return {k: torch.cat([p[k] for p in parts])[:n] for k in parts[0]}
 
-    def _compile(self, gradient: bool):
+    def _compile(self, gradient: bool) -> Callable[[Tensor], State]:
         if gradient not in self._compiled:
             f = self._functional if gradient else self._without
             self._compiled[gradient] = torch.compile(f, dynamic=False)
@@ -190,13 +191,14 @@ class Density:
     def _functional(self, z: Tensor) -> State:
         """`_with_gradient` in a form that `torch.compile` can trace."""
 
-        def both(z: Tensor) -> tuple[tuple[Tensor, Tensor], Tensor | None]:
+        def both(z: Tensor) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, ...]]:
             likelihood, prior, inside = self._parts(z)
-            return (likelihood, prior), inside
+            return (likelihood, prior), () if inside is None else (inside,)
 
-        (likelihood, prior), pull, inside = torch.func.vjp(both, z, has_aux=True)
+        result: tuple[Any, ...] = torch.func.vjp(both, z, has_aux=True)
+        (likelihood, prior), pull, aux = result
         one, none = torch.ones_like(likelihood), torch.zeros_like(likelihood)
-        return _state(likelihood, prior, inside, pull((one, none))[0], pull((none, one))[0])
+        return _state(likelihood, prior, aux[0] if aux else None, pull((one, none))[0], pull((none, one))[0])
 
     def _check(self, likelihood: Tensor, inside: Tensor | None, z: Tensor, state: State | None) -> None:
         """No NaN and no +inf where the parameters are legal; outside the density is zero, with a zero gradient."""
@@ -224,7 +226,7 @@ class Density:
     def _check_gradient(self, state: State) -> None:
         names = ("likelihood_gradient", "prior_gradient")
         # one pass: a sum is finite only if all its terms are
-        if all(math.isfinite(float(state[k].sum())) for k in names) and math.isfinite(float(state["log_likelihood"].sum())):
+        if all(math.isfinite(float(state[k].sum())) for k in (*names, "log_likelihood")):
             return
         legal = (state["log_likelihood"] > -math.inf) & (state["log_prior"] > -math.inf)
         # a trajectory that diverges gets to where gradients overflow; nothing that far out is ever accepted
@@ -234,9 +236,9 @@ class Density:
             bad = (legal & ~lost & ~finite).nonzero().flatten()
             if len(bad):
                 raise NanLogPotential(
-                    f"the {name.replace('_', ' ')} is not finite for {name_particles(bad.tolist())}, whose log-likelihood "
-                    f"is; the first of them is at {self._named(state['position'][bad[:1]])}. Look for sqrt or log at 0, "
-                    "torch.where around a NaN branch; or use a kernel without gradients, like RandomWalk"
+                    f"the {name.replace('_', ' ')} is not finite for {name_particles(bad.tolist())}, "
+                    f"whose log-likelihood is; the first of them is at {self._named(state['position'][bad[:1]])}. Look for "
+                    "sqrt or log at 0, torch.where around a NaN branch; or use a kernel without gradients, like RandomWalk"
                 )
             state[name] = torch.where((legal & finite)[:, None], state[name], 0.0)
 
@@ -257,7 +259,11 @@ def _legal(bad: Tensor, inside: Tensor | None) -> Tensor:
 
 
 def _state(
-    likelihood: Tensor, prior: Tensor, inside: Tensor | None, gradient: Tensor | None = None, prior_gradient: Tensor | None = None
+    likelihood: Tensor,
+    prior: Tensor,
+    inside: Tensor | None,
+    gradient: Tensor | None = None,
+    prior_gradient: Tensor | None = None,
 ) -> State:
     state = {"log_likelihood": likelihood.to(torch.float64), "log_prior": prior.to(torch.float64)}
     if inside is not None:

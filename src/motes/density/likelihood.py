@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,7 +13,8 @@ from motes.core.errors import MotesError, ShapeError
 from motes.density.parameters import Parameters, Values
 from motes.rng import Rng
 
-LogLikelihood = Callable[[Values], Tensor]
+LogLikelihood = Callable[[Any], Tensor]
+"""Maps `Values` to (N,) nats, or those of one point to a number."""
 
 
 def batched(log_likelihood: LogLikelihood, parameters: Parameters, vectorised: bool | None) -> LogLikelihood:
@@ -42,11 +44,11 @@ def batched(log_likelihood: LogLikelihood, parameters: Parameters, vectorised: b
             f"log_likelihood takes one point, and torch.func.vmap cannot batch it: {mapped}. Write it for a batch: "
             "parameters with a first axis of N points, the result (N,)"
         )
-    if takes_many and takes_one and not _agree(many[-1], torch.stack(one)[: sizes[-1]]):
+    if takes_many and takes_one and not all(_agree(many[-1][i], one[i]) for i in range(sizes[-1])):
         raise ShapeError(
             "log_likelihood accepts a batch of points and a single point, and gives different values: "
-            f"{many[-1].tolist()} against {torch.stack(one)[: sizes[-1]].tolist()}. Say vectorised=True if it takes a batch, "
-            "vectorised=False if it takes one point"
+            f"{float(many[-1][0])} against {float(one[0])} for the first point. Say vectorised=True if it takes a "
+            "batch, vectorised=False if it takes one point"
         )
     if takes_many:
         return log_likelihood
@@ -62,7 +64,7 @@ def _attempt(f: LogLikelihood, points: Values, shape: tuple[int, ...]) -> Tensor
         value = f(points)
     except MotesError:
         raise
-    except Exception as error:  # the user's code may fail in any way when it is called the way it was not written for
+    except Exception as error:  # noqa: BLE001 - the user's code may fail in any way when it is called the way it was not written for
         return f"it raised {type(error).__name__}: {error}"
     if not isinstance(value, Tensor):
         return f"it returned a {type(value).__name__}, not a tensor"

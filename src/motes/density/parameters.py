@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.distributions import Distribution, Independent, Normal, TransformedDistribution, biject_to
+from torch.distributions import Distribution, Independent, Normal, TransformedDistribution, biject_to, constraints
 from torch.distributions.transforms import Transform, identity_transform
 
 from motes.core.errors import MotesError, ShapeError, name_particles
@@ -24,6 +25,7 @@ class Block:
 
     name: str
     prior: Distribution
+    support: constraints.Constraint
     bijection: Transform
     shape: tuple[int, ...]
     free_shape: tuple[int, ...]
@@ -49,10 +51,10 @@ class Parameters:
         MotesError: a prior is discrete, or its support has no map to the real line.
     """
 
-    def __init__(self, prior: Distribution | dict[str, Distribution], dtype: torch.dtype = torch.float64):
+    def __init__(self, prior: Distribution | Mapping[str, Distribution], dtype: torch.dtype = torch.float64):
         self.flat, self.dtype = isinstance(prior, Distribution), dtype
         named = {"x": prior} if isinstance(prior, Distribution) else prior
-        if not named or not isinstance(named, dict):
+        if not named or not isinstance(named, Mapping):
             raise MotesError("a prior is a torch.distributions object, or a dict of them by name that is not empty")
         self.blocks: list[Block] = []
         for name, distribution in named.items():
@@ -67,7 +69,7 @@ class Parameters:
         z = []
         for b in self.blocks:
             draw = rng.at(b.name).sample(b.prior, n).to(self.dtype)
-            z.append(b.bijection.inv(draw).reshape(n, -1))
+            z.append(_tensor(b.bijection.inv(draw)).reshape(n, -1))
         z = torch.cat(z, 1)
         bad = (~torch.isfinite(z).all(1)).nonzero().flatten().tolist()
         if bad:
@@ -90,11 +92,11 @@ class Parameters:
         edge = math.log(torch.finfo(self.dtype).max) - 10  # exp of it, of its negative, and 1 over that are all normal
         for b in self.blocks:
             free = z[:, b.start : b.stop].reshape(-1, *b.free_shape)
-            value = free if b.real else b.bijection(free)
+            value: Tensor = free if b.real else _tensor(b.bijection(free))
             values[b.name] = value
             if not b.real:
                 volume = _rows(b.bijection.log_abs_det_jacobian(free, value))
-                legal = _rows(b.prior.support.check(value) & _finite(value, b.prior.support.event_dim), all)
+                legal = _rows(b.support.check(value) & _finite(value, b.support.event_dim), all)
                 legal = legal & _rows(free.abs() < edge, all)
                 jacobian = volume if jacobian is None else jacobian + volume
                 inside = legal if inside is None else inside & legal
@@ -109,8 +111,9 @@ class Parameters:
         for b in self.blocks:
             value = named[b.name].to(self.dtype)
             if tuple(value.shape[1:]) != b.shape:
-                raise ShapeError(f"{b.name} must have shape (N, {', '.join(map(str, b.shape))}), not {tuple(value.shape)}")
-            parts.append(b.bijection.inv(value).reshape(len(value), -1))
+                legal = ", ".join(("N", *map(str, b.shape)))
+                raise ShapeError(f"{b.name} must have shape ({legal}), not {tuple(value.shape)}")
+            parts.append(_tensor(b.bijection.inv(value)).reshape(len(value), -1))
         return torch.cat(parts, 1)
 
     def log_prior(self, values: Values) -> Tensor:
@@ -152,14 +155,14 @@ def _block(name: str, prior: Distribution, start: int, flat: bool, dtype: torch.
             f"the support of {name!r}'s prior, {type(prior).__name__}, has no map to the real line ({error}): sum a "
             "discrete parameter out of the likelihood, or choose another parametrisation"
         ) from error
-    return Block(name, _unchecked(prior, dtype), bijection, shape, free_shape, start)
+    return Block(name, _unchecked(prior, dtype), support, bijection, shape, free_shape, start)
 
 
-def _is_real(support: torch.distributions.constraints.Constraint) -> bool:
+def _is_real(support: constraints.Constraint) -> bool:
     base = support
-    while isinstance(base, torch.distributions.constraints.independent):
+    while isinstance(base, constraints.independent):
         base = base.base_constraint
-    return base is torch.distributions.constraints.real
+    return base is constraints.real
 
 
 def _unchecked(prior: Distribution, dtype: torch.dtype) -> Distribution:
@@ -188,6 +191,11 @@ def _normal(blocks: list[Block]) -> tuple[Tensor, Tensor, Tensor] | None:
         constant -= float(scale.log().sum()) + 0.5 * math.log(2 * math.pi) * len(scale)
     location, precision = torch.cat(locations), torch.cat(precisions)
     return location, precision, torch.tensor(constant, dtype=location.dtype)
+
+
+def _tensor(value: Tensor | None) -> Tensor:
+    assert value is not None
+    return value
 
 
 def _finite(value: Tensor, event_dim: int) -> Tensor:

@@ -185,9 +185,9 @@ class Tempering(FeynmanKac):
             raise MotesError(f"freeze needs a finished Tempering run, not one of {run.setup['model']}")
         found, mine = run.setup["settings"], self.settings()
         if any(found.get(k) != mine[k] for k in ("kernel", "density")):
-            raise MotesError(f"the run was made with kernel {found.get('kernel')} on {found.get('density')}, not as here")
+            raise MotesError(f"the run has kernel {found.get('kernel')} on {found.get('density')}, unlike this model")
         if not shared["final"]:
-            raise MotesError(f"the run stopped at temperature {shared['temperature']:.3g}: resume it before freezing it")
+            raise MotesError(f"the run stopped at temperature {shared['temperature']:.3g}: resume it, then freeze it")
         return Tempering(self.density, self.kernel, self.cess, self.moves, self.forget, shared["ladder"])
 
     def view(self, particles: Particles) -> Values:

@@ -30,4 +30,16 @@ def find_kernel(kernel: str | Kernel) -> Kernel:
     return kernels[kernel]()
 
 
-__all__ = ["HMC", "Kernel", "Moved", "Parameters", "RandomWalk", "State", "Sweep", "Target", "find_kernel", "kernels", "move"]
+__all__ = [
+    "HMC",
+    "Kernel",
+    "Moved",
+    "Parameters",
+    "RandomWalk",
+    "State",
+    "Sweep",
+    "Target",
+    "find_kernel",
+    "kernels",
+    "move",
+]

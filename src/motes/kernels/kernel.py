@@ -28,7 +28,7 @@ class Target(ABC):
 
     @abstractmethod
     def evaluate(self, position: Tensor, gradient: bool) -> State:
-        """The state at `position` (N, d), with what `gradient` needs if asked; the only call that costs the user time."""
+        """The state at `position` (N, d), with what `gradient` needs if asked; the only call that takes long."""
 
     @abstractmethod
     def log_density(self, state: State) -> Tensor:

@@ -1,0 +1,248 @@
+"""Densities: supports and Jacobians against quadrature, how the likelihood is called, what is refused."""
+
+import math
+
+import pytest
+import torch
+from torch.distributions import (
+    Bernoulli,
+    Beta,
+    Dirichlet,
+    Gamma,
+    HalfNormal,
+    Independent,
+    LogNormal,
+    MultivariateNormal,
+    Normal,
+    Uniform,
+)
+
+from motes.core.errors import MotesError, NanLogPotential, ShapeError
+from motes.density import Density
+from motes.density.parameters import Parameters
+from motes.rng import Rng
+
+ONE = torch.ones((), dtype=torch.float64)
+SUPPORTS = [
+    Normal(ONE, 2 * ONE),
+    Gamma(4 * ONE, 2 * ONE),
+    Beta(2 * ONE, 3 * ONE),
+    Uniform(-ONE, 4 * ONE),
+    HalfNormal(2 * ONE),
+    LogNormal(0 * ONE, ONE),
+]
+
+
+def mass(parameters: Parameters, points: int, jacobian: bool = True) -> float:
+    """The integral of the prior's density of z by the trapezoidal rule, exact to rounding for smooth densities."""
+    axis = torch.linspace(-60, 60, points, dtype=torch.float64)
+    z = torch.cartesian_prod(*[axis] * parameters.dim).reshape(-1, parameters.dim)
+    values, volume, inside = parameters.constrain(z)
+    log_density = parameters.log_prior(values)
+    if volume is not None and jacobian:
+        log_density = log_density + volume
+    if inside is not None:
+        log_density = torch.where(inside, log_density, -math.inf)
+    return float(log_density.exp().sum()) * (120 / (points - 1)) ** parameters.dim
+
+
+@pytest.mark.parametrize("prior", SUPPORTS, ids=lambda p: type(p).__name__)
+def test_the_prior_of_z_integrates_to_one(prior):
+    parameters = Parameters({"x": prior})
+    assert mass(parameters, 20_001) == pytest.approx(1, abs=1e-7)
+    if not parameters.real:
+        assert abs(mass(parameters, 20_001, jacobian=False) - 1) > 0.01
+
+
+def test_a_simplex_integrates_to_one():
+    prior = Dirichlet(torch.tensor([2.0, 3.0, 1.5], dtype=torch.float64))
+    assert Parameters({"p": prior}).dim == 2
+    assert mass(Parameters({"p": prior}), 601) == pytest.approx(1, abs=1e-5)
+    assert abs(mass(Parameters({"p": prior}), 601, jacobian=False) - 1) > 0.1
+
+
+def named() -> dict:
+    return {
+        "m": Normal(torch.zeros(3, dtype=torch.float64), 1.0),
+        "s": Gamma(2 * ONE, ONE),
+        "p": Dirichlet(torch.ones(4, 2, dtype=torch.float64)),
+        "c": MultivariateNormal(torch.zeros(2, dtype=torch.float64), torch.eye(2, dtype=torch.float64)),
+    }
+
+
+def test_names_shapes_and_round_trip():
+    density = Density(lambda v: -v["s"] - v["m"].square().sum(-1), named())
+    assert density.dim == 3 + 1 + 4 + 2
+    z = density.sample(Rng(0), 50)
+    values = density.constrain(z)
+    shapes = {k: tuple(v.shape) for k, v in values.items()}
+    assert shapes == {"m": (50, 3), "s": (50,), "p": (50, 4, 2), "c": (50, 2)}
+    assert torch.allclose(density.unconstrain(values), z, atol=1e-9)
+    assert torch.allclose(values["p"].sum(-1), torch.ones(50, 4, dtype=torch.float64))
+    with pytest.raises(MotesError, match="parameters are"):
+        density.unconstrain({"m": values["m"]})
+    with pytest.raises(ShapeError, match="m must have shape"):
+        density.unconstrain({**values, "m": values["m"][:, :2]})
+
+
+def test_gradients_are_those_of_finite_differences():
+    density = Density(
+        lambda v: -v["s"] * v["m"].cos().sum(-1) + v["p"][:, :, 0].log().sum(-1) + v["c"].sin()[:, 0], named()
+    )
+    z = density.sample(Rng(1), 5)
+    at, h = density.evaluate(z, True), 1e-5
+    for k in range(density.dim):
+        step = h * torch.eye(density.dim, dtype=torch.float64)[k]
+        up, down = density.evaluate(z + step), density.evaluate(z - step)
+        for value, gradient in (("log_likelihood", "likelihood_gradient"), ("log_prior", "prior_gradient")):
+            numeric = (up[value] - down[value]) / (2 * h)
+            assert torch.allclose(numeric, at[gradient][:, k], rtol=1e-5, atol=1e-7)
+
+
+def test_the_closed_form_of_normal_priors_is_what_autograd_gives():
+    scale = torch.tensor([1.0, 2.0, 0.1], dtype=torch.float64)
+    quick = Density(lambda x: x.sum(-1), Independent(Normal(scale, scale), 1))
+    slow = Density(lambda x: x.sum(-1), MultivariateNormal(scale, scale.square().diag()))
+    z = quick.sample(Rng(0), 20)
+    a, b = quick.evaluate(z, True), slow.evaluate(z, True)
+    assert quick.parameters.normal(z) is not None and slow.parameters.normal(z) is None
+    assert all(torch.allclose(a[k], b[k], rtol=1e-10) for k in a)
+
+
+X = Rng(5).normal((40, 7))
+
+
+def flat(x):
+    return torch.nn.functional.logsigmoid(x @ X.T).sum(-1)
+
+
+@pytest.mark.parametrize("size", [1, 16, 64])
+def test_a_fixed_micro_batch_gives_the_same_bits_however_the_population_is_cut(size):
+    density = Density(flat, Normal(torch.zeros(7, dtype=torch.float64), 1.0), micro_batch=size)
+    z = density.sample(Rng(0), 151)
+    whole = density.evaluate(z, True)
+    for start, stop in ((0, 151), (0, 2 * size), (2 * size, 151), (size, size + 1), (128, 151)):
+        part = density.evaluate(z[start:stop].clone(), True)
+        assert all(torch.equal(part[k], whole[k][start:stop]) for k in whole)
+
+
+def test_automatic_parts_change_only_the_last_bits():
+    prior = Normal(torch.zeros(7, dtype=torch.float64), 1.0)
+    auto, whole = Density(flat, prior), Density(flat, prior, micro_batch=None)
+    auto._part = 16
+    z = whole.sample(Rng(0), 101)
+    a, b = auto.evaluate(z, True), whole.evaluate(z, True)
+    assert all(torch.allclose(a[k], b[k], rtol=1e-12, atol=1e-12) and a[k].shape == b[k].shape for k in b)
+
+
+def single(v):
+    return -((torch.arange(9.0) - v["m"][0]) ** 2).sum() / v["s"]
+
+
+def test_a_function_of_one_point_is_found_out_and_batched():
+    density = Density(single, named())
+    z = density.sample(Rng(0), 6)
+    values = density.constrain(z)
+    each = [single({k: v[i] for k, v in values.items()}) for i in range(6)]
+    assert torch.allclose(density.evaluate(z)["log_likelihood"], torch.stack(each))
+    one = Density(lambda x: (x[0] - x[1]) ** 2, Normal(torch.zeros(2, dtype=torch.float64), 1.0))
+    z = one.sample(Rng(0), 6)
+    assert torch.allclose(one.evaluate(z)["log_likelihood"], (z[:, 0] - z[:, 1]) ** 2)
+
+
+def test_a_vectorised_function_is_left_alone():
+    calls = []
+
+    def counted(x):
+        calls.append(tuple(x.shape))
+        return flat(x)
+
+    density = Density(counted, Normal(torch.zeros(7, dtype=torch.float64), 1.0), micro_batch=None)
+    calls.clear()
+    density.evaluate(density.sample(Rng(0), 33), True)
+    assert calls == [(33, 7)]
+
+
+def either(x):
+    """Takes both, and means different things: a batch is compared with its own first column, a point with its sum."""
+    return x[..., 0] if x.ndim > 1 else x.sum()
+
+
+@pytest.mark.parametrize(
+    ("f", "message"),
+    [
+        (either, "vectorised=True"),
+        (lambda x: x, "one point"),
+        (lambda x: x[:, 0] - x[:, 0].mean(), "change with the other"),
+        (lambda x: float(x[0]) if x.ndim == 1 else None, "float"),
+        (lambda x: x.float() @ torch.ones(3, dtype=torch.float64), "RuntimeError"),
+        (lambda x: x.sum() if float(x[0]) > 0 else -x.sum(), "vmap cannot batch"),
+    ],
+)
+def test_functions_that_fit_neither_way_are_refused(f, message):
+    with pytest.raises(ShapeError, match=message):
+        Density(f, Normal(torch.zeros(3, dtype=torch.float64), 1.0))
+
+
+def test_vectorised_settles_it():
+    prior = Normal(torch.zeros(3, dtype=torch.float64), 1.0)
+    z = Rng(0).normal((5, 3))
+    assert torch.equal(Density(either, prior, vectorised=True).evaluate(z)["log_likelihood"], z[:, 0])
+    assert torch.allclose(Density(either, prior, vectorised=False).evaluate(z)["log_likelihood"], z.sum(1))
+
+
+def test_nan_names_the_particles_and_where_they_are():
+    density = Density(lambda x: torch.where(x[:, 0] > 5, math.nan, -x[:, 0]), Normal(torch.zeros(2), 1.0))
+    z = torch.zeros(10, 2, dtype=torch.float64)
+    z[3, 0] = z[7, 0] = 6.0
+    with pytest.raises(NanLogPotential, match=r"particles \[3, 7\].*\[6\.0, 0\.0\].*-inf"):
+        density.evaluate(z)
+
+
+def test_minus_infinity_is_allowed_and_has_no_gradient():
+    density = Density(lambda x: torch.where(x[:, 0] > 0, x[:, 0].log(), -math.inf), Normal(torch.zeros(2), 1.0))
+    state = density.evaluate(torch.tensor([[-1.0, 0.0], [2.0, 0.0]], dtype=torch.float64), True)
+    assert state["log_likelihood"].tolist() == [-math.inf, math.log(2.0)]
+    assert state["likelihood_gradient"].tolist() == [[0.0, 0.0], [0.5, 0.0]]
+
+
+def test_an_infinite_gradient_is_an_error():
+    density = Density(lambda x: -x[:, 0].abs().sqrt(), Normal(torch.zeros(1, dtype=torch.float64), ONE))
+    with pytest.raises(NanLogPotential, match=r"gradient is not finite for particle \[1\]"):
+        density.evaluate(torch.tensor([[1.0], [0.0]], dtype=torch.float64), True)
+
+
+def test_parameters_that_overflow_are_outside():
+    density = Density(lambda v: 3 * v["r"].log() - v["r"], {"r": Gamma(2 * ONE, ONE)})
+    state = density.evaluate(torch.tensor([[800.0], [-800.0], [0.0]], dtype=torch.float64), True)
+    assert state["log_prior"].tolist()[:2] == [-math.inf] * 2 and math.isfinite(state["log_prior"][2])
+    assert torch.isfinite(state["likelihood_gradient"]).all()
+
+
+def test_priors_that_cannot_be_are_refused():
+    with pytest.raises(MotesError, match="discrete"):
+        Density(lambda v: v["k"], {"k": Bernoulli(0.5 * ONE)})
+    with pytest.raises(MotesError, match="not a torch"):
+        Density(lambda v: v["k"], {"k": 3.0})
+    with pytest.raises(MotesError, match="not empty"):
+        Density(lambda v: 0.0, {})
+    with pytest.raises(ValueError, match="micro_batch"):
+        Density(lambda x: x.sum(-1), Normal(torch.zeros(2), 1.0), micro_batch=0)
+    with pytest.raises(ValueError, match="compile"):
+        Density(lambda x: x.sum(-1), Normal(torch.zeros(2), 1.0), compile="yes")
+
+
+def test_the_users_prior_is_not_changed():
+    prior = Normal(torch.zeros(2), 1.0, validate_args=True)
+    Density(lambda x: x.sum(-1), prior)
+    assert prior.loc.dtype == torch.float32 and prior._validate_args
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("gradient", [False, True])
+def test_compiled_values_are_those_of_eager_ones(gradient):
+    f, prior = (lambda v: -v["s"] * v["m"].cos().sum(-1) + v["p"][:, :, 0].log().sum(-1)), named()
+    eager, compiled = Density(f, prior, compile=False), Density(f, prior, compile=True)
+    z = eager.sample(Rng(0), 64)
+    a, b = eager.evaluate(z, gradient), compiled.evaluate(z, gradient)
+    assert a.keys() == b.keys() and all(torch.allclose(a[k], b[k], rtol=1e-10, atol=1e-12) for k in a)

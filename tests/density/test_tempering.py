@@ -1,0 +1,264 @@
+"""Tempering against closed forms: evidence, its standard error, posterior moments; frozen, resumed and refused runs."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch.distributions import Beta, Dirichlet, Gamma, Normal
+
+import motes
+from motes.core.errors import AllWeightsZero, FileError, MotesError, NanLogPotential
+from motes.density import Density, Tempering
+from motes.density.demo import logistic_regression
+from motes.density.tempered import next_temperature
+from motes.kernels import HMC, RandomWalk
+
+ONE = torch.ones((), dtype=torch.float64)
+Z = 4.9  # two-sided level 1e-6
+
+
+def gaussian(d: int, **knobs) -> tuple[Density, float]:
+    """Prior N(0, I), likelihood N(2 | x, 0.09 I), and the exact log evidence."""
+    constant = -0.5 * math.log(2 * math.pi * 0.09)
+
+    def log_likelihood(x):
+        return (-0.5 * ((x - 2) / 0.3).square() + constant).sum(-1)
+
+    truth = d * (-math.log(2 * math.pi * 1.09) / 2 - 2 / 1.09)
+    return Density(log_likelihood, Normal(torch.zeros(d, dtype=torch.float64), 1.0), vectorised=True, **knobs), truth
+
+
+def errors(model, truth: float, n: int, seeds: range, **knobs) -> tuple[np.ndarray, np.ndarray]:
+    """Errors of the log evidence and the standard errors that the runs reported."""
+    runs = [motes.sample(model, n, seed=s, progress=False, **knobs) for s in seeds]
+    return np.array([r.log_evidence - truth for r in runs]), np.array([r.log_evidence_se for r in runs])
+
+
+def few(covered: np.ndarray, nominal: float) -> int:
+    """The most intervals that may cover the truth and yet be too few at level 1e-6."""
+    n, below = len(covered), 0.0
+    for k in range(n + 1):
+        below += math.comb(n, k) * nominal**k * (1 - nominal) ** (n - k)
+        if below > 1e-6:
+            return k - 1
+    return n
+
+
+def check(model, truth: float, n: int, seeds: int) -> None:
+    """The mean error is small against its own spread, and the reported standard errors cover at their nominal rate.
+
+    What it would catch: a bias of half a standard error with 200 seeds, or standard errors 0.65 times what they should
+    be. The bias that is allowed for is that of the logarithm, -var / 2, and of adaptation, which is less than that.
+    """
+    error, se = errors(model, truth, n, range(seeds))
+    assert np.isfinite(se).all()
+    spread = error.std(ddof=1)
+    assert abs(error.mean()) < Z * spread / math.sqrt(seeds) + spread**2, (error.mean(), spread)
+    covered = np.abs(error) < 1.96 * se
+    assert covered.sum() > few(covered, 0.95), (covered.mean(), spread, se.mean())
+    if seeds >= 100:
+        assert (np.abs(error) < 1.96 * 0.6 * se).sum() <= few(covered, 0.95)  # the broken twin
+
+
+def test_evidence_of_a_gaussian_and_its_coverage_over_200_seeds():
+    density, truth = gaussian(2)
+    check(Tempering(density), truth, 128, 200)
+
+
+def test_random_walk_evidence_of_a_gaussian():
+    density, truth = gaussian(2)
+    check(Tempering(density, "random-walk"), truth, 128, 30)
+
+
+@pytest.mark.parametrize(("d", "n", "seeds"), [(12, 512, 12), (40, 512, 4)])
+def test_evidence_of_a_gaussian_in_more_dimensions(d, n, seeds):
+    density, truth = gaussian(d)
+    check(Tempering(density), truth, n, seeds)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("d", "n"), [(2, 1024), (12, 1024), (40, 1024)])
+def test_evidence_over_200_seeds_in_more_dimensions(d, n):
+    density, truth = gaussian(d)
+    check(Tempering(density), truth, n, 200)
+
+
+def coin() -> tuple[Tempering, float]:
+    """9 of 40 heads with a Beta(2, 3) prior; every sequence counts, so there is no binomial coefficient."""
+    heads, tails, a, b = 9, 31, 2.0, 3.0
+    density = Density(lambda v: heads * v["p"].log() + tails * (-v["p"]).log1p(), {"p": Beta(a * ONE, b * ONE)})
+
+    def log_beta(a, b):
+        return math.lgamma(a) + math.lgamma(b) - math.lgamma(a + b)
+
+    return Tempering(density), log_beta(a + heads, b + tails) - log_beta(a, b)
+
+
+def counts() -> tuple[Tempering, float]:
+    """Poisson counts with a Gamma(3, 2) prior on the rate."""
+    y, a, b = torch.tensor([4.0, 7.0, 2.0, 9.0, 5.0], dtype=torch.float64), 3.0, 2.0
+
+    def log_likelihood(v):  # of one point
+        return (y * v["rate"].log() - v["rate"] - torch.lgamma(y + 1)).sum()
+
+    s, n = float(y.sum()), len(y)
+    truth = a * math.log(b) - math.lgamma(a) + math.lgamma(a + s) - (a + s) * math.log(b + n)
+    density = Density(log_likelihood, {"rate": Gamma(a * ONE, b * ONE)})
+    return Tempering(density), truth - float(torch.lgamma(y + 1).sum())
+
+
+def shares() -> tuple[Tempering, float]:
+    """Counts of four kinds with a Dirichlet prior."""
+    y = torch.tensor([3.0, 10.0, 0.0, 7.0], dtype=torch.float64)
+    a = torch.tensor([1.0, 2.0, 1.5, 0.8], dtype=torch.float64)
+    truth = torch.lgamma(a.sum()) - torch.lgamma(a.sum() + y.sum()) + (torch.lgamma(a + y) - torch.lgamma(a)).sum()
+    density = Density(lambda v: torch.special.xlogy(y, v["share"]).sum(-1), {"share": Dirichlet(a)})
+    return Tempering(density), float(truth)
+
+
+@pytest.mark.parametrize("problem", [coin, counts, shares])
+def test_conjugate_families(problem):
+    model, truth = problem()
+    check(model, truth, 128, 16)
+
+
+def test_posterior_means_are_those_of_the_conjugate_posterior():
+    for problem, name, exact in (
+        (coin, "p", [11 / 45]),
+        (counts, "rate", [30 / 7]),
+        (shares, "share", [4 / 25.3, 12 / 25.3, 1.5 / 25.3, 7.8 / 25.3]),
+    ):
+        run = motes.sample(problem()[0], 2000, seed=3, progress=False)
+        mean = run.mean(name)
+        assert ((mean.value - torch.tensor(exact, dtype=torch.float64)).abs() < Z * mean.se).all()
+        assert float(mean.se.max()) < 0.1
+
+
+def test_the_posterior_is_another_without_the_jacobian(monkeypatch):
+    model, _ = coin()
+    right = Density._parts
+
+    def wrong(self, z):
+        likelihood, prior, inside = right(self, z)
+        return likelihood, prior - self.parameters.constrain(z)[1], inside
+
+    monkeypatch.setattr(Density, "_parts", wrong)
+    mean = motes.sample(model, 4000, seed=3, progress=False).mean("p")
+    assert abs(float(mean) - 11 / 45) > Z * float(mean.se)
+
+
+def test_a_frozen_run_is_unbiased():
+    density, truth = gaussian(3)
+    model = Tempering(density)
+    small = motes.sample(model, 64, seed=1000, progress=False)
+    frozen = model.freeze(small)
+    error, _ = errors(frozen, truth, 32, range(64))
+    ratio = np.exp(error)
+    assert abs(ratio.mean() - 1) < Z * ratio.std(ddof=1) / 8
+    again = motes.sample(frozen, 32, seed=0, progress=False)
+    assert again.trace["temperature"].tolist() == small.trace["temperature"].tolist()
+    with pytest.raises(MotesError, match="kernel"):
+        Tempering(density, "random-walk").freeze(small)
+
+
+@pytest.mark.parametrize("kernel", [HMC(), RandomWalk()])
+def test_an_interrupted_run_is_resumed_bit_for_bit(tmp_path, kernel):
+    model = Tempering(gaussian(3)[0], kernel)
+    whole = motes.sample(model, 100, seed=5, progress=False)
+    for stop in (1, 3):
+        path = tmp_path / f"{stop}.motes"
+        motes.sample(model, 100, seed=5, progress=False, checkpoint=path, max_steps=stop)
+        rest = motes.resume(path, Tempering(gaussian(3)[0], kernel), progress=False)
+        assert rest.log_evidence == whole.log_evidence
+        assert all(torch.equal(rest.particles.x[k], v) for k, v in whole.particles.x.items())
+        assert torch.equal(rest.log_weight, whole.log_weight)
+    with pytest.raises(FileError, match="cess"):
+        path = tmp_path / "other.motes"
+        motes.sample(model, 100, seed=5, progress=False, checkpoint=path, max_steps=1)
+        motes.resume(path, Tempering(gaussian(3)[0], kernel, cess=0.5), progress=False)
+
+
+def test_the_seed_decides_and_a_fixed_micro_batch_does_not_matter_to_the_law():
+    a, b = (motes.sample(Tempering(gaussian(2)[0]), 64, seed=1, progress=False) for _ in range(2))
+    assert torch.equal(a.view, b.view) and a.log_evidence == b.log_evidence
+    c = motes.sample(Tempering(gaussian(2, micro_batch=16)[0]), 64, seed=1, progress=False)
+    assert c.log_evidence == pytest.approx(a.log_evidence, abs=1e-8)
+
+
+@pytest.mark.slow
+def test_a_compiled_run_has_the_same_law():
+    density, _ = gaussian(2, compile=True)
+    run = motes.sample(Tempering(density), 512, seed=1, progress=False)
+    eager = motes.sample(Tempering(gaussian(2)[0]), 512, seed=1, progress=False)
+    assert run.log_evidence == pytest.approx(eager.log_evidence, abs=1e-6)
+    assert run.trace["compiled"][1:].all()
+
+
+def test_the_clock_may_choose_to_compile(monkeypatch):
+    """With a threshold of no time at all, a run compiles after its first step, and keeps to the decision."""
+    monkeypatch.setattr("motes.density.compiling.WORTH", 0.0)
+    monkeypatch.setattr(torch, "compile", lambda f, **_: f)
+    density, _ = gaussian(2)
+    run = motes.sample(Tempering(density), 256, seed=1, progress=False)
+    assert run.particles.shared["compiled"] in (True, False)
+    assert run.log_evidence == motes.sample(Tempering(gaussian(2)[0]), 256, seed=1, progress=False).log_evidence
+
+
+@pytest.mark.parametrize("cess", [0.3, 0.5, 0.9, 0.99])
+def test_the_next_temperature_leaves_the_asked_fraction(cess):
+    rng = motes.Rng(0)
+    log_weight, likelihood = rng.normal((500,)), 100 * rng.at("l").normal((500,)).abs().neg()
+    likelihood[::7] = -math.inf
+    t = next_temperature(log_weight, likelihood, 0.25, cess)
+    alive = torch.isfinite(likelihood)
+    w, g = torch.softmax(log_weight[alive], 0), ((t - 0.25) * likelihood[alive]).exp()
+    assert float((w @ g) ** 2 / (w @ g.square())) == pytest.approx(cess, abs=1e-4)
+
+
+def test_the_next_temperature_is_one_when_that_is_near_and_survives_extremes():
+    flat = torch.zeros(100, dtype=torch.float64)
+    assert next_temperature(flat, flat, 0.0, 0.9) == 1.0
+    assert next_temperature(flat, flat - 1e300, 0.5, 0.9) == 1.0
+    huge = -(10.0 ** torch.linspace(0, 12, 100, dtype=torch.float64))
+    t = next_temperature(flat, huge, 0.0, 0.9)
+    assert 0 < t < 1e-8
+    assert next_temperature(flat - 1e5 * torch.arange(100.0, dtype=torch.float64), huge, 0.0, 0.5) == 1.0
+
+
+def test_a_hard_constraint_is_a_likelihood():
+    """Prior N(0, 1) kept to x > 1: the evidence is P(x > 1)."""
+    normal = Normal(torch.zeros(1, dtype=torch.float64), 1.0)
+    density = Density(lambda x: torch.where(x[:, 0] > 1, 0.0 * x[:, 0], -math.inf), normal)
+    error, _ = errors(Tempering(density), math.log(0.5 * math.erfc(1 / math.sqrt(2))), 500, range(20))
+    assert abs(error.mean()) < Z * error.std(ddof=1) / math.sqrt(20) + error.var()
+
+
+def test_faults_are_errors_that_say_where():
+    normal = Normal(torch.zeros(1, dtype=torch.float64), 1.0)
+    with pytest.raises(AllWeightsZero):
+        motes.sample(Tempering(Density(lambda x: x[:, 0] - math.inf, normal)), 20, seed=0, progress=False)
+    density = Density(lambda x: torch.where(x[:, 0] > 2.5, math.nan, 1.0 * x[:, 0]), normal)
+    with pytest.raises(NanLogPotential, match="particle"):
+        motes.sample(Tempering(density), 2000, seed=0, progress=False)
+    plain = Density(lambda x: x[:, 0].detach(), normal)
+    assert Tempering(plain).kernel == RandomWalk()
+    with pytest.raises(MotesError, match="gradients"):
+        Tempering(plain, "hmc")
+    with pytest.raises(ValueError, match="cess"):
+        Tempering(plain, cess=1.5)
+    with pytest.raises(ValueError, match="moves"):
+        Tempering(plain, moves=0)
+
+
+def test_one_particle_runs_to_the_end():
+    run = motes.sample(Tempering(gaussian(2)[0]), 1, seed=0, progress=False)
+    assert run.result is motes.Result.OK
+
+
+def test_the_demonstration_has_the_posterior_that_it_should():
+    """The weights are standard normal a priori; the evidence is that of a run with 20000 particles, -56.75."""
+    run = motes.sample(logistic_regression(), 128, seed=0, progress=False)
+    assert set(run.view) == {"intercept", "slope"} and run.view["slope"].shape == (128, 30)
+    assert run.trace["temperature"][-1] == 1.0 and run.particles.x["log_likelihood"].mean() > -50
+    assert abs(run.log_evidence + 56.75) < 2
