@@ -164,6 +164,7 @@ def test_a_run_answers():
     assert abs(float(run.draws(2000).mean()) - float(mean)) < 0.05
     assert torch.equal(run.draws(7), run.draws(7))
     assert len(run.trace["ess"]) == 6 and "speed" in run.trace
+    assert "lee2018" in motes.cite(run)
     assert "delmoral2004" in motes.cite(run) and "Del Moral" in motes.cite(run, style="text")
     with pytest.raises(ShapeError, match="2000"):
         run.mean(lambda x: x[:3])

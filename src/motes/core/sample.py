@@ -16,6 +16,7 @@ from typing import Any, Self
 import torch
 from tqdm.auto import tqdm
 
+from motes.core import variance
 from motes.core.cite import ENGINE
 from motes.core.errors import AllWeightsZero, FileError, NanLogPotential
 from motes.core.model import FeynmanKac
@@ -192,7 +193,7 @@ def _run(model: FeynmanKac, state: State, setup: dict[str, Any], result: Result)
         result=result,
         view=model.view(state.particles),
         setup=setup,
-        references=(*ENGINE, *scheme.references, *model.references),
+        references=(*ENGINE, *scheme.references, *variance.REFERENCES, *model.references),
     )
 
 
