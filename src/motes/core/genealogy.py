@@ -19,6 +19,7 @@ from motes.core.weights import normalise
 SPAN = 10
 """Anchors are this many generations apart, so the older one is SPAN to 2 SPAN old: long enough for what a particle's
 past says about its future to fade, short enough to leave many families."""
+MOST = 1 - 1e-15
 RECORD = 4_000_000
 """The most entries that the record of parents holds."""
 
@@ -55,10 +56,11 @@ class Anchor:
     def growth(self, weight: Tensor) -> tuple[float, float]:
         """How much reweighting has done since the weights were equal, and the spread of families now.
 
-        The first is log(1 - spread when weights were equal) - log(1 - spread now), and 0 where one family has all.
+        The first is log(1 - spread when weights were equal) - log(1 - spread now); one family that has all counts as
+        1 - 10^-15 of a spread.
         """
-        now = spread(self.slot, weight)
-        return (math.log1p(-self.even) - math.log1p(-now) if max(now, self.even) < 1 - 1e-12 else 0.0), now
+        now = min(spread(self.slot, weight), MOST)
+        return math.log1p(-min(self.even, MOST)) - math.log1p(-now), now
 
     def descend(self, ancestor: Tensor) -> None:
         """The population was resampled."""
@@ -74,7 +76,8 @@ class Genealogy:
         generation: how often the population was resampled.
         anchors: the older and the younger one; before there are SPAN generations, the initial population alone.
         growth: what reweighting has done to the families of the older and of the younger anchor, over all generations.
-        widest: the largest spread that the older anchor's families have had.
+        width: sum |growth| * spread and sum |growth| over the older anchor's reweightings: their ratio is how wide its
+            families were where it mattered.
         record: (N,) int32 each, the slots before `stride` steps; empty where N is too large to keep any.
         stride: how many steps an entry of the record covers.
         pending: the descent since the last entry of the record, over `t % stride` steps.
@@ -85,7 +88,7 @@ class Genealogy:
     generation: int = 0
     anchors: list[Anchor] = field(default_factory=list)
     growth: tuple[float, float] = (0.0, 0.0)
-    widest: float = 0.0
+    width: tuple[float, float] = (0.0, 0.0)
     record: list[Tensor] = field(default_factory=list)
     stride: int = 1
     pending: Tensor | None = None
@@ -106,7 +109,7 @@ class Genealogy:
         self.t = t
         ancestor = ancestor.cpu()
         if resampled:
-            self.growth, self.widest = self.grown(log_weight)
+            self.growth, self.width = self.grown(log_weight)
             self.generation += 1
             if self.generation % SPAN == 0:
                 self.anchors = [self.anchors[-1], Anchor.here(self.generation, self.n)]
@@ -116,12 +119,13 @@ class Genealogy:
                     anchor.descend(ancestor)
         self._remember(ancestor)
 
-    def grown(self, log_weight: Tensor) -> tuple[tuple[float, float], float]:
-        """`growth` and `widest` with the present weights (N,), nats, taken in."""
+    def grown(self, log_weight: Tensor) -> tuple[tuple[float, float], tuple[float, float]]:
+        """`growth` and `width` with the present weights (N,), nats, taken in."""
         weight = normalise(log_weight.cpu())
         found = [anchor.growth(weight) for anchor in self.anchors]
-        older, younger = found[0], found[-1]
-        return (self.growth[0] + older[0], self.growth[1] + younger[0]), max(self.widest, older[1])
+        (step, now), younger = found[0], found[-1][0]
+        size = abs(step)
+        return (self.growth[0] + step, self.growth[1] + younger), (self.width[0] + size * now, self.width[1] + size)
 
     def _remember(self, ancestor: Tensor) -> None:
         """Add a step to the record; when it is full, join its entries in pairs."""
@@ -169,7 +173,7 @@ class Genealogy:
         empty = torch.empty((0, self.n), dtype=torch.int32)
         return {
             "count": torch.tensor([self.n, self.t, self.generation, self.stride]),
-            "growth": torch.tensor([*self.growth, self.widest], dtype=torch.float64),
+            "growth": torch.tensor([*self.growth, *self.width], dtype=torch.float64),
             "anchor_generation": torch.tensor([a.generation for a in self.anchors]),
             "anchor_even": torch.tensor([a.even for a in self.anchors], dtype=torch.float64),
             "anchor_slot": torch.stack([a.slot for a in self.anchors]),
@@ -181,8 +185,8 @@ class Genealogy:
     def from_state(cls, state: dict[str, Tensor]) -> Genealogy:
         """The genealogy that `state` described."""
         n, t, generation, stride = state["count"].tolist()
-        older, younger, widest = state["growth"].tolist()
+        older, younger, *width = state["growth"].tolist()
         of, even = state["anchor_generation"].tolist(), state["anchor_even"].tolist()
         anchors = [Anchor(*a) for a in zip(of, state["anchor_slot"], even, strict=True)]
         pending = state["pending"][0] if len(state["pending"]) else None
-        return cls(n, t, generation, anchors, (older, younger), widest, list(state["record"]), stride, pending)
+        return cls(n, t, generation, anchors, (older, younger), (width[0], width[1]), list(state["record"]), stride, pending)

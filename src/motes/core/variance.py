@@ -34,10 +34,12 @@ from motes.core.particles import Particles
 from motes.core.resampling import Scheme
 from motes.core.weights import normalise
 
-FEW = 4.0
-"""Fewer families than this, in effective number, tell nothing about their spread."""
-FORGOTTEN = 0.5
-"""The younger anchor must see at least this part of the variance that the older one sees."""
+FEW = 5.0
+"""Fewer families than this, in effective number and where the evidence varied most, tell too little about their spread:
+intervals of +-1.96 covered 60 to 87 % of 5700 filters with fewer, and 92 % with more (20 cells, N from 16 to 1024)."""
+FORGOTTEN = 0.7
+"""The younger anchor must see at least this part of the variance that the older one sees. Where memory was short it
+saw 0.8 to 1; where intervals fell short (51 to 82 %) because it was long, 0.27 to 0.57."""
 
 REFERENCES = (
     Reference(
@@ -114,8 +116,8 @@ def log_evidence_se(
         k = genealogy.generation
         variance = chan_lai(particles) if method == "chan_lai" else lee_whiteley(particles, k)
         return StandardError(math.sqrt(max(variance, 0.0)), method)
-    (older, younger), widest = genealogy.grown(particles.log_weight)
-    no = _thin(widest, genealogy)
+    (older, younger), (width, size) = genealogy.grown(particles.log_weight)
+    no = _thin(width / size if size > 0 else 0.0, genealogy)
     if not no and younger < FORGOTTEN * older and genealogy.anchors[0].generation > 0:
         no = _memory(genealogy)
     if no:
@@ -161,13 +163,13 @@ def _no_families(particles: Particles) -> str:
     return ""
 
 
-def _thin(widest: float, genealogy: Genealogy) -> str:
-    if 1 / widest >= FEW:
+def _thin(width: float, genealogy: Genealogy) -> str:
+    if width * FEW <= 1:
         return ""
     age = genealogy.generation - genealogy.anchors[0].generation
     return (
-        f"the particles descend from too few families: {1 / widest:.1f} in effective number"
-        + (f" at the fewest, followed over {age} resamplings" if age else "")
+        f"the particles descend from too few families: {1 / width:.1f} in effective number"
+        + (f", followed over {age} resamplings" if age else "")
         + ". Use more particles or more, smaller steps; or take the spread over several runs"
     )
 

@@ -14,7 +14,7 @@ SMALL = 16_384
 """Up to this length plain tensors are as fast, and nobody waits for a compiler."""
 PART = 1 << 18
 """The least that is worth a thread of its own."""
-BUCKETS = 9
+BUCKETS = 10
 """Places are sorted by so many leading bits before they are looked up."""
 PRESENT = find_spec("numba") is not None
 
@@ -71,25 +71,13 @@ def lattice(end: Tensor, offset: Tensor, n: int, bits: int) -> Tensor:
     return out
 
 
-def _guide(end: Tensor, bits: int) -> Tensor:
-    """The owner of the start of each unit."""
-    return lattice(end, torch.zeros(1, dtype=torch.int64), int(end[-1] >> bits), bits)
-
-
-def owners(end: Tensor, place: Tensor, bits: int) -> Tensor:
-    loops, e, p, guide = _loops(), end.numpy(), place.numpy(), _guide(end, bits).numpy()
-    out = torch.empty(len(p), dtype=torch.int64)
-    to = out.numpy()
-    _map(lambda a, b: loops.owners(e, guide, p[a:b], bits, to[a:b]), _parts(len(p)))
-    return out
-
-
-def tally(end: Tensor, place: Tensor, bits: int) -> Tensor:
-    loops, e, p, guide = _loops(), end.numpy(), place.numpy(), _guide(end, bits).numpy()
-    parts, bucket_bits = _parts(len(p)), max(0, int(end[-1]).bit_length() - BUCKETS)
+def tally(end: Tensor, u: Tensor, n: int, bits: int) -> Tensor:
+    loops, e, v = _loops(), end.numpy(), u.contiguous().numpy()
+    line, parts = n << bits, _parts(len(v))
+    bucket_bits = max(bits, line.bit_length() - BUCKETS)
     out = torch.zeros((len(parts), len(e)), dtype=torch.int64)
     rows = dict(zip((a for a, _ in parts), out.numpy(), strict=True))
-    _map(lambda a, b: loops.tally(e, guide, p[a:b], bits, bucket_bits, rows[a]), parts)
+    _map(lambda a, b: loops.tally(e, v[a:b], line, bits, bucket_bits, rows[a]), parts)
     return out.sum(0) if len(parts) > 1 else out[0]
 
 
@@ -105,11 +93,14 @@ def split(end: Tensor, bits: int) -> tuple[Tensor, Tensor, int]:
     return whole, rest, int(end[-1] >> bits) - units
 
 
-def spared(log_weight: Tensor, top: float, u: Tensor) -> Tensor:
-    loops, w, v = _loops(), log_weight.contiguous().numpy(), u.contiguous().numpy()
-    out = torch.empty(len(w), dtype=torch.bool)
-    to = out.numpy()
-    _map(lambda a, b: loops.spared(w[a:b], top, v[a:b], to[a:b]), _parts(len(w)))
+def spared(end: Tensor, u: Tensor) -> tuple[Tensor, int]:
+    out = torch.empty_like(u)
+    return out, _loops().spared(end.numpy(), u.contiguous().numpy(), out.numpy())
+
+
+def replace(u: Tensor, parent: Tensor) -> Tensor:
+    out = torch.empty(len(u), dtype=torch.int64)
+    _loops().replace(u.numpy(), parent.numpy(), out.numpy())
     return out
 
 

@@ -47,12 +47,6 @@ def cells(u: Tensor, bits: int) -> Tensor:
     return (u * float(1 << bits)).to(torch.int64)
 
 
-def places(rng: Rng, n: int, bits: int) -> Tensor:
-    """(n,) independent uniform places on the line of n units, in no order."""
-    line = n << bits
-    return (uniforms(rng, n) * float(line)).to(torch.int64).clamp_(max=line - 1)
-
-
 def lattice(end: Tensor, offset: Tensor, n: int, bits: int) -> Tensor:
     """(n,) ascending: the owners of the places j + offset_j, one in each unit; `offset` is (n,) or one for all ()."""
     if _fast.suits(end):
@@ -61,17 +55,12 @@ def lattice(end: Tensor, offset: Tensor, n: int, bits: int) -> Tensor:
     return torch.searchsorted(end, place, right=True)
 
 
-def owners(end: Tensor, place: Tensor, bits: int) -> Tensor:
-    """(m,) the owners of the places (m,), in their order."""
+def tally(end: Tensor, u: Tensor, n: int, bits: int) -> Tensor:
+    """(N,) how many of the places u (m,), in (0, 1) of the line of n units, each particle owns; negative u are none."""
     if _fast.suits(end):
-        return _fast.owners(end, place, bits)
-    return torch.searchsorted(end, place, right=True)
-
-
-def tally(end: Tensor, place: Tensor, bits: int) -> Tensor:
-    """(N,) how many of the places (m,) each particle owns."""
-    if _fast.suits(end):
-        return _fast.tally(end, place, bits)
+        return _fast.tally(end, u, n, bits)
+    line = n << bits
+    place = (u[u >= 0] * float(line)).to(torch.int64).clamp_(max=line - 1)
     return torch.bincount(torch.searchsorted(end, place, right=True), minlength=len(end))
 
 
@@ -92,9 +81,22 @@ def expand(count: Tensor, n: int) -> Tensor:
     return torch.repeat_interleave(torch.arange(len(count), device=count.device), count)
 
 
-def spared(log_weight: Tensor, u: Tensor) -> Tensor:
-    """(N,) true with probability W_i / max W: whether the uniform u_i is below it."""
-    top = float(log_weight.max())
-    if _fast.suits(log_weight):
-        return _fast.spared(log_weight, top, u)
-    return cells(u, 52) < cells(exp(log_weight - top), 52)
+def spared(end: Tensor, u: Tensor) -> tuple[Tensor, int]:
+    """Who lives, with probability W_i / max W: (N,) -1 where the uniform u_i is below that, else what is left of u_i,
+    stretched to (0, 1) and so uniform again; and how many do not."""
+    if _fast.suits(end):
+        return _fast.spared(end, u)
+    length = end.diff(prepend=end.new_zeros(1))
+    longest = int(length.max())
+    over = (u * float(longest)).to(torch.int64).clamp(max=longest - 1) - length
+    again = torch.where(over >= 0, (over.to(torch.float64) + 0.5) / (longest - length).to(torch.float64), -1.0)
+    return again, int((over >= 0).sum())
+
+
+def replace(u: Tensor, parent: Tensor) -> Tensor:
+    """(N,) each slot its own parent; where u (N,) is not negative, the parents (m,) in turn."""
+    if _fast.suits(u):
+        return _fast.replace(u, parent)
+    out = torch.arange(len(u), device=u.device)
+    out[u >= 0] = parent
+    return out

@@ -112,36 +112,56 @@ def lattice(end, offset, bits, base, first, out):
 
 
 @njit(cache=True, nogil=True)
-def owners(end, guide, place, bits, out):
-    """Who owns each place; `guide[j]` owns the start of unit j, so the walk from there is short on average."""
-    for j in range(place.size):
-        i = np.uint64(guide[place[j] >> bits])
-        while end[i] <= place[j]:
-            i += np.uint64(1)
-        out[j] = i
+def tally(end, u, line, bits, bucket_bits, out):
+    """Add to out how many of the places u * line each particle owns; negative u are none.
 
-
-@njit(cache=True, nogil=True)
-def tally(end, guide, place, bits, bucket_bits, out):
-    """Add to out how many of the places each particle owns.
-
-    Places go through buckets of neighbours first, so that the walks stay in the nearest cache.
+    Places go through buckets of neighbouring units, so that all that a bucket needs is in the nearest cache. There
+    `guide` says who owns the start of each unit: the walk from there is short on average.
     """
-    begin = np.zeros((end[end.size - 1] >> bucket_bits) + 2, np.int64)
-    for j in range(place.size):
-        begin[np.uint64(place[j] >> bucket_bits) + np.uint64(1)] += 1
+    length, most = np.float64(line), line - 1
+    buckets = (most >> bucket_bits) + 1
+    begin = np.zeros(buckets + 1, np.int64)
+    for j in range(u.size):
+        if u[j] >= 0:
+            begin[np.uint64(min(np.int64(u[j] * length), most) >> bucket_bits) + np.uint64(1)] += 1
     for k in range(1, begin.size):
         begin[k] += begin[k - 1]
-    near = np.empty(place.size, np.int64)
-    for j in range(place.size):
-        k = np.uint64(place[j] >> bucket_bits)
-        near[np.uint64(begin[k])] = place[j]
-        begin[k] += 1
-    for j in range(near.size):
-        i = np.uint64(guide[np.uint64(near[j] >> bits)])
-        while end[i] <= near[j]:
+    near, past = np.empty(begin[buckets], np.int64), begin.copy()
+    for j in range(u.size):
+        if u[j] >= 0:
+            place = min(np.int64(u[j] * length), most)
+            k = np.uint64(place >> bucket_bits)
+            near[np.uint64(past[k])] = place
+            past[k] += 1
+    units, owner = np.int64(1) << (bucket_bits - bits), np.uint64(0)
+    round_up, guide = (np.int64(1) << bits) - 1, np.empty(units, np.int64)
+    for k in range(buckets):
+        start = np.int64(k) << bucket_bits
+        stop = min(start + (np.int64(1) << bucket_bits), line)
+        n = np.uint64((stop - start) >> bits)
+        guide[:] = 0
+        at, i = np.uint64(0), owner
+        while True:
+            if at < n:
+                guide[at] = i
+            if end[i] >= stop:
+                break
+            at = np.uint64((end[i] - start + round_up) >> bits)
             i += np.uint64(1)
-        out[i] += 1
+        carry(guide, np.int64(0))
+        owner = i
+        while end[owner] == stop and stop < line:
+            owner += np.uint64(1)
+        for j in range(begin[k], begin[k + 1]):
+            place = near[j]
+            i = np.uint64(guide[np.uint64((place - start) >> bits)])
+            # three steps without a branch to guess wrong: few walks are longer
+            i += np.uint64(end[i] <= place)
+            i += np.uint64(end[i] <= place)
+            i += np.uint64(end[i] <= place)
+            while end[i] <= place:
+                i += np.uint64(1)
+            out[i] += 1
 
 
 @njit(cache=True, nogil=True)
@@ -159,14 +179,31 @@ def split(end, bits, whole, rest):
 
 
 @njit(cache=True, nogil=True)
-def spared(log_weight, top, u, out):
-    """Whether u < exp(log_weight - top), both as multiples of 2^-52."""
-    value, power = np.empty(TILE), np.empty(TILE)
-    for tile in range(0, log_weight.size, TILE):
-        source, target, at = log_weight[tile : tile + TILE], out[tile : tile + TILE], u[tile : tile + TILE]
-        exponential(source, top, 2.0**52, value[: source.size], power)
-        for i in range(source.size):
-            target[i] = np.int64(at[i] * 2.0**52) < np.int64(value[i])
+def spared(end, u, out):
+    """See `_grid.spared`; returns how many are not."""
+    before, longest, dead = np.int64(0), np.int64(0), np.int64(0)
+    for i in range(end.size):
+        longest = max(longest, end[i] - before)
+        before = end[i]
+    before, scale = np.int64(0), np.float64(longest)
+    for i in range(end.size):
+        length = end[i] - before
+        before = end[i]
+        over = min(np.int64(u[i] * scale), longest - 1) - length
+        out[i] = (np.float64(over) + 0.5) / np.float64(longest - length) if over >= 0 else -1.0
+        dead += over >= 0
+    return dead
+
+
+@njit(cache=True, nogil=True)
+def replace(u, parent, out):
+    """Each slot its own parent, or the next of `parent` where u is not negative."""
+    k = np.uint64(0)
+    for i in range(u.size):
+        out[i] = i
+        if u[i] >= 0:
+            out[i] = parent[k]
+            k += np.uint64(1)
 
 
 @njit(cache=True, nogil=True)

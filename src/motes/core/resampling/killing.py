@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from motes.core.cite import Reference
-from motes.core.resampling._grid import bits_for, ends, owners, places, spared, uniforms
+from motes.core.resampling._grid import bits_for, ends, expand, replace, spared, tally, uniforms
 from motes.core.resampling._scheme import scheme
 from motes.rng import Rng
 
@@ -22,10 +21,10 @@ DEL_MORAL = Reference(
 
 @scheme("killing", variance=None, same_n=True, references=(DEL_MORAL,))
 def killing(rng: Rng, log_weight: Tensor, n: int) -> Tensor:
-    """(N,) parents, not in order: who lives keeps its slot, so that few particles move where weights are even."""
-    bits = bits_for(n)
-    parent = torch.arange(n, device=log_weight.device)
-    dead = (~spared(log_weight, uniforms(rng, n))).nonzero().flatten()
-    if len(dead):
-        parent[dead] = owners(ends(log_weight, n), places(rng.at("replace"), n, bits)[dead], bits)
-    return parent
+    """(N,) parents, not in order: who lives keeps its slot, so that few particles move where weights are even.
+
+    One uniform number a slot decides both, life and replacement: what is left of it after the first is uniform again.
+    """
+    bits, end = bits_for(n), ends(log_weight, n)
+    again, dead = spared(end, uniforms(rng, n))
+    return replace(again, expand(tally(end, again, n, bits), dead))

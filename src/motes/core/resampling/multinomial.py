@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from motes.core.cite import Reference
-from motes.core.resampling._grid import bits_for, ends, expand, places, tally
+from motes.core.resampling._grid import bits_for, ends, expand, tally, uniforms
 from motes.core.resampling._scheme import scheme
 from motes.rng import Rng
 
@@ -23,4 +23,4 @@ GORDON = Reference(
 def multinomial(rng: Rng, log_weight: Tensor, n: int) -> Tensor:
     """(n,) parents in ascending order: every child stands anywhere on the line, whatever the others do."""
     bits = bits_for(n)
-    return expand(tally(ends(log_weight, n), places(rng, n, bits), bits), n)
+    return expand(tally(ends(log_weight, n), uniforms(rng, n), n, bits), n)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from motes.core.cite import Reference
-from motes.core.resampling._grid import bits_for, cells, ends, expand, lattice, places, split, tally, uniforms
+from motes.core.resampling._grid import bits_for, cells, ends, expand, lattice, split, tally, uniforms
 from motes.core.resampling._scheme import scheme
 from motes.rng import Rng
 
@@ -40,7 +40,7 @@ def residual(
     if left == 0:
         more = 0
     elif remainder == "multinomial":
-        more = tally(end, places(rng, left, bits), bits)
+        more = tally(end, uniforms(rng, left), left, bits)
     else:
         u = rng.uniform(()) if remainder == "systematic" else uniforms(rng, left)
         more = torch.bincount(lattice(end, cells(u, bits), left, bits), minlength=len(whole))
