@@ -7,9 +7,9 @@ import math
 import numpy as np
 import pytest
 import torch
-from core.toys import Breaks, Walk, data
 
 import motes
+from core.toys import Breaks, Walk, data
 from motes.core import smc, weights
 from motes.core.errors import AllWeightsZero, MotesError, NanLogPotential, ShapeError, UnknownName
 from motes.core.model import FeynmanKac
@@ -201,6 +201,12 @@ def test_what_is_no_model_is_refused():
         sample("not a model", 4, seed=0)
     with pytest.raises(TypeError, match="Tempering"):
         next(smc.steps(Walk, 4, seed=0))
+
+
+@pytest.mark.parametrize("seed", [None, 1.5, "1", True])
+def test_what_is_no_seed_is_refused(seed):
+    with pytest.raises(TypeError, match="whole number"):
+        sample(Walk(data(3)), 4, seed=seed, progress=False)
 
 
 def test_a_numpy_integer_is_a_seed():

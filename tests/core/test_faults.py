@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from core.toys import Walk, data
 from safetensors.torch import save_file
 
 import motes
+from core.toys import Walk, data
 from motes.core import tree
 from motes.core.errors import FileError
 from motes.core.run import Result, load

@@ -12,7 +12,7 @@ from motes.core.particles import Particles
 
 
 class Walk(FeynmanKac):
-    """A Gaussian autoregression x' = a x + noise, weighted by N(y_t; x_t, s^2): a Kalman filter knows its likelihood."""
+    """A Gaussian autoregression x' = a x + noise, weighted by N(y_t; x_t, s^2); the Kalman filter solves it."""
 
     quantity = "log-likelihood"
 

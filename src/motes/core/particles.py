@@ -71,7 +71,9 @@ class Particles:
         """The population one step on: states `x`, log-weights raised by `log_potential` (N,) nats."""
         if not isinstance(log_potential, Tensor) or log_potential.shape != self.log_weight.shape:
             what = tuple(log_potential.shape) if isinstance(log_potential, Tensor) else type(log_potential).__name__
-            raise ShapeError(f"the log-potential at t={self.t + 1} must have shape ({self.n},), one a particle, not {what}")
+            raise ShapeError(
+                f"the log-potential at t={self.t + 1} must have shape ({self.n},), one a particle, not {what}"
+            )
         return replace(
             self,
             x=x,

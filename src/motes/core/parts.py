@@ -13,7 +13,6 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-
 Rows = TypeVar("Rows", Tensor, tuple[Tensor, ...])
 
 

@@ -28,7 +28,7 @@ from motes.rng import Rng
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Where and how often a run is written while it goes on: to `path`, at most every `every` seconds, and at the end."""
+    """Where and how often a run is written on its way: to `path`, at most every `every` seconds, and at the end."""
 
     path: str | os.PathLike[str]
     every: float = 60.0
@@ -124,9 +124,7 @@ def resume(
     if setup["seed"] is None:
         raise FileError(f"{path} drew its random numbers from an Rng that was passed in, so it cannot be resumed")
     start = State(model.restore(run.particles), run.genealogy, run.trace)
-    walk = steps(
-        model, setup["n"], seed=setup["seed"], resampling=setup["resampling"], when=setup["when"], start=start
-    )
+    walk = steps(model, setup["n"], seed=setup["seed"], resampling=setup["resampling"], when=setup["when"], start=start)
     target = path if checkpoint is None else checkpoint
     return _drive(model, walk, setup, start, target, progress, callback, max_steps, throw)
 
@@ -148,7 +146,7 @@ def _drive(
     result, error = Result.OK, None
     with _Bar(model, progress) as bar:
         try:
-            for state in walk:  # noqa: PLR1704
+            for state in walk:
                 bar.show(state)
                 if callback is not None and callback(state) is True:
                     result = _unless_done(model, state, Result.INTERRUPTED)
@@ -202,7 +200,9 @@ class _Bar:
 
     def __init__(self, model: FeynmanKac, on: bool):
         self.model = model
-        self.bar = tqdm(total=1.0, disable=not on, desc=type(model).__name__, bar_format="{l_bar}{bar}| {elapsed}{postfix}")
+        self.bar = tqdm(
+            total=1.0, disable=not on, desc=type(model).__name__, bar_format="{l_bar}{bar}| {elapsed}{postfix}"
+        )
 
     def __enter__(self) -> Self:
         return self
@@ -217,4 +217,6 @@ class _Bar:
         fraction = self.model.progress(p)
         if fraction is not None:
             self.bar.n = min(1.0, max(0.0, float(fraction)))
-        self.bar.set_postfix_str(f"t={p.t}, ess={last['ess']:.0f}/{p.n}, {self.model.quantity} {last['log_evidence']:.3f}")
+        self.bar.set_postfix_str(
+            f"t={p.t}, ess={last['ess']:.0f}/{p.n}, {self.model.quantity} {last['log_evidence']:.3f}"
+        )

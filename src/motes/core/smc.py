@@ -39,8 +39,8 @@ def advance(model: FeynmanKac, rng: Rng, scheme: Scheme, when: float, particles:
     t = particles.t + 1
     resample = particles.ess <= when * particles.n or when >= 1
     if resample:
-        order = {"order": model.order(particles)} if scheme.needs_order else {}
-        parents = particles.resampled(scheme(rng.at("resample", step=t), particles.log_weight, **order))
+        order = model.order(particles) if scheme.needs_order else None
+        parents = particles.resampled(scheme(rng.at("resample", step=t), particles.log_weight, order=order))
     else:
         parents = particles.kept()
     children = model.step(rng.at("step", step=t), parents)
@@ -51,8 +51,19 @@ def advance(model: FeynmanKac, rng: Rng, scheme: Scheme, when: float, particles:
 def checked(particles: Particles, t: int, model: str) -> None:
     """The contract holds after a step to time `t`: the right time, and no log-weight NaN or +inf."""
     if particles.t != t:
-        raise ShapeError(f"{model} returned particles with t={particles.t} where t={t} was due; use particles.step(...)")
+        raise ShapeError(
+            f"{model} returned particles with t={particles.t} where t={t} was due; use particles.step(...)"
+        )
     check_log_weight(particles.log_weight, t, model)
+
+
+def source(seed: int | Rng) -> Rng:
+    """The random numbers of a seed; anything else is taken to be such a source itself."""
+    if isinstance(seed, (int, Integral)) and not isinstance(seed, bool):
+        return Rng(int(seed))
+    if seed is None or isinstance(seed, (bool, str, float)):
+        raise TypeError(f"seed must be a whole number (or an Rng), not {seed!r}")
+    return seed
 
 
 def must_be_model(model: object) -> None:
@@ -98,7 +109,7 @@ def steps(
     scheme, name = find_scheme(resampling), type(model).__name__
     if n < 1 or not 0 <= when <= 1:
         raise ValueError(f"need n >= 1 and 0 <= when <= 1, not n={n}, when={when}")
-    rng = Rng(int(seed)) if isinstance(seed, Integral) else seed
+    rng = source(seed)
     state, clock = start, time.perf_counter()
     if state is None:
         particles = model.init(rng.at("init", step=0), n)

@@ -102,7 +102,7 @@ def max_weight(log_weight: Tensor) -> float:
 
 
 def summary(log_weight: Tensor) -> dict[str, float]:
-    """`log_evidence`, `ess`, `entropy` and `max_weight` of one vector of log-weights, with its exponentials taken once."""
+    """`log_evidence`, `ess`, `entropy` and `max_weight` of one vector of log-weights, from one pass of exponentials."""
     w, top = scaled(log_weight)
     if top == -math.inf:
         return {"log_evidence": top, "ess": 0.0, "entropy": math.nan, "max_weight": math.nan}
