@@ -1,6 +1,6 @@
 """Train the two networks that come with motes on scikit-learn's 8 x 8 digits, and write their weights.
 
-    python scripts/train_digits.py [folder]        about 6 minutes on two cores; needs scikit-learn
+    python scripts/train_digits.py [folder]        about 8 minutes of one core; needs scikit-learn
 
 The classifier learns from images as the denoiser predicts them, besides the images themselves: so its answer about a
 prediction is the probability of the class given the noisy state, which is what intermediate rewards and guidance want.
@@ -140,6 +140,7 @@ def train_classifier(folder: Path) -> None:
 
 
 if __name__ == "__main__":
+    torch.set_num_threads(1)  # the order of sums, and with it the weights' last bits, depends on the number of threads
     folder = Path(sys.argv[1]) if len(sys.argv) > 1 else FOLDER
     train_denoiser(folder)
     train_classifier(folder)
