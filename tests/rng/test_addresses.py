@@ -247,6 +247,7 @@ def test_each_bit_of_a_small_counter_flips_half_of_the_bits(generator: str) -> N
         (lambda: Rng(1.0), "seed must be"),  # type: ignore[arg-type]
         (lambda: Rng(0, generator="mt19937"), "unknown generator 'mt19937'; there are philox4x32-10"),
         (lambda: Rng(0, route="warp"), "unknown route 'warp'; there are auto"),
+        (lambda: Rng(0, device="mps"), "device must be cpu or cuda, got mps"),
         (lambda: Rng(0).at(""), "purpose must be"),
         (lambda: Rng(0).at("x", step=-1), "step must be"),
         (lambda: Rng(0).at("x", inner=2**32), "inner must be"),

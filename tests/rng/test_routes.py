@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
+from collections.abc import Callable
 from importlib.util import find_spec
 
 import pytest
@@ -89,8 +91,18 @@ for route in ("numba", "triton"):
 
 @needs_numba
 def test_a_route_on_the_wrong_device_is_refused() -> None:
-    with pytest.raises(ValueError, match="works on cpu, but this Rng is on meta"):
-        Rng(0, route="numba", device="meta").normal((3,))
+    with pytest.raises(ValueError, match="works on cpu, but this Rng is on cuda"):
+        routes._run("draw", "numba", torch.device("cuda"), 1)
+
+
+@needs_numba
+def test_loops_are_compiled_even_where_nothing_can_be_kept() -> None:
+    from motes.rng.routes import kernels
+
+    names: dict[str, Callable[[int], int]] = {}
+    # a function without a file has no place for a cache
+    exec("def double(x): return 2 * x", names)  # noqa: S102
+    assert kernels.compiled(names["double"])(21) == 42
 
 
 INTERPRETED = """
@@ -121,8 +133,6 @@ def test_the_triton_kernel_in_its_interpreter() -> None:
 @needs_triton
 def test_the_triton_kernel_compiles_to_instructions_that_round_as_the_reference() -> None:
     """No card is needed to compile. No fused product and sum, and division and square root round to nearest."""
-    import re
-
     import triton
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource

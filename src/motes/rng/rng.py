@@ -55,6 +55,8 @@ class Rng:
             raise ValueError(f"unknown route {self.route!r}; there are {', '.join(routes.ROUTES)}")
         if not isinstance(self.device, torch.device):
             object.__setattr__(self, "device", torch.device(self.device))
+        if torch.device(self.device).type not in ("cpu", "cuda"):  # float64 is needed
+            raise ValueError(f"device must be cpu or cuda, got {self.device}; draw on the CPU and move the numbers")
         for name, value in (("step", self.step), ("inner", self.inner)):
             if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < LIMIT:
                 raise ValueError(f"{name} must be an int in 0..2^32-1, got {value!r}")

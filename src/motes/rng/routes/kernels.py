@@ -8,6 +8,9 @@ instructions over the quads.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 from numba import njit
 
@@ -21,8 +24,17 @@ MASK = np.uint64(0xFFFFFFFF)
 S32 = np.uint64(32)
 UNIFORM32, UNIFORM, NORMAL, EXPONENTIAL, GUMBEL = range(5)
 
-# error_model: a division that may not raise can use vector instructions
-compiled = njit(cache=True, nogil=True, error_model="numpy")
+
+
+def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Compile on first use, and keep the machine code for later processes where there is a place to keep it."""
+    # error_model: a division that may not raise can use vector instructions
+    try:
+        return njit(cache=True, nogil=True, error_model="numpy")(function)
+    except RuntimeError:  # no folder to write to
+        return njit(nogil=True, error_model="numpy")(function)
+
+
 inlined = njit(nogil=True, inline="always", error_model="numpy")
 
 PM0, PM1, PW0, PW1 = np.uint64(M0), np.uint64(M1), np.uint64(W0), np.uint64(W1)
