@@ -119,10 +119,7 @@ def spellings(model, words: list[str]) -> list[list[int]]:
         if not rest:
             return [[]]
         return [
-            [pieces[rest[:k]], *more]
-            for k in range(1, len(rest) + 1)
-            if rest[:k] in pieces
-            for more in split(rest[k:])
+            [pieces[rest[:k]], *more] for k in range(1, len(rest) + 1) if rest[:k] in pieces for more in split(rest[k:])
         ]
 
     return [ids for word in words for ids in split(word)]
