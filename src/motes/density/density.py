@@ -202,7 +202,12 @@ class Density:
 
     def _check(self, likelihood: Tensor, inside: Tensor | None, z: Tensor, state: State | None) -> None:
         """No NaN and no +inf where the parameters are legal; outside the density is zero, with a zero gradient."""
-        if not float(likelihood.max()) < math.inf and (bad := _legal(~(likelihood < math.inf), inside)).any():
+        if state is not None and inside is None and _all_finite(state):
+            return
+        bad = ~(likelihood < math.inf)
+        if inside is not None:
+            bad &= inside
+        if bad.any():
             index = bad.nonzero().flatten()
             raise NanLogPotential(
                 f"log_likelihood is NaN or +inf for {name_particles(index.tolist())}; the first of them is at "
@@ -225,8 +230,7 @@ class Density:
 
     def _check_gradient(self, state: State) -> None:
         names = ("likelihood_gradient", "prior_gradient")
-        # one pass: a sum is finite only if all its terms are
-        if all(math.isfinite(float(state[k].sum())) for k in (*names, "log_likelihood")):
+        if _all_finite(state):
             return
         legal = (state["log_likelihood"] > -math.inf) & (state["log_prior"] > -math.inf)
         # a trajectory that diverges gets to where gradients overflow; nothing that far out is ever accepted
@@ -236,9 +240,10 @@ class Density:
             bad = (legal & ~lost & ~finite).nonzero().flatten()
             if len(bad):
                 raise NanLogPotential(
-                    f"the {name.replace('_', ' ')} is not finite for {name_particles(bad.tolist())}, "
-                    f"whose log-likelihood is; the first of them is at {self._named(state['position'][bad[:1]])}. Look for "
-                    "sqrt or log at 0, torch.where around a NaN branch; or use a kernel without gradients, like RandomWalk"
+                    f"the {name.replace('_', ' ')} is not finite for {name_particles(bad.tolist())}, whose "
+                    "log-likelihood is; the first of them is at "
+                    f"{self._named(state['position'][bad[:1]])}. Look for sqrt or log at 0, or torch.where around a NaN "
+                    "branch; or use a kernel without gradients, like RandomWalk"
                 )
             state[name] = torch.where((legal & finite)[:, None], state[name], 0.0)
 
@@ -254,8 +259,10 @@ class Density:
         return {"prior": blocks, "dtype": str(self.dtype), "micro_batch": self.micro_batch, "compile": self.compile}
 
 
-def _legal(bad: Tensor, inside: Tensor | None) -> Tensor:
-    return bad if inside is None else bad & inside
+def _all_finite(state: State) -> bool:
+    """Whether every number of the state is: a sum is finite only if all its terms are."""
+    values = [v.sum() for k, v in state.items() if k != "position"]
+    return math.isfinite(float(torch.stack([v.to(torch.float64) for v in values]).sum()))
 
 
 def _state(

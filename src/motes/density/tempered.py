@@ -34,8 +34,8 @@ def next_temperature(log_weight: Tensor, log_likelihood: Tensor, now: float, ces
     """The next temperature: the conditional effective sample size falls to `cess`, or 1 if it does not fall that far.
 
     The fraction is taken among the particles with positive weight and likelihood, so that a likelihood with -inf is
-    split into its support and its size. Found by bisection on the logarithm of the increment, from the Gaussian guess
-    that the fraction is exp(-increment^2 var(log-likelihood)).
+    split into its support and its size. Found to a thousandth by bisection on the logarithm of the increment, from the
+    Gaussian guess that the fraction is exp(-increment^2 var(log-likelihood)).
 
     Args:
         log_weight: (N,) nats; some particle has both a positive weight and a positive likelihood.
@@ -70,7 +70,7 @@ def next_temperature(log_weight: Tensor, log_likelihood: Tensor, now: float, ces
             guess = 0.5 * (low + high)
         value = excess(guess)
         low, high = (guess, high) if value >= 0 else (low, guess)
-        if high - low < 1e-6 or abs(value) < 1e-5:
+        if high - low < 1e-6 or abs(value) < 1e-3:
             break
         # log(1/fraction) grows like the square of the increment, which gives the next guess; else halve
         fell = -(value + math.log(cess))

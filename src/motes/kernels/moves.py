@@ -71,10 +71,11 @@ def move(
 
 def _correlation(weight: Tensor, x0: Tensor, f0: Tensor, x1: Tensor, f1: Tensor) -> float:
     """The larger of the mean correlation of the coordinates (N, d) and that of the log-densities (N,)."""
-    w = weight.to(x0)
     positive = weight > 0
     f0, f1 = torch.where(positive, f0, 0.0), torch.where(positive, f1, 0.0)  # weight 0 may have density 0
-    return max(float(_pearson(w, x0, x1).mean()), float(_pearson(weight, f0[:, None], f1[:, None])[0]))
+    before, after = torch.column_stack([x0.to(f0), f0]), torch.column_stack([x1.to(f1), f1])
+    r = _pearson(weight, before, after)
+    return max(float(r[:-1].mean()), float(r[-1]))
 
 
 def _pearson(w: Tensor, a: Tensor, b: Tensor) -> Tensor:
