@@ -242,8 +242,8 @@ class Density:
                 raise NanLogPotential(
                     f"the {name.replace('_', ' ')} is not finite for {name_particles(bad.tolist())}, whose "
                     "log-likelihood is; the first of them is at "
-                    f"{self._named(state['position'][bad[:1]])}. Look for sqrt or log at 0, or torch.where around a NaN "
-                    "branch; or use a kernel without gradients, like RandomWalk"
+                    f"{self._named(state['position'][bad[:1]])}. Look for sqrt or log at 0, or torch.where around a "
+                    "NaN branch; or use a kernel without gradients, like RandomWalk"
                 )
             state[name] = torch.where((legal & finite)[:, None], state[name], 0.0)
 
