@@ -27,7 +27,9 @@ def first_sentence(doc: str | None) -> str:
 
 
 def sources(references: Any) -> str:
-    return "; ".join(f"{r.authors.split(', ')[0]}{' et al.' if ',' in r.authors else ''} ({r.year})" for r in references)
+    return "; ".join(
+        f"{r.authors.split(', ')[0]}{' et al.' if ',' in r.authors else ''} ({r.year})" for r in references
+    )
 
 
 def schemes() -> str:
@@ -53,7 +55,13 @@ def kernels() -> str:
     from motes.kernels import kernels as registered
 
     rows = [
-        (f"`{name}`", f"`{k.__name__}`", "yes" if k.gradient else "no", first_sentence(k.__doc__), sources(k.references))
+        (
+            f"`{name}`",
+            f"`{k.__name__}`",
+            "yes" if k.gradient else "no",
+            first_sentence(k.__doc__),
+            sources(k.references),
+        )
         for name, k in sorted(registered.items())
     ]
     return table(("name", "class", "gradients", "what it does", "source"), rows)
@@ -83,7 +91,9 @@ def commands() -> str:
 def reference(package: str) -> str:
     """Every public module of a package, as mkdocstrings shows it."""
     module = import_module(package)
-    names = sorted(m.name for m in iter_modules(module.__path__, f"{package}.") if not m.name.split(".")[-1].startswith("_"))
+    names = sorted(
+        m.name for m in iter_modules(module.__path__, f"{package}.") if not m.name.split(".")[-1].startswith("_")
+    )
     shown = [f"::: {package}\n    options:\n      members: []\n      show_root_heading: false\n"]
     for name in names:
         shown.append(f"::: {name}\n    options:\n      show_root_toc_entry: true\n      heading_level: 2\n")

@@ -22,7 +22,17 @@ def run(*arguments: object) -> int:
 
 @with_smollm2
 def test_generate_keeps_to_the_pattern_and_prints_the_texts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = ["--prompt", "One word, yes or no: is the sky blue?", "--regex", "([Yy]es|[Nn]o)", "--n", 4, "--max-tokens", 4, "--quiet"]
+    arguments = [
+        "--prompt",
+        "One word, yes or no: is the sky blue?",
+        "--regex",
+        "([Yy]es|[Nn]o)",
+        "--n",
+        4,
+        "--max-tokens",
+        4,
+        "--quiet",
+    ]
     assert run("generate", *arguments, "--temperature", 0.9, "--top-p", 0.999, "--out", tmp_path) == 0
     saved = motes.load(tmp_path / "run.safetensors")
     assert set(saved.texts) <= {"yes", "no", "Yes", "No"} and saved.n == 4
