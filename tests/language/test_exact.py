@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
+from typing import Any
 
 import pytest
 import torch
@@ -29,7 +30,7 @@ def mean_law(model: Generation, n: int, scheme: str = "systematic", when: float 
     law, total, probability = defaultdict(float), 0.0, 0.0
 
     def run(rng):
-        last = None
+        last: Any = None
         try:
             for state in steps(model, n, seed=rng, resampling=scheme, when=when):
                 last = state.particles
@@ -180,8 +181,7 @@ def test_an_old_state_can_be_stepped_again():
     """The rows behind a state move on with the run; a state that is left behind finds its own again."""
     model = Generation(table(), "", constraint=regex("[ab]*"), max_tokens=6)
     states = steps(model, 6, seed=4, when=0.0)
-    for _ in range(3):
-        old = next(states).particles
+    old = [next(states).particles for _ in range(3)][-1]
     first = next(states).particles
     next(states)
     again = model.step(motes.Rng(4).at("step", step=first.t), old)

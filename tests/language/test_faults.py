@@ -20,7 +20,7 @@ def sample(model, n=4, **settings):
     [
         (lambda: regex("(a"), "unclosed group"),
         (lambda: regex("(?=a)b"), "look-around"),
-        (lambda: regex(5), "must be a string"),
+        (lambda: regex(5), "must be a string"),  # pyright: ignore
         (lambda: json_schema({"type": "strin"}), "strin"),
         (lambda: json_schema("{"), "no JSON object"),
         (lambda: json_schema({"type": "object", "if": {}}), "if"),

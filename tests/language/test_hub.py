@@ -121,8 +121,7 @@ def test_a_run_resumes_bit_for_bit(folder, tmp_path, stop, micro_batch):
 def test_a_state_keeps_its_own_next_step(tiny):
     model = Generation(tiny, PROMPT, constraint=regex("[a-z .]*"), max_tokens=10)
     states = steps(model, 6, seed=4, when=0.0)
-    for _ in range(4):
-        old = next(states).particles
+    old = [next(states).particles for _ in range(4)][-1]
     first = next(states)
     next(states)
     again = model.step(motes.Rng(4).at("step", step=first.particles.t), old)

@@ -1,8 +1,9 @@
 """Attention of one new token a row over a prompt that all rows share and a text that is each row's own.
 
 The prompt's keys and values stand in memory once: all rows' queries meet them in one matrix product, and one softmax
-runs over both parts. With SmolLM2-135M, 32 rows and a prompt of 145 tokens a step takes 0.17 s against 0.19 s for joined
-keys on one core, and the prompt's 6.5 MB of cache are not there 32 times. transformers calls `attend` where a model asks for the attention named `NAME`.
+runs over both parts. With SmolLM2-135M, 32 rows and a prompt of 145 tokens a step takes 0.17 s against 0.19 s for
+joined keys on one core, and the prompt's 6.5 MB of cache are not there 32 times. transformers calls `attend` where a
+model asks for the attention named `NAME`.
 
 References:
     Juravsky, Brown, Ehrlich, Fu, Re & Mirhoseini (2024), Hydragen: high-throughput LLM inference with shared prefixes,

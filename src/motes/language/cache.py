@@ -2,8 +2,8 @@
 
 When the population is resampled nothing moves: particles only point to rows. Rows move when texts branch, and then
 `model.in_place` leaves the first continuation where its parent is, so that a step copies what the branching adds and
-fills the gaps, and never the prompt. Generating 24 tokens for 32 particles with SmolLM2-135M on one core this takes about
-half the time of transformers' `generate`, mostly because equal beginnings are evaluated once.
+fills the gaps, and never the prompt. Generating 24 tokens for 32 particles with SmolLM2-135M on one core this takes
+about half the time of transformers' `generate`, mostly because equal beginnings are evaluated once.
 """
 
 from __future__ import annotations
