@@ -179,6 +179,21 @@ def test_an_interrupted_run_is_resumed_bit_for_bit(tmp_path, kernel):
         motes.resume(path, Tempering(gaussian(3)[0], kernel, cess=0.5), progress=False)
 
 
+def test_a_run_is_not_resumed_with_other_data(tmp_path):
+    prior = Normal(torch.zeros(2, dtype=torch.float64), 1.0)
+
+    def model(y, scale=1.0):
+        return Tempering(Density(lambda x: -5 * (x - y).square().sum(-1), Normal(prior.mean, scale)))
+
+    path = tmp_path / "run"
+    motes.sample(model(2.0), 100, seed=5, progress=False, checkpoint=path, max_steps=1)
+    with pytest.raises(FileError, match="log-likelihood of particle 0 was"):
+        motes.resume(path, model(2.1), progress=False)
+    with pytest.raises(FileError, match="log-prior of particle 0 was"):
+        motes.resume(path, model(2.0, 1.1), progress=False)
+    assert motes.resume(path, model(2.0), progress=False).result.value == "OK"
+
+
 def test_the_seed_decides_and_a_fixed_micro_batch_does_not_matter_to_the_law():
     a, b = (motes.sample(Tempering(gaussian(2)[0]), 64, seed=1, progress=False) for _ in range(2))
     assert torch.equal(a.view, b.view) and a.log_evidence == b.log_evidence

@@ -278,5 +278,3 @@ def _state(
     if gradient is not None and prior_gradient is not None:
         state |= {"likelihood_gradient": gradient, "prior_gradient": prior_gradient}
     return state
-
-

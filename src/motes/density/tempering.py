@@ -14,7 +14,7 @@ from torch import Tensor
 
 from motes.core import tree
 from motes.core.cite import Reference
-from motes.core.errors import MotesError
+from motes.core.errors import FileError, MotesError
 from motes.core.model import FeynmanKac
 from motes.core.particles import Particles
 from motes.core.run import Run
@@ -192,6 +192,23 @@ class Tempering(FeynmanKac):
 
     def view(self, particles: Particles) -> Values:
         return self.density.constrain(particles.x["position"])
+
+    def restore(self, particles: Particles) -> Particles:
+        """The particles, if this density still says of them what their file says.
+
+        Raises:
+            FileError: the likelihood or the prior has changed since (other data, another function).
+        """
+        saved, now = particles.x, self.density.evaluate(particles.x["position"])
+        for name in ("log_likelihood", "log_prior"):
+            bad = ~torch.isclose(saved[name], now[name], rtol=1e-4, atol=1e-4)
+            if bad.any():
+                i = int(bad.nonzero()[0])
+                raise FileError(
+                    f"the {name.replace('_', '-')} of particle {i} was {float(saved[name][i]):.6g} when the run was "
+                    f"saved and is {float(now[name][i]):.6g} now: resume with the data and the functions that began it"
+                )
+        return particles
 
     def order(self, particles: Particles) -> Tensor:
         x = particles.x
