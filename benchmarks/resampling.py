@@ -25,13 +25,13 @@ for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
     os.environ.setdefault(variable, "1")
 os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1")
 
-import numpy as np  # noqa: E402
-import torch  # noqa: E402
+import numpy as np
+import torch
 
-from motes.core.genealogy import Genealogy  # noqa: E402
-from motes.core.resampling import _fast, schemes  # noqa: E402
-from motes.core.weights import ess  # noqa: E402
-from motes.rng import Rng  # noqa: E402
+from motes.core.genealogy import Genealogy
+from motes.core.resampling import _fast, schemes
+from motes.core.weights import ess
+from motes.rng import Rng
 
 torch.set_num_threads(1)
 N = 1_000_000
@@ -52,9 +52,7 @@ def random() -> Rng:
 def motes(log_weight: torch.Tensor) -> dict[str, Job]:
     rng = random().at("resample", step=3)
     order = {"order": log_weight}
-    return {
-        name: lambda s=s: s(rng, log_weight, **(order if s.needs_order else {})) for name, s in schemes.items()
-    }
+    return {name: lambda s=s: s(rng, log_weight, **(order if s.needs_order else {})) for name, s in schemes.items()}
 
 
 def particles(log_weight: np.ndarray) -> dict[str, Job]:

@@ -83,12 +83,13 @@ def peer(likelihood, scale, n: int, steps: int, sweeps: int, ess: float, mass: s
         mcmc_step_fn=blackjax.hmc.build_kernel(),
         mcmc_init_fn=blackjax.hmc.init,
         resampling_fn=blackjax.smc.resampling.systematic,
-        mcmc_parameter_update_fn=lambda _, state, info: fixed | {
-            "inverse_mass_matrix": covariance(state.particles)[None]
-        },
+        mcmc_parameter_update_fn=lambda _, state, info: (
+            fixed | {"inverse_mass_matrix": covariance(state.particles)[None]}
+        ),
         initial_parameter_value=(
             fixed := {"step_size": jnp.array([step_size]), "num_integration_steps": jnp.array([steps])}
-        ) | {"inverse_mass_matrix": jnp.diag(scale**2)[None]},
+        )
+        | {"inverse_mass_matrix": jnp.diag(scale**2)[None]},
         num_mcmc_steps=sweeps,
         target_ess=ess,
     )

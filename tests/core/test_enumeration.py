@@ -9,8 +9,8 @@ from functools import cache
 
 import pytest
 import torch
-from enumerator import enumerate_runs
 
+from enumerator import enumerate_runs
 from motes.core.model import FeynmanKac
 from motes.core.particles import Particles
 from motes.core.resampling import schemes

@@ -101,7 +101,7 @@ def test_loops_are_compiled_even_where_nothing_can_be_kept() -> None:
 
     names: dict[str, Callable[[int], int]] = {}
     # a function without a file has no place for a cache
-    exec("def double(x): return 2 * x", names)  # noqa: S102
+    exec("def double(x): return 2 * x", names)
     assert kernels.compiled(names["double"])(21) == 42
 
 

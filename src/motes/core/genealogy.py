@@ -189,4 +189,6 @@ class Genealogy:
         of, even = state["anchor_generation"].tolist(), state["anchor_even"].tolist()
         anchors = [Anchor(*a) for a in zip(of, state["anchor_slot"], even, strict=True)]
         pending = state["pending"][0] if len(state["pending"]) else None
-        return cls(n, t, generation, anchors, (older, younger), (width[0], width[1]), list(state["record"]), stride, pending)
+        return cls(
+            n, t, generation, anchors, (older, younger), (width[0], width[1]), list(state["record"]), stride, pending
+        )

@@ -33,9 +33,7 @@ class Generator(ABC):
         """The key as two 32-bit halves (low, high)."""
 
     @abstractmethod
-    def block(
-        self, key: tuple[int, int], block: Tensor, particle: Tensor, step: int, inner: int
-    ) -> tuple[Tensor, ...]:
+    def block(self, key: tuple[int, int], block: Tensor, particle: Tensor, step: int, inner: int) -> tuple[Tensor, ...]:
         """The words at an address; `block` and `particle` broadcast against each other."""
 
 

@@ -42,9 +42,7 @@ class Philox4x32(Generator):
     def key(self, seed: int, purpose: str, kind: str, step: int, inner: int) -> tuple[int, int]:
         return _key(seed, self.name, purpose, kind)
 
-    def block(
-        self, key: tuple[int, int], block: Tensor, particle: Tensor, step: int, inner: int
-    ) -> tuple[Tensor, ...]:
+    def block(self, key: tuple[int, int], block: Tensor, particle: Tensor, step: int, inner: int) -> tuple[Tensor, ...]:
         block, particle = torch.broadcast_tensors(block, particle)
         c2, c3 = torch.full_like(block, step), torch.full_like(block, inner)
         return philox4x32((block, particle, c2, c3), key)

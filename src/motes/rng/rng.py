@@ -108,9 +108,7 @@ class Rng:
         """Gamma with unit rate; `concentration` expands to `shape`. Never 0."""
         return gamma.gamma(self, tuple(shape), concentration, dtype)
 
-    def beta(
-        self, shape: Shape, a: Tensor | float, b: Tensor | float, dtype: torch.dtype = torch.float64
-    ) -> Tensor:
+    def beta(self, shape: Shape, a: Tensor | float, b: Tensor | float, dtype: torch.dtype = torch.float64) -> Tensor:
         """Beta(a, b) in the open interval (0, 1); `a` and `b` expand to `shape`."""
         return gamma.beta(self, tuple(shape), a, b, dtype)
 
@@ -187,9 +185,7 @@ class Rng:
         generator = GENERATORS[self.generator]
         if 0 in shape:
             return torch.empty(shape, dtype=dtype, device=self.device)
-        out = routes.draw(
-            self.route, generator, what, self._key(kind), particle, count, self.step, self.inner, dtype
-        )
+        out = routes.draw(self.route, generator, what, self._key(kind), particle, count, self.step, self.inner, dtype)
         return out.reshape(shape)
 
     def _words(self, kind: str, count: int) -> Tensor:

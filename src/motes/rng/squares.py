@@ -83,9 +83,7 @@ class Squares32(Squares):
     name = "squares32"
     words = 1
 
-    def block(
-        self, key: tuple[int, int], block: Tensor, particle: Tensor, step: int, inner: int
-    ) -> tuple[Tensor, ...]:
+    def block(self, key: tuple[int, int], block: Tensor, particle: Tensor, step: int, inner: int) -> tuple[Tensor, ...]:
         return (squares32((particle << 32) | block, key),)
 
 
@@ -95,7 +93,5 @@ class Squares64(Squares):
     name = "squares64"
     words = 2
 
-    def block(
-        self, key: tuple[int, int], block: Tensor, particle: Tensor, step: int, inner: int
-    ) -> tuple[Tensor, ...]:
+    def block(self, key: tuple[int, int], block: Tensor, particle: Tensor, step: int, inner: int) -> tuple[Tensor, ...]:
         return squares64((particle << 32) | block, key)

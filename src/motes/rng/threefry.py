@@ -44,8 +44,6 @@ class Threefry2x32(Generator):
     def key(self, seed: int, purpose: str, kind: str, step: int, inner: int) -> tuple[int, int]:
         return _key(seed, self.name, purpose, kind, step, inner)
 
-    def block(
-        self, key: tuple[int, int], block: Tensor, particle: Tensor, step: int, inner: int
-    ) -> tuple[Tensor, ...]:
+    def block(self, key: tuple[int, int], block: Tensor, particle: Tensor, step: int, inner: int) -> tuple[Tensor, ...]:
         block, particle = torch.broadcast_tensors(block, particle)
         return threefry2x32((block, particle), key)

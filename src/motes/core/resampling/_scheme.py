@@ -40,9 +40,7 @@ class Scheme:
     same_n: bool = False
     references: tuple[Reference, ...] = ()
 
-    def __call__(
-        self, rng: Rng, log_weight: Tensor, *, n: int | None = None, order: Tensor | None = None
-    ) -> Tensor:
+    def __call__(self, rng: Rng, log_weight: Tensor, *, n: int | None = None, order: Tensor | None = None) -> Tensor:
         """The parents of the next generation.
 
         Args:

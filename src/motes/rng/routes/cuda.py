@@ -143,7 +143,5 @@ def draw(
     kernel: Any = _kernel
     launch = kernel[(triton.cdiv(total, BLOCK),)]
     # total, per_row and count take part in 64-bit arithmetic only
-    launch(
-        out, particle, address, _table(out.device), total, per_row, count, code, BLOCK, enable_fp_fusion=False
-    )
+    launch(out, particle, address, _table(out.device), total, per_row, count, code, BLOCK, enable_fp_fusion=False)
     return out

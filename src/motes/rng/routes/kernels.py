@@ -25,7 +25,6 @@ S32 = np.uint64(32)
 UNIFORM32, UNIFORM, NORMAL, EXPONENTIAL, GUMBEL = range(5)
 
 
-
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     """Compile on first use, and keep the machine code for later processes where there is a place to keep it."""
     # error_model: a division that may not raise can use vector instructions
