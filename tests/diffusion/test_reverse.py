@@ -85,6 +85,14 @@ def test_resuming_with_another_model_is_refused(tmp_path):
         motes.resume(path, made(denoiser=gaussian(other, torch.zeros(3), torch.eye(3))), progress=False)
 
 
+def test_resuming_with_another_reward_is_refused(tmp_path):
+    """A function has no name that a file could compare; what it says of the particles has."""
+    path = tmp_path / "run.safetensors"
+    run(made(), checkpoint=path, callback=lambda state: state.particles.t == 2)
+    with pytest.raises(motes.MotesError, match="the reward of particle"):
+        motes.resume(path, made(reward=lambda x: 1.1 * reward(x)), progress=False)
+
+
 def test_settings_are_json_and_the_run_cites_what_it_uses():
     model = made()
     assert json.loads(json.dumps(model.settings())) == model.settings()

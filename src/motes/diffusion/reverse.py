@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import KW_ONLY, dataclass, field
+from dataclasses import KW_ONLY, dataclass, field, replace
 from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from motes.core.cite import Reference
-from motes.core.errors import NanLogPotential, ShapeError, UnknownName, name_particles
+from motes.core.errors import FileError, NanLogPotential, ShapeError, UnknownName, name_particles
 from motes.core.model import FeynmanKac
 from motes.core.particles import Particles
 from motes.core.parts import in_parts
@@ -164,6 +164,25 @@ class ReverseDiffusion(FeynmanKac):
     def view(self, particles: Particles) -> Tensor:
         """The images (N, *shape): the denoised predictions on the way, x_0 at the end."""
         return particles.x["denoised"]
+
+    def restore(self, particles: Particles) -> Particles:
+        """The particles, if this model still says of them what their file says.
+
+        Raises:
+            FileError: the denoiser or the reward has changed since.
+        """
+        images = ("state", "denoised", "gradient")  # files hold them on the CPU
+        saved = {k: v.to(self.device) if k in images else v for k, v in particles.x.items()}
+        now = self._look(saved["state"], particles.t)
+        for name in ("denoised", "reward"):
+            near = torch.isclose(saved[name], now[name], rtol=1e-3, atol=1e-3)
+            bad = ~near.flatten(1).all(1) if near.ndim > 1 else ~near
+            if bad.any():
+                raise FileError(
+                    f"the {name} of {name_particles(bad.nonzero().flatten().tolist())} is not what it was when the run "
+                    "was saved: resume with the denoiser and the reward that began it"
+                )
+        return replace(particles, x=saved)
 
     def order(self, particles: Particles) -> Tensor:
         """(N,) the reward, by which sorted resampling orders the particles."""
