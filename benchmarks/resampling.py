@@ -158,9 +158,9 @@ def main() -> None:
     lines += [f"| {s} | {one[_, s] * 1e3:.1f} | {two[_, s] * 1e3:.1f} |" for _, s in one]
     lines += [
         "",
-        f"A copy of 8 MB moves {16e-9 * N / copy:.0f} GB/s here. Systematic resampling must read and write as much, and takes",
-        f"{found['motes', 'systematic'] / copy:.0f} times as long: the exponential, the exact sums and the marking of families",
-        "bind it, not memory.",
+        f"A copy of 8 MB moves {16e-9 * N / copy:.0f} GB/s here. Systematic resampling must read and write as much,",
+        f"and takes {found['motes', 'systematic'] / copy:.0f} times as long: the exponential, the exact sums and the",
+        "marking of families bind it, not memory.",
         "",
         "| equal weights: particles without exactly one child | |",
         "|---|---:|",

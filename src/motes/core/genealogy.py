@@ -157,7 +157,8 @@ class Genealogy:
         if not self.record:
             return torch.empty((0, self.n), dtype=torch.int32)
         rows = [torch.arange(self.n, dtype=torch.int32)]
-        for entry in reversed([*self.record, *([] if self.pending is None else [self.pending])]):
+        entries: list[Tensor] = [*self.record, *([] if self.pending is None else [self.pending])]
+        for entry in reversed(entries):
             rows.append(entry[rows[-1].long()])
         return torch.stack(rows[::-1])
 

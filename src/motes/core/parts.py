@@ -37,4 +37,5 @@ def in_parts(f: Callable[..., Rows], size: int | None, *args: Tensor) -> Rows:
             part = [torch.cat([p, p[-1:].expand(size - rows, *p.shape[1:])]) for p in part]
         result = f(*part)
         out.append(tuple(r[:rows] for r in result) if isinstance(result, tuple) else result[:rows])
-    return tuple(torch.cat(o) for o in zip(*out, strict=True)) if isinstance(out[0], tuple) else torch.cat(out)
+    joined: Any = tuple(torch.cat(o) for o in zip(*out, strict=True)) if isinstance(out[0], tuple) else torch.cat(out)
+    return joined

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from types import ModuleType
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -36,7 +37,7 @@ def _parts(n: int) -> list[tuple[int, int]]:
     return [(n * k // pieces, n * (k + 1) // pieces) for k in range(pieces)]
 
 
-def _map(f: Callable[[int, int], int | None], parts: list[tuple[int, int]]) -> list[int | None]:
+def _map(f: Callable[[int, int], Any], parts: list[tuple[int, int]]) -> list[Any]:
     """f on each part, at the same time; threads live as long as this call, so that a fork finds none."""
     if len(parts) == 1:
         return [f(*parts[0])]
