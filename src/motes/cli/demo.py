@@ -46,9 +46,9 @@ class Piece:
 
 
 PIECES = {
-    "density": Piece("posterior: logistic regression", posterior, 1024),
-    "language": Piece("text: JSON from SmolLM2-135M", text, 32, ("transformers", "gguf", "llguidance")),
-    "diffusion": Piece("images: digits steered to 3", images, 256),
+    "density": Piece("Posterior: logistic regression", posterior, 1024),
+    "language": Piece("Text: JSON from SmolLM2-135M", text, 32, ("transformers", "gguf", "llguidance")),
+    "diffusion": Piece("Images: digits steered to 3", images, 256),
 }
 
 
@@ -57,13 +57,14 @@ def arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("--only", default=",".join(PIECES), help="which parts, separated by commas")
     command.add_argument("--seed", type=int, default=0, help="the runs are functions of it")
     command.add_argument("--out", type=Path, default=Path("runs/demo"), help="folder for the runs and the report")
-    running.quiet(command)
+    running.common(command)
     command.set_defaults(resampling="systematic", when=0.5, checkpoint=60.0)
 
 
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
     names = chosen(args.only)
+    running.use_threads(args.threads or 1)
     runs, files = {}, []
     for k, name in enumerate(names, start=1):
         piece = PIECES[name]

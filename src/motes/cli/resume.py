@@ -20,7 +20,7 @@ def arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("run", type=Path, metavar="RUN", help="the file of a run, or the folder that holds one")
     command.add_argument("--force", action="store_true", help="even if the model's Python file has changed")
     command.add_argument("--report", action="store_true", help=f"write {running.PAGE} beside the run")
-    running.quiet(command)
+    running.common(command)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -33,6 +33,7 @@ def run(args: argparse.Namespace) -> int:
         print(f"{path} has already ended OK")
         result = saved
     else:
+        running.use_threads(args.threads or (saved.setup.get("recipe") or {}).get("threads", 1))
         model = rebuild(saved.setup.get("recipe"), path, force=args.force)
         result = running.watched(lambda seen: motes.resume(path, model, progress=not args.quiet, callback=seen))
     running.finish(result, [path], path.parent / running.PAGE if args.report else None)

@@ -35,12 +35,25 @@ def options(command: argparse.ArgumentParser, *, n: int, out: str) -> None:
     )
     command.add_argument("--out", type=Path, default=Path(out), help=f"folder that gets {FILE}")
     command.add_argument("--report", action="store_true", help=f"write {PAGE} beside it")
-    quiet(command)
+    common(command)
 
 
-def quiet(command: argparse.ArgumentParser) -> None:
-    """The option that switches the progress bar off."""
+def common(command: argparse.ArgumentParser) -> None:
+    """The options of every command that runs a model, `resume` among them."""
+    command.add_argument(
+        "--threads",
+        type=positive,
+        help="CPU threads of PyTorch; more than one slows small models down, often many times (default: 1, or what the "
+        "run was begun with)",
+    )
     command.add_argument("--quiet", action="store_true", help="show no progress bar")
+
+
+def use_threads(threads: int) -> None:
+    """Let PyTorch use so many CPU threads."""
+    import torch
+
+    torch.set_num_threads(threads)
 
 
 def positive(text: str) -> int:
@@ -59,6 +72,8 @@ def start(model: FeynmanKac, args: argparse.Namespace, recipe: dict[str, Any], f
     """Run `model` as the options say, writing checkpoints into the folder; `recipe` is what `motes resume` goes by."""
     import motes
 
+    recipe = {**recipe, "threads": args.threads or 1}  # the last bits of a matrix product depend on their number
+    use_threads(recipe["threads"])
     return watched(
         lambda seen: motes.sample(
             model,
