@@ -24,7 +24,7 @@ from torch import Tensor
 T = TypeVar("T")
 GRID = 1 << 52
 CPU = torch.device("cpu")
-COARSE = 12
+COARSE = 36
 """Places at which a uniform number is tried before bisection, besides the breakpoints of earlier ones."""
 PROBES = 5
 MOST_CELLS = 200
