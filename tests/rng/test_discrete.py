@@ -39,7 +39,7 @@ def test_the_ends_of_the_unit_interval_select_the_ends() -> None:
     w = torch.tensor([[-math.inf, 0.3, -math.inf, 0.1, -math.inf]], dtype=torch.float64)
     ends = torch.tensor([[2.0**-53, 1 - 2.0**-53]], dtype=torch.float64)
     assert discrete.invert(w, ends).tolist() == [[1, 3]]
-    for k in (1, 2, 3, 7, 1000):  # u * total rounds up to the total for some of these
+    for k in (1, 2, 3, 7, 1000):  # u * total must stay below the total, whatever its last bits are
         w = torch.full((1, k + 1), math.log(1 / 3), dtype=torch.float64)
         w[0, k] = -math.inf
         assert discrete.invert(w, ends).tolist() == [[0, k - 1]]

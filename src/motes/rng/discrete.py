@@ -70,11 +70,9 @@ def invert(log_weight: Tensor, u: Tensor) -> Tensor:
     total = (log_weight - log_weight.amax(-1, keepdim=True)).exp_().cumsum_(-1)
     if total.is_cuda:
         total = total.cummax(-1).values  # a parallel scan may step back by a rounding error
-    end = total[..., -1:]
-    # u * end may round up to end; the largest number below it still selects the last category that has any weight
-    at = torch.minimum(u * end, torch.nextafter(end, torch.zeros_like(end)))
-    # the first category whose running sum exceeds `at`: its own weight is then positive
-    return torch.searchsorted(total, at.contiguous(), right=True)
+    # u <= 1 - 2^-53 takes at least half a unit of the last place off the total, so the product rounds to less than it
+    # the first category whose running sum exceeds u * end: its own weight is then positive
+    return torch.searchsorted(total, (u * total[..., -1:]).contiguous(), right=True)
 
 
 def check_log_weight(log_weight: Tensor) -> None:
