@@ -89,8 +89,17 @@ def test_resuming_with_another_reward_is_refused(tmp_path):
     """A function has no name that a file could compare; what it says of the particles has."""
     path = tmp_path / "run.safetensors"
     run(made(), checkpoint=path, callback=lambda state: state.particles.t == 2)
-    with pytest.raises(motes.MotesError, match="the reward of particle"):
+    with pytest.raises(motes.MotesError, match="the reward is not what it was"):
         motes.resume(path, made(reward=lambda x: 1.1 * reward(x)), progress=False)
+
+
+def test_a_reward_that_is_asked_at_the_end_only_is_compared_too(tmp_path):
+    path, late = tmp_path / "run.safetensors", {"guidance": None, "schedule": "end"}
+    r = run(made(**late), checkpoint=path, callback=lambda state: state.particles.t == 2)
+    assert "reward" not in r.trace
+    with pytest.raises(motes.MotesError, match="the reward is not what it was"):
+        motes.resume(path, made(reward=lambda x: 1.1 * reward(x), **late), progress=False)
+    assert len(motes.resume(path, made(**late), progress=False).trace["reward"]) == 7
 
 
 def test_settings_are_json_and_the_run_cites_what_it_uses():
@@ -122,7 +131,7 @@ def test_the_reward_is_not_asked_while_it_does_not_count():
         return x.sum(1)
 
     run(made(reward=counted, guidance=None, potential="difference", schedule="end"))
-    assert asked == [20]
+    assert asked == [2, 20]  # two fixed images, by which a resumed run knows its reward; then the final images
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
@@ -132,7 +141,7 @@ def test_a_wrong_reward_names_particles_and_step(value):
     def reward(x):
         calls.append(1)
         out = x.sum(1)
-        if len(calls) == 3:  # it counts for nothing at time 0, and went well after steps 1 and 2
+        if len(calls) == 4:  # one look at fixed images; nothing counts at time 0; steps 1 and 2 went well
             out = out.clone()
             out[[3, 17]] = value
         return out

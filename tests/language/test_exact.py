@@ -142,6 +142,21 @@ def test_a_reward_tilts_and_steering_does_not_change_the_law(steer):
     assert_same_law(found, exact(2, reward=count_b))
 
 
+def test_a_prefix_worth_nothing_may_still_end_well():
+    """Steering asks about unfinished texts; a reward of -inf there must not kill what would have ended well."""
+
+    def whole(text: str) -> float:
+        return 0.5 if text in ("ab", "ba") else -math.inf
+
+    model = Generation(
+        table(), "", reward=lambda ts: torch.tensor([whole(t) for t in ts]).double(), max_tokens=2, steer=1
+    )
+    found, z = mean_law(model, 2, when=0.95)
+    expected = exact(2, reward=whole)
+    assert z == pytest.approx(sum(expected.values()), abs=TOLERANCE) and z > 0
+    assert_same_law(found, expected)
+
+
 def test_one_particle_without_rules_is_ancestral_sampling():
     found, z = mean_law(Generation(table(), "", max_tokens=3), 1)
     assert z == pytest.approx(1, abs=TOLERANCE)

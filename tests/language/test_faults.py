@@ -134,3 +134,24 @@ def test_a_table_of_the_wrong_shape():
 def test_a_model_that_is_not_there(name):
     with pytest.raises(MotesError, match="there is no model at"):
         motes.language.load(name)
+
+
+def test_a_run_is_resumed_only_with_the_model_and_the_reward_that_began_it(tmp_path):
+    def model(scale=1.0, bias=0.0):
+        logits = torch.randn(4, 3, generator=torch.Generator().manual_seed(1)).double()
+        logits[0, 1] += bias
+        return Generation(
+            TableModel(["a", "b", "."], logits),
+            "",
+            reward=lambda texts: torch.tensor([scale * t.count("a") for t in texts]),
+            max_tokens=6,
+        )
+
+    path = tmp_path / "run.safetensors"
+    part = sample(model(), 32, checkpoint=path, callback=lambda state: state.particles.t == 3)
+    assert part.particles.x["finished"].any() and not part.particles.x["finished"].all()
+    with pytest.raises(MotesError, match="the reward of particle"):
+        motes.resume(path, model(scale=2.0), progress=False)
+    with pytest.raises(MotesError, match="table"):
+        motes.resume(path, model(bias=0.5), progress=False)
+    assert motes.resume(path, model(), progress=False).texts == sample(model(), 32).texts

@@ -36,6 +36,8 @@ def pack(tree: PyTree, name: str, tensors: dict[str, Tensor]) -> Any:
     if isinstance(tree, Leaf):
         return {"missing": len(tree)}
     if isinstance(tree, Tensor):
+        while name in tensors:  # {"a/b": ...} beside {"a": {"b": ...}}
+            name += "'"
         tensors[name] = tree.detach().cpu().contiguous().clone()
         return {"tensor": name}
     if tree is None or isinstance(tree, (bool, int, float, str)):

@@ -77,7 +77,7 @@ class Particles:
         return replace(
             self,
             x=x,
-            log_weight=self.log_weight + log_potential.to(self.log_weight),
+            log_weight=self.log_weight + log_potential.detach().to(self.log_weight),
             t=self.t + 1,
             shared=self.shared if shared is None else shared,
             info=info or {},

@@ -221,5 +221,5 @@ def load(path: str | os.PathLike[str]) -> Run:
             setup=meta["setup"],
             references=tuple(Reference(**r) for r in meta["references"]),
         )
-    except (KeyError, TypeError, ShapeError) as error:
-        raise FileError(f"{path} lacks a part of a run: {error}") from error
+    except (KeyError, TypeError, ValueError) as error:
+        raise FileError(f"{path} lacks a part of a run, or has a damaged one: {error}") from error

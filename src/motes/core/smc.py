@@ -23,7 +23,10 @@ from motes.rng import Rng
 
 @dataclass(frozen=True)
 class State:
-    """Where a run stands: the population, who descends from whom, and what each step had to say."""
+    """Where a run stands: the population, who descends from whom, and what each step had to say.
+
+    The particles are this state's own; genealogy and trace are those of the walk and go on growing with it.
+    """
 
     particles: Particles
     genealogy: Genealogy
@@ -111,7 +114,9 @@ def steps(
         raise ValueError(f"need n >= 1 and 0 <= when <= 1, not n={n}, when={when}")
     rng = source(seed)
     state, clock = start, time.perf_counter()
-    if state is None:
+    if state is not None:  # the walk writes on in copies
+        state = State(state.particles, Genealogy.from_state(state.genealogy.state()), Trace(list(state.trace.rows)))
+    else:
         particles = model.init(rng.at("init", step=0), n)
         if particles.n != n:
             raise ShapeError(f"{name}.init was asked for {n} particles and returned {particles.n}")

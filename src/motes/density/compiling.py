@@ -23,7 +23,7 @@ def whether_compiled(
 
     The decision looks at the clock, so that the last bits of a run of more than about `WORTH` seconds can differ from
     those of another; a shorter run is never compiled, and `compile=False` or `True` fixes it for all. It is kept with
-    the run, so that a resumed run goes on as it was.
+    the run, so that a run resumed after it goes on as it was.
 
     Args:
         choice: what was decided before.

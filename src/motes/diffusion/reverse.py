@@ -140,7 +140,7 @@ class ReverseDiffusion(FeynmanKac):
         x = self._look(noise * self.process.start_std, 0)
         history = zero + POTENTIALS[self.potential][1]
         x["total"], x["history"] = self._total(x, 0, zero, history)
-        return Particles.start(x, x["total"], info=self._info(x, 0))
+        return Particles.start(x, x["total"], shared={"probe": self._probe()}, info=self._info(x, 0))
 
     def step(self, rng: Rng, particles: Particles) -> Particles:
         k, old = particles.t, particles.x
@@ -174,6 +174,11 @@ class ReverseDiffusion(FeynmanKac):
         images = ("state", "denoised", "gradient")  # files hold them on the CPU
         saved = {k: v.to(self.device) if k in images else v for k, v in particles.x.items()}
         now = self._look(saved["state"], particles.t)
+        for name, value in self._probe().items():
+            if not torch.allclose(value, particles.shared["probe"][name], rtol=1e-3, atol=1e-3, equal_nan=True):
+                raise FileError(
+                    f"the {name} is not what it was when the run was saved: resume with the one it began with"
+                )
         for name in ("denoised", "reward"):
             near = torch.isclose(saved[name], now[name], rtol=1e-3, atol=1e-3)
             bad = ~near.flatten(1).all(1) if near.ndim > 1 else ~near
@@ -184,8 +189,19 @@ class ReverseDiffusion(FeynmanKac):
                 )
         return replace(particles, x=saved)
 
+    def _probe(self) -> dict[str, Tensor]:
+        """What the functions given say of two fixed images, by which a file can tell them from others."""
+        image = Rng(0).at("probe").normal((2, *self.shape), dtype=self.dtype).to(self.device)
+        found = {}
+        with torch.no_grad():
+            if self.reward is not None:
+                found["reward"] = checked_reward(self.reward(image), 2)
+            if callable(self.guidance):
+                found["guidance"] = self.guidance(image, float(self.table.times[0]))
+        return {name: value.detach().cpu() for name, value in found.items()}
+
     def order(self, particles: Particles) -> Tensor:
-        """(N,) the reward, by which sorted resampling orders the particles."""
+        """(N,) the reward, by which sorted resampling orders the particles (zeros where it was not asked)."""
         return particles.x["reward"] if self.reward is not None else super().order(particles)
 
     def settings(self) -> dict[str, Any]:
@@ -207,6 +223,10 @@ class ReverseDiffusion(FeynmanKac):
             return 0.0
         return 1.0 if self.guidance == "reward" else float(self.guidance)
 
+    def _asks(self, k: int) -> bool:
+        """Whether the reward is asked at time k."""
+        return self.reward is not None and (bool(self._scale) or float(self.strength[k]) != 0)
+
     def _references(self) -> list[Reference]:
         return [SAMPLER] + [STEERING] * (self.reward is not None) + [TWISTING] * (self.guidance is not None)
 
@@ -215,7 +235,7 @@ class ReverseDiffusion(FeynmanKac):
         last = k == self.table.steps
         t = float(self.table.times[k])
         wants_gradient = bool(self._scale) and not last
-        wants_reward = self.reward is not None and (wants_gradient or float(self.strength[k]) != 0)
+        wants_reward = self._asks(k)
 
         def look(x: Tensor) -> tuple[Tensor, ...]:
             x = x.detach().requires_grad_(wants_gradient)
@@ -263,7 +283,7 @@ class ReverseDiffusion(FeynmanKac):
 
     def _info(self, x: dict[str, Tensor], k: int) -> dict[str, float]:
         info = {"noise_level": float(self.process.sigma(self.table.times[k]))}
-        return info if self.reward is None else {**info, "reward": float(x["reward"].mean())}
+        return {**info, "reward": float(x["reward"].mean())} if self._asks(k) else info
 
 
 def log_reference_over_guided(xi: Tensor, shift: Tensor) -> Tensor:

@@ -57,7 +57,7 @@ def move(
     """
     x, old = state["position"], target.log_density(state)
     used, done, evaluations, rate, left = parameters, 0, 0, 0.0, 1.0
-    while done < (most if sweeps is None else sweeps) and (sweeps is not None or left > correlation):
+    while done < (most if sweeps is None else sweeps) and (sweeps is not None or not left <= correlation):
         sweep = kernel.sweep(rng.at("sweep", inner=done), target, state, parameters)
         state, done, evaluations = sweep.state, done + 1, evaluations + sweep.evaluations
         rate, used = float(weight @ sweep.acceptance.to(weight)), parameters

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from motes.core.cite import Reference
-from motes.core.errors import EmptyConstraint, MotesError, ShapeError
+from motes.core.errors import EmptyConstraint, FileError, MotesError, ShapeError, name_particles
 from motes.core.model import FeynmanKac
 from motes.core.particles import Particles
 from motes.language.constraint import Constraint
@@ -73,7 +73,7 @@ class Generation(FeynmanKac):
         globalise: whether the rules' kept mass counts in the weights.
         chat: wrap the prompt in the model's chat template: True, False, or "auto" if there is one.
         steer: also ask the reward about unfinished texts every so many tokens, as a provisional weight that is taken
-            back later: the target stays, the population is steered earlier.
+            back later: the target stays, the population is steered earlier. A text that is -inf as yet is left alone.
 
     Raises:
         EmptyConstraint: nothing can satisfy the constraint.
@@ -137,7 +137,7 @@ class Generation(FeynmanKac):
             "row": torch.full((n, self.max_tokens), -1, dtype=torch.int32),
             "frontier": Frontier(torch.zeros(n, dtype=torch.int64), front, front.version),
         }
-        shared = {"rows": torch.zeros(self.max_tokens, dtype=torch.int64)}
+        shared = {"rows": torch.zeros(self.max_tokens, dtype=torch.int64), "first": front.law.log_prob[0].clone()}
         return Particles.start(x, weight, shared=shared, info={"evaluated": 1, "finished": 0.0})
 
     def step(self, rng: Rng, particles: Particles) -> Particles:
@@ -172,7 +172,7 @@ class Generation(FeynmanKac):
             "frontier": frontier,
         }
         info = {"evaluated": evaluated, "finished": float(x["finished"].double().mean())}
-        return particles.step(x, potential + paid, shared={"rows": rows}, info=info)
+        return particles.step(x, potential + paid, shared={**particles.shared, "rows": rows}, info=info)
 
     def done(self, particles: Particles) -> bool:
         return bool(particles.x["finished"].all())
@@ -227,6 +227,8 @@ class Generation(FeynmanKac):
             raise ShapeError(f"the reward of {len(texts)} texts must be a tensor ({len(texts)},), not {what} (t={t})")
         now = before.clone()
         now[asked] = value.detach().to("cpu", torch.float64)
+        # an unfinished text that is worth nothing yet may still end well, and a weight of zero could not be taken back
+        now = torch.where(torch.isneginf(now) & ~finished, before, now)
         return now - before, torch.where(torch.isneginf(now), 0.0, now)
 
     def _text(self, x: dict[str, Tensor], i: int) -> str:
@@ -247,12 +249,21 @@ class Generation(FeynmanKac):
 
         The logits come out bit for bit as they were if the model's arithmetic for a row does not depend on what stands
         in the other rows of a batch of the same size (mixtures of experts with a capacity are the exception).
+
+        Raises:
+            FileError: the reward of a finished text, or the law of the first token, is not what it was.
         """
         x, n = particles.x, particles.n
         alive = ~x["finished"]
+        self._check_reward(particles)
         if not alive.any():
             return with_frontier(particles, Closed(n))
         front = self._open(n)
+        if not torch.allclose(front.law.log_prob[0], particles.shared["first"], rtol=1e-3, atol=1e-3):
+            raise FileError(
+                f"the law of the first token is not what it was when the run was saved: {self.model.name} has changed, "
+                "or what its rules or its constraint mean. Resume with the model that began the run"
+            )
         at = torch.zeros(n, dtype=torch.int64)
         for j in range(particles.t):
             rows = int(particles.shared["rows"][j])
@@ -265,6 +276,21 @@ class Generation(FeynmanKac):
         texts = {int(at[i]): x["tokens"][i, : particles.t].tolist() for i in torch.nonzero(alive)[:, 0].tolist()}
         front.reopen(texts)
         return with_frontier(particles, Frontier(at, front, front.version))
+
+    def _check_reward(self, particles: Particles) -> None:
+        """The reward says of the finished texts what it said before the run was saved."""
+        x = particles.x
+        ended = x["finished"] & ~torch.isneginf(particles.log_weight)
+        index = torch.nonzero(ended)[:, 0].tolist()
+        if self.reward is None or not index:
+            return
+        now = self.reward([self._text(x, i) for i in index]).detach().to("cpu", torch.float64)
+        bad = ~torch.isclose(now, x["provisional"][ended], rtol=1e-3, atol=1e-3)
+        if bad.any():
+            which = name_particles([index[j] for j in torch.nonzero(bad)[:, 0].tolist()])
+            raise FileError(
+                f"the reward of {which} is not what it was when the run was saved: resume with the reward that began it"
+            )
 
     def settings(self) -> dict[str, Any]:
         return {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -37,8 +38,9 @@ class TableModel(LanguageModel):
                 want = (self.vocabulary + 1, self.vocabulary)
                 raise ShapeError(f"the table must have shape {want}, a row a last token, not {tuple(table.shape)}")
             self.logits: Callable[[tuple[int, ...]], Tensor] = lambda text: table[text[-1] if text else -1]
+            self.digest = hashlib.sha256(table.to(torch.float64).numpy().tobytes()).hexdigest()[:16]
         else:
-            self.logits = logits
+            self.logits, self.digest = logits, "function"
         self._recogniser_tokenizer: Any = None
         self.evaluations = 0
         """How many prefixes were evaluated so far."""
@@ -61,6 +63,9 @@ class TableModel(LanguageModel):
         if self._recogniser_tokenizer is None:
             self._recogniser_tokenizer = LLTokenizer(TokenizerWrapper(_ByteTokens(self.tokens, self.end[0])))
         return self._recogniser_tokenizer
+
+    def settings(self) -> dict[str, Any]:
+        return {**super().settings(), "tokens": self.tokens, "table": self.digest}
 
     def row(self, text: tuple[int, ...]) -> Tensor:
         """The (V,) logits after `text`, checked."""
