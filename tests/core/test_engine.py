@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import motes
-from core.toys import Breaks, Walk, data
+from core.toys import Breaks, Flat, Walk, data
 from motes.core import smc, weights
 from motes.core.errors import AllWeightsZero, MotesError, NanLogPotential, ShapeError, UnknownName
 from motes.core.model import FeynmanKac
@@ -54,11 +54,6 @@ def test_one_particle_is_the_plain_sampler():
         total = total + model.log_potential(x, t)
     assert torch.equal(run.particles.x, x)
     assert run.log_evidence == pytest.approx(float(total), abs=1e-12)
-
-
-class Flat(Walk):
-    def log_potential(self, x, t):
-        return torch.full_like(x, -0.25)
 
 
 def test_constant_potentials_leave_the_weights_equal():

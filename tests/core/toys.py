@@ -41,6 +41,10 @@ class Walk(FeynmanKac):
 
     def log_likelihood(self) -> float:
         """The exact answer."""
+        return self.kalman()[0]
+
+    def kalman(self) -> tuple[float, float]:
+        """The log-likelihood and the mean of the last state given all data."""
         m, v, total = 0.0, 1.0, 0.0
         for t, y in enumerate(self.data.tolist()):
             if t:
@@ -49,7 +53,7 @@ class Walk(FeynmanKac):
             total += -0.5 * ((y - m) ** 2 / f + math.log(2 * math.pi * f))
             gain = v / f
             m, v = m + gain * (y - m), v * (1 - gain)
-        return total
+        return total, m
 
 
 def data(steps: int) -> Tensor:
@@ -68,3 +72,10 @@ class Breaks(Walk):
         if t == self.at:
             out[self.which] = self.value
         return out
+
+
+class Flat(Walk):
+    """Every particle gains the same at every step."""
+
+    def log_potential(self, x, t):
+        return torch.full_like(x, -0.25)
