@@ -149,13 +149,6 @@ def main() -> None:
         lines += ["", f"Not installed: {', '.join(missing)}; the head of the script says how."]
     lines += ["", "| for comparison | ms |", "|---|---:|"]
     lines += [f"| {name} | {s * 1e3:.2f} |" for (_, name), s in found.items() if (_, name) in extra]
-    torch.set_num_threads(2)
-    both = {("motes", s): contenders["motes"][s] for s in ("systematic", "stratified")}
-    two = measure(both, rounds, time.perf_counter)
-    torch.set_num_threads(1)
-    one = measure(both, rounds, time.perf_counter)
-    lines += ["", "| wall milliseconds of motes | 1 thread | 2 threads |", "|---|---:|---:|"]
-    lines += [f"| {s} | {one[_, s] * 1e3:.1f} | {two[_, s] * 1e3:.1f} |" for _, s in one]
     lines += [
         "",
         f"A copy of 8 MB moves {16e-9 * N / copy:.0f} GB/s here. Systematic resampling must read and write as much,",

@@ -35,8 +35,9 @@ from motes.core.resampling import Scheme
 from motes.core.weights import normalise
 
 FEW = 5.0
-"""Fewer families than this, in effective number and where the evidence varied most, tell too little about their spread:
-intervals of +-1.96 covered 74 % of 3300 filters with fewer, and 92 % of 4900 with more (48 cells, N from 16 to 1024)."""
+"""Fewer families than this, in effective number and where the evidence varied most, tell too little about their
+spread: intervals of +-1.96 covered 74 % of 3300 filters with fewer, and 92 % of 4900 with more (48 cells, N from 16 to
+1024)."""
 FORGOTTEN = 0.7
 """The younger anchor must see at least this part of the variance that the older one sees. Where memory was short it
 saw 0.8 to 1; where intervals fell short (51 to 82 %) because it was long, 0.27 to 0.57."""
