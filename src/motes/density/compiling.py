@@ -8,7 +8,7 @@ import time
 
 from torch import Tensor
 
-from motes.density.density import Density
+from motes.density.law import Law
 
 WORTH = 300.0
 """Seconds of evaluation that must still be ahead: a compilation takes 5 to 50 s and saves between nothing and 2/3."""
@@ -17,7 +17,7 @@ log = logging.getLogger("motes")
 
 
 def whether_compiled(
-    density: Density, choice: bool | None, z: Tensor, gradient: bool, seconds: float, before: float, after: float
+    density: Law, choice: bool | None, z: Tensor, gradient: bool, seconds: float, before: float, after: float
 ) -> bool | None:
     """Whether the next steps run compiled; None is not decided yet.
 
@@ -42,7 +42,7 @@ def whether_compiled(
     return compiled < eager
 
 
-def _seconds(density: Density, z: Tensor, gradient: bool, compiled: bool) -> float:
+def _seconds(density: Law, z: Tensor, gradient: bool, compiled: bool) -> float:
     began = time.perf_counter()
     density.evaluate(z, gradient, compiled)
     return time.perf_counter() - began

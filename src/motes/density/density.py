@@ -12,6 +12,7 @@ from torch.distributions import Distribution
 
 from motes.core.errors import NanLogPotential, ShapeError, name_particles
 from motes.core.parts import in_parts
+from motes.density.law import Law
 from motes.density.likelihood import LogLikelihood, batched
 from motes.density.parameters import Parameters, Values
 from motes.kernels import State
@@ -24,7 +25,7 @@ LOST = -1e9
 """Nats below which a point is as good as outside of the support, so that its gradient may overflow."""
 
 
-class Density:
+class Density(Law):
     """A log-likelihood and a prior, with values and gradients for a whole population at once.
 
     Inside, a point is a real vector z (dim,); parameters with a support (a probability, a variance, a simplex) are

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from motes.density.density import Density
+from motes.density.law import Law
 from motes.kernels import State, Target
 
 
@@ -16,9 +16,13 @@ from motes.kernels import State, Target
 class Tempered(Target):
     """prior(z) likelihood(z)^temperature, with 0 < temperature <= 1 (an inverse temperature; 1 is the posterior)."""
 
-    density: Density
+    density: Law
     temperature: float
     compiled: bool = False
+
+    @property
+    def levels(self) -> int | None:
+        return self.density.levels
 
     def evaluate(self, position: Tensor, gradient: bool) -> State:
         return self.density.evaluate(position, gradient, self.compiled)

@@ -20,7 +20,7 @@ from motes.core.particles import Particles
 from motes.core.run import Run
 from motes.core.weights import normalise
 from motes.density.compiling import whether_compiled
-from motes.density.density import Density
+from motes.density.law import Law
 from motes.density.parameters import Values
 from motes.density.tempered import Tempered, next_temperature
 from motes.kernels import HMC, Kernel, RandomWalk, find_kernel, move
@@ -66,7 +66,7 @@ class Tempering(FeynmanKac):
     True
     """
 
-    density: Density
+    density: Law
     kernel: Kernel | str | None = None
     cess: float = 0.9
     moves: int | Literal["auto"] = "auto"
@@ -120,15 +120,16 @@ class Tempering(FeynmanKac):
         shared, kernel = particles.shared, self._kernel
         now, weight, t = shared["temperature"], normalise(particles.log_weight), particles.t + 1
         began, compiled = time.perf_counter(), shared["compiled"]
+        target = Tempered(self.density, now, bool(compiled))
         if self.ladder is None:
-            parameters = kernel.fit(shared["kernel"], particles.x["position"], weight)
+            parameters = kernel.fit(shared["kernel"], target, particles.x, weight)
             sweeps = None if self.moves == "auto" else self.moves
         else:
             parameters, sweeps = self.ladder[t]["parameters"], self.ladder[t]["sweeps"]
         moved = move(
             kernel,
             rng,
-            Tempered(self.density, now, bool(compiled)),
+            target,
             particles.x,
             weight,
             parameters,

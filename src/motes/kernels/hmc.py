@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from motes.core.cite import Reference
-from motes.kernels.kernel import Kernel, Parameters, State, Sweep, Target, accepted, select
+from motes.kernels.kernel import Kernel, Parameters, State, Sweep, Target, accepted, mean_acceptance, select
 from motes.kernels.scale import fit_scale, pull, stretch
 from motes.rng import Rng
 
@@ -77,10 +77,11 @@ class HMC(Kernel):
         # a standard Gaussian in d dimensions has k = sqrt(d) / 8 for small steps
         return self._steps({"scale": torch.ones(2, d, dtype=dtype), "difficulty": math.sqrt(d) / 8})
 
-    def fit(self, parameters: Parameters, position: Tensor, weight: Tensor) -> Parameters:
-        return {**parameters, "scale": fit_scale(position, weight, self.scale, parameters["scale"])}
+    def fit(self, parameters: Parameters, target: Target, state: State, weight: Tensor) -> Parameters:
+        return {**parameters, "scale": fit_scale(state["position"], weight, self.scale, parameters["scale"])}
 
-    def learn(self, parameters: Parameters, acceptance: float) -> Parameters:
+    def learn(self, parameters: Parameters, sweep: Sweep, weight: Tensor) -> Parameters:
+        acceptance = mean_acceptance(sweep, weight)
         quantile = -NormalDist().inv_cdf(min(max(acceptance, 1e-3), 0.999) / 2)
         found = quantile / parameters["step_size"] ** 2
         old = parameters["difficulty"]
@@ -123,7 +124,7 @@ class HMC(Kernel):
         # the same rule seen from both ends of the trajectory, so that giving up is reversible too
         kept = (lowest >= floor) & (lowest >= end - (DIVERGED + x.shape[1]))
         acceptance, accept = accepted(rng, torch.where(kept, log_ratio, -math.inf))
-        return Sweep(select(accept, there, state), acceptance, n)
+        return Sweep(select(accept, there, state), acceptance, n, ~kept)
 
     def describe(self, parameters: Parameters) -> dict[str, float]:
         return {"step_size": parameters["step_size"], "leapfrog_steps": float(parameters["leapfrog_steps"])}

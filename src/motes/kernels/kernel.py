@@ -1,13 +1,14 @@
 """What a Markov kernel is: something that moves every particle and leaves a law invariant.
 
 A kernel holds knobs only. What it has learnt (a step size, the shape of the population) is a dict of numbers and
-tensors, its *parameters*, that its caller carries along and saves; what belongs to the particles is a *state*.
+tensors, its *parameters*, that its caller carries along and saves; what belongs to the particles is a *state*: the
+position, what the target evaluated there, and what the kernel itself carries on (a momentum).
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import torch
@@ -24,7 +25,12 @@ Parameters = dict[str, Any]
 
 
 class Target(ABC):
-    """A law on R^d, known by its log-density up to a constant."""
+    """A law on R^d, or on whole numbers, known by its log-density up to a constant."""
+
+    @property
+    def levels(self) -> int | None:
+        """Where positions are whole numbers 0..levels-1, how many there are; None on R^d."""
+        return None
 
     @abstractmethod
     def evaluate(self, position: Tensor, gradient: bool) -> State:
@@ -45,39 +51,60 @@ class Sweep:
 
     Attributes:
         state: the particles after it.
-        acceptance: (N,) the probability with which each proposal was accepted.
-        evaluations: density evaluations a particle.
+        acceptance: (N,) the probability with which each proposal was accepted (1 where nothing is ever rejected).
+        evaluations: density evaluations (with their gradients, if the kernel needs them), mean over the particles.
+        diverged: (N,) whether the move had to be given up (a trajectory ran off); None for kernels that cannot.
+        seen: what the kernel's own `learn` wants to know of this sweep, tensors (N, ...).
     """
 
     state: State
     acceptance: Tensor
-    evaluations: int
+    evaluations: float
+    diverged: Tensor | None = None
+    seen: dict[str, Tensor] = field(default_factory=dict)
 
 
 class Kernel(ABC):
     """A Markov kernel whose knobs need no tuning: it learns from the population that it moves.
 
-    `fit` and `learn` make the next parameters from what is known before a sweep; `sweep` leaves the target invariant
-    for any fixed parameters. Because the parameters come from the same particles that are then moved, expectations
-    under an adapted kernel carry a bias of order 1/N; with parameters that were found by an earlier run there is none.
+    `fit` and `learn` make the next parameters from what is known before and after a sweep; `sweep` leaves the target
+    invariant for any fixed parameters. Because the parameters come from the same particles that are then moved,
+    expectations under an adapted kernel carry a bias of order 1/N; with parameters that were found by an earlier run,
+    or frozen after a warm-up, there is none.
     """
 
     name: ClassVar[str]
     gradient: ClassVar[bool]
     """Whether `sweep` needs the gradient of the log-density."""
     references: ClassVar[tuple[Reference, ...]]
+    discrete: ClassVar[bool] = False
+    """Whether positions are whole numbers 0..target.levels-1 instead of points of R^d."""
+    exact: ClassVar[bool] = True
+    """Whether the target is invariant; if not, the docstring says which bias there is."""
+    reversible: ClassVar[bool] = True
+    """Whether (before, after) and (after, before) have the same law in equilibrium, for the positions alone."""
+    ensemble: ClassVar[bool] = False
+    """Whether a particle's move looks at where the others are (then all must have the same target)."""
 
     @abstractmethod
     def start(self, d: int, dtype: torch.dtype) -> Parameters:
-        """The parameters before anything was seen, for dimension `d`."""
+        """The parameters before anything was seen, for dimension `d`: numbers, tensors, and dicts of them."""
+
+    def enter(self, rng: Rng, target: Target, state: State, parameters: Parameters) -> State:
+        """The state with what this kernel carries from sweep to sweep beside the position, (N, ...) under own keys.
+
+        Called before the first sweep on particles that are new to the kernel. What it adds must have its stationary
+        law given the position, so that `sweep` leaves the law of both invariant.
+        """
+        return state
 
     @abstractmethod
-    def fit(self, parameters: Parameters, position: Tensor, weight: Tensor) -> Parameters:
-        """Learn scales from the positions (N, d) and their normalised weights (N,)."""
+    def fit(self, parameters: Parameters, target: Target, state: State, weight: Tensor) -> Parameters:
+        """Learn scales from a population: `state` as `target` evaluated it, normalised weights (N,)."""
 
     @abstractmethod
-    def learn(self, parameters: Parameters, acceptance: float) -> Parameters:
-        """Learn the step size from the mean acceptance of a sweep."""
+    def learn(self, parameters: Parameters, sweep: Sweep, weight: Tensor) -> Parameters:
+        """Learn the step size (and the like) from what a sweep under `parameters` did; normalised weights (N,)."""
 
     @abstractmethod
     def sweep(self, rng: Rng, target: Target, state: State, parameters: Parameters) -> Sweep:
@@ -89,8 +116,13 @@ class Kernel(ABC):
 
 
 def select(accept: Tensor, proposal: State, state: State) -> State:
-    """The proposal where `accept` (N,) is true, the old state elsewhere."""
-    return {k: torch.where(accept.view(-1, *[1] * (old.ndim - 1)), proposal[k], old) for k, old in state.items()}
+    """The proposal where `accept` (N,) is true, the old state elsewhere (of what the proposal has)."""
+    return {k: torch.where(accept.view(-1, *[1] * (new.ndim - 1)), new, state[k]) for k, new in proposal.items()}
+
+
+def mean_acceptance(sweep: Sweep, weight: Tensor) -> float:
+    """The weighted mean acceptance of a sweep."""
+    return float(weight @ sweep.acceptance.to(weight))
 
 
 def accepted(rng: Rng, log_ratio: Tensor) -> tuple[Tensor, Tensor]:

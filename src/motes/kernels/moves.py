@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from motes.kernels.kernel import Kernel, Parameters, State, Target
+from motes.kernels.kernel import Kernel, Parameters, State, Target, mean_acceptance
 from motes.rng import Rng
 
 
@@ -56,16 +56,17 @@ def move(
         adapt: learn the step size after each sweep.
     """
     x, old = state["position"], target.log_density(state)
-    used, done, evaluations, rate, left = parameters, 0, 0, 0.0, 1.0
+    state = kernel.enter(rng.at("enter"), target, state, parameters)
+    used, done, evaluations, rate, left = parameters, 0, 0.0, 0.0, 1.0
     while done < (most if sweeps is None else sweeps) and (sweeps is not None or not left <= correlation):
         sweep = kernel.sweep(rng.at("sweep", inner=done), target, state, parameters)
         state, done, evaluations = sweep.state, done + 1, evaluations + sweep.evaluations
-        rate, used = float(weight @ sweep.acceptance.to(weight)), parameters
+        rate, used = mean_acceptance(sweep, weight), parameters
         if adapt:
-            parameters = kernel.learn(parameters, rate)
+            parameters = kernel.learn(parameters, sweep, weight)
         if sweeps is None or done == sweeps:
             left = _correlation(weight, x, old, state["position"], target.log_density(state))
-    info = {"acceptance": rate, "sweeps": float(done), "evaluations": float(evaluations), "correlation": left}
+    info = {"acceptance": rate, "sweeps": float(done), "evaluations": evaluations, "correlation": left}
     return Moved(state, parameters, used, done, info | kernel.describe(used))
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from motes.core.cite import Reference
-from motes.kernels.kernel import Kernel, Parameters, State, Sweep, Target, accepted, select
+from motes.kernels.kernel import Kernel, Parameters, State, Sweep, Target, accepted, mean_acceptance, select
 from motes.kernels.scale import fit_scale, stretch
 from motes.rng import Rng
 
@@ -51,10 +51,11 @@ class RandomWalk(Kernel):
     def start(self, d: int, dtype: torch.dtype) -> Parameters:
         return {"scale": torch.ones(2, d, dtype=dtype), "step_size": 2.38 / math.sqrt(d)}
 
-    def fit(self, parameters: Parameters, position: Tensor, weight: Tensor) -> Parameters:
-        return {**parameters, "scale": fit_scale(position, weight, self.scale, parameters["scale"])}
+    def fit(self, parameters: Parameters, target: Target, state: State, weight: Tensor) -> Parameters:
+        return {**parameters, "scale": fit_scale(state["position"], weight, self.scale, parameters["scale"])}
 
-    def learn(self, parameters: Parameters, acceptance: float) -> Parameters:
+    def learn(self, parameters: Parameters, sweep: Sweep, weight: Tensor) -> Parameters:
+        acceptance = mean_acceptance(sweep, weight)
         wanted = self.acceptance or 0.234 + 0.2 / parameters["scale"].shape[1]
         quantile = NormalDist().inv_cdf
         ratio = quantile(wanted / 2) / quantile(min(max(acceptance, 1e-3), 0.999) / 2)
