@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor
 
@@ -12,6 +12,10 @@ from motes.core.errors import ShapeError
 from motes.core.particles import Particles
 from motes.core.tree import PyTree
 from motes.rng import Rng
+
+if TYPE_CHECKING:
+    from motes.core.resampling import Scheme
+    from motes.core.variance import StandardError
 
 
 class FeynmanKac(ABC):
@@ -29,6 +33,8 @@ class FeynmanKac(ABC):
     """Which pictures a report draws: "density", "statespace", "language", "diffusion" or ""."""
     quantity: ClassVar[str] = "log evidence"
     """What the normaliser is called for this model."""
+    axes: ClassVar[int] = 1
+    """How many axes of what `view` shows count draws: 1, the particles; 2, chains and their draws."""
     references: tuple[Reference, ...] = ()
     """The sources of what this model does, for `motes.cite`."""
 
@@ -51,6 +57,23 @@ class FeynmanKac(ABC):
     def restore(self, particles: Particles) -> Particles:
         """Make anew what files do not hold (each `core.tree.Missing` in x), after a load."""
         return particles
+
+    def must_resample(self, particles: Particles) -> bool | None:
+        """Whether to resample before the next step; None leaves it to the effective sample size."""
+        return None
+
+    def resampled(self, rng: Rng, scheme: Scheme, particles: Particles) -> Particles:
+        """The population after resampling, all weights equal to the mean weight."""
+        order = self.order(particles) if scheme.needs_order else None
+        return particles.resampled(scheme(rng, particles.log_weight, order=order))
+
+    def standard_error(self, particles: Particles) -> StandardError | None:
+        """The standard error of the log evidence, where the model knows better than the genealogy of the particles."""
+        return None
+
+    def score(self, particles: Particles) -> Tensor | None:
+        """(N, d) the gradient of the target's log-density at the particles, for control variates; None if unknown."""
+        return None
 
     def order(self, particles: Particles) -> Tensor:
         """(N,) a number by which sorted resampling orders the particles."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -14,11 +14,12 @@ from torch import Tensor
 
 from motes.core import files, tree
 from motes.core.cite import ENGINE, Reference
-from motes.core.errors import FileError, MotesError, ShapeError
+from motes.core.errors import FileError, MotesError, ShapeError, name_particles
 from motes.core.exports import export
 from motes.core.genealogy import Genealogy
 from motes.core.particles import Particles
 from motes.core.resampling import find_scheme
+from motes.core.series import chain_mean
 from motes.core.trace import Trace
 from motes.core.tree import PyTree
 from motes.core.variance import StandardError, log_evidence_se, mean_se
@@ -69,8 +70,13 @@ class Run:
     result: Result
     view: PyTree
     setup: dict[str, Any]
-    """JSON: seed, n, resampling, when, model (its name), settings (the model's), domain, quantity, versions, recipe."""
+    """JSON: seed, n, resampling, when, model (its name), settings (the model's), domain, quantity, axes of the view,
+    versions, recipe."""
     references: tuple[Reference, ...] = field(default=ENGINE)
+    own_error: StandardError | None = None
+    """The model's own standard error of the log evidence, where it has one."""
+    score: Tensor | None = None
+    """(N, d) gradients of the target's log-density at the draws, where the model knows them."""
 
     @property
     def n(self) -> int:
@@ -100,6 +106,8 @@ class Run:
     @property
     def standard_error(self) -> StandardError:
         """The one-run standard error of the log evidence, by which method, or why there is none."""
+        if self.own_error is not None:
+            return self.own_error
         return log_evidence_se(self.particles, self.genealogy, find_scheme(self.setup["resampling"]))
 
     @property
@@ -118,6 +126,16 @@ class Run:
         return float(self.trace["seconds"].sum())
 
     @property
+    def chains(self) -> bool:
+        """Whether the view holds draws by chain, (chains, draws, ...), and not one row a particle."""
+        return self.setup.get("axes", 1) == 2
+
+    @property
+    def flat(self) -> PyTree:
+        """The view with one first axis: the particles, or all draws of all chains, chain by chain."""
+        return tree.map_leaves(lambda v: v.flatten(0, 1), self.view) if self.chains else self.view
+
+    @property
     def texts(self) -> list[str]:
         """The particles as texts, where they are texts."""
         if isinstance(self.view, list) and all(isinstance(v, str) for v in self.view):
@@ -125,35 +143,43 @@ class Run:
         raise MotesError(f"the particles of a {self.setup['model']} run are no texts; see run.view")
 
     def mean(self, f: Callable[[Any], Tensor] | str | None = None) -> Estimate:
-        """The weighted mean of `f` over the particles, with its standard error.
+        """The weighted mean of `f` over the particles, or its mean over all draws of all chains, with standard error.
 
         Args:
-            f: maps `run.view` (named parameters, texts, images) to a tensor (N, ...); or the name of a parameter; or
+            f: maps `run.flat` (named parameters, texts, images) to a tensor (N, ...); or the name of a parameter; or
                 nothing where the view is one tensor.
 
         Raises:
             ShapeError: what `f` returns has not the particles as its first axis.
         """
-        if isinstance(f, str):
-            if not isinstance(self.view, dict) or f not in self.view:
-                known = ", ".join(self.view) if isinstance(self.view, dict) else "none"
-                raise MotesError(f"no parameter is called {f!r}; there are: {known}")
-            value = self.view[f]
-        else:
-            value = self.view if f is None else f(self.view)
-        if not isinstance(value, Tensor) or value.ndim == 0 or len(value) != self.n:
-            what = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
-            raise ShapeError(f"mean needs a tensor ({self.n}, ...), one row a particle, not {what}")
-        value = value.to(torch.float64)
-        weight = self.weight
-        alive = (weight > 0).view(-1, *[1] * (value.ndim - 1))
-        if not torch.isfinite(torch.where(alive, value, 0)).all():
-            bad = [i for i in range(self.n) if weight[i] > 0 and not torch.isfinite(value[i]).all()]
-            raise MotesError(f"f is not finite for particles {bad[:8]}, which have positive weight")
-        value = torch.where(alive, value, 0)
-        mean = torch.tensordot(weight, value, dims=1)
+        value = self.values(f)
+        if self.chains:
+            return Estimate(*chain_mean(value.view(self.n, -1, *value.shape[1:])))
+        mean = torch.tensordot(self.weight, value, dims=1)
         se, reason = mean_se(value, self.particles, self.genealogy, find_scheme(self.setup["resampling"]))
         return Estimate(mean, se, reason)
+
+    def values(self, f: Callable[[Any], Tensor] | str | None = None) -> Tensor:
+        """What `mean` takes the mean of: (N, ...) float64, zero where the weight is."""
+        view = self.flat
+        if isinstance(f, str):
+            if not isinstance(view, dict) or f not in view:
+                known = ", ".join(view) if isinstance(view, dict) else "none"
+                raise MotesError(f"no parameter is called {f!r}; there are: {known}")
+            value = view[f]
+        else:
+            value = view if f is None else f(view)
+        n = len(next((leaf for _, leaf in tree.leaves(view)), ())) if self.chains else self.n
+        if not isinstance(value, Tensor) or value.ndim == 0 or len(value) != n:
+            what = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+            raise ShapeError(f"mean needs a tensor ({n}, ...), one row a particle, not {what}")
+        value = value.to(torch.float64)
+        alive = torch.ones(n, dtype=torch.bool) if self.chains else self.weight > 0
+        finite = torch.isfinite(value).reshape(n, -1).all(1)
+        if not (finite | ~alive).all():
+            bad = (alive & ~finite).nonzero().flatten().tolist()
+            raise MotesError(f"f is not finite for {name_particles(bad)}, which have positive weight")
+        return torch.where(alive.view(-1, *[1] * (value.ndim - 1)), value, 0)
 
     def draws(self, k: int, *, seed: int | None = None) -> PyTree:
         """`k` equally weighted draws, as `run.view` shows them, in random order.
@@ -162,10 +188,15 @@ class Run:
             AllWeightsZero: no particle has a positive weight.
         """
         rng = Rng(seed if seed is not None else self.setup["seed"] or 0).at("draws")
-        index = find_scheme("systematic")(rng, self.log_weight, n=k)[rng.at("order").permutation(k)]
-        if isinstance(self.view, list):
-            return [self.view[i] for i in index.tolist()]
-        return tree.take(self.view, index)
+        view = self.flat
+        if self.chains:
+            log_weight = torch.zeros(len(next(leaf for _, leaf in tree.leaves(view))), dtype=torch.float64)
+        else:
+            log_weight = self.log_weight
+        index = find_scheme("systematic")(rng, log_weight, n=k)[rng.at("order").permutation(k)]
+        if isinstance(view, list):
+            return [view[i] for i in index.tolist()]
+        return tree.take(view, index)
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the run to one safetensors file, whole or not at all."""
@@ -176,6 +207,7 @@ class Run:
             "genealogy": self.genealogy.state(),
             "trace": self.trace.state(),
             "view": None if self.view is p.x else self.view,
+            "score": self.score,
         }
         meta = {
             "t": p.t,
@@ -183,6 +215,7 @@ class Run:
             "setup": self.setup,
             "references": [r.to_dict() for r in self.references],
             "view_is_x": self.view is p.x,
+            "own_error": None if self.own_error is None else asdict(self.own_error),
         }
         return files.write(path, trees, meta)
 
@@ -196,6 +229,9 @@ class Run:
 
     def __repr__(self) -> str:
         s = self.setup
+        if self.chains:
+            shape = tuple(next(leaf for _, leaf in tree.leaves(self.view)).shape[:2])
+            return f"Run({s['model']}, {shape[0]} chains of {shape[1]} draws, {self.result.value})"
         return (
             f"Run({s['model']}, n={self.n}, t={self.particles.t}, {self.result.value}, "
             f"{s['quantity']}={self.log_evidence:.4f} ± {self.log_evidence_se:.2g}, ess={self.ess:.1f})"
@@ -220,6 +256,8 @@ def load(path: str | os.PathLike[str]) -> Run:
             view=particles.x if meta["view_is_x"] else trees["view"],
             setup=meta["setup"],
             references=tuple(Reference(**r) for r in meta["references"]),
+            own_error=StandardError(**own) if (own := meta.get("own_error")) else None,
+            score=trees.get("score"),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise FileError(f"{path} lacks a part of a run, or has a damaged one: {error}") from error

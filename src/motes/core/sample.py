@@ -83,6 +83,7 @@ def sample(
         "settings": json.loads(json.dumps(model.settings())),
         "domain": model.domain,
         "quantity": model.quantity,
+        "axes": model.axes,
         "versions": {"motes": version("motes"), "torch": torch.__version__, "python": platform.python_version()},
         "recipe": recipe,
     }
@@ -198,6 +199,8 @@ def _run(model: FeynmanKac, state: State, setup: dict[str, Any], result: Result)
         view=model.view(state.particles),
         setup=setup,
         references=(*ENGINE, *scheme.references, *variance.REFERENCES, *model.references),
+        own_error=model.standard_error(state.particles),
+        score=model.score(state.particles),
     )
 
 

@@ -40,10 +40,11 @@ def advance(model: FeynmanKac, rng: Rng, scheme: Scheme, when: float, particles:
         The population at t + 1, and whether it was resampled.
     """
     t = particles.t + 1
-    resample = particles.ess <= when * particles.n or when >= 1
+    resample = model.must_resample(particles)
+    if resample is None:
+        resample = particles.ess <= when * particles.n or when >= 1
     if resample:
-        order = model.order(particles) if scheme.needs_order else None
-        parents = particles.resampled(scheme(rng.at("resample", step=t), particles.log_weight, order=order))
+        parents = model.resampled(rng.at("resample", step=t), scheme, particles)
     else:
         parents = particles.kept()
     children = model.step(rng.at("step", step=t), parents)

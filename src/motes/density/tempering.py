@@ -191,6 +191,10 @@ class Tempering(FeynmanKac):
             raise MotesError(f"the run stopped at temperature {shared['temperature']:.3g}: resume it, then freeze it")
         return Tempering(self.density, self.kernel, self.cess, self.moves, self.forget, shared["ladder"])
 
+    def score(self, particles: Particles) -> Tensor | None:
+        x, final = particles.x, particles.shared["final"]
+        return x["prior_gradient"] + x["likelihood_gradient"] if final and self._kernel.gradient else None
+
     def view(self, particles: Particles) -> Values:
         return self.density.constrain(particles.x["position"])
 
