@@ -42,6 +42,9 @@ class Measured(Target):
             state["slope"] = slope - position
         return state
 
+    def part(self, index: Tensor) -> Target:
+        return type(self)(self.y[index])
+
     def log_density(self, state: State) -> Tensor:
         return state["value"]
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from motes.core.errors import NanLogPotential, ShapeError, name_particles
+from motes.core.errors import MotesError, NanLogPotential, ShapeError, name_particles
 from motes.core.parts import in_parts
 from motes.density.law import Law
 from motes.density.likelihood import LogLikelihood, batched
@@ -136,6 +136,31 @@ class Density(Law):
         state = {"position": z, **self._run(z, gradient, compiled)}
         self._check(state["log_likelihood"], state.pop("inside", None), z, state)
         return state
+
+    def hessian_vector(self, z: Tensor, vector: Tensor) -> tuple[Tensor, Tensor]:
+        """The Hessians of log-prior and log-likelihood at z (N, dim), each times `vector` (N, dim).
+
+        Zero where a part is at most linear, and where it overflows.
+
+        Raises:
+            MotesError: no gradients flow through the log-likelihood.
+        """
+        if not self.differentiable:
+            raise MotesError("no gradients flow through log_likelihood: write it with torch operations")
+        z = z.detach().requires_grad_()
+        likelihood, prior, _ = self._parts(z)
+        products = []
+        for part in (prior, likelihood):
+            slope = None
+            if part.requires_grad:
+                (slope,) = torch.autograd.grad(part.sum(), z, create_graph=True, materialize_grads=True)
+            if slope is None or not slope.requires_grad:
+                products.append(torch.zeros_like(z))
+            else:
+                (product,) = torch.autograd.grad(slope, z, vector, retain_graph=True, materialize_grads=True)
+                finite = torch.isfinite(product).all(1, keepdim=True)
+                products.append(torch.where(finite, product, 0.0))
+        return products[0].detach(), products[1].detach()
 
     def _run(self, z: Tensor, gradient: bool, compiled: bool) -> State:
         f = self._compile(gradient) if compiled else (self._with_gradient if gradient else self._without)

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from motes.core.errors import MotesError
 from motes.density.parameters import Values
 from motes.kernels import State
 from motes.rng import Rng
@@ -53,6 +54,12 @@ class Law(ABC):
         Raises:
             NanLogPotential: a value is NaN or +inf, or a gradient is not finite where the density is positive.
         """
+
+    def hessian_vector(self, z: Tensor, vector: Tensor) -> tuple[Tensor, Tensor]:
+        """The Hessians of log-prior and log-likelihood at z (N, dim), each times `vector` (N, dim)."""
+        raise MotesError(
+            f"{type(self).__name__} has no second derivatives: write it as a Density, or use a kernel that needs none"
+        )
 
     @abstractmethod
     def constrain(self, z: Tensor) -> Values:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -32,6 +32,14 @@ class Tempered(Target):
 
     def gradient(self, state: State) -> Tensor:
         return torch.add(state["prior_gradient"], state["likelihood_gradient"], alpha=self.temperature)
+
+    def part(self, index: Tensor) -> Tempered:
+        # every number of particles would be compiled anew
+        return replace(self, compiled=False) if self.compiled else self
+
+    def hessian_vector(self, position: Tensor, vector: Tensor) -> Tensor:
+        prior, likelihood = self.density.hessian_vector(position, vector)
+        return torch.add(prior, likelihood, alpha=self.temperature)
 
 
 def next_temperature(log_weight: Tensor, log_likelihood: Tensor, now: float, cess: float) -> float:

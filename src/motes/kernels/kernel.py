@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from motes.core.cite import Reference
+from motes.core.errors import MotesError
 from motes.rng import Rng
 
 State = dict[str, Tensor]
@@ -43,6 +44,17 @@ class Target(ABC):
     @abstractmethod
     def gradient(self, state: State) -> Tensor:
         """(N, d) the gradient of the log-density; finite everywhere (0 where the log-density is -inf)."""
+
+    def part(self, index: Tensor) -> Target:
+        """The target of the particles `index` (M,) int64 alone: itself, unless each particle has its own."""
+        return self
+
+    def hessian_vector(self, position: Tensor, vector: Tensor) -> Tensor:
+        """(N, d) the Hessian of the log-density at `position` (N, d) times `vector` (N, d)."""
+        raise MotesError(
+            f"{type(self).__name__} has no second derivatives: give it a `hessian_vector(position, vector)`, or use a "
+            "kernel that needs none"
+        )
 
 
 @dataclass(frozen=True)
