@@ -12,6 +12,7 @@ from torch.distributions import Distribution
 
 from motes.core.errors import MotesError, NanLogPotential, ShapeError, name_particles
 from motes.core.parts import in_parts
+from motes.density.checking import check
 from motes.density.law import Law
 from motes.density.likelihood import LogLikelihood, batched
 from motes.density.parameters import Parameters, Values
@@ -20,9 +21,6 @@ from motes.rng import Rng
 
 CACHE = 1 << 20
 """Bytes of intermediate results that one part of an evaluation should keep to, so that they stay in a core's cache."""
-
-LOST = -1e9
-"""Nats below which a point is as good as outside of the support, so that its gradient may overflow."""
 
 
 class Density(Law):
@@ -101,7 +99,7 @@ class Density(Law):
         with torch.autograd.graph.saved_tensors_hooks(pack, lambda saved: saved):
             values, _, inside = self.parameters.constrain(z)
             likelihood = self._call(values, len(z))
-        self._check(likelihood.detach(), inside, z.detach(), None)
+        check(self.constrain, likelihood.detach(), inside, z.detach(), None)
         return sum(kept) // len(z), likelihood.requires_grad
 
     def sample(self, rng: Rng, n: int) -> Tensor:
@@ -134,7 +132,7 @@ class Density(Law):
         """
         compiled = self.compile is True if compiled is None else compiled
         state = {"position": z, **self._run(z, gradient, compiled)}
-        self._check(state["log_likelihood"], state.pop("inside", None), z, state)
+        check(self.constrain, state["log_likelihood"], state.pop("inside", None), z, state)
         return state
 
     def hessian_vector(self, z: Tensor, vector: Tensor) -> tuple[Tensor, Tensor]:
@@ -226,69 +224,10 @@ class Density(Law):
         one, none = torch.ones_like(likelihood), torch.zeros_like(likelihood)
         return _state(likelihood, prior, aux[0] if aux else None, pull((one, none))[0], pull((none, one))[0])
 
-    def _check(self, likelihood: Tensor, inside: Tensor | None, z: Tensor, state: State | None) -> None:
-        """No NaN and no +inf where the parameters are legal; outside the density is zero, with a zero gradient."""
-        if state is not None and inside is None and _all_finite(state):
-            return
-        bad = ~(likelihood < math.inf)
-        if inside is not None:
-            bad &= inside
-        if bad.any():
-            index = bad.nonzero().flatten()
-            raise NanLogPotential(
-                f"log_likelihood is NaN or +inf for {name_particles(index.tolist())}; the first of them is at "
-                f"{self._named(z[index[:1]])}. Where the model is not defined it must return -inf; look for log of a "
-                "negative number, 0 * inf or an overflow"
-            )
-        if state is None:
-            return
-        if inside is not None:
-            state["log_likelihood"] = torch.where(inside, likelihood, -math.inf)
-            state["log_prior"] = torch.where(inside, state["log_prior"], -math.inf)
-        if not float(state["log_prior"].max()) < math.inf:
-            index = (~(state["log_prior"] < math.inf)).nonzero().flatten()
-            raise NanLogPotential(
-                f"the prior's log-density is NaN or +inf for {name_particles(index.tolist())}; the first of them is at "
-                f"{self._named(z[index[:1]])}. Choose a prior with a finite density, or another parametrisation"
-            )
-        if "likelihood_gradient" in state:
-            self._check_gradient(state)
-
-    def _check_gradient(self, state: State) -> None:
-        names = ("likelihood_gradient", "prior_gradient")
-        if _all_finite(state):
-            return
-        legal = (state["log_likelihood"] > -math.inf) & (state["log_prior"] > -math.inf)
-        # a trajectory that diverges gets to where gradients overflow; nothing that far out is ever accepted
-        lost = (state["log_likelihood"] < LOST) | (state["log_prior"] < LOST)
-        for name in names:
-            finite = torch.isfinite(state[name]).all(1)
-            bad = (legal & ~lost & ~finite).nonzero().flatten()
-            if len(bad):
-                raise NanLogPotential(
-                    f"the {name.replace('_', ' ')} is not finite for {name_particles(bad.tolist())}, whose "
-                    "log-likelihood is; the first of them is at "
-                    f"{self._named(state['position'][bad[:1]])}. Look for sqrt or log at 0, or torch.where around a "
-                    "NaN branch; or use a kernel without gradients, like RandomWalk"
-                )
-            state[name] = torch.where((legal & finite)[:, None], state[name], 0.0)
-
-    def _named(self, z: Tensor) -> str:
-        values = self.constrain(z)
-        if isinstance(values, Tensor):
-            return str(values[0].tolist())
-        return ", ".join(f"{k}={v[0].tolist()}" for k, v in values.items())
-
     def settings(self) -> dict[str, object]:
         """What identifies this density, as JSON."""
         blocks = {b.name: [type(b.prior).__name__, list(b.shape)] for b in self.parameters.blocks}
         return {"prior": blocks, "dtype": str(self.dtype), "micro_batch": self.micro_batch, "compile": self.compile}
-
-
-def _all_finite(state: State) -> bool:
-    """Whether every number of the state is: a sum is finite only if all its terms are."""
-    values = [v.sum() for k, v in state.items() if k != "position"]
-    return math.isfinite(float(torch.stack([v.to(torch.float64) for v in values]).sum()))
 
 
 def _state(
