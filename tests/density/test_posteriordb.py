@@ -6,10 +6,9 @@ and g the gradient of the log-density in w, E g = 0 and E g w^T = -I under the l
 
 from __future__ import annotations
 
-
 import pytest
 import torch
-from scipy.stats import t
+from scipy.stats import norm, t
 from torch import Tensor
 
 import motes
@@ -77,4 +76,59 @@ def test_a_density_without_its_jacobian_is_not(name):
     (jacobian,) = torch.autograd.grad(density.parameters.constrain(z)[1].sum(), z)
     z = z.detach()
     found, limit = stein(density, z, score(density, z) - jacobian)
+    assert found > limit
+
+
+# ------------------------------------------------------------------------------------------------ runs
+
+PARTICLES = {
+    "eight_schools-eight_schools_noncentered": 4096,
+    "gp_pois_regr-gp_regr": 4096,
+    "garch-garch11": 1024,
+    "arK-arK": 2048,
+    "hudson_lynx_hare-lotka_volterra": 512,
+    "bball_drive_event_0-hmm_drive_0": 512,
+    "nes2000-nes": 2048,
+    "diamonds-diamonds": 512,
+}
+
+
+def furthest(p: Posterior, n: int, **knobs: float) -> tuple[float, float, float]:
+    """How far a run's first and second moments are from the reference's.
+
+    Moments are those of each reference parameter, centred and scaled by the reference draws.
+
+    Returns:
+        The largest z-score, the limit that it stays below at level ALPHA, and the largest joint standard error.
+    """
+    run = motes.sample(motes.Tempering(p.density(**knobs)), n, seed=1, progress=False)
+    draws = reference(p)
+    table = torch.stack([*draws.values()], 1)
+
+    def moments(values: Named) -> Tensor:
+        x = (torch.stack([values[k] for k in draws], 1) - table.mean(0)) / table.std(0)
+        return torch.cat([x, x.square()], 1)
+
+    found = run.mean(lambda v: moments(p.outward(v)))
+    assert not found.reason
+    truth, truth_se = blocked(moments(draws))
+    se = (found.se.square() + truth_se.square()).sqrt()
+    limit = norm.ppf(1 - ALPHA / (2 * len(se)))
+    return float(((found.value - truth) / se).abs().max()), float(limit), float(se.max())
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.slow) if "diamonds" in n else n for n in REFERENCED]
+)
+def test_a_run_agrees_with_the_reference_draws(name):
+    """Catches a mean or a second moment off by one posterior standard deviation; most of the runs half of that."""
+    found, limit, se = furthest(posterior(name), PARTICLES[name])
+    assert found < limit
+    assert limit * se < 1
+
+
+@pytest.mark.parametrize("name", ["gp_pois_regr-gp_regr", "arK-arK", "nes2000-nes"])
+def test_a_run_of_another_law_does_not(name):
+    """The broken twin: the square root of the likelihood."""
+    found, limit, _ = furthest(posterior(name), PARTICLES[name], power=0.5)
     assert found > limit
