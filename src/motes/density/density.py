@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from motes.core.errors import MotesError, NanLogPotential, ShapeError, name_particles
+from motes.core.errors import MotesError, ShapeError
 from motes.core.parts import in_parts
 from motes.density.checking import check
 from motes.density.law import Law
