@@ -47,6 +47,30 @@ def fit_scale(position: Tensor, weight: Tensor, kind: str, old: Tensor) -> Tenso
     return torch.stack(factors)
 
 
+def fit_mean(position: Tensor, weight: Tensor, old: Tensor) -> Tensor:
+    """(2, d) means of the population, each from the other half as in `fit_scale`; `old` where a half has no weight."""
+    half = (len(position) + 1) // 2
+    halves = [(position[half:], weight[half:]), (position[:half], weight[:half])]
+    if min(_effective(w) for _, w in halves) == 0:
+        return old
+    return torch.stack([(w / w.sum()).to(x) @ x for x, w in halves])
+
+
+def by_half(values: Tensor, n: int) -> Tensor:
+    """(N, ...) the first of two `values` (2, ...) for the first half of N particles, the second for the others."""
+    half = (n + 1) // 2
+    return values.repeat_interleave(torch.tensor([half, n - half]), 0)
+
+
+def whiten(rows: Tensor, scale: Tensor) -> Tensor:
+    """S^-1 u for every row u of `rows` (N, d): the inverse of `stretch`."""
+    if scale.ndim == 2:
+        return rows / by_half(scale, len(rows))
+    half = (len(rows) + 1) // 2
+    parts = (rows[:half], scale[0]), (rows[half:], scale[1])
+    return torch.cat([torch.linalg.solve_triangular(s, r.mT, upper=False).mT for r, s in parts])
+
+
 def _effective(weight: Tensor) -> float:
     total = float(weight.sum())
     return total**2 / float(weight.square().sum()) if total > 0 else 0.0
