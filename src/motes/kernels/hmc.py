@@ -12,11 +12,10 @@ from torch import Tensor
 
 from motes.core.cite import Reference
 from motes.kernels.kernel import Kernel, Parameters, State, Sweep, Target, accepted, mean_acceptance, select
-from motes.kernels.scale import fit_scale, pull, stretch
+from motes.kernels.leapfrog import DIVERGED as DIVERGED  # kernels with trajectories of their own give up alike
+from motes.kernels.leapfrog import leapfrog
+from motes.kernels.scale import fit_scale
 from motes.rng import Rng
-
-DIVERGED = 1000.0
-"""Nats of potential energy above the start (plus the dimension) at which a trajectory is given up."""
 
 
 @dataclass(frozen=True)
@@ -106,25 +105,9 @@ class HMC(Kernel):
         jitter = rng.at("jitter").uniform((len(x), 1), dtype=x.dtype).mul_(2 * self.jitter).add_(1 - self.jitter)
         h = parameters["step_size"] * jitter
         v = rng.at("momentum").normal(tuple(x.shape), dtype=x.dtype)
-        start = lowest = target.log_density(state)
-        kinetic = v.square().sum(1)
-        floor = start - (DIVERGED + x.shape[1])
-        v = torch.addcmul(v, h, pull(target.gradient(state), scale), value=0.5)
-        there = state
-        for i in range(1, n + 1):
-            x = torch.addcmul(x, h, stretch(v, scale))
-            there = target.evaluate(x, True)
-            now = target.log_density(there)
-            lowest = torch.minimum(lowest, now)
-            # a diverged trajectory stays where it is: it will be rejected, and must not run off to infinity
-            h = torch.where((now >= floor)[:, None], h, 0.0)
-            v = torch.addcmul(v, h, pull(target.gradient(there), scale), value=1.0 if i < n else 0.5)
-        end = target.log_density(there)
-        log_ratio = end - start + 0.5 * (kinetic - v.square().sum(1))
-        # the same rule seen from both ends of the trajectory, so that giving up is reversible too
-        kept = (lowest >= floor) & (lowest >= end - (DIVERGED + x.shape[1]))
-        acceptance, accept = accepted(rng, torch.where(kept, log_ratio, -math.inf))
-        return Sweep(select(accept, there, state), acceptance, n, ~kept)
+        end = leapfrog(target, state, v, h, n, scale)
+        acceptance, accept = accepted(rng, torch.where(end.kept, end.log_ratio, -math.inf))
+        return Sweep(select(accept, end.state, state), acceptance, n, ~end.kept)
 
     def describe(self, parameters: Parameters) -> dict[str, float]:
         return {"step_size": parameters["step_size"], "leapfrog_steps": float(parameters["leapfrog_steps"])}
