@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from motes.core.run import Result, Run, load
     from motes.core.sample import Checkpoint, resume, sample
     from motes.core.smc import steps
-    from motes.density import Density, Tempering
+    from motes.density import Chains, Density, Tempering
     from motes.diffusion import ReverseDiffusion
     from motes.language import Generation
     from motes.rng import Rng
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     __version__: str
 
 __all__ = [
+    "Chains",
     "Checkpoint",
     "Density",
     "FeynmanKac",
@@ -50,6 +51,7 @@ __all__ = [
 ]
 
 _HOME = {
+    "Chains": "motes.density",
     "Checkpoint": "motes.core.sample",
     "Density": "motes.density",
     "FeynmanKac": "motes.core.model",

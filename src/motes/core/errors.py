@@ -15,6 +15,10 @@ class MotesError(ValueError):
     run: Run | None = None
 
 
+class MotesWarning(UserWarning):
+    """A run has ended, and there is something to know before its numbers are used."""
+
+
 class NanLogPotential(MotesError):
     """A log-weight became NaN or +inf."""
 

@@ -8,6 +8,7 @@ from typing import Any
 
 EXPORTS = {
     "report": "motes.report.html:report",
+    "diagnose": "motes.report.chains:diagnose",
     "arviz": "motes.report.arviz:to_arviz",
 }
 

@@ -71,6 +71,10 @@ class FeynmanKac(ABC):
         """The standard error of the log evidence, where the model knows better than the genealogy of the particles."""
         return None
 
+    def remarks(self, particles: Particles) -> list[str]:
+        """What the user should be told of this run, a sentence each; nothing if all is well."""
+        return []
+
     def score(self, particles: Particles) -> Tensor | None:
         """(N, d) the gradient of the target's log-density at the particles, for control variates; None if unknown."""
         return None

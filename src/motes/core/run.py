@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -77,6 +78,8 @@ class Run:
     """The model's own standard error of the log evidence, where it has one."""
     score: Tensor | None = None
     """(N, d) gradients of the target's log-density at the draws, where the model knows them."""
+    remarks: tuple[str, ...] = ()
+    """What the model had to say of how the run went, a sentence each."""
 
     @property
     def n(self) -> int:
@@ -100,8 +103,8 @@ class Run:
 
     @property
     def log_evidence(self) -> float:
-        """The estimate of the log normaliser, nats; `setup["quantity"]` says what it is called."""
-        return self.particles.log_evidence
+        """The estimate of the log normaliser, nats; `setup["quantity"]` says what it is called. NaN for chains."""
+        return math.nan if self.chains and not self.setup["quantity"] else self.particles.log_evidence
 
     @property
     def standard_error(self) -> StandardError:
@@ -215,6 +218,7 @@ class Run:
             "setup": self.setup,
             "references": [r.to_dict() for r in self.references],
             "view_is_x": self.view is p.x,
+            "remarks": list(self.remarks),
             "own_error": None if self.own_error is None else asdict(self.own_error),
         }
         return files.write(path, trees, meta)
@@ -222,6 +226,10 @@ class Run:
     def report(self, path: str | os.PathLike[str] = "report.html") -> Path:
         """Write a self-contained HTML report (needs the extra `motes[report]`)."""
         return export("report")(self, path)
+
+    def diagnose(self) -> Any:
+        """Effective sample sizes and R-hat of a run of chains, and what is wrong with them (needs `motes[arviz]`)."""
+        return export("diagnose")(self)
 
     def to_arviz(self, *, resampled: bool = False) -> Any:
         """An ArviZ DataTree with the log-weights in `sample_stats`, or equally weighted with `resampled=True`."""
@@ -258,6 +266,7 @@ def load(path: str | os.PathLike[str]) -> Run:
             references=tuple(Reference(**r) for r in meta["references"]),
             own_error=StandardError(**own) if (own := meta.get("own_error")) else None,
             score=trees.get("score"),
+            remarks=tuple(meta.get("remarks", ())),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise FileError(f"{path} lacks a part of a run, or has a damaged one: {error}") from error

@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -18,7 +19,7 @@ from tqdm.auto import tqdm
 
 from motes.core import variance
 from motes.core.cite import ENGINE
-from motes.core.errors import AllWeightsZero, FileError, NanLogPotential
+from motes.core.errors import AllWeightsZero, FileError, MotesWarning, NanLogPotential
 from motes.core.model import FeynmanKac
 from motes.core.resampling import Scheme, find_scheme
 from motes.core.run import Result, Run, load
@@ -176,6 +177,8 @@ def _drive(
     if error is not None and throw:
         error.run = run
         raise error
+    for remark in run.remarks:
+        warnings.warn(remark, MotesWarning, stacklevel=4)
     return run
 
 
@@ -201,6 +204,7 @@ def _run(model: FeynmanKac, state: State, setup: dict[str, Any], result: Result)
         references=(*ENGINE, *scheme.references, *variance.REFERENCES, *model.references),
         own_error=model.standard_error(state.particles),
         score=model.score(state.particles),
+        remarks=tuple(model.remarks(state.particles)),
     )
 
 

@@ -14,16 +14,18 @@ from torch import Tensor
 
 from motes.core import tree
 from motes.core.cite import Reference
-from motes.core.errors import FileError, MotesError
+from motes.core.errors import MotesError
 from motes.core.model import FeynmanKac
 from motes.core.particles import Particles
 from motes.core.run import Run
 from motes.core.weights import normalise
 from motes.density.compiling import whether_compiled
+from motes.density.kernel_choice import choose_kernel
 from motes.density.law import Law
 from motes.density.parameters import Values
+from motes.density.restore import same_values
 from motes.density.tempered import Tempered, next_temperature
-from motes.kernels import HMC, Kernel, RandomWalk, find_kernel, move
+from motes.kernels import Kernel, move
 from motes.rng import Rng
 
 Ladder = list[dict[str, Any]]
@@ -77,20 +79,11 @@ class Tempering(FeynmanKac):
     quantity: ClassVar[str] = "log evidence"
 
     def __post_init__(self) -> None:
-        kernel = self.kernel
-        if kernel is None:
-            kernel = HMC() if self.density.differentiable else RandomWalk()
-        kernel = find_kernel(kernel)
-        if kernel.gradient and not self.density.differentiable:
-            raise MotesError(
-                f"{type(kernel).__name__} needs gradients, and none flow through log_likelihood: write it with torch "
-                "operations, or use kernel='random-walk'"
-            )
+        object.__setattr__(self, "kernel", choose_kernel(self.density, self.kernel, "hmc"))
         if not 0 < self.cess < 1 or not 0 < self.forget < 1:
             raise ValueError(f"cess and forget must lie in (0, 1), not {self.cess} and {self.forget}")
         if self.moves != "auto" and (not isinstance(self.moves, int) or self.moves < 1):
             raise ValueError(f'moves must be "auto" or a number of sweeps, not {self.moves!r}')
-        object.__setattr__(self, "kernel", kernel)
 
     @property
     def references(self) -> tuple[Reference, ...]:  # type: ignore[override]
@@ -204,15 +197,7 @@ class Tempering(FeynmanKac):
         Raises:
             FileError: the likelihood or the prior has changed since (other data, another function).
         """
-        saved, now = particles.x, self.density.evaluate(particles.x["position"])
-        for name in ("log_likelihood", "log_prior"):
-            bad = ~torch.isclose(saved[name], now[name], rtol=1e-4, atol=1e-4)
-            if bad.any():
-                i = int(bad.nonzero()[0])
-                raise FileError(
-                    f"the {name.replace('_', '-')} of particle {i} was {float(saved[name][i]):.6g} when the run was "
-                    f"saved and is {float(now[name][i]):.6g} now: resume with the data and the functions that began it"
-                )
+        same_values(self.density, particles.x)
         return particles
 
     def order(self, particles: Particles) -> Tensor:

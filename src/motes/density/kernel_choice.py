@@ -1,0 +1,32 @@
+"""Which kernel moves the particles of a density, if the user does not say."""
+
+from __future__ import annotations
+
+from motes.core.errors import MotesError
+from motes.density.law import Law
+from motes.kernels import Kernel, find_kernel
+
+
+def choose_kernel(density: Law, kernel: Kernel | str | None, best: str) -> Kernel:
+    """The kernel that was asked for, or `best` where there are gradients and a gradient-free one elsewhere.
+
+    Raises:
+        MotesError: it needs gradients that the density has not, or moves other points than the density's.
+    """
+    discrete = density.levels is not None
+    if kernel is None:
+        kernel = ("gibbs-with-gradients" if density.differentiable else "flip") if discrete else None
+        kernel = kernel or (best if density.differentiable else "random-walk")
+    kernel = find_kernel(kernel)
+    if kernel.gradient and not density.differentiable:
+        raise MotesError(
+            f"{type(kernel).__name__} needs gradients, and none flow through log_likelihood: write it with torch "
+            "operations, or use a kernel without them, like kernel='random-walk'"
+        )
+    if kernel.discrete != discrete:
+        what = "whole numbers" if kernel.discrete else "real vectors"
+        raise MotesError(
+            f"{type(kernel).__name__} moves {what}, and the density is over "
+            + (f"whole numbers 0..{density.levels - 1}" if density.levels is not None else "real vectors")
+        )
+    return kernel

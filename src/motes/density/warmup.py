@@ -1,0 +1,160 @@
+"""What chains do while they warm up: sweep, learn from all of them together, and see whether they agree."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from motes.core.errors import name_particles
+from motes.kernels import Kernel, Parameters, State, Sweep, Target
+from motes.rng import Rng
+
+ENOUGH = 64
+"""Acceptances that are pooled before a kernel learns from them."""
+POOL = 8192
+"""Most points of a window's history that are kept for the kernel's scales."""
+GROUPS = 8
+"""Groups of chains that nested R-hat compares."""
+KEPT = ("position", "log_likelihood", "log_prior", "likelihood_gradient", "prior_gradient")
+
+
+def learn_from(
+    kernel: Kernel,
+    rng: Rng,
+    target: Target,
+    state: State,
+    weight: Tensor,
+    parameters: Parameters,
+    sweeps: int,
+    every: int | None = None,
+) -> tuple[State, Parameters, float, float, dict[str, Tensor], Tensor]:
+    """Sweeps with learning.
+
+    Args:
+        weight: (N,) normalised.
+        every: sweeps between two lessons; None is as many as give `ENOUGH` acceptances.
+
+    Returns:
+        The state, the parameters, the mean acceptance, evaluations a particle, the history (N, T, ...) of the state
+        chain by chain, thinned to `POOL` points, and the log-density (N, sweeps) after every sweep.
+    """
+    n = len(weight)
+    every = every or math.ceil(ENOUGH / n)
+    keep = max(1, math.ceil(n * sweeps / POOL))
+    rate, evaluations, seen = 0.0, 0.0, []
+    history: dict[str, list[Tensor]] = {k: [] for k in KEPT if k in state}
+    values = []
+    for i in range(sweeps):
+        sweep = kernel.sweep(rng.at("sweep", inner=i), target, state, parameters)
+        state, evaluations = sweep.state, evaluations + sweep.evaluations
+        rate += float(weight @ sweep.acceptance.to(weight)) / sweeps
+        seen.append(sweep)
+        if len(seen) == every or i == sweeps - 1:
+            pooled = seen[0] if len(seen) == 1 else _pooled(seen)
+            parameters = kernel.learn(parameters, pooled, weight.repeat(len(seen)) / len(seen))
+            seen = []
+        values.append(target.log_density(state))
+        if i % keep == keep - 1:
+            for k, v in history.items():
+                v.append(state[k])
+    return (
+        state,
+        parameters,
+        rate,
+        evaluations,
+        {k: torch.stack(v, 1) for k, v in history.items()},
+        torch.stack(values, 1),
+    )
+
+
+def _pooled(sweeps: list[Sweep]) -> Sweep:
+    """Several sweeps under the same parameters as one of a larger population."""
+    diverged = [s.diverged for s in sweeps if s.diverged is not None]
+    return Sweep(
+        {"position": torch.cat([s.state["position"] for s in sweeps])},
+        torch.cat([s.acceptance for s in sweeps]),
+        sum(s.evaluations for s in sweeps) / len(sweeps),
+        torch.cat(diverged) if diverged else None,
+        {k: torch.cat([s.seen[k] for s in sweeps]) for k in sweeps[0].seen},
+    )
+
+
+def stationary(position: Tensor, log_density: Tensor) -> float:
+    """The largest R-hat of the coordinates of `position` (N, T, d) and of `log_density` (N, T).
+
+    Each chain is split in two (one chain alone then still says something). The spread of the halves' means is compared
+    with the spread within them, as in Gelman et al. (2013), Bayesian Data Analysis, section 11.4.
+    """
+    worst = 0.0
+    for value in (position, log_density[..., None]):
+        t = value.shape[1] // 2
+        if t < 2:
+            return math.inf
+        halves = torch.cat([value[:, :t], value[:, -t:]])
+        worst = max(worst, _ratio(halves.var(1).mean(0) * (t - 1) / t, halves.mean(1).var(0)))
+    return worst
+
+
+def mixed(position: Tensor) -> float:
+    """The largest R-hat of `position` (N, T, d) between groups of chains, which few draws of many chains can tell.
+
+    Nested R-hat (Margossian et al. 2024, eq. 8) of `GROUPS` groups of neighbouring chains; with fewer than two chains
+    a group it is R-hat between chains split in halves.
+    """
+    n = len(position) - len(position) % GROUPS
+    if n < 2 * GROUPS:
+        return stationary(position, position.square().sum(-1))
+    grouped = position[:n].reshape(GROUPS, n // GROUPS, *position.shape[1:])
+    mean = grouped.mean(2)
+    within = grouped.var(2).mean(1) if position.shape[1] > 1 else 0.0
+    return _ratio((within + mean.var(1)).mean(0), mean.mean(1).var(0))
+
+
+def _ratio(within: Tensor, between: Tensor) -> float:
+    return float((1 + between / within).sqrt().max()) if bool((within > 0).all()) else math.inf
+
+
+def settled(before: dict[str, float], after: dict[str, float]) -> bool:
+    """Whether what a kernel says of its parameters changed by less than half in a window."""
+    return all(abs(math.log(after[k] / before[k])) < math.log(1.5) for k in before if before[k] > 0 and after[k] > 0)
+
+
+def complaints(draws: Tensor, acceptance: Tensor, divergences: Tensor) -> list[str]:
+    """What is wrong with chains, a sentence each.
+
+    Args:
+        draws: (N, T, d).
+        acceptance: (N,) mean acceptance of each chain.
+        divergences: (N,) how many of its sweeps had to be given up.
+    """
+    out, (n, t) = [], draws.shape[:2]
+    if t > 1:
+        stuck = ((draws == draws[:, :1]).flatten(1).all(1)).nonzero().flatten().tolist()
+        if stuck:
+            out.append(
+                f"{_chains(stuck)} of {n} never moved: where they stand the density is much too rough for the kernel's "
+                "step. Run more chains or a longer warm-up, or leave the stuck ones out"
+            )
+    diverging = (divergences > 0).nonzero().flatten().tolist()
+    if diverging:
+        out.append(
+            f"{int(divergences.sum())} trajectories ran off and were rejected, in {_chains(diverging)}: there the "
+            "density bends more sharply than the step can follow, and draws near such places are too few. "
+            "Reparametrise (non-centre a hierarchy), or ask for a higher acceptance"
+        )
+    low = ((acceptance < 0.05) & (acceptance > 0)).nonzero().flatten().tolist()
+    if low:
+        out.append(f"{_chains(low)} of {n} accepted fewer than 5 % of their proposals")
+    r_hat = mixed(draws) if t >= 4 else math.nan
+    if r_hat > 1.05:
+        out.append(
+            f"the chains have not mixed: R-hat is {r_hat:.3g} for the worst coordinate. Draw or warm up longer, or "
+            "use a better parametrisation; with separate modes use motes.Tempering, which weighs them"
+        )
+    return out
+
+
+def _chains(index: list[int]) -> str:
+    return name_particles(index).replace("particle", "chain", 1)

@@ -1,0 +1,191 @@
+"""Many chains: their law, their error bars, what is frozen, what is told, what is resumed."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch.distributions import Beta, Normal
+
+import motes
+from motes.core.errors import FileError, MotesError, MotesWarning
+from motes.core.series import chain_mean
+from motes.density import Chains, Density
+from motes.density.warmup import complaints, mixed, stationary
+from motes.kernels import RandomWalk
+from motes.rng import Rng
+
+ONE = torch.ones((), dtype=torch.float64)
+Z = 4.9  # two-sided level 1e-6
+
+
+def gaussian(d: int = 2) -> Density:
+    """Prior N(0, I), likelihood N(2 | x, 0.09 I): posterior N(2 / 1.09, 0.09 / 1.09)."""
+    prior = Normal(torch.zeros(d, dtype=torch.float64), 1.0)
+    return Density(lambda x: (-0.5 * ((x - 2) / 0.3).square()).sum(-1), prior, vectorised=True)
+
+
+def coin() -> Density:
+    """9 of 40 heads, prior Beta(2, 3): posterior Beta(11, 34)."""
+    return Density(lambda v: 9 * v["p"].log() + 31 * (-v["p"]).log1p(), {"p": Beta(2 * ONE, 3 * ONE)}, vectorised=True)
+
+
+@pytest.mark.parametrize(("kernel", "n"), [(None, 64), (None, 4), ("random-walk", 64), ("hmc", 40)])
+def test_moments_are_those_of_the_posterior(kernel, n):
+    """Would catch a mean that is off by 4 % of the posterior's standard deviation (14 % with 4 chains)."""
+    run = motes.sample(Chains(coin(), kernel, draws=400), n, seed=1, progress=False)
+    assert run.view["p"].shape == (n, 400)
+    a, b = 11.0, 34.0
+    for f, truth in ((lambda v: v["p"], a / (a + b)), (lambda v: v["p"] ** 2, a * (a + 1) / ((a + b) * (a + b + 1)))):
+        mean = run.mean(f)
+        assert abs(float(mean) - truth) < Z * float(mean.se) and float(mean.se) < 0.003
+    assert math.isnan(run.log_evidence) and "Tempering" in run.standard_error.reason
+
+
+def test_the_wrong_law_is_found_out():
+    """The same test for another number of heads."""
+    run = motes.sample(Chains(coin(), draws=400), 64, seed=1, progress=False)
+    mean = run.mean("p")
+    assert abs(float(mean) - 12 / 45) > Z * float(mean.se)
+
+
+def test_error_bars_cover():
+    """40 runs of 40 chains: the 95 % interval must cover at least 30 times (level 1e-6), and half of it must not."""
+    model = Chains(gaussian(1), "random-walk", draws=60, warmup=30)
+    runs = [motes.sample(model, 40, seed=s, progress=False) for s in range(40)]
+    error = np.array([float(r.mean() if r.mean().value.ndim == 0 else r.mean().value[0]) - 2 / 1.09 for r in runs])
+    se = np.array([float(r.mean().se[0]) for r in runs])
+    assert (np.abs(error) < 1.96 * se).sum() >= 30
+    assert (np.abs(error) < 0.5 * se).sum() < 30
+
+
+def test_batch_means_see_correlation():
+    """AR(1) with coefficient 0.9: the error is sqrt(19) times that of independent draws."""
+    rho, chains, t = 0.9, 64, 2000
+    noise = Rng(0).normal((chains, t))
+    x = [noise[:, 0]]
+    for k in range(1, t):
+        x.append(rho * x[-1] + math.sqrt(1 - rho**2) * noise[:, k])
+    x = torch.stack(x, 1)
+    exact = math.sqrt((1 + rho) / (1 - rho) / (chains * t))
+    for part in (x, x[:4].repeat_interleave(1, 0)):
+        _, se, _ = chain_mean(part[..., None])
+        assert float(se) == pytest.approx(exact * math.sqrt(chains / len(part)), rel=0.5)
+    _, se, reason = chain_mean(x[:2, :40, None])
+    assert math.isnan(float(se)) and "too few" in reason
+
+
+def test_nothing_is_learnt_after_the_warm_up():
+    run = motes.sample(Chains(gaussian(), draws=40), 64, seed=0, progress=False)
+    step = run.trace["step_size"]
+    drawing = ~np.isnan(run.trace["divergences"])
+    assert drawing.sum() == 20 and len(set(step[drawing])) == 1
+    assert len(set(step[~drawing & ~np.isnan(step)])) > 1
+
+
+def test_chains_are_never_resampled_after_the_warm_start():
+    run = motes.sample(Chains(gaussian(), draws=40), 64, seed=0, progress=False)
+    drawing = ~np.isnan(run.trace["divergences"])
+    assert not run.trace["resampled"][drawing][1:].any() and run.ess == pytest.approx(64)
+    few = motes.sample(Chains(gaussian(), draws=40), 8, seed=0, progress=False)
+    assert not few.trace["resampled"].any() and few.trace["roots"].min() == 8
+
+
+@pytest.mark.parametrize("n", [8, 40])
+def test_an_interrupted_run_is_resumed_bit_for_bit(tmp_path, n):
+    model = Chains(gaussian(), draws=40)
+    whole = motes.sample(model, n, seed=5, progress=False)
+    for stop in (2, int(whole.trace["t"][-1]) - 7):
+        path = tmp_path / f"run-{stop}"
+        motes.sample(model, n, seed=5, progress=False, max_steps=stop, checkpoint=path)
+        again = motes.resume(path, Chains(gaussian(), draws=40), progress=False)
+        assert torch.equal(again.view, whole.view)
+    with pytest.raises(FileError, match="draws"):
+        motes.sample(model, n, seed=5, progress=False, max_steps=2, checkpoint=tmp_path / "other")
+        motes.resume(tmp_path / "other", Chains(gaussian(), draws=41), progress=False)
+
+
+def test_thinning_keeps_memory_bounded():
+    kept = motes.sample(Chains(gaussian(), draws=60, thin=7), 8, seed=0, progress=False)
+    assert kept.view.shape == (8, 8, 2)
+    whole = motes.sample(Chains(gaussian(), draws=60), 8, seed=0, progress=False)
+    assert torch.equal(kept.view, whole.view[:, 6::7])
+    small = motes.sample(Chains(gaussian(), draws=60, memory=8 * 2 * 8 * 10), 8, seed=0, progress=False)
+    assert small.view.shape[1] == 10
+    with pytest.raises(MotesError, match="memory"):
+        motes.sample(Chains(gaussian(), draws=60, memory=100), 8, seed=0, progress=False)
+
+
+def test_scores_are_kept_on_request():
+    run = motes.sample(Chains(gaussian(), draws=10, keep_score=True), 8, seed=0, progress=False)
+    z = run.view.reshape(-1, 2)
+    assert torch.allclose(run.score, -z - (z - 2) / 0.09)
+    with pytest.raises(MotesError, match="keep_score"):
+        Chains(gaussian(), "random-walk", keep_score=True)
+
+
+def test_separate_modes_are_told():
+    prior = Normal(torch.zeros(1, dtype=torch.float64), 10.0)
+    two = Density(lambda x: torch.logaddexp(-0.5 * ((x - 8) / 0.3) ** 2, -0.5 * ((x + 8) / 0.3) ** 2).sum(-1), prior)
+    with pytest.warns(MotesWarning, match="not mixed"):
+        run = motes.sample(Chains(two, draws=50), 64, seed=0, progress=False)
+    assert "Tempering" in run.remarks[0] and any("R-hat" in r for r in run.diagnose().remarks)
+    assert float(run.mean().se) > 0.5  # the spread between modes is in the error bar
+
+
+def test_stuck_and_diverging_chains_are_told():
+    draws = Rng(0).normal((32, 50, 2))
+    good, none = torch.full((32,), 0.8, dtype=torch.float64), torch.zeros(32, dtype=torch.int64)
+    assert complaints(draws, good, none) == []
+    stuck = draws.clone()
+    stuck[3] = stuck[3, :1]
+    assert "chain [3] of 32 never moved" in complaints(stuck, good, none)[0]
+    diverged = none.clone()
+    diverged[[5, 9]] = 2
+    assert "4 trajectories ran off" in complaints(draws, good, diverged)[0]
+    assert "accepted fewer" in complaints(draws, torch.where(torch.arange(32) == 7, 0.01, good), none)[0]
+
+
+def test_r_hat_of_few_and_many_chains():
+    same = Rng(0).normal((64, 100, 2))
+    assert stationary(same, same[..., 0]) < 1.02 and mixed(same[:, :4]) < 1.02 and mixed(same[:4]) < 1.05
+    apart = same + 3 * (torch.arange(64) < 8)[:, None, None]
+    assert stationary(apart, apart[..., 0]) > 1.2 and mixed(apart[:, :4]) > 1.2
+    # two chains a half apart, by hand: half means +-1, within variance 1 => sqrt((t - 1) / t + 4 / 3)
+    x = torch.tensor([1.0, -1.0] * 50, dtype=torch.float64).expand(2, 100)[..., None] * math.sqrt(49 / 50)
+    x = x + torch.tensor([1.0, -1.0], dtype=torch.float64)[:, None, None]
+    assert stationary(x, x[..., 0]) == pytest.approx(math.sqrt(1 + (4 / 3) / (49 / 50)), rel=1e-9)
+
+
+def test_diagnosis_is_that_of_arviz():
+    run = motes.sample(Chains(coin(), draws=100), 16, seed=1, progress=False)
+    found = run.diagnose()
+    from arviz_stats.base.array import array_stats
+
+    x = run.view["p"].numpy()
+    assert found.rows[0].ess_bulk == array_stats.ess(x, chain_axis=0, draw_axis=1, method="bulk")
+    assert found.rows[0].r_hat == array_stats.rhat(x, chain_axis=0, draw_axis=1, method="rank")
+    assert "ESS bulk" in str(found) and (found.chains, found.draws) == (16, 100)
+    with pytest.raises(MotesError, match="no chains"):
+        motes.sample(motes.Tempering(coin()), 16, seed=0, progress=False).diagnose()
+
+
+def test_bad_knobs_and_hopeless_starts_are_errors():
+    with pytest.raises(ValueError, match="draws"):
+        Chains(coin(), draws=0)
+    prior = Normal(torch.zeros(1, dtype=torch.float64), 1.0)
+    nowhere = Density(lambda x: torch.where(x > 50, 0.0, -math.inf).sum(-1), prior, vectorised=True)
+    with pytest.raises(MotesError, match="starting points"):
+        motes.sample(Chains(nowhere, "random-walk"), 16, seed=0, progress=False)
+    half = Density(lambda x: torch.where(x > 0, 0.0, -math.inf).sum(-1), prior, vectorised=True)
+    with pytest.raises(MotesError, match="likelihood is zero where particles"):
+        motes.sample(Chains(half, "random-walk", cool=False), 16, seed=0, progress=False)
+
+
+def test_files_and_draws_of_chains(tmp_path):
+    run = motes.sample(Chains(coin(), RandomWalk(), draws=20), 8, seed=1, progress=False)
+    again = motes.load(run.save(tmp_path / "run"))
+    assert torch.equal(again.view["p"], run.view["p"]) and again.chains
+    assert run.draws(30)["p"].shape == (30,) and run.flat["p"].shape == (160,)
+    assert "8 chains of 20 draws" in repr(again)
+    assert set(run.draws(160)["p"].tolist()) == set(run.flat["p"].tolist())
