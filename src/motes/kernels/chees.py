@@ -96,12 +96,13 @@ class ChEES(Kernel):
     def fit(self, parameters: Parameters, target: Target, state: State, weight: Tensor) -> Parameters:
         old, x = parameters["scale"], state["position"]
         new = fit_scale(x, weight, self.scale, old)
-        # the same length in the new coordinates, but not far from what a Gaussian population of their shape needs
+        # the same length in the new coordinates, but near what a Gaussian population of their shape needs: on one,
+        # ChEES has its first minimum at 1.7 times that
         now, before = _longest(x, weight, new), _longest(x, weight, old)
         if not (0 < now < math.inf and 0 < before < math.inf):
             return {**parameters, "scale": new}
         ideal = min(now, math.sqrt(x.shape[1])) * self._ideal()
-        length = min(max(parameters["length"] * now / before, ideal / 2), ideal * 2)
+        length = min(max(parameters["length"] * now / before, ideal / 2), ideal * 1.6)
         return {**parameters, "scale": new, "length": length}
 
     def _ideal(self) -> float:
@@ -134,7 +135,7 @@ class ChEES(Kernel):
         slope = min(max(slope / math.exp(level / (1 - 0.9**n)), -5.0), 5.0)
         square = 0.95 * parameters["square"] + 0.05 * slope**2
         # Adam without momentum
-        change = max(self.rate, 0.1 / math.sqrt(n)) * slope / math.sqrt(square / (1 - 0.95**n))
+        change = self.rate * slope / math.sqrt(square / (1 - 0.95**n))
         length = parameters["length"] * math.exp(change)
         return {**parameters, "length": length, "level": level, "square": square, "sweeps": n}
 
