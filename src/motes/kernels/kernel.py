@@ -139,5 +139,6 @@ def mean_acceptance(sweep: Sweep, weight: Tensor) -> float:
 
 def accepted(rng: Rng, log_ratio: Tensor) -> tuple[Tensor, Tensor]:
     """The Metropolis decision: acceptance probabilities min(1, exp(log_ratio)) (N,) and which proposals are taken."""
-    probability = torch.exp(log_ratio.clamp(max=0.0))
+    # NaN is -inf - -inf: a particle without density (and so without weight) that would stay without it
+    probability = torch.exp(log_ratio.clamp(max=0.0)).nan_to_num_(nan=0.0)
     return probability, rng.at("accept").uniform((len(log_ratio),), dtype=torch.float64) < probability

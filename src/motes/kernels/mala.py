@@ -1,0 +1,100 @@
+"""The Metropolis-adjusted Langevin algorithm with the population's covariance."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from statistics import NormalDist
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from motes.core.cite import Reference
+from motes.kernels.kernel import Kernel, Parameters, State, Sweep, Target, accepted, mean_acceptance, select
+from motes.kernels.scale import fit_scale, pull, stretch
+from motes.rng import Rng
+
+
+@dataclass(frozen=True)
+class MALA(Kernel):
+    """Metropolis-adjusted Langevin: propose a step of the Langevin diffusion whose noise has the population's shape.
+
+    With S S^T the population's covariance, g = S^T grad log p and u standard normal, the proposal is
+    y = x + h S (u + h/2 g(x)), and
+
+        log ratio = log p(y) - log p(x) + |u|^2 / 2 - |u + h/2 (g(x) + g(y))|^2 / 2,
+
+    which is Hamiltonian Monte Carlo with one leapfrog step. Acceptance as a function of the step is a = 2 Phi(-k h^3)
+    (Roberts & Rosenthal 1998, theorem 1): one sweep gives k, and k gives the h of the wanted acceptance. On a standard
+    Gaussian the log ratio is h^2/8 (|x|^2 - |y|^2), of standard deviation h^3 sqrt(d) / 4, so k = sqrt(d) / 8. Exact;
+    adaptation biases by O(1/N).
+
+    References:
+        Roberts & Tweedie (1996), Exponential convergence of Langevin distributions and their discrete approximations,
+        Bernoulli 2(4).
+        Roberts & Rosenthal (1998), Optimal scaling of discrete approximations to Langevin diffusions, Journal of the
+        Royal Statistical Society B 60(1).
+
+    Args:
+        acceptance: the wanted mean acceptance; 0.574 moves farthest in many dimensions.
+        scale: "dense", "diagonal" or "auto" (see `kernels.scale.fit_scale`).
+
+    Raises:
+        ValueError: `acceptance` is outside of (0, 1).
+    """
+
+    acceptance: float = 0.574
+    scale: str = "auto"
+
+    name: ClassVar[str] = "mala"
+    gradient: ClassVar[bool] = True
+    references: ClassVar[tuple[Reference, ...]] = (
+        Reference(
+            "roberts1998",
+            "Roberts, Rosenthal",
+            1998,
+            "Optimal scaling of discrete approximations to Langevin diffusions",
+            "Journal of the Royal Statistical Society B 60(1)",
+            "the Langevin kernel's step size",
+        ),
+    )
+
+    def __post_init__(self) -> None:
+        if not 0 < self.acceptance < 1:
+            raise ValueError(f"MALA needs an acceptance in (0, 1), not {self.acceptance}")
+
+    def start(self, d: int, dtype: torch.dtype) -> Parameters:
+        step = cubic_step(math.sqrt(d) / 8, self.acceptance)
+        return {"scale": torch.ones(2, d, dtype=dtype), "step_size": step}
+
+    def fit(self, parameters: Parameters, target: Target, state: State, weight: Tensor) -> Parameters:
+        return {**parameters, "scale": fit_scale(state["position"], weight, self.scale, parameters["scale"])}
+
+    def learn(self, parameters: Parameters, sweep: Sweep, weight: Tensor) -> Parameters:
+        return cubic_learn(parameters, mean_acceptance(sweep, weight), self.acceptance)
+
+    def sweep(self, rng: Rng, target: Target, state: State, parameters: Parameters) -> Sweep:
+        x, scale, h = state["position"], parameters["scale"], parameters["step_size"]
+        u = rng.at("proposal").normal(tuple(x.shape), dtype=x.dtype)
+        half = torch.add(u, pull(target.gradient(state), scale), alpha=0.5 * h)
+        proposal = target.evaluate(torch.add(x, stretch(half, scale), alpha=h), True)
+        back = torch.add(half, pull(target.gradient(proposal), scale), alpha=0.5 * h)
+        tilt = 0.5 * (u.square().sum(1) - back.square().sum(1))
+        acceptance, accept = accepted(rng, target.log_density(proposal) - target.log_density(state) + tilt)
+        return Sweep(select(accept, proposal, state), acceptance, 1)
+
+    def describe(self, parameters: Parameters) -> dict[str, float]:
+        return {"step_size": parameters["step_size"]}
+
+
+def cubic_step(difficulty: float, acceptance: float) -> float:
+    """The step h at which 2 Phi(-difficulty h^3) is `acceptance`."""
+    return (-NormalDist().inv_cdf(acceptance / 2) / difficulty) ** (1 / 3)
+
+
+def cubic_learn(parameters: Parameters, found: float, wanted: float) -> Parameters:
+    """The step that has the wanted acceptance if 2 Phi(-k h^3) was `found`, at most twice or half of what it was."""
+    quantile = NormalDist().inv_cdf
+    ratio = (quantile(wanted / 2) / quantile(min(max(found, 1e-3), 0.999) / 2)) ** (1 / 3)
+    return {**parameters, "step_size": parameters["step_size"] * min(max(ratio, 0.5), 2.0)}
