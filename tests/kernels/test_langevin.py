@@ -76,8 +76,8 @@ def standard(d: int) -> Gaussian:
 def stationary(kernel: Kernel, target: Gaussian, step: float, louder: float = 1.0) -> np.ndarray:
     """The covariance of (x, v), or of x where there is no v, that the kernel's linear map leaves invariant.
 
-    On a Gaussian a sweep without rejections is a linear map of (x, v) and the noise; its columns are the sweep's answers
-    to unit vectors.
+    On a Gaussian a sweep without rejections is a linear map of (x, v) and the noise; its columns are the answers to
+    unit vectors.
     """
     d = len(target.precision)
     parameters = {**kernel.start(d, torch.float64), "step_size": step}
@@ -114,7 +114,7 @@ def test_the_default_step_of_unadjusted_langevin_has_the_stated_bias() -> None:
 
 
 def test_the_bias_of_unadjusted_langevin_is_not_that_of_a_few_coordinates() -> None:
-    """Squared Wasserstein distances of a chain of neighbours: of all coordinates they grow like d, of two they do not."""
+    """Squared Wasserstein distances of a chain of neighbours: for all coordinates they grow like d, for two not."""
 
     def distances(d: int) -> tuple[float, float]:
         band = torch.ones(d - 1, dtype=torch.float64)

@@ -28,8 +28,8 @@ class BAOAB(Kernel):
 
     The step is learnt from the energy errors of the steps, less what the friction does to the kinetic energy. On a
     Gaussian a B and an A together make h^2/8 (v^2 - x^2) a coordinate, and a whole step has an error with variance
-    h^4/16 (2 - c^2 - h^2/2 (1 - c^2) - (1 - h^2/4 (1 + c))^2), about h^5 (2 friction + h) / 16. The acceptance is 1; a step that leaves the support (density 0) is not made, and turns
-    its velocity round.
+    h^4/16 (2 - c^2 - h^2/2 (1 - c^2) - (1 - h^2/4 (1 + c))^2), about h^5 (2 friction + h) / 16.
+    The acceptance is 1; a step that leaves the support (density 0) is not made, and turns its velocity round.
 
     References:
         Leimkuhler & Matthews (2013), Rational construction of stochastic numerical methods for molecular sampling,
