@@ -13,6 +13,7 @@ from motes.core.cite import Reference
 from motes.kernels.kernel import Kernel, Parameters, State, Sweep, Target, accepted, mean_acceptance, select
 from motes.kernels.leapfrog import leapfrog
 from motes.kernels.scale import fit_scale
+from motes.kernels.step_size import UNTRIED, next_step_size
 from motes.rng import Rng
 
 SLOPE = 0.86
@@ -33,14 +34,12 @@ class ChEES(Kernel):
 
     t = u T, by Adam on log T; the mean is over proposals with their acceptance probabilities. On a Gaussian with
     standard deviation 1 the optimum is T = 2.25, where tan 2T = 2T (pi/2 without jitter). The step makes the harmonic
-    mean of the acceptance .651: by large factors while it is far off, then by stochastic approximation whose gain falls
-    with each change of direction (Kesten 1958). Exact; adaptation biases by O(1/N). Each sweep is reversible, but
-    sweeps differ in length, so a sequence of them is not.
+    mean of the acceptance .651 (see `kernels.step_size`). Exact; adaptation biases by O(1/N). Each sweep is reversible,
+    but sweeps differ in length, so a sequence of them is not.
 
     References:
         Hoffman, Radul & Sountsov (2021), An adaptive-MCMC scheme for setting trajectory lengths in Hamiltonian Monte
         Carlo, AISTATS.
-        Kesten (1958), Accelerated stochastic approximation, Annals of Mathematical Statistics 29(1).
 
     Args:
         acceptance: the wanted harmonic mean acceptance.
@@ -85,9 +84,7 @@ class ChEES(Kernel):
             "scale": torch.ones(2, d, dtype=dtype),
             "step_size": 1.54 * d**-0.25,
             "length": self._ideal(),
-            "turns": 0,
-            "direction": 0.0,
-            "streak": 0,
+            **UNTRIED,
             "level": 0.0,
             "square": 0.0,
             "sweeps": 0,
@@ -114,16 +111,9 @@ class ChEES(Kernel):
 
     def _learn_step(self, parameters: Parameters, sweep: Sweep, weight: Tensor) -> Parameters:
         # in equilibrium 0.1 is rare; below it are particles from far out, and a few of them shall not rule all
-        mean, a = mean_acceptance(sweep, weight), sweep.acceptance.to(weight).clamp(min=0.1)
-        error, before = (1 / float(weight @ a.reciprocal()) - self.acceptance) / SLOPE, parameters["direction"]
-        far, streak = mean < 0.1 or mean > 0.98, 0
-        if far:  # by more than a factor of 3, of which the acceptance says no more
-            error = math.copysign(1.4, error)
-            streak = parameters["streak"] + 1 if error * before > 0 else 1
-        turns = parameters["turns"] + (error * before < 0)
-        gain = max((1 + turns) ** -0.75, 0.05, min(1.0, 0.25 * (streak - 1)))
-        step = parameters["step_size"] * math.exp(gain * error)
-        return {**parameters, "step_size": step, "turns": turns, "direction": error, "streak": streak}
+        a = sweep.acceptance.to(weight).clamp(min=0.1)
+        error = (1 / float(weight @ a.reciprocal()) - self.acceptance) / SLOPE
+        return next_step_size(parameters, mean_acceptance(sweep, weight), error)
 
     def _learn_length(self, parameters: Parameters, sweep: Sweep, weight: Tensor) -> Parameters:
         level, slope = _criterion(sweep, weight, parameters["scale"])

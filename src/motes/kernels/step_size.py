@@ -1,0 +1,35 @@
+"""How a step size follows an acceptance: fast while it is far off, and less and less once it is near."""
+
+from __future__ import annotations
+
+import math
+
+from motes.kernels.kernel import Parameters
+
+UNTRIED: Parameters = {"turns": 0, "direction": 0.0, "streak": 0}
+"""What belongs to the parameters of a kernel that uses `next_step_size`, beside "step_size"."""
+
+
+def next_step_size(parameters: Parameters, mean: float, error: float) -> Parameters:
+    """The parameters with the step size after a lesson: stochastic approximation in its logarithm.
+
+    The gain falls with each change of direction, not with time (Kesten 1958), so a step that is off by orders of
+    magnitude gets there in a few lessons, and noise is averaged afterwards. Where the acceptance is near 0 or 1, all
+    that it says is that the step is off by more than a factor of 3, and a streak of those brings back a large gain.
+
+    References:
+        Kesten (1958), Accelerated stochastic approximation, Annals of Mathematical Statistics 29(1).
+
+    Args:
+        parameters: with "step_size" and those of `UNTRIED`.
+        mean: the mean acceptance.
+        error: by how much the logarithm of the step is too small, to first order, as the acceptance says.
+    """
+    before, streak = parameters["direction"], 0
+    if mean < 0.1 or mean > 0.98:
+        error = math.copysign(1.4, 0.5 - (mean < 0.1))
+        streak = parameters["streak"] + 1 if error * before > 0 else 1
+    turns = parameters["turns"] + (error * before < 0)
+    gain = max((1 + turns) ** -0.75, 0.05, min(1.0, 0.25 * (streak - 1)))
+    step = parameters["step_size"] * math.exp(gain * error)
+    return {**parameters, "step_size": step, "turns": turns, "direction": error, "streak": streak}
