@@ -58,6 +58,10 @@ class FeynmanKac(ABC):
         """Make anew what files do not hold (each `core.tree.Missing` in x), after a load."""
         return particles
 
+    def continues(self, particles: Particles) -> bool:
+        """Whether a saved run that had ended goes on with this model: more data have come since."""
+        return False
+
     def must_resample(self, particles: Particles) -> bool | None:
         """Whether to resample before the next step; None leaves it to the effective sample size."""
         return None

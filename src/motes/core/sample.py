@@ -104,7 +104,8 @@ def resume(
     """Continue a run from its checkpoint, to the particles that it would have reached without the interruption.
 
     Args:
-        path: a checkpoint or a saved run; one that has ended OK comes back as it is.
+        path: a checkpoint or a saved run; one that has ended OK comes back as it is,
+            unless the model has more data for it.
         model: the model of that run, made anew: files hold no code.
         checkpoint: where to go on writing; None is `path` itself.
 
@@ -112,9 +113,9 @@ def resume(
         FileError: the file is truncated or foreign, or the run was made by another model.
     """
     run = load(path)
-    if run.result is Result.OK:
-        return run
     setup = run.setup
+    if run.result is Result.OK and not (setup["model"] == type(model).__name__ and model.continues(run.particles)):
+        return run
     settings = json.loads(json.dumps(model.settings()))
     if setup["model"] != type(model).__name__ or setup["settings"] != settings:
         differ = [k for k in {**setup["settings"], **settings} if setup["settings"].get(k) != settings.get(k)]
