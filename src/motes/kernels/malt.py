@@ -1,0 +1,135 @@
+"""Metropolis-adjusted Langevin trajectories: momentum is refreshed along the way, and tested once at the end."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from statistics import NormalDist
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from motes.core.cite import Reference
+from motes.kernels.kernel import Kernel, Parameters, State, Sweep, Target, accepted, mean_acceptance, select
+from motes.kernels.leapfrog import leapfrog
+from motes.kernels.scale import fit_scale
+from motes.rng import Rng
+
+
+@dataclass(frozen=True)
+class MALT(Kernel):
+    """Metropolis-adjusted Langevin trajectories: leapfrog steps with friction between them, one test of their errors.
+
+    In the coordinates in which the population is white a trajectory starts with a fresh velocity v and takes leapfrog
+    steps of length h; between two of them v <- c v + sqrt(1 - c^2) u with c = exp(-friction h). Each refreshment is
+    reversible for N(0, I), so only the energy errors of the leapfrog steps count: with D their sum, the end is taken
+    with probability min(1, exp(-D)). No velocity is
+    turned round at a rejection, unlike in generalised Hamiltonian Monte Carlo; with friction 0 this is Hamiltonian
+    Monte Carlo. (The half refreshments before the first step and after the last change nothing and are left out.)
+
+    Friction damps the resonances of trajectories with one length. For a Gaussian with variance 1 and friction f < 2 the
+    correlation of the ends is 0 for length (pi - arctan(2 w / f)) / w with w = sqrt(1 - f^2 / 4), which the default
+    length is. The number of steps and their size are chosen as for Hamiltonian Monte Carlo. Exact; adaptation biases
+    by O(1/N).
+
+    References:
+        Riou-Durand & Vogrinc (2022), Metropolis adjusted Langevin trajectories: a robust alternative to Hamiltonian
+        Monte Carlo, arXiv:2202.13230, algorithm 1.
+        Riou-Durand, Sountsov, Vogrinc, Margossian & Power (2023), Adaptive tuning for Metropolis adjusted Langevin
+        trajectories, AISTATS.
+
+    Args:
+        friction: how fast velocities are forgotten, in units of the population.
+        length: time of a trajectory, in standard deviations of the population; None is that above.
+        jitter: each particle's step is the common one times a uniform number in 1 -+ jitter.
+        scale: "dense", "diagonal" or "auto" (see `kernels.scale.fit_scale`).
+        max_steps: the most leapfrog steps of a trajectory.
+
+    Raises:
+        ValueError: a knob is outside of its range, or friction is above 1.5 and no length is given.
+    """
+
+    friction: float = 0.5
+    length: float | None = None
+    jitter: float = 0.2
+    scale: str = "auto"
+    max_steps: int = 64
+
+    name: ClassVar[str] = "malt"
+    gradient: ClassVar[bool] = True
+    references: ClassVar[tuple[Reference, ...]] = (
+        Reference(
+            "rioudurand2022",
+            "Riou-Durand, Vogrinc",
+            2022,
+            "Metropolis adjusted Langevin trajectories: a robust alternative to Hamiltonian Monte Carlo",
+            "arXiv:2202.13230",
+            "the kernel of Langevin trajectories",
+        ),
+    )
+
+    def __post_init__(self) -> None:
+        if not (self.friction >= 0 and 0 <= self.jitter < 1 and self.max_steps >= 1):
+            raise ValueError(f"MALT needs friction >= 0, 0 <= jitter < 1 and max_steps >= 1, not {self}")
+        if self.length is None and self.friction > 1.5:
+            raise ValueError(f"MALT needs a length where friction is above 1.5, not {self}")
+        if self.length is not None and not self.length > 0:
+            raise ValueError(f"MALT needs length > 0, not {self}")
+
+    @property
+    def _length(self) -> float:
+        w = math.sqrt(max(1 - self.friction**2 / 4, 0.0))
+        return (math.pi - math.atan2(2 * w, self.friction)) / w if self.length is None else self.length
+
+    def start(self, d: int, dtype: torch.dtype) -> Parameters:
+        return self._steps({"scale": torch.ones(2, d, dtype=dtype), "difficulty": math.sqrt(d) / 8})
+
+    def fit(self, parameters: Parameters, target: Target, state: State, weight: Tensor) -> Parameters:
+        return {**parameters, "scale": fit_scale(state["position"], weight, self.scale, parameters["scale"])}
+
+    def learn(self, parameters: Parameters, sweep: Sweep, weight: Tensor) -> Parameters:
+        acceptance = mean_acceptance(sweep, weight)
+        quantile = -NormalDist().inv_cdf(min(max(acceptance, 1e-3), 0.999) / 2)
+        found, old = quantile / parameters["step_size"] ** 2, parameters["difficulty"]
+        return self._steps({**parameters, "difficulty": min(max(found, old / 4), old * 4)})
+
+    def _steps(self, parameters: Parameters) -> Parameters:
+        n = self._least_work(parameters["difficulty"])
+        return {**parameters, "leapfrog_steps": n, "step_size": self._length / n}
+
+    def _least_work(self, k: float) -> int:
+        def work(n: int) -> float:
+            a = math.erfc(k * (self._length / n) ** 2 / math.sqrt(2))  # 2 Phi(-k h^2)
+            return n * (2 - a) / a if a > 0 else math.inf
+
+        n = 1
+        while n < self.max_steps and (work(n) == math.inf or work(n + 1) < work(n)):
+            n += 1
+        return n
+
+    def sweep(self, rng: Rng, target: Target, state: State, parameters: Parameters) -> Sweep:
+        x, scale, n = state["position"], parameters["scale"], parameters["leapfrog_steps"]
+        jitter = rng.at("jitter").uniform((len(x), 1), dtype=x.dtype).mul_(2 * self.jitter).add_(1 - self.jitter)
+        h = parameters["step_size"] * jitter
+        v = rng.at("momentum").normal(tuple(x.shape), dtype=x.dtype)
+        if self.friction == 0:
+            end = leapfrog(target, state, v, h, n, scale)
+            log_ratio, kept = end.log_ratio, end.kept
+        else:
+            keep = torch.exp(-self.friction * h)
+            fresh = (1 - keep.square()).sqrt()
+            end = leapfrog(target, state, v, h, 1, scale)
+            log_ratio, kept = end.log_ratio, end.kept
+            for i in range(1, n):
+                h = torch.where(kept[:, None], h, 0.0)  # what was given up stays where it is
+                v = torch.addcmul(
+                    keep * end.velocity, fresh, rng.at(f"refresh-{i}").normal(tuple(x.shape), dtype=x.dtype)
+                )
+                end = leapfrog(target, end.state, v, h, 1, scale)
+                log_ratio, kept = log_ratio + end.log_ratio, kept & end.kept
+        acceptance, accept = accepted(rng, torch.where(kept, log_ratio, -math.inf))
+        return Sweep(select(accept, end.state, state), acceptance, n, ~kept)
+
+    def describe(self, parameters: Parameters) -> dict[str, float]:
+        return {"step_size": parameters["step_size"], "leapfrog_steps": float(parameters["leapfrog_steps"])}
