@@ -33,7 +33,7 @@ class Barker(Kernel):
 
     References:
         Livingstone & Zanella (2022), The Barker proposal: combining robustness and efficiency in gradient-based MCMC,
-        Journal of the Royal Statistical Society B 84(2), algorithm 2 and section 6.
+        Journal of the Royal Statistical Society B 84(2).
         Vogrinc, Livingstone & Zanella (2023), Optimal design of the Barker proposal and other locally balanced
         Metropolis-Hastings algorithms, Biometrika 110(3).
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from motes.core.cite import Reference
 from motes.kernels.kernel import Kernel, Parameters, State, Sweep, Target, accepted, mean_acceptance, select
 from motes.kernels.leapfrog import DIVERGED as DIVERGED  # kernels with trajectories of their own give up alike
-from motes.kernels.leapfrog import leapfrog
+from motes.kernels.leapfrog import leapfrog, least_work
 from motes.kernels.scale import fit_scale
 from motes.rng import Rng
 
@@ -88,16 +88,7 @@ class HMC(Kernel):
 
     def _steps(self, parameters: Parameters) -> Parameters:
         """The number of leapfrog steps with the least work, and their size."""
-
-        k = parameters["difficulty"]
-
-        def work(n: int) -> float:
-            a = math.erfc(k * (self.length / n) ** 2 / math.sqrt(2))  # 2 Phi(-k h^2)
-            return n * (2 - a) / a if a > 0 else math.inf
-
-        n = 1
-        while n < self.max_steps and (work(n) == math.inf or work(n + 1) < work(n)):
-            n += 1
+        n = least_work(parameters["difficulty"], self.length, self.max_steps)
         return {**parameters, "leapfrog_steps": n, "step_size": self.length / n}
 
     def sweep(self, rng: Rng, target: Target, state: State, parameters: Parameters) -> Sweep:

@@ -33,7 +33,7 @@ class IndependenceMetropolis(Kernel):
         Hastings (1970), Monte Carlo sampling methods using Markov chains and their applications, Biometrika 57(1).
         Mengersen & Tweedie (1996), Rates of convergence of the Hastings and Metropolis algorithms, Annals of
         Statistics 24(1).
-        Chopin (2002), A sequential particle filter method for static models, Biometrika 89(3), section 3.
+        Chopin (2002), A sequential particle filter method for static models, Biometrika 89(3).
 
     Args:
         defensive: the weight e of the Student-t part; 1 leaves nothing else, 0 nothing of it.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -59,3 +60,20 @@ def leapfrog(target: Target, state: State, velocity: Tensor, h: Tensor, steps: i
     end, final = target.log_density(there), 0.5 * v.square().sum(1)
     kept = (lowest >= floor) & (lowest >= end - final - DIVERGED)
     return Trajectory(there, v, end - start + kinetic - final, kept)
+
+
+def least_work(difficulty: float, length: float, most: int) -> int:
+    """How many leapfrog steps a trajectory of this length should have, for the least work for an independent draw.
+
+    Acceptance as a function of the step is a(h) = 2 Phi(-difficulty h^2) (Beskos et al. 2013, theorem 3.6), and n steps
+    cost n (2 - a) / a.
+    """
+
+    def work(n: int) -> float:
+        a = math.erfc(difficulty * (length / n) ** 2 / math.sqrt(2))
+        return n * (2 - a) / a if a > 0 else math.inf
+
+    n = 1
+    while n < most and (work(n) == math.inf or work(n + 1) < work(n)):
+        n += 1
+    return n

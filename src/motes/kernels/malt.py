@@ -12,7 +12,7 @@ from torch import Tensor
 
 from motes.core.cite import Reference
 from motes.kernels.kernel import Kernel, Parameters, State, Sweep, Target, accepted, mean_acceptance, select
-from motes.kernels.leapfrog import leapfrog
+from motes.kernels.leapfrog import leapfrog, least_work
 from motes.kernels.scale import fit_scale
 from motes.rng import Rng
 
@@ -35,7 +35,7 @@ class MALT(Kernel):
 
     References:
         Riou-Durand & Vogrinc (2022), Metropolis adjusted Langevin trajectories: a robust alternative to Hamiltonian
-        Monte Carlo, arXiv:2202.13230, algorithm 1.
+        Monte Carlo, arXiv:2202.13230.
         Riou-Durand, Sountsov, Vogrinc, Margossian & Power (2023), Adaptive tuning for Metropolis adjusted Langevin
         trajectories, AISTATS.
 
@@ -95,18 +95,8 @@ class MALT(Kernel):
         return self._steps({**parameters, "difficulty": min(max(found, old / 4), old * 4)})
 
     def _steps(self, parameters: Parameters) -> Parameters:
-        n = self._least_work(parameters["difficulty"])
+        n = least_work(parameters["difficulty"], self._length, self.max_steps)
         return {**parameters, "leapfrog_steps": n, "step_size": self._length / n}
-
-    def _least_work(self, k: float) -> int:
-        def work(n: int) -> float:
-            a = math.erfc(k * (self._length / n) ** 2 / math.sqrt(2))  # 2 Phi(-k h^2)
-            return n * (2 - a) / a if a > 0 else math.inf
-
-        n = 1
-        while n < self.max_steps and (work(n) == math.inf or work(n + 1) < work(n)):
-            n += 1
-        return n
 
     def sweep(self, rng: Rng, target: Target, state: State, parameters: Parameters) -> Sweep:
         x, scale, n = state["position"], parameters["scale"], parameters["leapfrog_steps"]

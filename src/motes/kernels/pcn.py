@@ -32,8 +32,8 @@ class PCN(Kernel):
 
     References:
         Cotter, Roberts, Stuart & White (2013), MCMC methods for functions: modifying old algorithms to make them
-        faster, Statistical Science 28(3), section 4.
-        Neal (1998), Regression and classification using Gaussian process priors, Bayesian Statistics 6, section 5.
+        faster, Statistical Science 28(3).
+        Neal (1998), Regression and classification using Gaussian process priors, Bayesian Statistics 6.
 
     Args:
         scale: "dense", "diagonal" or "auto" (see `kernels.scale.fit_scale`).

@@ -34,7 +34,7 @@ class PCNLangevin(Kernel):
 
     References:
         Cotter, Roberts, Stuart & White (2013), MCMC methods for functions: modifying old algorithms to make them
-        faster, Statistical Science 28(3), section 4.
+        faster, Statistical Science 28(3).
         Beskos, Roberts, Stuart & Voss (2008), MCMC methods for diffusion bridges, Stochastics and Dynamics 8(3).
 
     Args:
