@@ -9,7 +9,7 @@ KEPT = 100_000
 
 
 def sample(name: str, job: Job) -> Drawn:
-    """Foreman-Mackey et al. (2013); every walker makes as many steps as a chain of the other runners."""
+    """Foreman-Mackey et al. (2013); every walker makes as many steps as the others have draws."""
     import emcee
     import jax
     import numpy as np
@@ -24,7 +24,7 @@ def sample(name: str, job: Job) -> Drawn:
         return np.where(np.isnan(value), -np.inf, value)
 
     np.random.seed(job.seed)  # noqa: NPY002 - that is where the sampler takes its own state from
-    steps = job.draws // 4
+    steps = job.draws
     sampler = emcee.EnsembleSampler(walkers, dim, evaluate, vectorize=True)
     state = sampler.run_mcmc(start(log_density, dim, walkers, job.seed), job.warmup, store=False)
     thin = max(1, -(-walkers * steps // KEPT))

@@ -22,14 +22,14 @@ CORES = 2
 def timed(python: str, peer: str, posterior: str, seed: int, out: Path, more: list[str], limit: float) -> dict:
     """Run it and write OUT and OUT.json; the latter's contents, with "failed" where there are no draws."""
     cores = sorted(os.sched_getaffinity(0))[:CORES]
-    threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(len(cores)))
+    own = {k: v for k, v in os.environ.items() if not k.endswith("_NUM_THREADS")}  # each runner has its own default
     command = [python, "-m", "benchmarks.posteriors.worker", peer, posterior, "--seed", str(seed), "--out", str(out)]
     load = os.getloadavg()[0]
     began, before = time.perf_counter(), os.times()
     process = subprocess.Popen(
         [*command, *more],
         cwd=ROOT,
-        env={**os.environ, **threads},
+        env=own,
         preexec_fn=lambda: os.sched_setaffinity(0, cores),
         stderr=subprocess.PIPE,
         stdout=subprocess.DEVNULL,

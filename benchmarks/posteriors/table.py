@@ -4,7 +4,8 @@ Each run is a cold process on the same two cores, timed from its start to its en
 warm-up; the runners take turns, and the whole round is repeated with other seeds. Effective sample sizes are the worst
 coordinate's, the smaller of bulk and tail, by ArviZ for all runners alike, in unconstrained coordinates. Draws whose
 R-hat is above 1.05, or with a first or second moment more than 0.25 standard deviations from posteriordb's, count as
-none. Every runner makes the same number of draws and evaluates the same log-density in float64.
+none. Every runner makes the same number of draws (emcee: of steps) and evaluates the same
+log-density in float64.
 """
 
 from __future__ import annotations
