@@ -1,7 +1,4 @@
-"""posteriordb's hmm_drive_0 on bball_drive_event_0: a two-state hidden Markov model of a basketball player, d = 6.
-
-Its posterior has a second, far mode of little mass, which the reference draws leave out or not: see the test.
-"""
+"""posteriordb's hmm_drive_0 on bball_drive_event_0: a two-state hidden Markov model of a basketball player, d = 6."""
 
 from __future__ import annotations
 
