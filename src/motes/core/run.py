@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import torch
 from torch import Tensor
 
 from motes.core import files, tree
 from motes.core.cite import ENGINE, Reference
+from motes.core.control import control as take_out
 from motes.core.errors import FileError, MotesError, ShapeError, name_particles
 from motes.core.exports import export
 from motes.core.genealogy import Genealogy
 from motes.core.particles import Particles
+from motes.core.psis import Smoothed
+from motes.core.psis import smooth as smooth_weights
 from motes.core.resampling import find_scheme
 from motes.core.series import chain_mean
 from motes.core.trace import Trace
@@ -26,6 +29,8 @@ from motes.core.tree import PyTree
 from motes.core.variance import StandardError, log_evidence_se, mean_se
 from motes.core.weights import normalise
 from motes.rng import Rng
+
+Function = Callable[[Any], Tensor] | str | None
 
 
 class Result(Enum):
@@ -145,22 +150,63 @@ class Run:
             return self.view
         raise MotesError(f"the particles of a {self.setup['model']} run are no texts; see run.view")
 
-    def mean(self, f: Callable[[Any], Tensor] | str | None = None) -> Estimate:
+    @overload
+    def mean(self, f: Function = None, *, control: bool = False, smooth: bool = False) -> Estimate: ...
+    @overload
+    def mean(self, f: Sequence[Function], *, control: bool = False, smooth: bool = False) -> list[Estimate]: ...
+    @overload
+    def mean(
+        self, f: Mapping[str, Function], *, control: bool = False, smooth: bool = False
+    ) -> dict[str, Estimate]: ...
+    def mean(self, f: Any = None, *, control: bool = False, smooth: bool = False) -> Any:
         """The weighted mean of `f` over the particles, or its mean over all draws of all chains, with standard error.
 
         Args:
             f: maps `run.flat` (named parameters, texts, images) to a tensor (N, ...); or the name of a parameter; or
-                nothing where the view is one tensor.
+                nothing where the view is one tensor. A list or a dict of them gives a list or a dict of estimates.
+            control: take out what the score of the target explains (`core/control.py`), which makes the standard error
+                smaller, often by much for means of parameters.
+            smooth: weigh with Pareto-smoothed weights, see `psis`; without standard error where these are unreliable.
 
         Raises:
             ShapeError: what `f` returns has not the particles as its first axis.
+            MotesError: `control` without a score, or `smooth` without weights.
         """
-        value = self.values(f)
+        one = not isinstance(f, (list, tuple, Mapping))
+        named: dict[Any, Function] = {"": f} if one else dict(f if isinstance(f, Mapping) else enumerate(f))
+        values = [self.values(g) for g in named.values()]
+        particles, doubt = self.particles, ""
+        if smooth:
+            smoothed = self.psis()
+            particles = replace(particles, log_weight=smoothed.log_weight)
+            doubt = "" if smoothed.reliable else smoothed.advice
+        if control and values:
+            even = torch.full((len(values[0]),), 1 / len(values[0]), dtype=torch.float64)
+            values = take_out(self, values, even if self.chains else normalise(particles.log_weight))
+        found = dict(zip(named, [self._estimate(v, particles, doubt) for v in values], strict=True))
+        return found[""] if one else found if isinstance(f, Mapping) else list(found.values())
+
+    def _estimate(self, value: Tensor, particles: Particles, doubt: str) -> Estimate:
         if self.chains:
             return Estimate(*chain_mean(value.view(self.n, -1, *value.shape[1:])))
-        mean = torch.tensordot(self.weight, value, dims=1)
-        se, reason = mean_se(value, self.particles, self.genealogy, find_scheme(self.setup["resampling"]))
+        mean = torch.tensordot(normalise(particles.log_weight), value, dims=1)
+        if doubt:
+            return Estimate(mean, torch.full_like(mean, math.nan), doubt)
+        se, reason = mean_se(value, particles, self.genealogy, find_scheme(self.setup["resampling"]))
         return Estimate(mean, se, reason)
+
+    def psis(self) -> Smoothed:
+        """The final weights with their largest Pareto-smoothed, and k-hat with advice (needs `motes[arviz]`).
+
+        It speaks of the last reweighting only: what a run lost earlier, in steps that were too large, the effective
+        number of families shows (`run.standard_error`).
+
+        Raises:
+            MotesError: the draws have no weights.
+        """
+        if self.chains:
+            raise MotesError("chains have no weights to smooth; k-hat speaks of weighted draws only")
+        return smooth_weights(self.log_weight)
 
     def values(self, f: Callable[[Any], Tensor] | str | None = None) -> Tensor:
         """What `mean` takes the mean of: (N, ...) float64, zero where the weight is."""
