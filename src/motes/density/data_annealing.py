@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.distributions import Distribution
@@ -254,7 +255,9 @@ def evidence_path(run: Run) -> tuple[Tensor, Tensor]:
 
     Differences of the second are log predictive densities: log p(y_s | y_1:s-1).
     """
-    whole = torch.from_numpy(run.trace["exponent"] == 1.0)
+    # where observations enter whole, there is no exponent
+    exponent = run.trace["exponent"] if "exponent" in run.trace else np.ones(len(run.trace["t"]))
+    whole = torch.from_numpy(exponent == 1.0)
     seen, log_evidence = (torch.from_numpy(run.trace[name])[whole] for name in ("observations", "log_evidence"))
     return seen.long(), log_evidence
 
