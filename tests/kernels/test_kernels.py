@@ -192,7 +192,7 @@ def test_the_step_follows_the_acceptance(name):
 
 def test_unknown_kernels_and_knobs_are_errors():
     with pytest.raises(UnknownName, match="hmc"):
-        find_kernel("nuts")
+        find_kernel("nonsense")
     with pytest.raises(ValueError, match="jitter"):
         HMC(jitter=1.5)
 

@@ -21,18 +21,16 @@ from motes.density.kernel_choice import choose_kernel
 from motes.density.law import Law
 from motes.density.restore import same_values
 from motes.density.tempered import Tempered, next_temperature
-from motes.density.warmup import complaints, learn_from, settled, stationary
+from motes.density.warmup import agreement, complaints, learn_from, settled
 from motes.kernels import Kernel
 from motes.rng import Rng
 
 WINDOWS = (16, 32, 64)
 """Sweeps of the windows of the warm-up; the last one is repeated."""
-LONGEST = 2000
+LONGEST = 1000
 """Sweeps after which an automatic warm-up gives up waiting for the chains to agree."""
 BLOCKS = 20
 """Parts in which the draws are made: a checkpoint can fall between two."""
-AGREED = 1.05
-"""The largest R-hat of a window at which chains agree."""
 ALONE = 32
 """With fewer chains than this they are never resampled, so that they stay independent of each other."""
 RUNG = 0.5
@@ -46,9 +44,11 @@ class Chains(FeynmanKac):
 
     The chains are drawn from the prior and cooled to the posterior as one population (tempered sequential Monte Carlo
     with few sweeps; with fewer than 32 chains without resampling, so that chains stay independent). Then they are
-    warmed up in windows: the kernel learns its scales from all chains together, and an automatic warm-up ends when
-    the chains of a window agree (R-hat at most 1.05 in every coordinate and in the log-density) and the kernel has
-    settled. Everything learnt is then frozen, so that each draw comes from a Markov chain with the right invariant law.
+    warmed up in windows: the kernel learns its scales from all chains together. An automatic warm-up is at least a
+    tenth as long as the draws (but not over 200 sweeps), and ends when the chains of a window agree (R-hat in every
+    coordinate and in the log-density: with fewer than 16 chains at most 1.05, else nested and at most 1.02) and the
+    kernel has settled, after 1000 sweeps in any case. Everything learnt is then frozen, so that each draw comes from a
+    Markov chain with the right invariant law.
 
     The view of a run is (chains, draws, ...). `run.mean` has batch-means errors, `run.diagnose()` gives R-hat, nested
     R-hat and effective sample sizes through ArviZ, and says which chains are stuck or diverge. There is no log
@@ -208,6 +208,7 @@ class Chains(FeynmanKac):
         shared, kernel, n = particles.shared, self._kernel, particles.n
         done, target = shared["sweeps"], Tempered(self.density, 1.0)
         limit = LONGEST if self.warmup == "auto" else self.warmup
+        least = max(WINDOWS[0] + 1, min(self.draws // 10, 200))
         length = min(_window(done), limit - done)
         weight = torch.full((n,), 1 / n, dtype=torch.float64)
         state, parameters = particles.x["state"], shared["kernel"]
@@ -219,11 +220,13 @@ class Chains(FeynmanKac):
             state, parameters, rate, evaluations, history, values = learn_from(
                 kernel, rng, target, state, weight, parameters, length
             )
-            r_hat = stationary(history["position"], values)
+            r_hat, most = agreement(history["position"], values)
             calm = settled(kernel.describe(before), kernel.describe(parameters))
             pooled = {k: v.flatten(0, 1) for k, v in history.items()}
             even = torch.full((len(pooled["position"]),), 1 / len(pooled["position"]), dtype=torch.float64)
-            last = done + length >= limit or (self.warmup == "auto" and done > 0 and r_hat < AGREED and calm)
+            last = done + length >= limit or (
+                self.warmup == "auto" and done + length >= least and r_hat < most and calm
+            )
             if not last or done == 0:  # the last window only confirms what the kernel has learnt
                 parameters = kernel.fit(parameters, target, pooled, even)
         else:

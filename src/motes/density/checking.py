@@ -77,11 +77,17 @@ def _check_gradient(constrain: Callable[[Tensor], Values], state: State) -> None
         state[name] = torch.where((legal & finite)[:, None], state[name], 0.0)
 
 
-def _named(constrain: Callable[[Tensor], Values], z: Tensor) -> str:
+def _named(constrain: Callable[[Tensor], Values], z: Tensor, most: int = 8) -> str:
     values = constrain(z)
-    if isinstance(values, Tensor):
-        return str(values[0].tolist())
-    return ", ".join(f"{k}={v[0].tolist()}" for k, v in values.items())
+    named = {"x": values} if isinstance(values, Tensor) else values
+    shown = []
+    for name, value in named.items():
+        flat = value[0].flatten().tolist()
+        numbers = ", ".join(f"{v:.6g}" for v in flat[:most]) + (
+            f", ... ({len(flat)} numbers)" if len(flat) > most else ""
+        )
+        shown.append(f"{name}={numbers if value.ndim == 1 else f'[{numbers}]'}")
+    return ", ".join(shown[:most]) + (f", ... ({len(shown)} parameters)" if len(shown) > most else "")
 
 
 def _all_finite(state: State) -> bool:

@@ -97,6 +97,7 @@ class Parameters:
             if not b.real:
                 volume = _rows(b.bijection.log_abs_det_jacobian(free, value))
                 legal = _rows(b.support.check(value) & _finite(value, b.support.event_dim), all)
+                legal = legal & _off_the_edge(b.support, value)
                 legal = legal & _rows(free.abs() < edge, all)
                 jacobian = volume if jacobian is None else jacobian + volume
                 inside = legal if inside is None else inside & legal
@@ -156,6 +157,17 @@ def _block(name: str, prior: Distribution, start: int, flat: bool, dtype: torch.
             "discrete parameter out of the likelihood, or choose another parametrisation"
         ) from error
     return Block(name, _unchecked(prior, dtype), support, bijection, shape, free_shape, start)
+
+
+def _off_the_edge(support: constraints.Constraint, value: Tensor) -> Tensor:
+    """(N,) no rounding onto the ends of an interval, which supports that are closed count as inside."""
+    while isinstance(support, constraints.independent):
+        support = support.base_constraint
+    if isinstance(support, type(constraints.unit_interval)):  # torch's class of all intervals
+        return _rows((value > support.lower_bound) & (value < support.upper_bound), all)
+    if support is constraints.simplex or support is constraints.nonnegative:
+        return _rows(value > 0, all)
+    return torch.ones(len(value), dtype=torch.bool)
 
 
 def _is_real(support: constraints.Constraint) -> bool:

@@ -38,7 +38,7 @@ def learn_from(
 
     Returns:
         The state, the parameters, the mean acceptance, evaluations a particle, the history (N, T, ...) of the state
-        chain by chain, thinned to `POOL` points, and the log-density (N, sweeps) after every sweep.
+        chain by chain, thinned to `POOL` points, and the log-density (N, T) there.
     """
     n = len(weight)
     every = every or math.ceil(ENOUGH / n)
@@ -55,8 +55,8 @@ def learn_from(
             pooled = seen[0] if len(seen) == 1 else _pooled(seen)
             parameters = kernel.learn(parameters, pooled, weight.repeat(len(seen)) / len(seen))
             seen = []
-        values.append(target.log_density(state))
         if i % keep == keep - 1:
+            values.append(target.log_density(state))
             for k, v in history.items():
                 v.append(state[k])
     return (
@@ -97,18 +97,31 @@ def stationary(position: Tensor, log_density: Tensor) -> float:
     return worst
 
 
-def mixed(position: Tensor) -> float:
-    """The largest R-hat of `position` (N, T, d) between groups of chains, which few draws of many chains can tell.
+def agreement(position: Tensor, log_density: Tensor) -> tuple[float, float]:
+    """The R-hat of a window of the warm-up, and what it must not exceed for chains to agree.
 
-    Nested R-hat (Margossian et al. 2024, eq. 8) of `GROUPS` groups of neighbouring chains; with fewer than two chains
-    a group it is R-hat between chains split in halves.
+    With 16 chains or more it is nested R-hat between groups of chains, each split in halves of time: whether the law of
+    the chains still changes, not whether each has been everywhere.
     """
-    n = len(position) - len(position) % GROUPS
+    if len(position) < 2 * GROUPS:
+        return stationary(position, log_density), 1.05
+    t = position.shape[1] // 2
+    halves = [torch.cat([position, log_density[..., None]], -1)[:, part] for part in (slice(t), slice(-t, None))]
+    return mixed(*halves) if t > 0 else math.inf, 1.02
+
+
+def mixed(*parts: Tensor) -> float:
+    """The largest R-hat of `parts` (N, T, d) between groups of chains, which few draws of many chains can tell.
+
+    Nested R-hat (Margossian et al. 2024, eq. 8) of `GROUPS` groups of neighbouring chains in each part; with fewer than
+    two chains a group it is R-hat between chains split in halves.
+    """
+    n = len(parts[0]) - len(parts[0]) % GROUPS
     if n < 2 * GROUPS:
-        return stationary(position, position.square().sum(-1))
-    grouped = position[:n].reshape(GROUPS, n // GROUPS, *position.shape[1:])
+        return max(stationary(p, p.square().sum(-1)) for p in parts)
+    grouped = torch.cat([p[:n].reshape(GROUPS, n // GROUPS, *p.shape[1:]) for p in parts])
     mean = grouped.mean(2)
-    within = grouped.var(2).mean(1) if position.shape[1] > 1 else 0.0
+    within = grouped.var(2).mean(1) if grouped.shape[2] > 1 else 0.0
     return _ratio((within + mean.var(1)).mean(0), mean.mean(1).var(0))
 
 

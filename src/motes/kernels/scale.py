@@ -15,15 +15,17 @@ from torch import Tensor
 def fit_scale(position: Tensor, weight: Tensor, kind: str, old: Tensor) -> Tensor:
     """Two factors S of the population's covariance, for the first half of the particles and for the second.
 
-    Each is made from the other half, so that S times white noise looks like that half. Correlations are shrunk towards
-    zero by (d + 1) / (m + d + 1), m the effective sample size of the half.
+    Each is made from the other half, so that S times white noise looks like that half. In the coordinates that `old`
+    makes white, correlations are shrunk towards zero by (d + 1) / (m + d + 1), m the effective sample size of the half:
+    so a population whose coordinates are nearly collinear is learnt in a few fits, and never from too few particles at
+    once.
 
     Args:
         position: (N, d).
         weight: (N,), sum 1.
         kind: "dense" (a Cholesky factor), "diagonal" (standard deviations), or "auto": dense if d is at most 256 and
-            both effective sample sizes are at least 4 d.
-        old: what is returned where a half has collapsed to fewer than two different points.
+            both effective sample sizes are at least d / 2.
+        old: the factors so far; also what is returned where a half has collapsed to fewer than two different points.
 
     Returns:
         (2, d, d) lower triangular, or (2, d).
@@ -33,9 +35,9 @@ def fit_scale(position: Tensor, weight: Tensor, kind: str, old: Tensor) -> Tenso
     sizes = [_effective(w) for _, w in halves]
     if min(sizes) < 2:
         return old
-    dense = kind == "dense" or (kind == "auto" and d <= 256 and min(sizes) >= 4 * d)
+    dense = kind == "dense" or (kind == "auto" and d <= 256 and 2 * min(sizes) >= d)
     factors = []
-    for (x, w), m in zip(halves, sizes, strict=True):
+    for (x, w), m, before in zip(halves, sizes, old, strict=True):
         w = (w / w.sum()).to(x)
         centred = x - w @ x
         unbias = m / (m - 1)
@@ -43,7 +45,11 @@ def fit_scale(position: Tensor, weight: Tensor, kind: str, old: Tensor) -> Tenso
         # copies of one point differ by rounding alone, which is no scale to propose on
         if not bool((variance > 1e-24 * x.square().amax(0)).all()):
             return old
-        factors.append(_cholesky(centred, w, variance, unbias, (d + 1) / (m + d + 1)) if dense else variance.sqrt())
+        if dense:
+            factor = _cholesky(centred, w, unbias, (d + 1) / (m + d + 1), before.to(x))
+        factors.append(factor if dense and factor is not None else variance.sqrt())
+    if len({f.ndim for f in factors}) > 1:  # one half had a covariance without a factor
+        factors = [f if f.ndim == 2 else f.diag() for f in factors]
     return torch.stack(factors)
 
 
@@ -76,11 +82,18 @@ def _effective(weight: Tensor) -> float:
     return total**2 / float(weight.square().sum()) if total > 0 else 0.0
 
 
-def _cholesky(centred: Tensor, w: Tensor, variance: Tensor, unbias: float, shrink: float) -> Tensor:
-    covariance = ((1 - shrink) * unbias) * (centred.T @ (w[:, None] * centred))
+def _cholesky(centred: Tensor, w: Tensor, unbias: float, shrink: float, before: Tensor) -> Tensor | None:
+    """The factor of the covariance, shrunk in the coordinates that `before` makes white; None if rounding forbids."""
+    if before.ndim == 2:
+        centred = torch.linalg.solve_triangular(before, centred.mT, upper=False).mT
+    covariance = unbias * (centred.T @ (w[:, None] * centred))
+    variance = covariance.diagonal().clone()
+    covariance *= 1 - shrink
     covariance.diagonal().copy_(variance)
     factor, failed = torch.linalg.cholesky_ex(covariance)
-    return variance.sqrt().diag() if failed else factor
+    if failed:
+        return None
+    return before @ factor if before.ndim == 2 else factor
 
 
 def stretch(white: Tensor, scale: Tensor) -> Tensor:
