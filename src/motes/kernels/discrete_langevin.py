@@ -26,7 +26,7 @@ class DiscreteLangevin(Kernel):
     acceptance towards the wanted one; that adaptation biases by O(1/N).
 
     References:
-        Zhang, Liu & Liu (2022), A Langevin-like sampler for discrete distributions, ICML, equation 4 and algorithm 1.
+        Zhang, Liu & Liu (2022), A Langevin-like sampler for discrete distributions, ICML, section 4.
         Sun, Dai & Schuurmans (2022), Optimal scaling for locally balanced proposals in discrete spaces, NeurIPS (the
         acceptance 0.574).
 

@@ -59,7 +59,7 @@ class EntropyMCMC(Kernel):
     gradient steps of both in place of the kernel and the exact draw.
 
     References:
-        Li & Zhang (2024), Entropy-MCMC: sampling from flat basins with ease, ICLR, equation 4.
+        Li & Zhang (2024), Entropy-MCMC: sampling from flat basins with ease, ICLR.
 
     Args:
         kernel: what moves x, or its name.

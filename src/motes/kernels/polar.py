@@ -31,7 +31,7 @@ class PolarSlice(Kernel):
     so that stepping out ends, and there is no edge at r = 0.
 
     References:
-        Schar, Habeck & Rudolf (2023), Gibbsian polar slice sampling, ICML, algorithms 2 and 3.
+        Schar, Habeck & Rudolf (2023), Gibbsian polar slice sampling, ICML.
         Neal (2003), Slice sampling, Annals of Statistics 31(3), figures 3 and 5.
 
     Args:
