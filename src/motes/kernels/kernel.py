@@ -43,7 +43,11 @@ class Target(ABC):
 
     @abstractmethod
     def gradient(self, state: State) -> Tensor:
-        """(N, d) the gradient of the log-density; finite everywhere (0 where the log-density is -inf)."""
+        """(N, d) the gradient of the log-density; finite everywhere (0 where the log-density is -inf).
+
+        On whole numbers (N, d, levels): one number for each level of each coordinate, whose differences estimate to
+        first order what a change of that coordinate does to the log-density.
+        """
 
     def part(self, index: Tensor) -> Target:
         """The target of the particles `index` (M,) int64 alone: itself, unless each particle has its own."""
