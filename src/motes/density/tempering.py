@@ -106,7 +106,7 @@ class Tempering(FeynmanKac):
             "kernel": self._kernel.start(self.density.dim, z.dtype),
             "ladder": [{"temperature": temperature}],
         }
-        info = {"temperature": temperature, "evaluations": 1.0}
+        info = {"temperature": temperature, "evaluations": 1.0, **_moments(flat, x["log_likelihood"])}
         return Particles.start(x, temperature * x["log_likelihood"], shared=shared, info=info)
 
     def step(self, rng: Rng, particles: Particles) -> Particles:
@@ -146,7 +146,12 @@ class Tempering(FeynmanKac):
             moved.state,
             raised * likelihood if raised else torch.zeros_like(likelihood),
             shared=shared,
-            info={"temperature": temperature, **moved.info, "compiled": float(bool(compiled))},
+            info={
+                "temperature": temperature,
+                **moved.info,
+                "compiled": float(bool(compiled)),
+                **_moments(particles.log_weight, likelihood),
+            },
         )
 
     def done(self, particles: Particles) -> bool:
@@ -217,6 +222,16 @@ class Tempering(FeynmanKac):
             "forget": self.forget,
             "ladder": None if self.ladder is None else _digest(self.ladder),
         }
+
+
+def _moments(log_weight: Tensor, log_likelihood: Tensor) -> dict[str, float]:
+    """Mean and variance of the log-likelihood under the law at the temperature before it is raised."""
+    weight = torch.softmax(log_weight, 0)
+    mean = float(weight @ torch.where(weight > 0, log_likelihood, 0.0))
+    if not math.isfinite(mean):
+        return {"log_likelihood_mean": mean, "log_likelihood_variance": math.inf}
+    off = torch.where(weight > 0, log_likelihood - mean, 0.0)
+    return {"log_likelihood_mean": mean, "log_likelihood_variance": float(weight @ off.square())}
 
 
 def _digest(ladder: Ladder) -> str:

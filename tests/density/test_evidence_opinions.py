@@ -1,0 +1,152 @@
+"""Second opinions on the evidence: bridge and path sampling against conjugate models, with their error bars."""
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch.distributions import Beta, Normal
+
+import motes
+from motes.core.errors import MotesError
+from motes.density.bridge import bridge_sampling
+from motes.density.path_sampling import path_sampling
+
+Z = 4.9
+
+
+def gaussian(d):
+    """Prior N(0, I), likelihood N(2 | x, 0.09 I)."""
+    constant = -0.5 * math.log(2 * math.pi * 0.09)
+    prior = Normal(torch.zeros(d, dtype=torch.float64), 1.0)
+    density = motes.Density(lambda x: (-0.5 * ((x - 2) / 0.3).square() + constant).sum(-1), prior, vectorised=True)
+    return density, d * (-math.log(2 * math.pi * 1.09) / 2 - 2 / 1.09)
+
+
+def coin():
+    """Two heads in eight throws under a flat prior: a skewed posterior with evidence B(3, 7)."""
+    heads = torch.tensor([1.0, 0, 0, 0, 0, 0, 0, 1.0], dtype=torch.float64)
+    prior = {"p": Beta(torch.ones((), dtype=torch.float64), 1.0)}
+
+    def log_likelihood(q):
+        p = q["p"][:, None]
+        return (heads * p.log() + (1 - heads) * (-p).log1p()).sum(-1)
+
+    density = motes.Density(log_likelihood, prior, vectorised=True)
+    return density, math.lgamma(3) + math.lgamma(7) - math.lgamma(10)
+
+
+def judge(found, truth, least):
+    """No bias beyond that of a logarithm, and bars that cover.
+
+    What 80 runs would show: a bias of 0.55 standard errors, or coverage below `least`.
+    """
+    value = np.array([float(e) for e in found]) - truth
+    se = np.array([float(e.se) for e in found])
+    assert abs(value.mean()) < Z * value.std(ddof=1) / math.sqrt(len(value)) + value.var()
+    covered = (np.abs(value) < 1.96 * se).mean()
+    assert covered > least, (covered, value.std(), se.mean())
+    return value, se
+
+
+@pytest.mark.parametrize("symmetric", [False, True])
+@pytest.mark.parametrize("make", [lambda: gaussian(3), coin])
+def test_bridge_sampling_from_weighted_particles(make, symmetric):
+    density, truth = make()
+    runs = [motes.sample(motes.Tempering(density), 128, seed=s, progress=False) for s in range(80)]
+    value, se = judge([bridge_sampling(r, density, symmetric=symmetric, seed=7) for r in runs], truth, 0.8)
+    weights = np.array([r.log_evidence for r in runs]) - truth
+    assert value.std() < weights.std()  # the broken twin of an error bar: 0.5 times it covers too little
+    assert (np.abs(value) < 0.5 * se).mean() < 0.7
+
+
+@pytest.mark.parametrize(("chains", "draws"), [(16, 40), (1, 800)])
+def test_bridge_sampling_from_chains(chains, draws):
+    density, truth = coin()
+    model = motes.Chains(density, "random-walk", draws=draws, warmup=100)
+    runs = [motes.sample(model, chains, seed=s, progress=False) for s in range(20)]
+    judge([bridge_sampling(r, density, seed=s) for s, r in enumerate(runs)], truth, 0.6)
+
+
+def test_the_reflected_bridge_is_better_for_a_skewed_posterior():
+    density, truth = coin()
+    runs = [motes.sample(motes.Tempering(density), 256, seed=s, progress=False) for s in range(40)]
+    error = {
+        s: np.array([float(bridge_sampling(r, density, symmetric=s, seed=3)) for r in runs]) - truth
+        for s in (False, True)
+    }
+    assert error[True].var() < 0.8 * error[False].var()
+
+
+def test_a_gaussian_fitted_to_a_gaussian_leaves_nothing():
+    """With exact draws the integrand is nearly constant."""
+    density, truth = gaussian(2)
+    run = motes.sample(motes.Tempering(density), 4000, seed=0, progress=False)
+    found = bridge_sampling(run, density)
+    assert float(found.se) < 0.002 and abs(float(found) - truth) < Z * float(found.se)
+
+
+def test_draws_of_another_posterior_are_seen():
+    """The broken twin: draws of a posterior four times as wide bridge to another number or a much wider bar."""
+    density, truth = gaussian(2)
+    prior = Normal(torch.zeros(2, dtype=torch.float64), 1.0)
+    other = motes.Density(lambda x: -0.5 * ((x - 1) / 0.6).square().sum(-1), prior, vectorised=True)
+    run = motes.sample(motes.Tempering(other), 1000, seed=0, progress=False)
+    found = bridge_sampling(run, density)
+    assert abs(float(found) - truth) > 0.3
+
+
+def test_bridge_sampling_refuses():
+    density, _ = gaussian(2)
+    run = motes.sample(motes.Tempering(density), 4, seed=0, progress=False)
+    lone = dataclasses.replace(
+        run, particles=dataclasses.replace(run.particles, log_weight=torch.tensor([0.0, *[-math.inf] * 3]).double())
+    )
+    with pytest.raises(MotesError, match="two draws in each half"):
+        bridge_sampling(lone, density)
+    with pytest.raises(MotesError):
+        bridge_sampling(run, gaussian(3)[0])
+
+
+def test_path_sampling_agrees_with_the_truth_and_covers():
+    density, truth = gaussian(3)
+    runs = [motes.sample(motes.Tempering(density), 256, seed=s, progress=False) for s in range(80)]
+    judge([path_sampling(r) for r in runs], truth, 0.8)
+    plain = np.array([float(path_sampling(r, correct=False)) for r in runs]) - truth
+    sharp = np.array([float(path_sampling(r)) for r in runs]) - truth
+    assert plain.mean() < -0.03 and abs(sharp.mean()) < 0.03  # the trapezoid alone is 0.07 too low
+
+
+def test_path_sampling_is_exact_on_an_exact_ladder():
+    """With closed-form moments in the trace only the error of the rule remains: fourth order in the spacing."""
+    density, truth = gaussian(1)
+    run = motes.sample(motes.Tempering(density), 64, seed=0, progress=False)
+    found = []
+    for rungs in (16, 32):
+        at = (np.arange(rungs + 1) / rungs) ** 3
+        spread = 1 / (1 + at / 0.09)
+        centre = spread * at * 2 / 0.09
+        mean = -0.5 * math.log(2 * math.pi * 0.09) - ((centre - 2) ** 2 + spread) / 0.18
+        variance = (2 * spread**2 + 4 * spread * (centre - 2) ** 2) / 0.18**2
+        raised = [*at[1:], 1.0]
+        rows = [
+            {"temperature": t, "log_likelihood_mean": m, "log_likelihood_variance": v}
+            for t, m, v in zip(raised, mean, variance, strict=True)
+        ]
+        exact = dataclasses.replace(run, trace=type(run.trace)(rows))
+        found.append((float(path_sampling(exact)) - truth, float(path_sampling(exact, correct=False)) - truth))
+    (first, plain), (second, _) = found
+    assert abs(second) < abs(first) / 8 and abs(first) < abs(plain) / 5 and abs(second) < 2e-3
+
+
+def test_path_sampling_refuses():
+    density, _ = gaussian(1)
+    with pytest.raises(MotesError, match="needs the trace"):
+        path_sampling(motes.sample(motes.Chains(density, draws=10, warmup=10), 40, seed=0, progress=False))
+    with pytest.raises(MotesError, match="resume"):
+        path_sampling(motes.sample(motes.Tempering(density), 32, seed=0, progress=False, max_steps=2))
+    prior = Normal(torch.zeros(1, dtype=torch.float64), 1.0)
+    cut = motes.Density(lambda x: torch.where(x[:, 0] > 0, 0.0, -math.inf) - x[:, 0].square(), prior, vectorised=True)
+    with pytest.raises(MotesError, match="minus infinity"):
+        path_sampling(motes.sample(motes.Tempering(cut), 200, seed=0, progress=False))
