@@ -15,6 +15,7 @@ from motes.density.warmup import complaints, mixed, stationary
 from motes.kernels import RandomWalk
 from motes.rng import Rng
 
+pytestmark = pytest.mark.filterwarnings("ignore::motes.core.errors.MotesWarning")
 ONE = torch.ones((), dtype=torch.float64)
 Z = 4.9  # two-sided level 1e-6
 

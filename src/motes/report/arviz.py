@@ -18,12 +18,12 @@ INSTALL = "to_arviz needs arviz-base: pip install 'motes[arviz]'"
 
 
 def to_arviz(run: Run, resampled: bool = False) -> DataTree:
-    """The particles as one chain of draws, with the weights beside them.
+    """The particles as one chain of draws, with the weights beside them; chains as the chains that they are.
 
     Groups: `posterior` holds the view of the run, a variable per parameter, dimensions (chain, draw, ...);
-    `sample_stats` holds `log_weight` (nats, not normalised), `weight` (sums to 1) and `root` (slot of the time-0
-    ancestor); `trace` holds what each step recorded, dimension `step`. The attributes of the root say the log
-    evidence, its standard error, seed, sizes and versions.
+    `sample_stats`, for weighted particles only, holds `log_weight` (nats, not normalised), `weight` (sums to 1) and
+    `root` (slot of the time-0 ancestor); `trace` holds what each step recorded, dimension `step`. The attributes of the
+    root say the log evidence, its standard error, seed, sizes and versions.
 
     ArviZ takes all draws as equally likely. Give it `resampled=True` for anything but the weights themselves: the draws
     are then `run.draws(n)`, n the number of particles, with equal weights.
@@ -41,19 +41,21 @@ def to_arviz(run: Run, resampled: bool = False) -> DataTree:
         import xarray
     except ImportError as error:
         raise ImportError(INSTALL) from error
-    view = run.draws(run.n) if resampled else run.view
-    posterior = _variables(view)
+    view = run.draws(run.n) if resampled and not run.chains else run.view
+    posterior = {k: v[0] for k, v in _variables(view).items()} if run.chains else _variables(view)
     if not posterior:
         model = run.setup["model"]
         raise MotesError(f"the particles of a {model} run are no tensors or texts, so ArviZ cannot hold them")
-    weight = np.full(run.n, 1 / run.n) if resampled else _array(run.weight)
-    log_weight = np.full(run.n, run.log_evidence) if resampled else _array(run.log_weight)
-    stats: dict[str, np.ndarray] = {"log_weight": log_weight[None], "weight": weight[None]}
-    if not resampled:
-        stats["root"] = _array(run.particles.root)[None]
-    attributes = _attributes(run, resampled)
+    stats: dict[str, np.ndarray] = {}
+    if not run.chains:
+        weight = np.full(run.n, 1 / run.n) if resampled else _array(run.weight)
+        log_weight = np.full(run.n, run.log_evidence) if resampled else _array(run.log_weight)
+        stats = {"log_weight": log_weight[None], "weight": weight[None]}
+        if not resampled:
+            stats["root"] = _array(run.particles.root)[None]
+    attributes = _attributes(run, resampled or run.chains)
     tree = arviz_base.from_dict(
-        {"posterior": posterior, "sample_stats": stats},
+        {"posterior": posterior, **({"sample_stats": stats} if stats else {})},
         sample_dims=["chain", "draw"],
         dims=_dimensions(posterior),
         check_conventions=False,

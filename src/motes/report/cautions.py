@@ -34,7 +34,9 @@ class Caution:
 
 def cautions(f: Facts) -> list[Caution]:
     """What to be careful about in this run, the serious things first."""
-    found = [c for check in (_ending, _error_bar, _weights, _genealogy, _history, _moves, _particles) for c in check(f)]
+    weighted = (_error_bar, _weights, _genealogy, _history)
+    checks = (_ending, _remarks, *((_chains,) if f.chains else weighted), _moves, _particles)
+    found = [c for check in checks for c in check(f)]
     return sorted(found, key=lambda c: not c.serious)
 
 
@@ -42,6 +44,17 @@ def _ending(f: Facts) -> list[Caution]:
     if f.result is Result.OK:
         return []
     return [Caution(f"The run ended with {f.result.value}", ENDINGS.get(f.result, "It did not end normally."), True)]
+
+
+def _remarks(f: Facts) -> list[Caution]:
+    return [Caution("The sampler says", sentence(remark), f.chains) for remark in f.remarks]
+
+
+def _chains(f: Facts) -> list[Caution]:
+    if f.diagnosis is None:
+        text = "Effective sample sizes and R-hat come from ArviZ: pip install 'motes[arviz]'."
+        return [Caution("Nobody has looked whether the chains agree", text)]
+    return [Caution("ArviZ says", sentence(a)) for a in f.diagnosis.remarks[len(f.remarks) :]]
 
 
 def _error_bar(f: Facts) -> list[Caution]:

@@ -49,6 +49,16 @@ class Diagnosis:
     rows: list[ChainRow]
     remarks: list[str]
 
+    @property
+    def least(self) -> ChainRow:
+        """The row with the smallest effective sample size."""
+        return min(self.rows, key=lambda r: min(r.ess_bulk, r.ess_tail))
+
+    @property
+    def worst(self) -> ChainRow:
+        """The row in which chains disagree most."""
+        return max(self.rows, key=lambda r: r.apart if np.isfinite(r.apart) else np.inf)
+
     def __str__(self) -> str:
         head = ("", "mean", "± mcse", "sd", "ESS bulk", "ESS tail", "R-hat", "nested")
         cells: list[tuple[str, ...]] = [head]
@@ -66,8 +76,8 @@ class Diagnosis:
         return "\n".join([f"{self.chains} chains of {self.draws} draws", *lines, *self.remarks])
 
 
-def diagnose(run: Run) -> Diagnosis:
-    """Effective sample sizes and R-hat of every number in the view of a run of chains.
+def diagnose(run: Run, most: int = 100_000) -> Diagnosis:
+    """Effective sample sizes and R-hat of every number in the view of a run of chains, of the first `most`.
 
     Raises:
         ImportError: arviz-stats is not installed.
@@ -84,7 +94,7 @@ def diagnose(run: Run) -> Diagnosis:
     for name, leaf in values.leaves(run.view):
         chains, draws = leaf.shape[:2]
         flat = leaf.detach().cpu().double().reshape(chains, draws, -1).numpy()
-        for k in range(flat.shape[2]):
+        for k in range(min(flat.shape[2], most - len(rows))):
             place = [int(i) for i in np.unravel_index(k, leaf.shape[2:])]
             rows.append(_row(array_stats, f"{name}{place if place else ''}", flat[:, :, k]))
     return Diagnosis(chains, draws, rows, [*run.remarks, *_advice(rows)])

@@ -9,7 +9,8 @@ import numpy as np
 from markupsafe import Markup
 from matplotlib.axes import Axes
 
-from motes.report import numerals, plots
+from motes.core.run import Run
+from motes.report import numerals, plots, values
 from motes.report.facts import Facts, Summary
 from motes.report.style import PAGE, blank, styled, to_svg
 
@@ -50,11 +51,27 @@ def traces(f: Facts) -> list[Chart]:
     return out
 
 
+def paths(f: Facts, run: Run, most: int = 6) -> list[Chart]:
+    """The draws of some chains, one after the other, for the first numbers of the view."""
+    out = []
+    for name, leaf in values.leaves(run.view):
+        flat = leaf.detach().cpu().double().reshape(*leaf.shape[:2], -1)
+        for k in range(min(flat.shape[2], most - len(out))):
+            place = [int(i) for i in np.unravel_index(k, leaf.shape[2:])]
+            title = f"{name}{place if place else ''}"
+            x = flat[:, :, k].numpy()
+            svg = picture(lambda ax, x=x: plots.draw_paths(ax, x, PAGE), 240, 150, f"{f.name}p{len(out)}", title)
+            out.append(Chart(title, svg, f"{min(len(x), plots.PATHS)} of {len(x)} chains"))
+    return out
+
+
 def way(f: Facts) -> str:
     """How the steps went, in a sentence or two."""
     if f.steps < 2:
         return "The population was drawn and weighed; no step was taken."
     n = f.resamplings
+    if f.chains:
+        return "Cooling from the prior, then the warm-up, then the draws, in parts."
     said = (
         "The population was never resampled."
         if not n
@@ -165,6 +182,8 @@ def _moving(f: Facts) -> list[str]:
     out = []
     for c in plots.chart_columns(f.trace):
         y = f.trace[c][np.isfinite(f.trace[c])]
+        if f.chains and c in ("ess", "log_evidence"):
+            continue
         if c in ("ess", "log_evidence") or (len(y) > 1 and np.ptp(y) > 1e-9 * max(abs(y).max(), 1e-300)):
             out.append(c)
     return out

@@ -9,10 +9,14 @@ from typing import Any
 import numpy as np
 import torch
 
+from motes.core import tree
 from motes.core.errors import MotesError
 from motes.core.run import Result, Run
 from motes.report import values
+from motes.report.chains import Diagnosis, diagnose
 
+DRAWS = 20_000
+"""How many draws of chains histograms are made of."""
 DOMAINS = {
     "density": "Density",
     "statespace": "State space",
@@ -67,6 +71,11 @@ class Facts:
     """Texts or images with their weights, equal ones merged."""
     hidden: int = 0
     """Numbers of each particle that `summaries` leaves out."""
+    remarks: tuple[str, ...] = ()
+    """What the model had to say of the run."""
+    diagnosis: Diagnosis | None = None
+    """Of a run of chains, where ArviZ is installed; `weight` and `view` are then those of the draws."""
+    chains: bool = False
 
     @property
     def steps(self) -> int:
@@ -104,8 +113,12 @@ def read(run: Run, name: str = "", most: int = 200) -> Facts:
     error = run.standard_error
     weight = np.asarray(run.weight.detach().cpu())
     trace = {k: np.asarray(run.trace[k], dtype=float) for k in run.trace}
-    shown = values.kind(run.view)
-    summaries = summarise(run, weight, most) if shown == "numbers" and most else []
+    view, weight = (thinned(run), None) if run.chains else (run.view, weight)
+    if weight is None:
+        rows = len(next(leaf for _, leaf in tree.leaves(view)))
+        weight = np.full(rows, 1 / rows)
+    shown = values.kind(view)
+    summaries = summarise(run, view, weight, most) if shown == "numbers" and most else []
     setup = dict(run.setup)
     return Facts(
         name=name or setup["model"],
@@ -123,25 +136,43 @@ def read(run: Run, name: str = "", most: int = 200) -> Facts:
         weight=weight,
         ess=float(run.ess),
         roots=len(np.unique(np.asarray(run.particles.root.cpu()))),
-        max_weight=float(weight.max()),
+        max_weight=1 / run.n if run.chains else float(weight.max()),
         seconds=float(np.nansum(trace["seconds"])) if "seconds" in trace else math.nan,
         trace=trace,
-        ancestors=ancestors(run),
+        ancestors=None if run.chains else ancestors(run),
         kind=shown,
-        view=run.view,
+        view=view,
         settings=setup.get("settings") or {},
         setup=setup,
         versions=setup.get("versions") or {},
         summaries=summaries,
-        distinct=values.distinct(run.view, weight) if most else [],
-        hidden=max(values.size(run.view) - len(summaries), 0) if shown == "numbers" else 0,
+        distinct=values.distinct(view, weight) if most else [],
+        hidden=max(values.size(view) - len(summaries), 0) if shown == "numbers" else 0,
+        remarks=run.remarks,
+        diagnosis=diagnosis(run, max(most, 1)) if run.chains else None,
+        chains=run.chains,
     )
 
 
-def summarise(run: Run, weight: np.ndarray, most: int) -> list[Summary]:
+def diagnosis(run: Run, most: int) -> Diagnosis | None:
+    """ArviZ's numbers for a run of chains; None where it is not installed."""
+    try:
+        return diagnose(run, most)
+    except ImportError:
+        return None
+
+
+def thinned(run: Run) -> Any:
+    """At most about `DRAWS` draws of a run of chains, every so many-th of each chain, with one first axis."""
+    chains, draws = next(leaf for _, leaf in tree.leaves(run.view)).shape[:2]
+    step = max(1, chains * draws // DRAWS)
+    return tree.map_leaves(lambda v: v[:, ::step].flatten(0, 1), run.view)
+
+
+def summarise(run: Run, view: Any, weight: np.ndarray, most: int) -> list[Summary]:
     """The weighted marginal of the first `most` numbers of each particle."""
     errors: list[float] = []
-    for _, leaf in values.leaves(run.view):
+    for _, leaf in values.leaves(run.flat):
         if len(errors) >= most:
             break
         part = leaf.reshape(len(leaf), -1)[:, : most - len(errors)]
@@ -150,7 +181,7 @@ def summarise(run: Run, weight: np.ndarray, most: int) -> list[Summary]:
         except MotesError:  # not finite: the mean has no error bar either, and `cautions` says so
             errors += [math.nan] * part.shape[1]
     out = []
-    for column, se in zip(values.columns(run.view, most), errors, strict=True):
+    for column, se in zip(values.columns(view, most), errors, strict=True):
         v, w = column.values, weight
         good = np.isfinite(v) & (w > 0)
         v, w = v[good], w[good]

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from motes.core.run import Result, Run
-from motes.report import facts, numerals
+from motes.report import facts, numerals, values
 from motes.report.cautions import cautions, sentence
 from motes.report.facts import Facts, Summary, named
 
@@ -116,9 +116,34 @@ def section(f: Facts, run: Run, number: int) -> dict[str, Any]:
         "marginals": marginals(f, charts.marginal) if f.summaries else None,
         "way": charts.way(f),
         "charts": charts.traces(f),
-        "genealogy": charts.genealogy(f, run.genealogy.note),
+        "chains": chains(f, run) if f.chains else None,
+        "genealogy": None if f.chains else charts.genealogy(f, run.genealogy.note),
         "facts": details(f),
     }
+
+
+def chains(f: Facts, run: Run) -> dict[str, Any]:
+    """What the chains have to show: their worst numbers, the table of all, and the paths of some."""
+    from motes.report import charts
+
+    out: dict[str, Any] = {"least": "?", "r_hat": "?", "worst": "", "rows": [], "charts": charts.paths(f, run)}
+    first = next(leaf for _, leaf in values.leaves(run.view))
+    out["draws"] = numerals.count(first.shape[1])
+    if f.diagnosis is None:
+        return out
+    least, worst = f.diagnosis.least, f.diagnosis.worst
+    out |= {
+        "least": numerals.count(round(min(least.ess_bulk, least.ess_tail))),
+        "least_name": least.name,
+        "r_hat": f"{worst.apart:.3f}",
+        "worst": worst.name,
+    }
+    for r in f.diagnosis.rows:
+        mean, error = numerals.with_error(r.mean, r.mcse)
+        nested = f"{r.r_hat_nested:.3f}" if math.isfinite(r.r_hat_nested) else ""
+        ess = [numerals.count(round(e)) if math.isfinite(e) else "?" for e in (r.ess_bulk, r.ess_tail)]
+        out["rows"].append((r.name, mean, error or "?", *ess, f"{r.r_hat:.3f}", nested))
+    return out
 
 
 def chance(f: Facts) -> dict[str, str] | None:

@@ -36,6 +36,22 @@ TITLES = {
 }
 
 
+PATHS, POINTS = 4, 400
+"""Chains that are drawn, and points of each."""
+
+
+def draw_paths(ax: Axes, x: np.ndarray, theme: Theme) -> None:
+    """The draws (chains, draws) of a few chains, spread evenly over all of them."""
+    chosen = np.unique(np.linspace(0, len(x) - 1, PATHS).round().astype(int))
+    step = max(1, x.shape[1] // POINTS)
+    for k, c in enumerate(chosen):
+        y = x[c, ::step]
+        ax.plot(np.arange(len(y)) * step, y, color=theme.families[k % len(theme.families)], linewidth=0.7, alpha=0.85)
+    ax.set_xlabel("draw")
+    ax.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+    ax.yaxis.set_major_locator(MaxNLocator(4))
+
+
 def title_of(column: str) -> str:
     """What the chart of a trace column is called."""
     return TITLES.get(column, column.replace("_", " ").strip().capitalize() or "Unnamed")

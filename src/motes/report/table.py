@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from motes.core.run import Run
 from motes.report import numerals
 from motes.report.facts import Facts, named, read
@@ -30,11 +32,15 @@ def table(runs: Run | list[Run] | dict[str, Run], *, ascii: bool = False) -> str
 def row(f: Facts) -> tuple[str, ...]:
     """The cells of one run."""
     value, error = numerals.with_error(f.log_evidence, f.se)
+    ess, normaliser = f.ess, f"{value} ± {error or '?'}"
+    if f.chains:
+        normaliser = ""
+        ess = min(f.diagnosis.least.ess_bulk, f.diagnosis.least.ess_tail) if f.diagnosis else math.nan
     return (
         " ".join(f.name.split()) or f.model,
         numerals.count(f.n),
-        f"{value} ± {error or '?'}",
-        numerals.count(round(f.ess) if f.ess >= 10 else f.ess),
+        normaliser,
+        "?" if math.isnan(ess) else numerals.count(round(ess) if ess >= 10 else ess),
         numerals.seconds(f.seconds),
         f.result.value,
     )

@@ -1,0 +1,49 @@
+"""Chains in the report, the table and ArviZ."""
+
+import numpy as np
+import pytest
+import torch
+from torch.distributions import Beta
+
+import motes
+from motes.core.run import Run
+from motes.report.html import render
+from motes.report.table import table
+
+ONE = torch.ones((), dtype=torch.float64)
+
+
+@pytest.fixture(scope="module")
+def run() -> Run:
+    density = motes.Density(lambda v: 9 * v["p"].log() + 31 * (-v["p"]).log1p(), {"p": Beta(2 * ONE, 3 * ONE)})
+    return motes.sample(motes.Chains(density, draws=100), 32, seed=1, progress=False)
+
+
+def test_the_page_shows_chains_and_no_evidence(run: Run) -> None:
+    page = render(run)
+    least = run.diagnose().least
+    assert f"{round(min(least.ess_bulk, least.ess_tail)):,}" in page
+    assert "32 chains of 100 draws" in page and "4 of 32 chains" in page and "Effective sample sizes and R-hat" in page
+    assert "log evidence" not in page and "NaN" not in page and ">nan<" not in page
+    both = render([run, run])
+    assert "effective draws at least" in both and "Do the runs" not in both
+
+
+def test_the_page_says_what_the_sampler_said(run: Run) -> None:
+    from dataclasses import replace
+
+    page = render(replace(run, remarks=("chain [3] of 32 never moved",)))
+    assert "Chain [3] of 32 never moved." in page
+
+
+def test_the_table_has_the_smallest_effective_sample_size(run: Run) -> None:
+    least = run.diagnose().least
+    line = table(run).splitlines()[-1]
+    assert f"{round(min(least.ess_bulk, least.ess_tail)):,}" in line and "±" not in line
+
+
+def test_arviz_gets_chains_as_chains(run: Run) -> None:
+    tree = run.to_arviz()
+    assert tree["posterior"]["p"].shape == (32, 100)
+    assert np.array_equal(tree["posterior"]["p"].values, run.view["p"].numpy())
+    assert "sample_stats" not in tree.children
