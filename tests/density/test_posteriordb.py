@@ -13,7 +13,7 @@ from torch import Tensor
 
 import motes
 from posteriors import REFERENCED, data, posterior
-from posteriors.posterior import Named, Posterior
+from posteriors.base import Named, Posterior
 
 ALPHA = 1e-6
 """Two-sided level of a test, all its comparisons together."""

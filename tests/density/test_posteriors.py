@@ -10,9 +10,9 @@ from torch.distributions import Bernoulli, Normal
 from motes.density.demo import logistic_regression
 from motes.rng import Rng
 from posteriors import MORE, data, posterior
+from posteriors.base import without
 from posteriors.hidden_markov import product
 from posteriors.lotka_volterra import Solution
-from posteriors.posterior import without
 from posteriors.recursion import recurse
 
 

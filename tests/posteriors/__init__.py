@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .posterior import Posterior
+    from .base import Posterior
 
 REFERENCED = {
     "eight_schools-eight_schools_noncentered": "eight_schools.posterior",

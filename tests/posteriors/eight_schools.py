@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch.distributions import HalfCauchy, Normal
 
 from . import data
-from .posterior import Named, Posterior, gathered, numbered, real
+from .base import Named, Posterior, gathered, numbered, real
 
 NAME = "eight_schools-eight_schools_noncentered"
 

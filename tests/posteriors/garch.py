@@ -9,7 +9,7 @@ import torch
 from torch.distributions import Dirichlet, LogNormal, Normal
 
 from . import data
-from .posterior import Named, Posterior, real, without
+from .base import Named, Posterior, real, without
 from .recursion import recurse
 
 NAME = "garch-garch11"

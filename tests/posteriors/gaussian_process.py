@@ -8,7 +8,7 @@ import torch
 from torch.distributions import Gamma, HalfNormal
 
 from . import data
-from .posterior import Named, Posterior, real
+from .base import Named, Posterior, real
 
 NAME = "gp_pois_regr-gp_regr"
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.distributions import Dirichlet, HalfNormal
 
 from . import data
-from .posterior import Named, Posterior, gathered, numbered, real, without
+from .base import Named, Posterior, gathered, numbered, real, without
 
 NAME = "bball_drive_event_0-hmm_drive_0"
 HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)

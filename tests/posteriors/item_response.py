@@ -9,7 +9,7 @@ import torch
 from torch.distributions import HalfNormal, Normal
 
 from . import data
-from .posterior import Named, Posterior, numbered, real
+from .base import Named, Posterior, numbered, real
 
 NAME = "simulated-item_response"
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.distributions import HalfNormal, LogNormal
 
 from . import data
-from .posterior import Named, Posterior, gathered, numbered, real, without
+from .base import Named, Posterior, gathered, numbered, real, without
 
 NAME = "hudson_lynx_hare-lotka_volterra"
 

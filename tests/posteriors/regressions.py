@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.distributions import HalfCauchy, LogNormal, Normal, StudentT
 
 from . import data
-from .posterior import Named, Posterior, gathered, numbered, real, without
+from .base import Named, Posterior, gathered, numbered, real, without
 
 
 class Gaussian:

@@ -6,7 +6,7 @@ import torch
 from torch.distributions import Cauchy, HalfCauchy, Normal, Uniform
 
 from . import data
-from .posterior import Named, Posterior, numbered, real
+from .base import Named, Posterior, numbered, real
 from .recursion import recurse
 
 NAME = "simulated-stochastic_volatility"
