@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Beta, Gamma, Normal
 
+import motes
 from bent import Bent
 from motes.core.errors import MotesError
 from motes.density import Density
@@ -106,7 +107,7 @@ class Quartic(Target):
         return -3 * position.square() * vector
 
 
-@pytest.mark.parametrize(("base", "n", "gain"), [("random-walk", 2000, 0.7), (HMC(), 600, 0.9)], ids=repr)
+@pytest.mark.parametrize(("base", "n", "gain"), [("random-walk", 1200, 0.7), (HMC(), 400, 0.9)], ids=repr)
 def test_means_along_chains_converge_and_vary_less(base: Kernel | str, n: int, gain: float) -> None:
     grid = torch.linspace(-6, 6, 20_001, dtype=torch.float64)
     p = torch.softmax(grid - grid**4 / 4, 0)
@@ -132,8 +133,22 @@ def test_logarithms_of_scales_stay_proper() -> None:
     density = Density(lambda v: 0.0 * v["r"][:, 0], prior, vectorised=True)
     kernel, x = ScoreRepellent(alpha=20.0), density.sample(Rng(0), 400)
     spread = torch.full((2, 1), 3**-0.5, dtype=torch.float64)
-    m = means(kernel, Tempered(density, 1.0), x, 1500, lambda z: z.exp(), spread)
-    assert abs(float(m.mean()) - 3.0) < Z * float(m.std()) / 20 + 0.02
+    m = means(kernel, Tempered(density, 1.0), x, 800, lambda z: z.exp(), spread)
+    assert abs(float(m.mean()) - 3.0) < Z * float(m.std()) / 20 + 0.04
+
+
+def test_runs_of_chains_remember_their_warm_up_and_vary_less() -> None:
+    """A Gaussian posterior; the ratio of variances is 0.29 here, with a standard deviation of about 0.06."""
+    prior = Normal(torch.zeros(2, dtype=torch.float64), 1.0)
+    density = Density(lambda x: -0.5 * ((x - 2) / 0.3).square().sum(-1), prior, vectorised=True)
+    found = []
+    for kernel in (HMC(), ScoreRepellent(HMC())):
+        run = motes.sample(motes.Chains(density, kernel, draws=200), 64, seed=1, progress=False)
+        mean = run.view.mean(1)
+        assert ((mean.mean(0) - 2 / 1.09).abs() < Z * mean.std(0) / 8).all()
+        found.append(float(mean.var(0).sum()))
+    assert float(run.particles.x["state"]["visits"].min()) > 200
+    assert found[1] < 0.6 * found[0]
 
 
 def test_the_tilted_law_has_the_gradient_that_it_says() -> None:
