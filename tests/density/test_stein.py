@@ -1,4 +1,4 @@
-"""Kernel Stein discrepancy and Stein thinning: the kernel by differentiation, closed forms, enumeration, a biased chain."""
+"""Stein discrepancy and thinning: the kernel by differentiation, closed forms, enumeration, a biased chain."""
 
 import itertools
 import math
