@@ -11,8 +11,9 @@ import motes
 from motes.core.errors import FileError, MotesError, MotesWarning
 from motes.core.series import chain_mean
 from motes.density import Chains, Density
+from motes.density.discrete import Discrete
 from motes.density.warmup import complaints, mixed, stationary
-from motes.kernels import RandomWalk
+from motes.kernels import RandomWalk, kernels
 from motes.rng import Rng
 
 pytestmark = pytest.mark.filterwarnings("ignore::motes.core.errors.MotesWarning")
@@ -190,3 +191,25 @@ def test_files_and_draws_of_chains(tmp_path):
     assert run.draws(30)["p"].shape == (30,) and run.flat["p"].shape == (160,)
     assert "8 chains of 20 draws" in repr(again)
     assert set(run.draws(160)["p"].tolist()) == set(run.flat["p"].tolist())
+
+
+@pytest.mark.parametrize("name", [name for name, k in kernels.items() if not k.discrete])
+def test_every_kernel_runs_as_chains(name):
+    run = motes.sample(Chains(gaussian(), name, draws=30, warmup=40), 24, seed=0, progress=False)
+    assert run.view.shape == (24, 30, 2) and float((run.mean().value - 2 / 1.09).abs().max()) < 0.25
+    assert any("invariant" in r for r in run.remarks) != kernels[name].exact
+
+
+@pytest.mark.parametrize("name", [name for name, k in kernels.items() if not k.exact])
+def test_biased_kernels_are_refused_where_weights_would_be_wrong(name):
+    with pytest.raises(MotesError, match="invariant"):
+        motes.Tempering(gaussian(), name)
+
+
+@pytest.mark.parametrize("name", [name for name, k in kernels.items() if k.discrete])
+def test_chains_on_whole_numbers(name):
+    """Four spins in a field of 1/2 each: P(up) = 1 / (1 + exp(-1/2))."""
+    density = Discrete(lambda x: 0.5 * x.sum(-1), 4)
+    run = motes.sample(Chains(density, name, draws=200), 40, seed=0, progress=False)
+    mean = run.mean(lambda v: v.double())
+    assert float(((mean.value - 1 / (1 + math.exp(-0.5))) / mean.se).abs().max()) < Z

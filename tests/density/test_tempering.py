@@ -277,3 +277,10 @@ def test_the_demonstration_has_the_posterior_that_it_should():
     assert set(run.view) == {"intercept", "slope"} and run.view["slope"].shape == (128, 30)
     assert run.trace["temperature"][-1] == 1.0 and run.particles.x["log_likelihood"].mean() > -50
     assert abs(run.log_evidence + 56.75) < 2
+
+
+def test_enormous_spreads_of_the_likelihood_have_a_next_temperature():
+    """The variance of these log-likelihoods overflows."""
+    flat = torch.zeros(4, dtype=torch.float64)
+    low = next_temperature(flat, torch.tensor([-1e200, -1.0, -2.0, -3.0], dtype=torch.float64), 0.0, 0.5)
+    assert 0 < low <= 1

@@ -95,7 +95,7 @@ class Chains(FeynmanKac):
     axes: ClassVar[int] = 2
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "kernel", choose_kernel(self.density, self.kernel, "chees"))
+        object.__setattr__(self, "kernel", choose_kernel(self.density, self.kernel, "chees", biased=True))
         if self.draws < 1 or (self.warmup != "auto" and self.warmup < 0) or (self.thin != "auto" and self.thin < 1):
             raise ValueError(
                 f'need draws >= 1, warmup >= 0 or "auto" and thin >= 1 or "auto", '
@@ -303,7 +303,13 @@ class Chains(FeynmanKac):
 
     def remarks(self, particles: Particles) -> list[str]:
         x, shared = particles.x, particles.shared
-        return [] if shared["phase"] != "draws" else complaints(x["draws"], x["acceptance"], x["divergences"])
+        if shared["phase"] != "draws":
+            return []
+        bias = (
+            f"{type(self._kernel).__name__} does not leave the target invariant: its docstring says which bias it has"
+        )
+        said = [] if self._kernel.exact else [bias]
+        return said + complaints(x["draws"], x["acceptance"], x["divergences"])
 
     def restore(self, particles: Particles) -> Particles:
         same_values(self.density, particles.x["state"])

@@ -7,11 +7,14 @@ from motes.density.law import Law
 from motes.kernels import Kernel, find_kernel
 
 
-def choose_kernel(density: Law, kernel: Kernel | str | None, best: str) -> Kernel:
+def choose_kernel(density: Law, kernel: Kernel | str | None, best: str, *, biased: bool = False) -> Kernel:
     """The kernel that was asked for, or `best` where there are gradients and a gradient-free one elsewhere.
 
+    Args:
+        biased: whether kernels will do that do not leave their target invariant; weights would be wrong with them.
+
     Raises:
-        MotesError: it needs gradients that the density has not, or moves other points than the density's.
+        MotesError: it needs gradients that the density has not, moves other points than the density's, or is biased.
     """
     discrete = density.levels is not None
     if kernel is None:
@@ -28,5 +31,10 @@ def choose_kernel(density: Law, kernel: Kernel | str | None, best: str) -> Kerne
         raise MotesError(
             f"{type(kernel).__name__} moves {what}, and the density is over "
             + (f"whole numbers 0..{density.levels - 1}" if density.levels is not None else "real vectors")
+        )
+    if not kernel.exact and not biased:
+        raise MotesError(
+            f"{type(kernel).__name__} does not leave its target invariant, so the weights would be wrong: use an exact "
+            f"kernel here, like {best!r}, or the biased one in motes.Chains"
         )
     return kernel

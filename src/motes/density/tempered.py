@@ -73,7 +73,7 @@ def next_temperature(log_weight: Tensor, log_likelihood: Tensor, now: float, ces
     if len(weight) < 2 or excess(high) >= 0:
         return 1.0
     spread = float(weight @ (gain - weight @ gain).square())
-    guess = 0.5 * math.log(-math.log(cess) / spread) if spread > 0 else high
+    guess = 0.5 * math.log(-math.log(cess) / spread) if 0 < spread < math.inf else high
     low, guess = high - 4.0, min(guess, high - 1e-3)
     while excess(low) < 0:
         high, low = low, low - 4.0
