@@ -240,5 +240,8 @@ def test_faults_are_errors():
         Splitting(reference(1), first, 3.0, "hmc")
     with pytest.raises(MotesError, match="whole populations"):
         Splitting(reference(1), first, 3.0, "stretch", kill=1)
+    with pytest.raises(MotesError, match="has a likelihood"):
+        density = Density(first, Normal(torch.zeros(1, dtype=F64), 1.0), vectorised=True)
+        motes.sample(Splitting(density, first, 3.0), 10, seed=0, progress=False)
     with pytest.raises(ValueError, match="at most 9"):
         motes.sample(Splitting(reference(1), first, 3.0, kill=10), 10, seed=0, progress=False)

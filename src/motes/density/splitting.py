@@ -65,7 +65,7 @@ class Above(Target):
 class Splitting(FeynmanKac):
     """Multilevel splitting: the probability of a rare event as a product of not so small ones, with any kernel.
 
-    X has the density's reference as its law (the likelihood plays no part), S is the performance, and the normaliser is
+    X has the density's reference as its law (its log-likelihood must be 0), S is the performance, and the normaliser is
     P(S(X) >= level). Of N particles the k lowest are killed: the next level L is the k-th smallest performance, and all
     with S <= L die, K of them (K > k where there are ties). Survivors' clones take the empty places, and a kernel that
     leaves the law of X given S > L invariant moves them. The estimate is the product of (N - K) / N over the levels,
@@ -109,7 +109,7 @@ class Splitting(FeynmanKac):
         ladder: levels, sweeps and kernel parameters of an earlier run, see `freeze`.
 
     Raises:
-        MotesError: the kernel needs gradients, or moves of a population, that there are not.
+        MotesError: the kernel needs gradients that there are not, or moves whole populations; or there is a likelihood.
         ValueError: a knob is out of its range.
 
     >>> import torch, motes
@@ -165,6 +165,11 @@ class Splitting(FeynmanKac):
             raise ValueError(f"of {n} particles at most {n - 1} can be killed at a level, not {self.kill}")
         z = self.density.sample(rng.at("reference"), n)
         x = Above(self.density, self.performance, -math.inf, False).evaluate(z, self._kernel.gradient)
+        if bool((x["log_likelihood"] != 0).any()):
+            raise MotesError(
+                "the density has a likelihood, and Splitting estimates the probability under its reference alone: give "
+                "a density whose log_likelihood is 0, or use CrossEntropy, which takes the likelihood into account"
+            )
         rung = self._next(x, 0)
         weight, variance = self._potential(x, rung)
         shared = {
