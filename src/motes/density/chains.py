@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -17,6 +18,7 @@ from motes.core.particles import Particles
 from motes.core.tree import PyTree
 from motes.core.variance import StandardError
 from motes.core.weights import normalise
+from motes.density.compiling import if_long
 from motes.density.kernel_choice import choose_kernel
 from motes.density.law import Law
 from motes.density.restore import same_values
@@ -148,6 +150,7 @@ class Chains(FeynmanKac):
             "phase": "cooling" if self.cool else "warmup",
             "temperature": temperature,
             "sweeps": 0,
+            "compiled": None if self.density.compile == "auto" else self.density.compile,
             "kernel": self._kernel.start(self.density.dim, self.density.dtype),
         }
         log_weight = temperature * state["log_likelihood"] if weighted else flat
@@ -179,7 +182,7 @@ class Chains(FeynmanKac):
     def _cool(self, rng: Rng, particles: Particles) -> Particles:
         shared, kernel, n = particles.shared, self._kernel, particles.n
         now, weight = shared["temperature"], normalise(particles.log_weight)
-        target, state = Tempered(self.density, now), particles.x["state"]
+        target, state = Tempered(self.density, now, bool(shared["compiled"])), particles.x["state"]
         parameters = kernel.fit(shared["kernel"], target, state, weight) if n >= ALONE else shared["kernel"]
         state = kernel.enter(rng.at("enter"), target, state, parameters)
         state, parameters, rate, evaluations, _, _ = learn_from(
@@ -198,6 +201,7 @@ class Chains(FeynmanKac):
                 "phase": "warmup" if now == 1.0 else "cooling",
                 "temperature": temperature,
                 "sweeps": 0,
+                "compiled": shared["compiled"],
                 "kernel": parameters,
             },
             info={"temperature": temperature, "acceptance": rate, "evaluations": evaluations}
@@ -206,7 +210,8 @@ class Chains(FeynmanKac):
 
     def _warm(self, rng: Rng, particles: Particles) -> Particles:
         shared, kernel, n = particles.shared, self._kernel, particles.n
-        done, target = shared["sweeps"], Tempered(self.density, 1.0)
+        done, target = shared["sweeps"], Tempered(self.density, 1.0, bool(shared["compiled"]))
+        began, compiled = time.perf_counter(), shared["compiled"]
         limit = LONGEST if self.warmup == "auto" else self.warmup
         least = max(WINDOWS[0] + 1, min(self.draws // 10, 200))
         length = min(_window(done), limit - done)
@@ -232,6 +237,9 @@ class Chains(FeynmanKac):
         else:
             last = True
         done += length
+        if last and length > 0 and compiled is None:
+            ahead = (time.perf_counter() - began) / length * self.draws
+            compiled = if_long(self.density, state["position"], kernel.gradient, ahead)
         return particles.step(
             {**particles.x, "state": state},
             torch.zeros_like(particles.log_weight),
@@ -239,6 +247,7 @@ class Chains(FeynmanKac):
                 "phase": "draws" if last else "warmup",
                 "temperature": 1.0,
                 "sweeps": 0 if last else done,
+                "compiled": compiled,
                 "kernel": parameters,
             },
             info={"temperature": 1.0, "acceptance": rate, "evaluations": evaluations, "r_hat": r_hat}
@@ -247,7 +256,8 @@ class Chains(FeynmanKac):
 
     def _draw(self, rng: Rng, particles: Particles) -> Particles:
         x, shared, kernel = particles.x, particles.shared, self._kernel
-        target, thin, done = Tempered(self.density, 1.0), self._thin(particles.n), shared["sweeps"]
+        target = Tempered(self.density, 1.0, bool(shared["compiled"]))
+        thin, done = self._thin(particles.n), shared["sweeps"]
         stop = min(self.draws, done + math.ceil(self.draws / BLOCKS))
         state, parameters = x["state"], shared["kernel"]
         kept, scores, rate, evaluations = [], [], 0.0, 0.0
@@ -271,7 +281,7 @@ class Chains(FeynmanKac):
         return particles.step(
             new,
             torch.zeros_like(particles.log_weight),
-            shared={"phase": "draws", "temperature": 1.0, "sweeps": stop, "kernel": parameters},
+            shared={**shared, "sweeps": stop},
             info={
                 "temperature": 1.0,
                 "acceptance": rate / (stop - done),

@@ -32,7 +32,14 @@ def whether_compiled(
     """
     if choice is not None or not before < after < 1:
         return choice
-    ahead = seconds * math.log(1 / after) / math.log(after / before)
+    return if_long(density, z, gradient, seconds * math.log(1 / after) / math.log(after / before))
+
+
+def if_long(density: Law, z: Tensor, gradient: bool, ahead: float) -> bool | None:
+    """Whether to compile with `ahead` seconds of evaluation to come; None is not yet.
+
+    The same remark on the clock as above holds.
+    """
     if ahead < WORTH:
         return None
     log.info("about %.0f s of sampling are ahead: compiling the density", ahead)
