@@ -15,6 +15,7 @@ from motes.core.run import Estimate
 from motes.density import Density
 from motes.density.exchange import bridge, equal_rejection, exchanged, pairs, swap_probability
 from motes.density.parallel_tempering import ParallelTempering
+from motes.density.replicas import Replicas, levelled
 
 Z = 4.9  # two-sided level 1e-6
 T31 = 6.0  # the same of Student's t with 31 degrees of freedom, for an error from 32 chains
@@ -116,6 +117,49 @@ def test_the_bridge_and_its_error_on_exact_draws():
         bridge(LADDER, likelihood)
 
 
+# ------------------------------------------------------------------------------------------------ coordinates
+
+
+@pytest.mark.parametrize("dense", [True, False])
+def test_replicas_in_their_own_coordinates(dense):
+    """The log-density is that of the point, the gradient its derivative by the coordinates, and so for parts."""
+    density, rng = many_well(), motes.Rng(0)
+    z, b = rng.normal((6, 2)), rng.at("b").uniform((6,))
+    factor = rng.at("s").uniform((6, 2)) + 0.5
+    if dense:
+        factor = factor.diag_embed()
+        factor[:, 1, 0] = 0.7
+    target = Replicas(density, b, rng.at("c").normal((6, 2)), factor)
+    state = target.enter(density.evaluate(z, True))
+    again = target.evaluate(state["position"], True)
+    assert torch.allclose(again["place"], z) and torch.equal(state["place"], z)
+    exact = density.evaluate(z)
+    assert torch.allclose(target.log_density(again), exact["log_prior"] + b * exact["log_likelihood"])
+    h = 1e-6
+    for i in range(2):
+        step = torch.zeros(6, 2, dtype=torch.float64)
+        step[:, i] = h
+        up, down = (target.log_density(target.evaluate(again["position"] + v, False)) for v in (step, -step))
+        assert torch.allclose((up - down) / (2 * h), target.gradient(again)[:, i], rtol=1e-5, atol=1e-5)
+        moved = (target.gradient(target.evaluate(again["position"] + v, True)) for v in (step, -step))
+        up, down = moved
+        vector = torch.zeros(6, 2, dtype=torch.float64)
+        vector[:, i] = 1.0
+        product = target.hessian_vector(again["position"], vector)
+        assert torch.allclose((up - down) / (2 * h), product, rtol=1e-4, atol=1e-4)
+    index = torch.tensor([4, 1])
+    part = target.part(index)
+    some = part.evaluate(again["position"][index], True)
+    assert torch.allclose(part.gradient(some), target.gradient(again)[index])
+
+
+def test_scales_that_accept_alike():
+    even = levelled(torch.ones(3, dtype=torch.float64), torch.tensor([0.4, 0.4, 0.4]), 1.0)
+    assert even.tolist() == pytest.approx([1, 1, 1])
+    few, many = levelled(torch.ones(2, dtype=torch.float64), torch.tensor([0.2, 0.6]), 1.0).tolist()
+    assert few < 1 < many and few * many == pytest.approx(1)
+
+
 # ------------------------------------------------------------------------------------------------ runs
 
 
@@ -135,9 +179,9 @@ def left(run) -> Estimate:
 
 
 def test_two_wells_of_unequal_weight():
-    """32 chains know the left well's mass to 0.015 and the log evidence to 0.05."""
+    """32 chains know the left well's mass to 0.02 and the log evidence to 0.05."""
     run = motes.sample(ParallelTempering(many_well(), temperatures=6, draws=60, rounds=4), 32, seed=0, progress=False)
-    assert abs(float(left(run)) - LEFT) < T31 * float(left(run).se) < 0.15
+    assert abs(float(left(run)) - LEFT) < T31 * float(left(run).se) < 0.25
     assert abs(run.log_evidence - LOG_Z) < T31 * run.log_evidence_se < 0.5
     assert run.view.shape == (32, 60, 2) and run.trace["arrivals"][-1] > 100
     assert run.trace["rejection"][-1] < 1.5 * run.trace["barrier"][-1] / 5  # the most against the mean
@@ -156,13 +200,11 @@ def test_many_random_walks_and_their_error_bars():
 
 
 def test_without_swaps_the_wells_have_the_weight_of_the_start(monkeypatch):
-    monkeypatch.setattr(
-        "motes.density.parallel_tempering.swap_probability", lambda ladder, x: torch.zeros_like(x[:, 1:])
-    )
+    monkeypatch.setattr("motes.density.replica_walk.swap_probability", lambda ladder, x: torch.zeros_like(x[:, 1:]))
     model = ParallelTempering(many_well(), "random-walk", temperatures=5, draws=60, rounds=4)
     with pytest.warns(match="no replica travelled"):
         run = motes.sample(model, 32, seed=0, progress=False)
-    assert abs(float(left(run)) - LEFT) > T31 * 0.015
+    assert abs(float(left(run)) - LEFT) > T31 * 0.025
 
 
 def test_a_few_chains_have_an_error_bar_from_parts_of_chains():

@@ -11,24 +11,24 @@ from torch import Tensor
 
 from motes.core import tree
 from motes.core.cite import Reference
+from motes.core.errors import MotesError
 from motes.core.particles import Particles
+from motes.core.resampling import find_scheme
 from motes.core.series import chain_mean
 from motes.core.tree import PyTree
 from motes.core.variance import StandardError
 from motes.density.annealed import Annealed
-from motes.density.exchange import bridge, equal_rejection, exchanged, pairs, swap_probability
+from motes.density.exchange import bridge, equal_rejection
+from motes.density.replica_walk import Walk
+from motes.density.replicas import levelled, white
 from motes.density.restore import same_values
 from motes.density.tempered import next_temperature
-from motes.kernels import Parameters, State, Sweep
 from motes.rng import Rng
 
 SHORTEST = 8
 """Iterations of the first warm-up round; each further one is twice as long."""
-LESSON = 64
-"""Acceptances that are pooled before a kernel learns from them."""
 BLOCKS = 20
 """Parts in which the draws are made: a checkpoint can fall between two."""
-KEPT = ("position", "log_prior", "log_likelihood", "prior_gradient", "likelihood_gradient")
 
 
 @dataclass(frozen=True)
@@ -37,9 +37,10 @@ class ParallelTempering(Annealed):
 
     An iteration draws the replica at 0 anew from the prior, moves every other one by a kernel that leaves its law
     prior x likelihood^b invariant, and proposes to swap neighbours, in turn all even and all odd pairs, which lets
-    replicas travel instead of diffuse. Warm-up rounds of doubling length learn a kernel for each temperature and put
-    the temperatures where all swaps are rejected equally often. Then everything is frozen: the draws at temperature 1
-    come from Markov chains with the right invariant law, which cross between modes by way of the prior.
+    replicas travel instead of diffuse. All replicas are moved together, each in coordinates in which its law is about
+    white. Warm-up rounds of doubling length learn these, the kernel, and temperatures at which all swaps are rejected
+    equally often. Then everything is frozen: the draws at temperature 1 come from Markov chains with the right
+    invariant law, which cross between modes by way of the prior.
 
     The view of a run is (chains, draws, ...), and its errors are those of batch means. There are no weights: the log
     evidence is the geometric bridge between neighbouring temperatures over all draws so far, the same in every chain.
@@ -61,7 +62,8 @@ class ParallelTempering(Annealed):
         sweeps: sweeps of the kernel in an iteration.
 
     Raises:
-        MotesError: the kernel needs gradients that the density has not; or a chain never finds a positive likelihood.
+        MotesError: the kernel needs gradients that the density has not, or makes particles depend on each other; or a
+            chain never finds a positive likelihood.
 
     >>> import torch, motes
     >>> from motes.density.parallel_tempering import ParallelTempering
@@ -107,6 +109,11 @@ class ParallelTempering(Annealed):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.mover.ensemble:
+            raise MotesError(
+                f"{type(self.mover).__name__} moves a particle by looking at the others, which have other temperatures "
+                "here: use another kernel"
+            )
         if self.temperatures < 2 or min(self.draws, self.rounds, self.sweeps) < 1:
             raise ValueError(
                 "need temperatures >= 2, draws >= 1, rounds >= 1 and sweeps >= 1, not "
@@ -118,7 +125,15 @@ class ParallelTempering(Annealed):
     def init(self, rng: Rng, n: int) -> Particles:
         k, d, kernel = self.temperatures, self.density.dim, self.mover
         z = self.density.sample(rng.at("prior"), n * k)
-        state = {key: v.view(n, k, *v.shape[1:]) for key, v in self.density.evaluate(z, kernel.gradient).items()}
+        flat = self.density.evaluate(z, kernel.gradient)
+        ladder = _first_ladder(flat["log_likelihood"], k)
+        # each replica starts at a draw from the prior that is likely at its temperature, not far out in a tail
+        start = torch.arange(n * k).view(n, k)
+        if (flat["log_likelihood"] > -math.inf).any():
+            for r in range(1, k):
+                weight = float(ladder[r]) * flat["log_likelihood"]
+                start[:, r] = find_scheme("systematic")(rng.at(f"start-{r}"), weight, n=n)
+        state = {key: v[start] for key, v in flat.items()}
         x = {
             "state": state,
             "fresh": torch.zeros(n, k, dtype=torch.bool),
@@ -126,8 +141,18 @@ class ParallelTempering(Annealed):
             "draws": torch.empty(n, 0, d, dtype=z.dtype),
             "log_likelihood": torch.empty(n, 0, k, dtype=torch.float64),
         }
-        ladder = _first_ladder(state["log_likelihood"].flatten(), k)
-        shared = {"round": 0, "iterations": 0, "ladder": ladder, "kernels": [kernel.start(d, z.dtype)] * (k - 1)}
+        centre, factor = white(z[:, None])
+        # a law with a Gaussian likelihood is narrower by this much
+        narrow = (ladder[1] / ladder[1:]).sqrt().to(z.dtype)
+        shared = {
+            "round": 0,
+            "iterations": 0,
+            "ladder": ladder,
+            "kernel": kernel.start(d, z.dtype),
+            "centre": centre.repeat(k - 1, 1),
+            "factor": narrow.view(-1, *[1] * (factor.ndim - 1)) * factor,
+            "stretch": torch.ones(k - 1, dtype=z.dtype),
+        }
         return Particles.start(x, torch.zeros(n, dtype=torch.float64), shared=shared, info={"evaluations": float(k)})
 
     def step(self, rng: Rng, particles: Particles) -> Particles:
@@ -144,23 +169,29 @@ class ParallelTempering(Annealed):
     def _warm(self, rng: Rng, particles: Particles) -> Particles:
         shared, n = particles.shared, particles.n
         done = shared["round"]
-        walk = _Walk(self, particles, learning=True)
+        walk = Walk(self.density, self.mover, self.sweeps, particles, learning=True)
         history = [walk.iterate(rng, i) for i in range(SHORTEST << done)]
-        weight = torch.full((n * len(history),), 1 / (n * len(history)), dtype=torch.float64)
-        kernels = []
-        for k, parameters in enumerate(walk.kernels, 1):
-            pooled = {key: torch.stack([s[key][:, k] for s in history], 1).flatten(0, 1) for key in history[0]}
-            kernels.append(self.mover.fit(parameters, self.target(float(walk.ladder[k])), pooled, weight))
-        # the last round keeps its ladder, so that its kernels were made for it
+        position = torch.stack([h["position"][:, 1:] for h in history], 1).flatten(0, 1)
+        centre, factor = white(position, (shared["centre"], shared["factor"]))
+        stretch = levelled(shared["stretch"], walk.accepted, 0.5 if self.mover.gradient else 1.0)
+        # the last round keeps its ladder, so that its scales were made for it
         ladder = walk.ladder if done + 1 == self.rounds else equal_rejection(walk.ladder, walk.rejection)
-        shared = {"round": done + 1, "iterations": walk.iterations, "ladder": ladder, "kernels": kernels}
+        shared = {
+            "round": done + 1,
+            "iterations": walk.iterations,
+            "ladder": ladder,
+            "kernel": walk.parameters,
+            "centre": centre,
+            "factor": factor,
+            "stretch": stretch,
+        }
         x = {**particles.x, "state": walk.state, "fresh": walk.fresh}
         return particles.step(x, torch.zeros(n, dtype=torch.float64), shared=shared, info=walk.info())
 
     def _draw(self, rng: Rng, particles: Particles) -> Particles:
         shared, x = particles.shared, particles.x
         done = x["draws"].shape[1]
-        walk = _Walk(self, particles, learning=False)
+        walk = Walk(self.density, self.mover, self.sweeps, particles, learning=False)
         history = [walk.iterate(rng, i) for i in range(min(math.ceil(self.draws / BLOCKS), self.draws - done))]
         draws = torch.stack([s["position"][:, -1] for s in history], 1)
         likelihood = torch.stack([s["log_likelihood"] for s in history], 1)
@@ -214,96 +245,6 @@ class ParallelTempering(Annealed):
     def settings(self) -> dict[str, Any]:
         mine = {"temperatures": self.temperatures, "draws": self.draws, "rounds": self.rounds, "sweeps": self.sweeps}
         return {**super().settings(), **mine}
-
-
-class _Walk:
-    """The replicas of a population on their way through some iterations."""
-
-    def __init__(self, model: ParallelTempering, particles: Particles, learning: bool):
-        shared, x = particles.shared, particles.x
-        self.model, self.kernel, self.learning = model, model.mover, learning
-        self.ladder: Tensor = shared["ladder"]
-        self.kernels: list[Parameters] = list(shared["kernels"])
-        self.state: State = x["state"]
-        self.fresh: Tensor = x["fresh"]
-        self.arrivals: Tensor = x["arrivals"]
-        self.iterations: int = shared["iterations"]
-        self.rejections: list[Tensor] = []
-        self.evaluations, self.rate = 0.0, 0.0
-        self.seen: list[list[Sweep]] = [[] for _ in self.kernels]
-
-    def iterate(self, rng: Rng, i: int) -> State:
-        """Move every replica and swap neighbours; the state (N, K, ...) after it."""
-        n, k = self.fresh.shape
-        rows = [
-            self.model.density.evaluate(self.model.density.sample(rng.at("prior", inner=i), n), self.kernel.gradient)
-        ]
-        rows += [self._move(rng.at(f"rung-{r}", inner=i), r) for r in range(1, k)]
-        state = {key: torch.stack([row[key] for row in rows], 1) for key in rows[0] if key in KEPT}
-        probability = swap_probability(self.ladder, state["log_likelihood"])
-        self.rejections.append(1 - probability.mean(0))
-        lower = pairs(k, self.iterations % 2)
-        coin = rng.at("swap", inner=i).uniform((n, k - 1), dtype=torch.float64)
-        place = exchanged(lower, (coin < probability)[:, lower], k)
-        self.state = {key: v.gather(1, place.view(n, k, *[1] * (v.ndim - 2)).expand_as(v)) for key, v in state.items()}
-        fresh = self.fresh.index_fill(1, torch.tensor(0), True).gather(1, place)
-        self.arrivals = self.arrivals + fresh[:, -1]
-        self.fresh = fresh.index_fill(1, torch.tensor(k - 1), False)
-        self.iterations += 1
-        self.evaluations += 1.0
-        return self.state
-
-    def _move(self, rng: Rng, rung: int) -> State:
-        target, parameters = self.model.target(float(self.ladder[rung])), self.kernels[rung - 1]
-        state = {key: v[:, rung].contiguous() for key, v in self.state.items()}
-        state = self.kernel.enter(rng.at("enter"), target, state, parameters)
-        for j in range(self.model.sweeps):
-            sweep = self.kernel.sweep(rng.at(f"sweep-{j}"), target, state, parameters)
-            state = sweep.state
-            self.evaluations += sweep.evaluations
-            self.rate += float(sweep.acceptance.mean())
-            if self.learning:
-                parameters = self._learn(rung, sweep)
-        return state
-
-    def _learn(self, rung: int, sweep: Sweep) -> Parameters:
-        """The kernel's parameters at a rung, learnt once there are enough sweeps under the same ones."""
-        seen, n = self.seen[rung - 1], len(self.fresh)
-        seen.append(sweep)
-        if len(seen) * n >= LESSON:
-            even = torch.full((len(seen) * n,), 1 / (len(seen) * n), dtype=torch.float64)
-            self.kernels[rung - 1] = self.kernel.learn(self.kernels[rung - 1], _joined(seen), even)
-            self.seen[rung - 1] = []
-        return self.kernels[rung - 1]
-
-    @property
-    def rejection(self) -> Tensor:
-        """(K - 1,) how often a swap of each pair would be rejected."""
-        return torch.stack(self.rejections).mean(0)
-
-    def info(self) -> dict[str, float]:
-        """What the trace shows of these iterations."""
-        moves = len(self.rejections) * self.model.sweeps * len(self.kernels)
-        rejection = self.rejection
-        return {
-            "acceptance": self.rate / moves,
-            "evaluations": self.evaluations,
-            "barrier": float(rejection.sum()),
-            "rejection": float(rejection.max()),
-            "arrivals": float(self.arrivals.sum()),
-        }
-
-
-def _joined(sweeps: list[Sweep]) -> Sweep:
-    """Several sweeps under the same parameters as one of a larger population."""
-    diverged = [s.diverged for s in sweeps if s.diverged is not None]
-    return Sweep(
-        {k: torch.cat([s.state[k] for s in sweeps]) for k in sweeps[0].state},
-        torch.cat([s.acceptance for s in sweeps]),
-        sum(s.evaluations for s in sweeps) / len(sweeps),
-        torch.cat(diverged) if diverged else None,
-        {k: torch.cat([s.seen[k] for s in sweeps]) for k in sweeps[0].seen},
-    )
 
 
 def _first_ladder(log_likelihood: Tensor, k: int) -> Tensor:
