@@ -13,6 +13,7 @@ import motes
 from motes.core.errors import FileError, MotesError
 from motes.core.run import Estimate
 from motes.density import Density
+from motes.density.discrete import Discrete
 from motes.density.exchange import bridge, equal_rejection, exchanged, pairs, swap_probability
 from motes.density.parallel_tempering import ParallelTempering
 from motes.density.replicas import Replicas, levelled
@@ -205,6 +206,16 @@ def test_without_swaps_the_wells_have_the_weight_of_the_start(monkeypatch):
     with pytest.warns(match="no replica travelled"):
         run = motes.sample(model, 32, seed=0, progress=False)
     assert abs(float(left(run)) - LEFT) > T31 * 0.025
+
+
+def test_spins_on_a_ring():
+    """Whole numbers have no coordinates to whiten; the partition function is that of the transfer matrix."""
+    ring = Discrete(lambda x: 1.2 * ((2 * x - 1) * (2 * x.roll(1, 1) - 1)).sum(1), dim=8)
+    truth = math.log((2 * math.cosh(1.2)) ** 8 + (2 * math.sinh(1.2)) ** 8) - 8 * math.log(2)
+    run = motes.sample(ParallelTempering(ring, temperatures=4, draws=60, rounds=3), 32, seed=0, progress=False)
+    assert abs(run.log_evidence - truth) < T31 * run.log_evidence_se < 0.6
+    up = run.mean(lambda x: x.mean(1, keepdim=True))
+    assert abs(float(up) - 0.5) < T31 * float(up.se) < 0.3
 
 
 def test_a_few_chains_have_an_error_bar_from_parts_of_chains():

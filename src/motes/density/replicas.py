@@ -63,7 +63,8 @@ class Replicas(Target):
 
     def gradient(self, state: State) -> Tensor:
         prior, likelihood = state["prior_gradient"], state["likelihood_gradient"]
-        return self._pulled(torch.addcmul(prior, self.temperature.to(prior)[:, None], likelihood))
+        temperature = self.temperature.to(prior).view(-1, *[1] * (prior.ndim - 1))
+        return self._pulled(torch.addcmul(prior, temperature, likelihood))
 
     def part(self, index: Tensor) -> Replicas:
         centre = None if self.centre is None else self.centre[index]
