@@ -43,7 +43,8 @@ class WasteFree(Annealed):
     The standard error of the log evidence adds up what each step contributes, v_t / N, where v_t is the asymptotic
     variance of a mean of G_t / E[G_t] along the chains, by Geyer's initial monotone sequence from the autocovariances
     of all M chains together. It counts on chains that forget their start: where a sum of autocovariances has not died
-    out within P, there is no error bar but a reason.
+    out within P, there is no error bar but a reason, and with P below about ten autocorrelation times it is too small
+    (by a quarter in two dimensions with random walks of 10 states).
 
     Temperatures and the kernel's parameters are chosen from the particles, which biases the evidence by O(1/N).
     `freeze` fixes them to those of a finished run: with another seed its evidence is unbiased for any M and P, since
