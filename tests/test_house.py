@@ -216,9 +216,15 @@ OPTIONAL = (
     "jinja2",
     "matplotlib",
     "arviz_base",
+    "arviz_stats",
     "h5netcdf",
+    "jax",
+    "numpyro",
+    "pymc",
+    "pyro",
+    "bridgestan",
 )
-OTHERS = ("sklearn", "scipy", "pandas", "xarray", "jaxtyping", "beartype", "hypothesis", "pytest", "jax")
+OTHERS = ("sklearn", "scipy", "pandas", "xarray", "jaxtyping", "beartype", "hypothesis", "pytest")
 WITHOUT = f"import sys\nsys.modules.update(dict.fromkeys({OPTIONAL + OTHERS!r}))\n"
 
 
