@@ -254,3 +254,16 @@ def test_rounding_onto_the_end_of_an_interval_is_outside():
     state = density.evaluate(torch.tensor([[0.0], [-45.0]], dtype=torch.float64), True)
     assert state["log_likelihood"].tolist() == [0.0, -math.inf]
     assert state["likelihood_gradient"].tolist()[1:] == [[0.0]]
+
+
+def test_the_likelihood_never_sees_parameters_outside_of_their_support():
+    """A scale that underflows to 0 would raise an error inside of the user's Normal."""
+    y = torch.tensor([0.5, 1.5], dtype=torch.float64)
+    density = Density(
+        lambda p: Normal(p["m"], p["s"]).log_prob(y).sum(), {"m": Normal(0 * ONE, 1.0), "s": Gamma(ONE, ONE)}
+    )
+    z = torch.tensor([[0.0, 0.0], [0.0, -800.0], [0.3, 800.0]], dtype=torch.float64)
+    state = density.evaluate(z, True)
+    assert state["log_likelihood"][1:].tolist() == [-math.inf] * 2
+    assert torch.equal(state["likelihood_gradient"][1:], torch.zeros(2, 2, dtype=torch.float64))
+    assert torch.equal(state["log_likelihood"][:1], density.evaluate(z[:1])["log_likelihood"])

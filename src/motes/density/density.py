@@ -89,6 +89,7 @@ class Density(Law):
     def _probe(self) -> tuple[int, bool]:
         """Bytes that an evaluation with its gradient keeps for one point, and whether there is a gradient."""
         z, kept = self.parameters.sample(Rng(0).at("probe"), 4), []
+        self._legal = z[:1].clone()
 
         def pack(saved: Tensor) -> Tensor:
             if saved.ndim and saved.shape[0] == len(z):
@@ -190,8 +191,11 @@ class Density(Law):
         return value
 
     def _parts(self, z: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Log-likelihood and log-prior (N,) at z, and where z does not overflow."""
+        """Log-likelihood and log-prior (N,) at z, and where z does not overflow (else the values mean nothing)."""
         values, jacobian, inside = self.parameters.constrain(z)
+        if inside is not None and (torch.compiler.is_compiling() or not inside.all()):
+            # the user's function sees legal parameters only: a scale that underflows to 0 would raise an error there
+            values, jacobian, _ = self.parameters.constrain(torch.where(inside[:, None], z, self._legal))
         prior = self.parameters.log_prior(values)
         return self._call(values, len(z)), prior if jacobian is None else prior + jacobian, inside
 
