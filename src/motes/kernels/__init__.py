@@ -9,10 +9,31 @@ from importlib import import_module
 from pkgutil import iter_modules
 
 from motes.core.errors import UnknownName
+from motes.kernels.baoab import BAOAB
+from motes.kernels.barker import Barker
+from motes.kernels.chees import ChEES
+from motes.kernels.discrete_langevin import DiscreteLangevin
+from motes.kernels.elliptical import EllipticalSlice
+from motes.kernels.entropy import EntropyMCMC
+from motes.kernels.flip import Flip
+from motes.kernels.gibbs import Gibbs
+from motes.kernels.gwg import GibbsWithGradients
 from motes.kernels.hmc import HMC
+from motes.kernels.independence import IndependenceMetropolis
 from motes.kernels.kernel import Kernel, Parameters, State, Sweep, Target
+from motes.kernels.mala import MALA
+from motes.kernels.malt import MALT
+from motes.kernels.meads import MEADS
 from motes.kernels.moves import Moved, move
+from motes.kernels.pcn import PCN
+from motes.kernels.pcn_langevin import PCNLangevin
+from motes.kernels.polar import PolarSlice
 from motes.kernels.random_walk import RandomWalk
+from motes.kernels.score_repellent import ScoreRepellent
+from motes.kernels.slice import Slice
+from motes.kernels.stretch import Stretch
+from motes.kernels.ula import ULA
+from motes.kernels.underdamped import Underdamped
 
 for _module in iter_modules(__path__):
     import_module(f"{__name__}.{_module.name}")
@@ -31,14 +52,35 @@ def find_kernel(kernel: str | Kernel) -> Kernel:
 
 
 __all__ = [
+    "BAOAB",
     "HMC",
+    "MALA",
+    "MALT",
+    "MEADS",
+    "PCN",
+    "ULA",
+    "Barker",
+    "ChEES",
+    "DiscreteLangevin",
+    "EllipticalSlice",
+    "EntropyMCMC",
+    "Flip",
+    "Gibbs",
+    "GibbsWithGradients",
+    "IndependenceMetropolis",
     "Kernel",
     "Moved",
+    "PCNLangevin",
     "Parameters",
+    "PolarSlice",
     "RandomWalk",
+    "ScoreRepellent",
+    "Slice",
     "State",
+    "Stretch",
     "Sweep",
     "Target",
+    "Underdamped",
     "find_kernel",
     "kernels",
     "move",
