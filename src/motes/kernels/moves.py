@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -43,6 +44,7 @@ def move(
     correlation: float = 0.5,
     most: int = 100,
     adapt: bool = True,
+    watch: Callable[[State], Tensor] | None = None,
 ) -> Moved:
     """Move every particle by sweeps of `kernel`, which leaves `target` invariant.
 
@@ -54,8 +56,10 @@ def move(
             `correlation`, or for `most` sweeps. The rule looks at the population, so like all adaptation it biases by
             O(1/N).
         adapt: learn the step size after each sweep.
+        watch: (N,) float64, what has to forget its start instead of the log-density.
     """
-    x, old = state["position"], target.log_density(state)
+    watch = watch or target.log_density
+    x, old = state["position"], watch(state)
     state = kernel.enter(rng.at("enter"), target, state, parameters)
     used, done, evaluations, rate, left = parameters, 0, 0.0, 0.0, 1.0
     while done < (most if sweeps is None else sweeps) and (sweeps is not None or not left <= correlation):
@@ -65,7 +69,7 @@ def move(
         if adapt:
             parameters = kernel.learn(parameters, sweep, weight)
         if sweeps is None or done == sweeps:
-            left = _correlation(weight, x, old, state["position"], target.log_density(state))
+            left = _correlation(weight, x, old, state["position"], watch(state))
     info = {"acceptance": rate, "sweeps": float(done), "evaluations": evaluations, "correlation": left}
     return Moved(state, parameters, used, done, info | kernel.describe(used))
 
