@@ -116,10 +116,8 @@ def funnel(d: int = 5, y: float = 0.5) -> tuple[Density, float]:
         neck = (-0.5 * x.square() * torch.exp(-v)[:, None] - 0.5 * v[:, None]).sum(-1)
         return neck + (-0.5 * ((x - y) / 0.3).square() - 0.5 * math.log(2 * math.pi)).sum(-1)
 
-    prior = {
-        "v": Normal(torch.zeros((), dtype=F), 1.5),
-        "x": Uniform(*torch.tensor([[-10.0], [10.0]]).double().expand(2, d - 1)),
-    }
+    box = torch.full((d - 1,), 10.0, dtype=F)
+    prior = {"v": Normal(torch.zeros((), dtype=F), 1.5), "x": Uniform(-box, box)}
     v, x = np.linspace(-12, 12, 1201), np.linspace(-10, 10, 4001)
     log_p = -0.5 * x * x * np.exp(-v[:, None]) - 0.5 * v[:, None] - 0.5 * ((x - y) / 0.3) ** 2
     inner = np.log(np.trapezoid(np.exp(log_p - 0.5 * math.log(2 * math.pi)) / 20, x, axis=1))
