@@ -7,7 +7,7 @@ import torch
 from scipy.optimize import minimize_scalar
 
 from kernels.test_ranks import ALPHA, p_value
-from motes.kernels import HMC, State, Target, chees
+from motes.kernels import HMC, State, Target, chees, length
 from motes.kernels.chees import ChEES
 from motes.rng import Rng
 
@@ -51,7 +51,7 @@ def test_the_criterion_and_its_slope_are_those_of_a_gaussian():
     for t in (0.3, 1.2, 2.5):
         parameters = {**kernel.start(3, x.dtype), "length": t, "step_size": t / 32}
         sweep = kernel.sweep(Rng(0), target, target.evaluate(x, True), parameters)
-        level, slope = chees._criterion(sweep, weight, parameters["scale"])
+        level, slope = length.criterion(sweep, weight, parameters["scale"])
         sd = target.sd
         assert level == pytest.approx(float((sd**4 * torch.sin(t / sd) ** 2).sum()), rel=0.03)
         assert slope == pytest.approx(float(t * (sd**3 * torch.sin(2 * t / sd)).sum()), rel=0.03, abs=0.03)
@@ -123,15 +123,16 @@ def test_all_particles_share_a_length_and_lengths_fill_the_interval_evenly():
     parameters = {**kernel.start(2, torch.float64), "length": 1.0, "step_size": 2.0**-8, "turns": 1}
     state, lengths = target.evaluate(target.draws(3), True), []
     for i in range(32):
-        steps = kernel._steps(Rng(5).at("sweep", step=3, inner=i), parameters)
+        steps = length.jittered_steps(Rng(5).at("sweep", step=3, inner=i), parameters, 1.0, 512)
         lengths.append(steps / 256)
     assert int(torch.histc(torch.tensor(lengths), 16, 0, 1.001).max()) <= 3  # 32 numbers by chance: 6
-    assert kernel._steps(Rng(5).at("sweep", step=35), parameters) == kernel._steps(
-        Rng(5).at("sweep", inner=35), parameters
-    )
+    later = [
+        length.jittered_steps(Rng(5).at("sweep", **at), parameters, 1.0, 512) for at in ({"step": 35}, {"inner": 35})
+    ]
+    assert later[0] == later[1]
     sweep = kernel.sweep(Rng(5).at("sweep", step=3), target, state, parameters)
     assert len(set(sweep.seen["length"].tolist())) == 1 and float(sweep.seen["length"][0]) == lengths[0]
-    assert [chees._van_der_corput(i) for i in range(5)] == [0, 0.5, 0.25, 0.75, 0.125]
+    assert [length.van_der_corput(i) for i in range(5)] == [0, 0.5, 0.25, 0.75, 0.125]
 
 
 def test_several_sweeps_can_be_learnt_from_at_once():
