@@ -9,6 +9,7 @@ from scipy.optimize import minimize_scalar
 from kernels.test_ranks import ALPHA, p_value
 from motes.kernels import HMC, State, Target, chees, length
 from motes.kernels.chees import ChEES
+from motes.kernels.length import ideal_length as length_of_gaussian
 from motes.rng import Rng
 
 
@@ -67,10 +68,11 @@ def best_length(sd: torch.Tensor, jitter: float) -> float:
     return minimize_scalar(loss, bounds=(1.0, 3.5), method="bounded").x
 
 
-@pytest.mark.parametrize(("jitter", "length", "optimum"), [(1.0, 0.7, 2.2467), (1.0, 3.3, 2.2467), (0.0, 0.7, 1.5708)])
+@pytest.mark.parametrize(("jitter", "length", "optimum"), [(1.0, 0.7, 2.2467), (0.75, 3.0, 2.2010), (0.0, 0.7, 1.5708)])
 def test_the_length_becomes_what_suits_the_longest_direction(jitter, length, optimum):
     sd = torch.cat([torch.ones(4), torch.logspace(-1, -0.3, 6)]).double()
     assert best_length(sd[:4], jitter) == pytest.approx(optimum, abs=1e-3)
+    assert length_of_gaussian(jitter) == pytest.approx(optimum, abs=1e-3)
     target, kernel = Gaussian(sd), ChEES(acceptance=0.95, jitter=jitter)
     parameters, _ = learn(kernel, target, target.draws(1000), 250, {"length": length})
     best = best_length(sd, jitter) - 0.5 * parameters["step_size"]  # the number of steps is rounded up
@@ -119,7 +121,7 @@ def test_chains_come_in_from_far_out():
 
 
 def test_all_particles_share_a_length_and_lengths_fill_the_interval_evenly():
-    target, kernel = Gaussian(torch.ones(2)), ChEES()
+    target, kernel = Gaussian(torch.ones(2)), ChEES(jitter=1.0)
     parameters = {**kernel.start(2, torch.float64), "length": 1.0, "step_size": 2.0**-8, "turns": 1}
     state, lengths = target.evaluate(target.draws(3), True), []
     for i in range(32):

@@ -15,7 +15,7 @@ from motes.kernels.isokinetic import trajectory, uniform_directions
 from motes.kernels.kernel import Kernel, Parameters, State, Sweep, Target, accepted, mean_acceptance, select
 from motes.kernels.length import LENGTHS, ideal_length, jittered_steps, learnt, rescaled, seen
 from motes.kernels.scale import fit_scale
-from motes.kernels.step_size import UNTRIED, next_step_size
+from motes.kernels.step_size import UNTRIED, acceptance_error, next_step_size
 from motes.rng import Rng
 
 
@@ -52,7 +52,7 @@ class MAMS(Kernel):
         MotesError: d is 1, where there is no direction to turn to.
     """
 
-    acceptance: float = 0.8
+    acceptance: float = 0.9
     jitter: float = 1.0
     rate: float = 0.025
     scale: str = "auto"
@@ -84,7 +84,7 @@ class MAMS(Kernel):
         # that of ChEES-HMC, in units in which the speed is 1
         return {
             "scale": torch.ones(2, d, dtype=dtype),
-            "step_size": 1.42 * d**0.25,
+            "step_size": d**0.25,
             "length": self._ideal(d),
             **UNTRIED,
             **LENGTHS,
@@ -101,8 +101,7 @@ class MAMS(Kernel):
 
     def learn(self, parameters: Parameters, sweep: Sweep, weight: Tensor) -> Parameters:
         mean = mean_acceptance(sweep, weight)
-        # the slope of 2 Phi(-k h^2) in log h where it is 0.8
-        parameters = next_step_size(parameters, mean, (mean - self.acceptance) / 0.39)
+        parameters = next_step_size(parameters, mean, acceptance_error(mean, self.acceptance))
         return learnt(parameters, sweep, weight, self.rate)
 
     def sweep(self, rng: Rng, target: Target, state: State, parameters: Parameters) -> Sweep:

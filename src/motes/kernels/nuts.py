@@ -14,7 +14,7 @@ from motes.kernels.fisher import fit_fisher
 from motes.kernels.kernel import Kernel, Parameters, State, Sweep, Target, mean_acceptance, select
 from motes.kernels.leapfrog import DIVERGED
 from motes.kernels.scale import fit_scale
-from motes.kernels.step_size import UNTRIED, next_step_size
+from motes.kernels.step_size import UNTRIED, acceptance_error, next_step_size
 from motes.rng import Rng
 
 CHUNK = 64
@@ -104,8 +104,7 @@ class NUTS(Kernel):
 
     def learn(self, parameters: Parameters, sweep: Sweep, weight: Tensor) -> Parameters:
         mean = mean_acceptance(sweep, weight)
-        # d/dlog h of 2 Phi(-k h^2) where it is 0.8
-        return next_step_size(parameters, mean, (mean - self.acceptance) / 0.39)
+        return next_step_size(parameters, mean, acceptance_error(mean, self.acceptance))
 
     def sweep(self, rng: Rng, target: Target, state: State, parameters: Parameters) -> Sweep:
         x, scale = state["position"], parameters["scale"]

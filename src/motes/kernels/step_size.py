@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from statistics import NormalDist
 
 from motes.kernels.kernel import Parameters
 
@@ -33,3 +34,15 @@ def next_step_size(parameters: Parameters, mean: float, error: float) -> Paramet
     gain = max((1 + turns) ** -0.75, 0.05, min(1.0, 0.25 * (streak - 1)))
     step = parameters["step_size"] * math.exp(gain * error)
     return {**parameters, "step_size": step, "turns": turns, "direction": error, "streak": streak}
+
+
+def acceptance_error(mean: float, wanted: float) -> float:
+    """The error for `next_step_size` of a mean acceptance, if it is 2 Phi(-k h^2) of the step h.
+
+    References:
+        Beskos, Pillai, Roberts, Sanz-Serna & Stuart (2013), Optimal tuning of the hybrid Monte Carlo algorithm,
+        Bernoulli 19(5A), theorem 3.6.
+    """
+    normal = NormalDist()
+    q = -normal.inv_cdf(wanted / 2)
+    return (mean - wanted) / (4 * q * normal.pdf(q))
