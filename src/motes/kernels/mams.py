@@ -15,7 +15,7 @@ from motes.kernels.isokinetic import trajectory, uniform_directions
 from motes.kernels.kernel import Kernel, Parameters, State, Sweep, Target, accepted, mean_acceptance, select
 from motes.kernels.length import LENGTHS, ideal_length, jittered_steps, learnt, rescaled, seen
 from motes.kernels.scale import fit_scale
-from motes.kernels.step_size import UNTRIED, acceptance_error, next_step_size
+from motes.kernels.step_size import UNTRIED, acceptance_error, next_step_size, reopened
 from motes.rng import Rng
 
 
@@ -97,7 +97,7 @@ class MAMS(Kernel):
     def fit(self, parameters: Parameters, target: Target, state: State, weight: Tensor) -> Parameters:
         x = state["position"]
         scale = fit_scale(x, weight, self.scale, parameters["scale"])
-        return rescaled(parameters, scale, x, weight, self._ideal(x.shape[1]))
+        return rescaled(reopened(parameters), scale, x, weight, self._ideal(x.shape[1]))
 
     def learn(self, parameters: Parameters, sweep: Sweep, weight: Tensor) -> Parameters:
         mean = mean_acceptance(sweep, weight)

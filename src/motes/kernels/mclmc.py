@@ -16,7 +16,7 @@ from motes.kernels.kernel import Kernel, Parameters, State, Sweep, Target, selec
 from motes.kernels.leapfrog import DIVERGED
 from motes.kernels.length import longest
 from motes.kernels.scale import fit_scale
-from motes.kernels.step_size import UNTRIED, next_step_size
+from motes.kernels.step_size import UNTRIED, next_step_size, reopened
 from motes.rng import Rng
 
 
@@ -98,7 +98,8 @@ class MCLMC(Kernel):
         x = state["position"]
         scale = fit_scale(x, weight, self.scale, parameters["scale"])
         length = self.length * math.sqrt(x.shape[1]) * longest(x, weight, scale)
-        return {**parameters, "scale": scale, "length": length if 0 < length < math.inf else parameters["length"]}
+        length = length if 0 < length < math.inf else parameters["length"]
+        return {**reopened(parameters), "scale": scale, "length": length}
 
     def learn(self, parameters: Parameters, sweep: Sweep, weight: Tensor) -> Parameters:
         error = sweep.seen["error"].to(weight)

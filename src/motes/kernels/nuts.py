@@ -14,7 +14,7 @@ from motes.kernels.fisher import fit_fisher
 from motes.kernels.kernel import Kernel, Parameters, State, Sweep, Target, mean_acceptance, select
 from motes.kernels.leapfrog import DIVERGED
 from motes.kernels.scale import fit_scale
-from motes.kernels.step_size import UNTRIED, acceptance_error, next_step_size
+from motes.kernels.step_size import UNTRIED, acceptance_error, next_step_size, reopened
 from motes.rng import Rng
 
 CHUNK = 64
@@ -96,11 +96,11 @@ class NUTS(Kernel):
         x, old = state["position"], parameters["scale"]
         few = 1 / float(weight.square().sum()) < FEW
         if self.scale == "fisher" or (self.scale == "auto" and few):
-            return {**parameters, "scale": fit_fisher(x, target.gradient(state), weight, old)}
+            return {**reopened(parameters), "scale": fit_fisher(x, target.gradient(state), weight, old)}
         new = fit_scale(x, weight, self.scale, old)
         if self.scale == "auto" and new.ndim == 2:
             new = fit_fisher(x, target.gradient(state), weight, old)
-        return {**parameters, "scale": new}
+        return {**reopened(parameters), "scale": new}
 
     def learn(self, parameters: Parameters, sweep: Sweep, weight: Tensor) -> Parameters:
         mean = mean_acceptance(sweep, weight)

@@ -36,6 +36,11 @@ def next_step_size(parameters: Parameters, mean: float, error: float) -> Paramet
     return {**parameters, "step_size": step, "turns": turns, "direction": error, "streak": streak}
 
 
+def reopened(parameters: Parameters) -> Parameters:
+    """The parameters after a change of scale, to which the step has to be fitted anew: the gain is raised again."""
+    return {**parameters, "turns": min(parameters["turns"], 3), "streak": 0}
+
+
 def acceptance_error(mean: float, wanted: float) -> float:
     """The error for `next_step_size` of a mean acceptance, if it is 2 Phi(-k h^2) of the step h.
 
