@@ -23,8 +23,11 @@ from motes.kernels.independence import IndependenceMetropolis
 from motes.kernels.kernel import Kernel, Parameters, State, Sweep, Target
 from motes.kernels.mala import MALA
 from motes.kernels.malt import MALT
+from motes.kernels.mams import MAMS
+from motes.kernels.mclmc import MCLMC
 from motes.kernels.meads import MEADS
 from motes.kernels.moves import Moved, move
+from motes.kernels.nuts import NUTS
 from motes.kernels.pcn import PCN
 from motes.kernels.pcn_langevin import PCNLangevin
 from motes.kernels.polar import PolarSlice
@@ -56,7 +59,10 @@ __all__ = [
     "HMC",
     "MALA",
     "MALT",
+    "MAMS",
+    "MCLMC",
     "MEADS",
+    "NUTS",
     "PCN",
     "ULA",
     "Barker",
