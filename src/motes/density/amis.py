@@ -42,8 +42,9 @@ class AMIS(FeynmanKac):
 
     A draw to which a proposal was fitted has too small a weight, which biases the log evidence down: by 0.15 in 10
     dimensions with 500 particles. So the particles are two halves, with proposals each, and those of one half are
-    fitted to the draws of the other. Where a fit needs flattened weights its influence comes back through the other half; so
-    once fits do without, the rounds before no longer count. What bias is left is of second order in a fit's error.
+    fitted to the draws of the other. Where a fit needs flattened weights its influence comes back through the other
+    half; so once fits do without, the rounds before no longer count. What bias is left is of second order in a fit's
+    error.
 
     On the way the particles are those of the last round, with weights scaled to the evidence of all; in the end they
     are N draws, equally weighted, resampled from all T N. `modified` fits to the last round alone, with which Marin,

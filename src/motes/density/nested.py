@@ -52,6 +52,13 @@ class Inside(Target):
     def gradient(self, state: State) -> Tensor:
         return torch.where((state["log_likelihood"] > self.level)[:, None], state["prior_gradient"], 0.0)
 
+    def emulated(self, state: State) -> Tensor:
+        return torch.stack([state["log_prior"], state["log_likelihood"]], 1)
+
+    def from_emulated(self, value: Tensor, spread: Tensor) -> Tensor:
+        # soft, so that a point whose likelihood is misjudged can still be left and reached
+        return value[:, 0] + torch.nn.functional.logsigmoid((value[:, 1] - self.level) / spread[1])
+
 
 @dataclass(frozen=True)
 class NestedSampling(FeynmanKac):
@@ -89,7 +96,8 @@ class NestedSampling(FeynmanKac):
     Args:
         density: what to sample.
         kernel: a kernel or its name; None is random-walk Metropolis, or a kernel for whole numbers. "slice"
-            (hit-and-run) takes fewer sweeps and 2 to 4 times the evaluations.
+            (hit-and-run) takes fewer sweeps and 2 to 4 times the evaluations; "delayed-acceptance" has an emulator of
+            the likelihood, fitted to the live points, propose, and saves most evaluations where that is good.
         discard: the fraction of the live points that dies at a level, in (0, 1).
         tolerance: the share of the live points at which the run ends, in (0, 1).
         moves: sweeps of the kernel; "auto" goes on until the clones have forgotten their parents.

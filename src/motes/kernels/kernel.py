@@ -53,6 +53,14 @@ class Target(ABC):
         """The target of the particles `index` (M,) int64 alone: itself, unless each particle has its own."""
         return self
 
+    def emulated(self, state: State) -> Tensor:
+        """(N, m) smooth quantities that an emulator learns, -inf or NaN where they are unknown: the log-density."""
+        return self.log_density(state)[:, None]
+
+    def from_emulated(self, value: Tensor, spread: Tensor) -> Tensor:
+        """(N,) a finite stand-in for the log-density, from predictions (N, m) that are off by `spread` (m,)."""
+        return value[:, 0]
+
     def hessian_vector(self, position: Tensor, vector: Tensor) -> Tensor:
         """(N, d) the Hessian of the log-density at `position` (N, d) times `vector` (N, d)."""
         raise MotesError(
