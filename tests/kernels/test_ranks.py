@@ -1,4 +1,4 @@
-"""Exact rank tests (simulation-based calibration) of every kernel: a draw is exchangeable with what its chain makes of it.
+"""Exact rank tests (simulation-based calibration) of every kernel: a draw is exchangeable with its chain.
 
 Each of many replicates has its own truth from the prior and its own data, so the truth is an exact draw from its own
 posterior. A chain is run from it forwards and one backwards, for a random number of sweeps each, and the rank of the
