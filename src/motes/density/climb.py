@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -52,7 +52,21 @@ def starts(density: Law, rng: Rng, n: int) -> Tensor:
     return found[torch.arange(n) % len(found)]
 
 
+Look = Callable[[Tensor], tuple[Tensor, Tensor]]
+"""Maps z (P, d) to log-densities (P,) and their gradients (P, d)."""
+
+
 def climb(density: Law, z: Tensor, steps: int, history: int) -> Iterator[Place]:
+    """`ascend` on a law's log-density."""
+
+    def look(z: Tensor) -> tuple[Tensor, Tensor]:
+        s = density.evaluate(z, True)
+        return s["log_prior"] + s["log_likelihood"], s["prior_gradient"] + s["likelihood_gradient"]
+
+    return ascend(look, z, steps, history)
+
+
+def ascend(look: Look, z: Tensor, steps: int, history: int) -> Iterator[Place]:
     """The places of paths that start at z (P, d), step by step, until all of them stand still.
 
     A direction is H g with H the inverse Hessian by the last `history` pairs of differences, on top of a diagonal that
@@ -64,11 +78,6 @@ def climb(density: Law, z: Tensor, steps: int, history: int) -> Iterator[Place]:
         Zhang, Carpenter, Gelman & Vehtari (2022), Pathfinder: parallel quasi-Newton variational inference, JMLR
         23(306), algorithm 3 (the diagonal).
     """
-
-    def look(z: Tensor) -> tuple[Tensor, Tensor]:
-        s = density.evaluate(z, True)
-        return s["log_prior"] + s["log_likelihood"], s["prior_gradient"] + s["likelihood_gradient"]
-
     (p, d), z = z.shape, z.clone()
     value, gradient = look(z)
     diagonal, pairs = torch.ones_like(z), []

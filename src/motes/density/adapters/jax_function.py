@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from motes.core.errors import MotesError, ShapeError
-from motes.density.adapters.start import Laplace, initial_point
+from motes.density.adapters.start import around_mode, initial_point
 from motes.density.adapters.torch_function import over_start
 from motes.density.adapters.with_jax import Batched, need_jax, traceable, x64
 from motes.density.density import Density
@@ -23,7 +23,7 @@ def from_jax(
     *,
     prior: Distribution | Mapping[str, Distribution] | None = None,
     initial: Tensor | int | None = None,
-    laplace: Laplace = Laplace(),
+    widen: float = 1.5,
     dtype: torch.dtype = torch.float64,
 ) -> Density:
     """A JAX function of one point, over a start (it is a whole density) or times a prior (it is a log-likelihood).
@@ -39,10 +39,10 @@ def from_jax(
     Args:
         log_density: maps one point, an array (d,) or a dict of arrays, to a number in nats; -inf where it is zero.
         start: a `torch.distributions` object over a flat vector, or a dict of them by name. None, without a prior,
-            is a Gaussian around the mode (`Laplace`), over a flat real vector.
+            is a Gaussian around the mode, by the curvature there,, over a flat real vector.
         prior: the same, for a log-likelihood.
         initial: where there is neither, the number of dimensions, or the point (d,) from which the mode is looked for.
-        laplace: how that Gaussian is made.
+        widen: the factor by which the standard deviations of that Gaussian are stretched.
         dtype: of the parameters.
 
     Raises:
@@ -66,7 +66,7 @@ def from_jax(
         function = _Function(log_density, None, {"x": (len(point),)}, dtype)
         if not function.differentiable:
             raise MotesError("JAX has no gradient of log_density, so its mode cannot be found: give a `start`")
-        reference = laplace(lambda x: _first(function.with_gradient(x)), point)
+        reference = around_mode(lambda x: _first(function.with_gradient(x)), point, widen)
     parameters = Parameters(reference, dtype)
     names = None if parameters.flat else [b.name for b in parameters.blocks]
     f = _Function(log_density, names, {b.name: b.shape for b in parameters.blocks}, dtype)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -72,19 +73,25 @@ class NumPyro(Outside):
 
         self._model = lambda: model(*args, **kwargs)
         self.name = getattr(model, "__name__", type(model).__name__)
+        real: list[Any] = []
+
+        def look(words: Any) -> Any:
+            """What there is to know of the model; traced, since running it operation by operation is slow."""
+            sites = handlers.trace(handlers.seed(self._model, keys(words))).get_trace()
+            latent = {k: s for k, s in sites.items() if s["type"] == "sample" and not s["is_observed"]}
+            _refuse(sites, latent)
+            free = {k: _bijection(s).inv(s["value"]) for k, s in latent.items()}
+            self.shapes: Shapes = {k: tuple(s["value"].shape) for k, s in latent.items()}
+            self._free: Shapes = {k: tuple(v.shape) for k, v in free.items()}
+            real.extend(_is_real(latent[k]) for k, v in free.items() for _ in range(v.size))
+            return flat(free)
+
         with x64():
-            key = jax.random.key(0, impl="threefry2x32")
             try:
-                sites = handlers.trace(handlers.seed(self._model, key)).get_trace()
+                jax.eval_shape(look, jax.ShapeDtypeStruct((2,), jax.numpy.uint32))
             except NotImplementedError as error:
                 raise MotesError(f"a site of the model cannot be drawn ({error}): {IMPROPER}") from error
-            latent = _latent(sites)
-            _refuse(sites, latent)
-            self.shapes: Shapes = {k: tuple(s["value"].shape) for k, s in latent.items()}
-            free = {k: _bijection(s).inv(s["value"]) for k, s in latent.items()}
-            self._free: Shapes = {k: tuple(v.shape) for k, v in free.items()}
-            real = [jax.numpy.full(v.size, _is_real(latent[k])) for k, v in free.items()]
-            self._real = jax.numpy.concatenate(real)
+            self._real = jax.numpy.array(real)
         self.dim = len(self._real)
         self._evaluate = Evaluated(self._parts)
         self.differentiable = self._evaluate.differentiable(self.dim)
@@ -94,8 +101,6 @@ class NumPyro(Outside):
     # ---------------------------------------------------------------- one point, in JAX
 
     def _split(self, z: Any) -> dict[str, Any]:
-        import math
-
         parts, start = {}, 0
         for name, shape in self._free.items():
             parts[name] = z[start : start + math.prod(shape)].reshape(shape)
@@ -188,10 +193,6 @@ class NumPyro(Outside):
         return {"source": "numpyro", "model": self.name, "parameters": shapes_as_json(self.shapes)}
 
 
-def _latent(sites: dict[str, Any]) -> dict[str, Any]:
-    return {k: s for k, s in sites.items() if s["type"] == "sample" and not s["is_observed"]}
-
-
 def _refuse(sites: dict[str, Any], latent: dict[str, Any]) -> None:
     refuse_discrete([k for k, s in latent.items() if s["fn"].support.is_discrete])
     if not latent:
@@ -202,7 +203,7 @@ def _refuse(sites: dict[str, Any], latent: dict[str, Any]) -> None:
             f"{learnt} are parameters to be optimised, which a law has not: fix them with "
             "numpyro.handlers.substitute, or give them a prior with numpyro.sample"
         )
-    part = [k for k, s in sites.items() if s["type"] == "plate" and s["args"][0] != s["args"][1]]
+    part = [k for k, s in sites.items() if s["type"] == "plate" and s["args"][1] not in (None, s["args"][0])]
     if part:
         raise MotesError(f"the plates {part} subsample the data, so the density is random: leave out subsample_size")
 

@@ -113,23 +113,29 @@ class PyMC(Outside):
     # ---------------------------------------------------------------- what is compiled
 
     def _joined(self, outputs: list[Any]) -> tuple[list[Any], Any]:
-        """Graphs of the value variables as graphs of one vector, with -inf for parameters that are not allowed."""
+        """Graphs of the value variables as graphs of one vector: data as they are now, -inf for what is not allowed."""
         from pymc.logprob.utils import local_check_parameter_to_ninf_switch
         from pymc.pytensorf import join_nonshared_inputs
-        from pytensor.graph import FunctionGraph
+        from pytensor.graph.fg import FunctionGraph
+        from pytensor.graph.replace import clone_replace
         from pytensor.graph.rewriting.basic import in2out
+        from pytensor.graph.traversal import graph_inputs
+        from pytensor.tensor.basic import constant
+        from pytensor.tensor.sharedvar import TensorSharedVariable
 
-        outputs, joined = join_nonshared_inputs(self._point, outputs, self._model.value_vars)
-        graph = FunctionGraph([joined], list(outputs), clone=False)
+        data = [v for v in graph_inputs(outputs) if isinstance(v, TensorSharedVariable)]
+        now: Any = clone_replace(list(outputs), {v: constant(v.get_value(), name=v.name) for v in data})
+        moved, joined = join_nonshared_inputs(self._point, now, self._model.value_vars)
+        graph = FunctionGraph(outputs=list(moved), clone=False)
         in2out(local_check_parameter_to_ninf_switch).rewrite(graph)
         return list(graph.outputs), joined
 
     def _both(self) -> list[Any]:
         """Log-likelihood and log-prior as PyTensor graphs."""
-        import pytensor.tensor as pt
+        from pytensor.tensor.basic import zeros
 
         observed = [*self._model.observed_RVs, *self._model.potentials]
-        likelihood = self._model.logp(vars=observed) if observed else pt.zeros((), dtype="float64")
+        likelihood = self._model.logp(vars=observed) if observed else zeros((), dtype="float64")
         return [likelihood, self._model.logp(vars=self._model.free_RVs)]
 
     def _compiled(self, backend: str) -> tuple[str, bool, Callable[[Tensor, bool], State]]:
@@ -150,15 +156,16 @@ class PyMC(Outside):
 
     def _by_pytensor(self) -> tuple[str, bool, Callable[[Tensor, bool], State]]:
         import numpy as np
-        from pymc.pytensorf import compile, gradient
-        from pytensor.gradient import DisconnectedInputError, NullTypeGradError
+        from pymc.pytensorf import compile
+        from pytensor.gradient import NullTypeGradError, grad
 
         outputs, joined = self._joined(self._both())
         values: Callable[[Any], Any] = compile([joined], outputs)
         with_slopes: Callable[[Any], Any] | None = None
         try:
-            with_slopes = compile([joined], [*outputs, *(gradient(v, [joined]) for v in outputs)])
-        except (NotImplementedError, DisconnectedInputError, NullTypeGradError):
+            slopes = [grad(v, joined, disconnected_inputs="ignore") for v in outputs]
+            with_slopes = compile([joined], [*outputs, *slopes])
+        except (NotImplementedError, NullTypeGradError):
             pass  # an operation of the model has no derivative
         names = ["log_likelihood", "log_prior", "likelihood_gradient", "prior_gradient"]
 
@@ -282,4 +289,6 @@ class PyMC(Outside):
 
 
 def _scalars(outputs: Any) -> Any:
-    return tuple(v.reshape(()).astype("float64") for v in outputs)
+    from jax import numpy
+
+    return tuple(numpy.asarray(v, dtype="float64").reshape(()) for v in outputs)

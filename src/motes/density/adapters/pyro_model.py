@@ -133,7 +133,8 @@ class Pyro(Outside):
 
         with _float64(), At():
             trace = poutine.trace(self._model).get_trace()
-        return {k: s for k, s in trace.nodes.items() if s["type"] in ("sample", "param")}
+        sites: dict[str, Any] = dict(trace.nodes)
+        return {k: s for k, s in sites.items() if s["type"] in ("sample", "param")}
 
     def _at(self, z: Tensor) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """The sites at one point z (dim,), and the free values of the latent ones."""
@@ -252,7 +253,7 @@ def _refuse(sites: dict[str, Any], latent: dict[str, Any]) -> None:
             f"{learnt} are parameters to be optimised, which a law has not: give them a prior with pyro.sample "
             "(pyro.poutine.lift, or PyroSample in a module), or make them plain tensors"
         )
-    part = [k for k, s in sites.items() if _is_subsample(s) and s["fn"].subsample_size < s["fn"].size]
+    part = [k for k, s in sites.items() if _is_subsample(s) and s["fn"].subsample_size not in (None, s["fn"].size)]
     if part:
         raise MotesError(f"the plates {part} subsample the data, so the density is random: leave out subsample_size")
 
@@ -261,7 +262,7 @@ def _is_latent(site: dict[str, Any]) -> bool:
     return site["type"] == "sample" and not site["is_observed"] and not _is_subsample(site)
 
 
-def _is_subsample(site: dict[str, Any]) -> bool:
+def _is_subsample(site: Any) -> bool:
     from pyro.poutine.util import site_is_subsample
 
     return site_is_subsample(site)

@@ -14,7 +14,7 @@ from torch.distributions import Distribution
 
 from motes.core.errors import MotesError
 from motes.density.adapters.outside import EDGE, Outside, Shapes, named, shapes_as_json
-from motes.density.adapters.start import Laplace, Start, initial_point
+from motes.density.adapters.start import Start, around_mode, initial_point
 from motes.density.parameters import Values
 from motes.kernels import State
 from motes.rng import Rng
@@ -31,7 +31,7 @@ def from_stan(
     start: Distribution | None = None,
     *,
     initial: Tensor | None = None,
-    laplace: Laplace = Laplace(),
+    widen: float = 1.5,
 ) -> Outside:
     """A Stan model over its unconstrained vector, sampled from a start.
 
@@ -45,9 +45,10 @@ def from_stan(
     Args:
         model: a file .stan (which is compiled) or a compiled one, or a `bridgestan.StanModel`.
         data: what `StanModel` takes: a JSON text, a .json file, or a dict; only with a file.
-        start: a `torch.distributions` object over the unconstrained vector (dim,); None is a Gaussian around the mode.
+        start: a `torch.distributions` object over the unconstrained vector (dim,); None is a Gaussian around the
+            mode, by the curvature there.
         initial: the unconstrained point (dim,) from which the mode is looked for; None is the origin.
-        laplace: how that Gaussian is made.
+        widen: the factor by which the standard deviations of that Gaussian are stretched.
 
     Raises:
         ImportError: BridgeStan is not installed.
@@ -61,7 +62,7 @@ def from_stan(
         model = bridgestan.StanModel(os.fspath(model), dict(data) if isinstance(data, Mapping) else data)
     elif data is not None:
         raise MotesError("give data with a file only: a StanModel has its own")
-    return Stan(model, start, initial, laplace)
+    return Stan(model, start, initial, widen)
 
 
 class Stan(Outside):
@@ -70,7 +71,7 @@ class Stan(Outside):
     differentiable = True
     _rejected = ""
 
-    def __init__(self, model: Any, start: Distribution | None, initial: Tensor | None, laplace: Laplace):
+    def __init__(self, model: Any, start: Distribution | None, initial: Tensor | None, widen: float):
         self._model, self.dim = model, model.param_unc_num()
         if self.dim < 1:
             raise MotesError("the Stan model has no parameters, so there is nothing to sample")
@@ -78,7 +79,7 @@ class Stan(Outside):
         self._derived = _places(model.param_names(include_tp=True))
         self.shapes: Shapes = {name: shape for name, (shape, _) in self._places.items()}
         if start is None:
-            start = laplace(self._with_gradient, initial_point(self.dim if initial is None else initial))
+            start = around_mode(self._with_gradient, initial_point(self.dim if initial is None else initial), widen)
         self._start = Start(start, self.dim)
         state = self.evaluate(self.sample(Rng(0).at("probe"), 4), gradient=True)
         if (state["log_likelihood"] == -math.inf).all():

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.distributions import Distribution, MultivariateNormal
 
 from motes.core.errors import MotesError, ShapeError
+from motes.density.climb import Look, ascend
 from motes.density.parameters import Parameters
 from motes.kernels import State
 from motes.rng import Rng
 
-ValueAndGradient = Callable[[Tensor], tuple[Tensor, Tensor]]
-"""Maps z (N, dim) to log-densities (N,) and their gradients (N, dim)."""
+STEPS, HISTORY = 1000, 20
+FAR = 1e10
+"""Guessed standard deviations from the first point at which a mode cannot be."""
 
 
 class Start:
@@ -61,87 +61,42 @@ class Start:
         }
 
 
-@dataclass(frozen=True)
-class Laplace:
-    """A Gaussian around the mode of a density, found by BFGS, with the curvature there as its precision.
+def around_mode(look: Look, initial: Tensor, widen: float) -> MultivariateNormal:
+    """A Gaussian around a mode of a density, looked for from `initial` (dim,), with the curvature there.
 
-    The covariance is the inverse Hessian of the negative log-density, from differences of gradients, with its standard
-    deviations stretched by `widen`: a start that is too narrow gives weights without a variance, one that is too wide
-    costs log(widen) nats a dimension. The evidence does not depend on it, since the Gaussian is normalised; but modes
-    that it does not reach are found by luck only, so a density with several of them deserves a start of its own.
+    The precision is the Hessian of the negative log-density at the mode, by differences of gradients; the standard
+    deviations are stretched by `widen`: a start that is too narrow gives weights without a variance, one that is too
+    wide costs log(widen) nats a dimension. The evidence does not depend on it, since the Gaussian is normalised; but
+    modes that it does not reach are found by luck only, so a density with several of them deserves a start of its own.
 
-    Args:
-        widen: the factor on the standard deviations, at least 1.
-        steps: iterations of BFGS at most.
+    Raises:
+        ValueError: `widen` is below 1.
+        MotesError: the density is zero or not a number at `initial`, or rises without end.
     """
-
-    widen: float = 1.5
-    steps: int = 500
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.widen < math.inf or self.steps < 1:
-            raise ValueError(f"widen must be finite and at least 1, steps at least 1, not {self.widen}, {self.steps}")
-
-    def __call__(self, f: ValueAndGradient, initial: Tensor) -> MultivariateNormal:
-        """The Gaussian for `f`, looked for from `initial` (dim,).
-
-        Raises:
-            MotesError: the density is zero or not a number at `initial`, or rises without end.
-        """
-        mode, guess = self.mode(f, initial.to(torch.float64))
-        step = torch.finfo(torch.float64).eps ** (1 / 3) * guess.diagonal().sqrt().clamp(1e-3, 1e3)
-        ends = torch.cat([mode + step.diag(), mode - step.diag()])
-        _, slope = f(ends)
-        up, down = slope.chunk(2)
-        hessian = -(up - down) / (2 * step)[:, None]
-        if not torch.isfinite(hessian).all():
-            hessian = torch.linalg.inv(guess)
-        values, vectors = torch.linalg.eigh((hessian + hessian.T) / 2)
-        # a saddle or a plateau has no curvature to go by: the largest scale that is still told apart from flat
-        values = values.abs().clamp_min(1e-8 * max(float(values.abs().max()), 1e-8))
-        covariance = (vectors / values) @ vectors.T * self.widen**2
-        return MultivariateNormal(mode, (covariance + covariance.T) / 2)
-
-    def mode(self, f: ValueAndGradient, initial: Tensor) -> tuple[Tensor, Tensor]:
-        """Where the density is highest, and BFGS's guess of its covariance there."""
-        x, inverse = initial.clone(), torch.eye(len(initial), dtype=torch.float64)
-        value, slope = _at(f, x)
-        if not math.isfinite(value) or not torch.isfinite(slope).all():
-            raise MotesError(
-                f"the log-density is {value} with gradient {slope.tolist()[:4]} at the point from which its mode is "
-                "looked for: give another `initial`, or a `start`"
-            )
-        for k in range(self.steps):
-            direction = inverse @ slope
-            rise = float(direction @ slope)
-            if rise < 1e-12 * (1 + abs(value)):
-                break
-            length = 1.0 if k else min(1.0, 1.0 / float(slope.norm()))
-            while True:
-                there = x + length * direction
-                new, new_slope = _at(f, there)
-                if new >= value + 1e-4 * length * rise and torch.isfinite(new_slope).all():
-                    break
-                length /= 2
-                if length < 1e-14:
-                    return x, inverse
-            s, y = there - x, slope - new_slope
-            x, value, slope = there, new, new_slope
-            if not float(x.abs().max()) < 1e150:
-                raise MotesError("the log-density has no mode, it rises without end: give a `start`")
-            if float(s @ y) > 1e-12 * float(s.norm() * y.norm()):
-                if k == 0:
-                    inverse = inverse * float(s @ y) / float(y @ y)
-                # Nocedal & Wright (2006), Numerical optimization, eq. 6.17
-                turn = torch.eye(len(x), dtype=torch.float64) - torch.outer(s, y) / (s @ y)
-                inverse = turn @ inverse @ turn.T + torch.outer(s, s) / (s @ y)
-        return x, inverse
-
-
-def _at(f: ValueAndGradient, x: Tensor) -> tuple[float, Tensor]:
-    value, slope = f(x[None])
-    number = float(value[0])
-    return (number if not math.isnan(number) else -math.inf), slope[0].to(torch.float64)
+    if not 1 <= widen < math.inf:
+        raise ValueError(f"widen must be finite and at least 1, not {widen}")
+    value, slope = look(initial[None])
+    if not (torch.isfinite(value).all() and torch.isfinite(slope).all()):
+        raise MotesError(
+            f"the log-density is {float(value[0])} with gradient {slope[0, :4].tolist()} at the point from which its "
+            "mode is looked for: give another `initial`, or a `start`"
+        )
+    mode, guess = initial, torch.ones_like(initial)
+    for place in ascend(look, initial[None], STEPS, HISTORY):
+        mode, guess = place.z[0], place.inverse[0].diagonal().clamp(1e-12, 1e12).sqrt()
+        if not float(((mode - initial) / guess).abs().max()) < FAR:
+            raise MotesError("the log-density has no mode, it rises without end: give a `start`")
+    step = torch.finfo(torch.float64).eps ** (1 / 3) * guess
+    up, down = look(torch.cat([mode + step.diag(), mode - step.diag()]))[1].chunk(2)
+    hessian = (down - up) / (2 * step)[:, None]
+    # in units of the guessed scales, so that one that is tiny does not drown in the rounding of another
+    scaled = (hessian + hessian.T) / 2 * guess * guess[:, None]
+    if not torch.isfinite(scaled).all():
+        scaled = torch.eye(len(mode), dtype=torch.float64)
+    values, vectors = torch.linalg.eigh(scaled)
+    # a saddle or a plateau has no curvature to go by: its scale is at most a hundred times the guess
+    covariance = (vectors / values.abs().clamp_min(1e-4)) @ vectors.T * guess * guess[:, None] * widen**2
+    return MultivariateNormal(mode, (covariance + covariance.T) / 2)
 
 
 def initial_point(initial: Tensor | int | None) -> Tensor:

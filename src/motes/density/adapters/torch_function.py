@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, Normal
 
-from motes.density.adapters.start import Laplace, initial_point
+from motes.density.adapters.start import around_mode, initial_point
 from motes.density.density import Density
 from motes.density.likelihood import LogLikelihood, batched
 from motes.density.parameters import Parameters, Values
@@ -22,7 +22,7 @@ def from_torch(
     start: Distribution | Mapping[str, Distribution] | None = None,
     *,
     initial: Tensor | int | None = None,
-    laplace: Laplace = Laplace(),
+    widen: float = 1.5,
     vectorised: bool | None = None,
     micro_batch: int | Literal["auto"] | None = "auto",
     dtype: torch.dtype = torch.float64,
@@ -38,9 +38,9 @@ def from_torch(
         log_density: maps the parameters, one tensor (N, d) or a dict of tensors (N, ...), to (N,) nats, or one point to
             a number; -inf where the density is zero.
         start: a `torch.distributions` object over a flat vector, or a dict of them by name; its support is that of the
-            parameters. None is a Gaussian around the mode (`Laplace`), over a flat real vector.
+            parameters. None is a Gaussian around the mode, by the curvature there,, over a flat real vector.
         initial: where there is no start, the number of dimensions, or the point (d,) from which the mode is looked for.
-        laplace: how that Gaussian is made.
+        widen: the factor by which the standard deviations of that Gaussian are stretched.
         vectorised, micro_batch, dtype, compile: see `motes.Density`.
 
     Raises:
@@ -58,7 +58,7 @@ def from_torch(
     if start is None:
         point = initial_point(initial)
         flat = Parameters(Normal(torch.zeros(len(point), dtype=torch.float64), 1.0))
-        start = laplace(_with_gradient(batched(log_density, flat, vectorised)), point)
+        start = around_mode(_with_gradient(batched(log_density, flat, vectorised)), point, widen)
     parameters = Parameters(start, dtype)
     f = batched(log_density, parameters, vectorised)
     return Density(

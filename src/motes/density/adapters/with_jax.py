@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from typing import Any
@@ -35,7 +36,7 @@ def x64() -> AbstractContextManager[Any]:
     jax = need_jax()
     enable = getattr(jax, "enable_x64", None)
     if enable is None:  # before JAX 0.8
-        from jax.experimental import enable_x64 as enable
+        enable = importlib.import_module("jax.experimental").enable_x64
     return enable(True)
 
 
