@@ -70,7 +70,7 @@ def test_a_density_without_a_gradient_says_so():
 
 
 def test_what_has_no_start_is_refused():
-    with pytest.raises(MotesError, match="`start`.*`initial`"):
+    with pytest.raises(MotesError, match=r"`start`.*`initial`"):
         from_torch(joint)
     with pytest.raises(MotesError, match="rises without end"):
         from_torch(lambda x: x.sum(-1), initial=2)

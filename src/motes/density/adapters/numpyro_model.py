@@ -67,6 +67,9 @@ def from_numpyro(model: Callable[..., Any], *args: Any, **kwargs: Any) -> Outsid
 class NumPyro(Outside):
     """What `from_numpyro` returns."""
 
+    shapes: Shapes
+    _free: Shapes
+
     def __init__(self, model: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]):
         import jax
         from numpyro import handlers
@@ -81,8 +84,8 @@ class NumPyro(Outside):
             latent = {k: s for k, s in sites.items() if s["type"] == "sample" and not s["is_observed"]}
             _refuse(sites, latent)
             free = {k: _bijection(s).inv(s["value"]) for k, s in latent.items()}
-            self.shapes: Shapes = {k: tuple(s["value"].shape) for k, s in latent.items()}
-            self._free: Shapes = {k: tuple(v.shape) for k, v in free.items()}
+            self.shapes = {k: tuple(s["value"].shape) for k, s in latent.items()}
+            self._free = {k: tuple(v.shape) for k, v in free.items()}
             real.extend(_is_real(latent[k]) for k, v in free.items() for _ in range(v.size))
             return flat(free)
 
