@@ -92,7 +92,9 @@ int bs_param_unconstrain(const void *m, const double *x, double *u, char **err) 
   return 0;
 }
 int bs_param_unconstrain_json(const void *m, const char *j, double *u, char **err) { return -1; }
-int bs_param_initialize(const void *m, const char *j, void *r, double d, int n, bool z, double *u, char **e) { return -1; }
+int bs_param_initialize(const void *m, const char *j, void *r, double d, int n, bool z, double *u, char **e) {
+  return -1;
+}
 int bs_log_density_gradient(const void *m, bool propto, bool jac, const double *u, double *v, double *g, char **err) {
   static const double centre[4] = {11, 21, 12, 22};
   double mu = u[0], s = exp(u[1]);

@@ -10,6 +10,7 @@ EXPORTS = {
     "report": "motes.report.html:report",
     "diagnose": "motes.report.chains:diagnose",
     "arviz": "motes.report.arviz:to_arviz",
+    "dataframe": "motes.report.dataframe:to_dataframe",
 }
 
 

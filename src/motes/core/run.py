@@ -281,6 +281,10 @@ class Run:
         """An ArviZ DataTree with the log-weights in `sample_stats`, or equally weighted with `resampled=True`."""
         return export("arviz")(self, resampled=resampled)
 
+    def to_dataframe(self, *, resampled: bool = False) -> Any:
+        """A pandas DataFrame: a row a draw, a column a number (`x[0]`), with `weight` and `log_weight` or chains."""
+        return export("dataframe")(self, resampled=resampled)
+
     def __repr__(self) -> str:
         s = self.setup
         if self.chains:
