@@ -143,7 +143,10 @@ def test_a_run_that_stopped_goes_on_to_the_same_bits(tmp_path):
 def test_a_run_that_did_not_get_there_says_so():
     density, _ = gaussian(10)
     run = motes.sample(AMIS(density, most=3), 200, seed=0, progress=False)
-    assert any("3 rounds ended" in r for r in run.remarks)
+    assert any("all of 3 rounds" in r for r in run.remarks)
+    density, _ = gaussian(2)
+    run = motes.sample(AMIS(density, most=4, ess=50.0), 200, seed=0, progress=False)
+    assert any("4 rounds ended" in r for r in run.remarks)
 
 
 def test_knobs_out_of_range_are_refused():

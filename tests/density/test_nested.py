@@ -11,6 +11,7 @@ from torch.distributions import Normal, Uniform
 
 import motes
 from motes.density import Density, nested
+from motes.density.discrete import Discrete
 from motes.density.nested import NestedSampling
 from motes.density.nested_error import ranks, unlikely
 from motes.kernels.moves import Moved
@@ -143,7 +144,9 @@ def check(density: Density, truth: float, n: int, seeds: int, **knobs) -> None:
     runs = [motes.sample(NestedSampling(density, **knobs), n, seed=s, progress=False) for s in range(seeds)]
     error = np.array([r.log_evidence - truth for r in runs])
     se = np.array([r.log_evidence_se for r in runs])
-    assert np.isfinite(se).all(), [r.standard_error.reason for r in runs]
+    known = np.isfinite(se)  # where modes do not mix some runs say that they cannot tell
+    assert known.mean() >= 0.95, [r.standard_error.reason for r in runs]
+    error, se, seeds = error[known], se[known], int(known.sum())
     assert abs(error.mean()) < Z * error.std(ddof=1) / math.sqrt(seeds) + error.var(), error.mean()
     covered = int((np.abs(error) < 1.96 * se).sum())
     assert covered > few(seeds, 0.93), (covered / seeds, error.std(ddof=1), se.mean())
@@ -203,6 +206,14 @@ def test_few_clones_a_step_and_a_likelihood_that_is_zero_in_half_of_the_space():
     run = motes.sample(NestedSampling(density, discard=0.05, keep=2), 100, seed=0, progress=False)
     assert abs(run.log_evidence - truth) < Z * run.log_evidence_se < 1.2
     assert run.particles.shared["dead"]["position"].shape[0] <= 200
+
+
+def test_spins_with_levels_that_many_states_share():
+    """The Ising ring of 6 spins has four energies, against its transfer matrix."""
+    ring = Discrete(lambda x: 0.5 * ((2 * x - 1) * (2 * x.roll(1, 1) - 1)).sum(1), dim=6)
+    run = motes.sample(NestedSampling(ring), 400, seed=0, progress=False)
+    exact = math.log((2 * math.cosh(0.5)) ** 6 + (2 * math.sinh(0.5)) ** 6) - 6 * math.log(2)
+    assert abs(run.log_evidence - exact) < Z * run.log_evidence_se < 0.5
 
 
 def test_ranks_of_independent_draws_are_uniform_and_those_of_others_are_not():

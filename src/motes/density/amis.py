@@ -138,9 +138,10 @@ class AMIS(FeynmanKac):
             self._fit(rng.at(f"fit-{j}"), shared["pools"][1 - j], shared["fits"][1 - j], shared["fits"][j], rounds)
             for j in (0, 1)
         ]
-        if any(flat for _, flat in made):
-            late = -1  # when fits are right, the rounds before will no longer count
-        elif late < 0:
+        flat = any(flattened for _, flattened in made)
+        if flat and rounds == 1:
+            late = -1  # once fits do without, the rounds before will no longer count
+        elif late < 0 and not flat:
             late = rounds
         fits = [[*old, fit.state()] for old, (fit, _) in zip(shared["fits"], made, strict=True)]
         laws = [[Started(self.density, self._mixture(f), self.defence) for f in part] for part in fits]
@@ -224,7 +225,12 @@ class AMIS(FeynmanKac):
         if not self.done(particles):
             return []
         weight, said = particles.shared["pools"][0]["log_weight"], []
-        if ess(weight) < self.ess * particles.n:
+        if particles.shared["late"] < 0:
+            said.append(
+                f"the fits needed flattened weights in all of {self.most} rounds, which biases the evidence: use more "
+                "particles or rounds, or temper"
+            )
+        elif ess(weight) < self.ess * particles.n:
             said.append(
                 f"{self.most} rounds ended with an effective sample size of {ess(weight):.0f}, not the wanted "
                 f"{self.ess * particles.n:.0f}: use more components or particles, or temper"

@@ -76,6 +76,9 @@ class NestedSampling(FeynmanKac):
     who die. With Markov moves the number of sweeps and the kernel's scales are learnt from the points, which biases it
     by a term of order 1/N.
 
+    A mode whose volume holds no live point when the level parts it from the others is lost, and nothing in the run
+    shows it: with modes of very unequal width use many points.
+
     Final particles are N equally weighted draws from all the dead and the live, resampled by weight. Of the dead `keep`
     N at most are remembered (more are thinned by weight, which leaves the evidence alone).
 
@@ -95,7 +98,7 @@ class NestedSampling(FeynmanKac):
 
     Args:
         density: what to sample.
-        kernel: a kernel or its name; None is random-walk Metropolis, or a kernel for whole numbers. "slice"
+        kernel: a kernel or its name; None is random-walk Metropolis, or single flips of whole numbers. "slice"
             (hit-and-run) takes fewer sweeps and 2 to 4 times the evaluations; "delayed-acceptance" has an emulator of
             the likelihood, fitted to the live points, propose, and saves most evaluations where that is good.
         discard: the fraction of the live points that dies at a level, in (0, 1).
@@ -137,7 +140,7 @@ class NestedSampling(FeynmanKac):
             raise ValueError(f'moves must be "auto" or a number of sweeps, not {self.moves!r}')
         if self.keep < 2:
             raise ValueError(f"keep must be at least 2, not {self.keep}")
-        kernel = self.kernel or (None if self.density.levels is not None else "random-walk")
+        kernel = self.kernel or ("flip" if self.density.levels is not None else "random-walk")
         object.__setattr__(self, "kernel", choose_kernel(self.density, kernel, "random-walk"))
 
     @property
