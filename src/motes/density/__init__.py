@@ -10,6 +10,7 @@ from motes.density.adapters import (
     from_torch,
 )
 from motes.density.ais import AnnealedImportanceSampling
+from motes.density.amis import AMIS
 from motes.density.bridge import bridge_sampling
 from motes.density.chains import Chains
 from motes.density.cross_entropy import CrossEntropy
@@ -40,6 +41,7 @@ from motes.density.walk_jump import WalkJump
 from motes.density.waste_free import WasteFree
 
 __all__ = [
+    "AMIS",
     "SMC2",
     "AnnealedImportanceSampling",
     "Approximation",

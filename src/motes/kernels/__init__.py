@@ -12,6 +12,7 @@ from motes.core.errors import UnknownName
 from motes.kernels.baoab import BAOAB
 from motes.kernels.barker import Barker
 from motes.kernels.chees import ChEES
+from motes.kernels.delayed import DelayedAcceptance
 from motes.kernels.discrete_langevin import DiscreteLangevin
 from motes.kernels.elliptical import EllipticalSlice
 from motes.kernels.entropy import EntropyMCMC
@@ -67,6 +68,7 @@ __all__ = [
     "ULA",
     "Barker",
     "ChEES",
+    "DelayedAcceptance",
     "DiscreteLangevin",
     "EllipticalSlice",
     "EntropyMCMC",
