@@ -13,18 +13,16 @@ from torch import Tensor
 from motes.core import tree
 from motes.core.cite import Reference
 from motes.core.errors import MotesError, name_particles
-from motes.core.model import FeynmanKac
 from motes.core.particles import Particles
 from motes.core.tree import PyTree
 from motes.core.variance import StandardError
 from motes.core.weights import normalise
+from motes.density.annealed import Annealed
 from motes.density.compiling import if_long
 from motes.density.kernel_choice import choose_kernel
-from motes.density.law import Law
 from motes.density.restore import same_values
 from motes.density.tempered import Tempered, next_temperature
 from motes.density.warmup import agreement, complaints, learn_from, settled
-from motes.kernels import Kernel
 from motes.rng import Rng
 
 WINDOWS = (16, 32, 64)
@@ -40,8 +38,28 @@ RUNG = 0.5
 RUNG_SWEEPS = 2
 
 
+REFERENCES = (
+    Reference(
+        "margossian2024",
+        "Margossian, Hoffman, Sountsov, Riou-Durand, Vehtari, Gelman",
+        2024,
+        "Nested R-hat: assessing the convergence of Markov chain Monte Carlo when running many short chains",
+        "Bayesian Analysis",
+        "many short chains",
+    ),
+    Reference(
+        "sountsov2024",
+        "Sountsov, Carroll, Hoffman",
+        2024,
+        "Running Markov chain Monte Carlo on modern hardware and software",
+        "arXiv:2411.04260",
+        "chains as a batch",
+    ),
+)
+
+
 @dataclass(frozen=True)
-class Chains(FeynmanKac):
+class Chains(Annealed):
     """Markov chains from a warm start: a Feynman-Kac model without weights, so the same engine, files and report.
 
     The chains are drawn from the prior and cooled to the posterior as one population (tempered sequential Monte Carlo
@@ -83,8 +101,6 @@ class Chains(FeynmanKac):
     ((64, 50, 2), True)
     """
 
-    density: Law
-    kernel: Kernel | str | None = None
     draws: int = 1000
     warmup: int | Literal["auto"] = "auto"
     thin: int | Literal["auto"] = "auto"
@@ -92,7 +108,7 @@ class Chains(FeynmanKac):
     cool: bool = True
     keep_score: bool = False
 
-    domain: ClassVar[str] = "density"
+    sources: ClassVar[tuple[Reference, ...]] = REFERENCES
     quantity: ClassVar[str] = ""
     axes: ClassVar[int] = 2
 
@@ -103,17 +119,8 @@ class Chains(FeynmanKac):
                 f'need draws >= 1, warmup >= 0 or "auto" and thin >= 1 or "auto", '
                 f"not draws={self.draws}, warmup={self.warmup!r}, thin={self.thin!r}"
             )
-        if self.keep_score and not self._kernel.gradient:
-            raise MotesError(f"keep_score needs a kernel that evaluates gradients, and {self._kernel.name} does not")
-
-    @property
-    def references(self) -> tuple[Reference, ...]:  # type: ignore[override]
-        return (*REFERENCES, *self._kernel.references)
-
-    @property
-    def _kernel(self) -> Kernel:
-        assert isinstance(self.kernel, Kernel)
-        return self.kernel
+        if self.keep_score and not self.mover.gradient:
+            raise MotesError(f"keep_score needs a kernel that evaluates gradients, and {self.mover.name} does not")
 
     # ---------------------------------------------------------------- the three methods
 
@@ -124,7 +131,7 @@ class Chains(FeynmanKac):
                 f"{n} chains of {self.density.dim} numbers cannot keep one draw each in {self.memory} bytes: raise "
                 "memory, or run fewer chains"
             )
-        state = self.density.evaluate(self.density.sample(rng.at("prior"), n), self._kernel.gradient)
+        state = self.density.evaluate(self.density.sample(rng.at("prior"), n), self.mover.gradient)
         dead = ~(state["log_likelihood"] > -math.inf)
         if dead.all():
             raise MotesError(
@@ -151,7 +158,7 @@ class Chains(FeynmanKac):
             "temperature": temperature,
             "sweeps": 0,
             "compiled": None if self.density.compile == "auto" else self.density.compile,
-            "kernel": self._kernel.start(self.density.dim, self.density.dtype),
+            "kernel": self.mover.start(self.density.dim, self.density.dtype),
         }
         log_weight = temperature * state["log_likelihood"] if weighted else flat
         return Particles.start(x, log_weight, shared=shared, info={"temperature": temperature, "evaluations": 1.0})
@@ -180,7 +187,7 @@ class Chains(FeynmanKac):
     # ---------------------------------------------------------------- phases
 
     def _cool(self, rng: Rng, particles: Particles) -> Particles:
-        shared, kernel, n = particles.shared, self._kernel, particles.n
+        shared, kernel, n = particles.shared, self.mover, particles.n
         now, weight = shared["temperature"], normalise(particles.log_weight)
         target, state = Tempered(self.density, now, bool(shared["compiled"])), particles.x["state"]
         parameters = kernel.fit(shared["kernel"], target, state, weight) if n >= ALONE else shared["kernel"]
@@ -209,7 +216,7 @@ class Chains(FeynmanKac):
         )
 
     def _warm(self, rng: Rng, particles: Particles) -> Particles:
-        shared, kernel, n = particles.shared, self._kernel, particles.n
+        shared, kernel, n = particles.shared, self.mover, particles.n
         done, target = shared["sweeps"], Tempered(self.density, 1.0, bool(shared["compiled"]))
         began, compiled = time.perf_counter(), shared["compiled"]
         limit = LONGEST if self.warmup == "auto" else self.warmup
@@ -255,7 +262,7 @@ class Chains(FeynmanKac):
         )
 
     def _draw(self, rng: Rng, particles: Particles) -> Particles:
-        x, shared, kernel = particles.x, particles.shared, self._kernel
+        x, shared, kernel = particles.x, particles.shared, self.mover
         target = Tempered(self.density, 1.0, bool(shared["compiled"]))
         thin, done = self._thin(particles.n), shared["sweeps"]
         stop = min(self.draws, done + math.ceil(self.draws / BLOCKS))
@@ -315,10 +322,8 @@ class Chains(FeynmanKac):
         x, shared = particles.x, particles.shared
         if shared["phase"] != "draws":
             return []
-        bias = (
-            f"{type(self._kernel).__name__} does not leave the target invariant: its docstring says which bias it has"
-        )
-        said = [] if self._kernel.exact else [bias]
+        bias = f"{type(self.mover).__name__} does not leave the target invariant: its docstring says which bias it has"
+        said = [] if self.mover.exact else [bias]
         return said + complaints(x["draws"], x["acceptance"], x["divergences"])
 
     def restore(self, particles: Particles) -> Particles:
@@ -357,23 +362,3 @@ def _window(done: int) -> int:
             return length
         done -= length
     return WINDOWS[-1]
-
-
-REFERENCES = (
-    Reference(
-        "margossian2024",
-        "Margossian, Hoffman, Sountsov, Riou-Durand, Vehtari, Gelman",
-        2024,
-        "Nested R-hat: assessing the convergence of Markov chain Monte Carlo when running many short chains",
-        "Bayesian Analysis",
-        "many short chains",
-    ),
-    Reference(
-        "sountsov2024",
-        "Sountsov, Carroll, Hoffman",
-        2024,
-        "Running Markov chain Monte Carlo on modern hardware and software",
-        "arXiv:2411.04260",
-        "chains as a batch",
-    ),
-)

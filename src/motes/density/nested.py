@@ -11,16 +11,14 @@ from torch import Tensor
 
 from motes.core import tree
 from motes.core.cite import Reference
-from motes.core.model import FeynmanKac
 from motes.core.particles import Particles
 from motes.core.resampling import Scheme, find_scheme
 from motes.core.variance import StandardError
+from motes.density.annealed import Annealed
 from motes.density.kernel_choice import choose_kernel
 from motes.density.law import Law
 from motes.density.nested_error import Shells, ranks, unlikely
-from motes.density.parameters import Values
-from motes.density.restore import same_values
-from motes.kernels import Kernel, State, Target, move
+from motes.kernels import State, Target, move
 from motes.rng import Rng
 
 ENOUGH = 30
@@ -60,8 +58,36 @@ class Inside(Target):
         return value[:, 0] + torch.nn.functional.logsigmoid((value[:, 1] - self.level) / spread[1])
 
 
+REFERENCES = (
+    Reference(
+        "skilling2006",
+        "Skilling",
+        2006,
+        "Nested sampling for general Bayesian computation",
+        "Bayesian Analysis 1(4)",
+        "nested sampling",
+    ),
+    Reference(
+        "salomone2018",
+        "Salomone, South, Drovandi, Kroese",
+        2018,
+        "Unbiased and consistent nested sampling via sequential Monte Carlo",
+        "arXiv:1805.03924",
+        "nested sampling with an unbiased evidence",
+    ),
+    Reference(
+        "fowlie2020",
+        "Fowlie, Handley, Su",
+        2020,
+        "Nested sampling cross-checks using order statistics",
+        "Monthly Notices of the Royal Astronomical Society 497(4)",
+        "the check of insertion ranks",
+    ),
+)
+
+
 @dataclass(frozen=True)
-class NestedSampling(FeynmanKac):
+class NestedSampling(Annealed):
     """Nested sampling: N live points climb in likelihood, and what they leave behind at each level adds up to Z.
 
     The live points are draws from the reference where L > level, whose volume there is X. A step kills the k with the
@@ -121,16 +147,13 @@ class NestedSampling(FeynmanKac):
     True
     """
 
-    density: Law
-    kernel: Kernel | str | None = None
     discard: float = 0.5
     tolerance: float = 1e-3
     moves: int | Literal["auto"] = "auto"
     forget: float = 0.2
     keep: int = 16
 
-    domain: ClassVar[str] = "density"
-    quantity: ClassVar[str] = "log evidence"
+    sources: ClassVar[tuple[Reference, ...]] = REFERENCES
 
     def __post_init__(self) -> None:
         for name in ("discard", "tolerance", "forget"):
@@ -143,26 +166,17 @@ class NestedSampling(FeynmanKac):
         kernel = self.kernel or ("flip" if self.density.levels is not None else "random-walk")
         object.__setattr__(self, "kernel", choose_kernel(self.density, kernel, "random-walk"))
 
-    @property
-    def references(self) -> tuple[Reference, ...]:  # type: ignore[override]
-        return (*REFERENCES, *self._kernel.references)
-
-    @property
-    def _kernel(self) -> Kernel:
-        assert isinstance(self.kernel, Kernel)
-        return self.kernel
-
     def init(self, rng: Rng, n: int) -> Particles:
         if n < 4:
             raise ValueError(f"nested sampling needs at least 4 live points, not {n}")
         z = self.density.sample(rng.at("reference"), n)
-        x = self.density.evaluate(z, self._kernel.gradient)
+        x = self.density.evaluate(z, self.mover.gradient)
         shared = {
             "log_volume": 0.0,
             "log_behind": -math.inf,
             "level": -math.inf,
             "final": False,
-            "kernel": self._kernel.start(self.density.dim, z.dtype),
+            "kernel": self.mover.start(self.density.dim, z.dtype),
             "sweeps": 0,
             "rehearsed": math.inf,
             "dead": {**{k: v[:0] for k, v in x.items()}, "log_weight": z.new_zeros(0, dtype=torch.float64)},
@@ -203,7 +217,7 @@ class NestedSampling(FeynmanKac):
         fresh = torch.zeros(n, dtype=torch.bool)
         fresh[1:] = index[1:] == index[:-1]
         old, new = (~fresh).nonzero().flatten(), fresh.nonzero().flatten()
-        target, kernel = Inside(self.density, shared["level"]), self._kernel
+        target, kernel = Inside(self.density, shared["level"]), self.mover
         survivors = tree.take(x, old)
         even = torch.full((len(old),), 1 / len(old), dtype=torch.float64)
         parameters = kernel.fit(shared["kernel"], target, survivors, even)
@@ -303,17 +317,7 @@ class NestedSampling(FeynmanKac):
 
     def score(self, particles: Particles) -> Tensor | None:
         x = particles.x
-        return x["prior_gradient"] + x["likelihood_gradient"] if self._kernel.gradient else None
-
-    def view(self, particles: Particles) -> Values:
-        return self.density.constrain(particles.x["position"])
-
-    def restore(self, particles: Particles) -> Particles:
-        same_values(self.density, particles.x)
-        return particles
-
-    def order(self, particles: Particles) -> Tensor:
-        return particles.x["log_likelihood"]
+        return x["prior_gradient"] + x["likelihood_gradient"] if self.mover.gradient else None
 
     def progress(self, particles: Particles) -> float:
         """The share of the evidence that is behind."""
@@ -339,31 +343,3 @@ def compression(survivors: int, n: int) -> float:
 def _rank(state: State) -> Tensor:
     """(N,) the ranks of the likelihoods, which have no outliers."""
     return state["log_likelihood"].argsort().argsort().double()
-
-
-REFERENCES = (
-    Reference(
-        "skilling2006",
-        "Skilling",
-        2006,
-        "Nested sampling for general Bayesian computation",
-        "Bayesian Analysis 1(4)",
-        "nested sampling",
-    ),
-    Reference(
-        "salomone2018",
-        "Salomone, South, Drovandi, Kroese",
-        2018,
-        "Unbiased and consistent nested sampling via sequential Monte Carlo",
-        "arXiv:1805.03924",
-        "nested sampling with an unbiased evidence",
-    ),
-    Reference(
-        "fowlie2020",
-        "Fowlie, Handley, Su",
-        2020,
-        "Nested sampling cross-checks using order statistics",
-        "Monthly Notices of the Royal Astronomical Society 497(4)",
-        "the check of insertion ranks",
-    ),
-)

@@ -15,25 +15,41 @@ from torch import Tensor
 from motes.core import tree
 from motes.core.cite import Reference
 from motes.core.errors import MotesError
-from motes.core.model import FeynmanKac
 from motes.core.particles import Particles
 from motes.core.run import Run
 from motes.core.weights import normalise
+from motes.density.annealed import Annealed
 from motes.density.compiling import whether_compiled
-from motes.density.kernel_choice import choose_kernel
-from motes.density.law import Law
-from motes.density.parameters import Values
-from motes.density.restore import same_values
 from motes.density.tempered import Tempered, next_temperature
-from motes.kernels import Kernel, move
+from motes.kernels import move
 from motes.rng import Rng
 
 Ladder = list[dict[str, Any]]
 """What an adaptive run chose at each time: "temperature", and of the move that led there "sweeps" and "parameters"."""
 
 
+REFERENCES = (
+    Reference(
+        "delmoral2006",
+        "Del Moral, Doucet, Jasra",
+        2006,
+        "Sequential Monte Carlo samplers",
+        "Journal of the Royal Statistical Society B 68(3)",
+        "tempering",
+    ),
+    Reference(
+        "zhou2016",
+        "Zhou, Johansen, Aston",
+        2016,
+        "Toward automatic model comparison: an adaptive sequential Monte Carlo approach",
+        "Journal of Computational and Graphical Statistics 25(3)",
+        "the choice of temperatures",
+    ),
+)
+
+
 @dataclass(frozen=True)
-class Tempering(FeynmanKac):
+class Tempering(Annealed):
     """Sequential Monte Carlo from the prior to the posterior through the laws prior x likelihood^temperature.
 
     The particles are drawn from the prior. Each step moves them by a Markov kernel that leaves the law at the current
@@ -68,49 +84,37 @@ class Tempering(FeynmanKac):
     True
     """
 
-    density: Law
-    kernel: Kernel | str | None = None
     cess: float = 0.9
     moves: int | Literal["auto"] = "auto"
     forget: float = 0.5
     ladder: Ladder | None = None
 
-    domain: ClassVar[str] = "density"
-    quantity: ClassVar[str] = "log evidence"
+    sources: ClassVar[tuple[Reference, ...]] = REFERENCES
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "kernel", choose_kernel(self.density, self.kernel, "hmc"))
+        super().__post_init__()
         if not 0 < self.cess < 1 or not 0 < self.forget < 1:
             raise ValueError(f"cess and forget must lie in (0, 1), not {self.cess} and {self.forget}")
         if self.moves != "auto" and (not isinstance(self.moves, int) or self.moves < 1):
             raise ValueError(f'moves must be "auto" or a number of sweeps, not {self.moves!r}')
 
-    @property
-    def references(self) -> tuple[Reference, ...]:  # type: ignore[override]
-        return (*REFERENCES, *self._kernel.references)
-
-    @property
-    def _kernel(self) -> Kernel:
-        assert isinstance(self.kernel, Kernel)
-        return self.kernel
-
     def init(self, rng: Rng, n: int) -> Particles:
         z = self.density.sample(rng.at("prior"), n)
-        x = self.density.evaluate(z, self._kernel.gradient)
+        x = self.density.evaluate(z, self.mover.gradient)
         flat = torch.zeros(n, dtype=torch.float64)
         temperature = self._next(flat, x["log_likelihood"], 0.0, 0)
         shared = {
             "temperature": temperature,
             "final": False,
             "compiled": None if self.density.compile == "auto" else self.density.compile,
-            "kernel": self._kernel.start(self.density.dim, z.dtype),
+            "kernel": self.mover.start(self.density.dim, z.dtype),
             "ladder": [{"temperature": temperature}],
         }
         info = {"temperature": temperature, "evaluations": 1.0, **_moments(flat, x["log_likelihood"])}
         return Particles.start(x, temperature * x["log_likelihood"], shared=shared, info=info)
 
     def step(self, rng: Rng, particles: Particles) -> Particles:
-        shared, kernel = particles.shared, self._kernel
+        shared, kernel = particles.shared, self.mover
         now, weight, t = shared["temperature"], normalise(particles.log_weight), particles.t + 1
         began, compiled = time.perf_counter(), shared["compiled"]
         target = Tempered(self.density, now, bool(compiled))
@@ -191,23 +195,7 @@ class Tempering(FeynmanKac):
 
     def score(self, particles: Particles) -> Tensor | None:
         x, final = particles.x, particles.shared["final"]
-        return x["prior_gradient"] + x["likelihood_gradient"] if final and self._kernel.gradient else None
-
-    def view(self, particles: Particles) -> Values:
-        return self.density.constrain(particles.x["position"])
-
-    def restore(self, particles: Particles) -> Particles:
-        """The particles, if this density still says of them what their file says.
-
-        Raises:
-            FileError: the likelihood or the prior has changed since (other data, another function).
-        """
-        same_values(self.density, particles.x)
-        return particles
-
-    def order(self, particles: Particles) -> Tensor:
-        x = particles.x
-        return x["position"][:, 0] if self.density.dim == 1 else x["log_likelihood"]
+        return x["prior_gradient"] + x["likelihood_gradient"] if final and self.mover.gradient else None
 
     def progress(self, particles: Particles) -> float:
         first, now = particles.shared["ladder"][0]["temperature"], particles.shared["temperature"]
@@ -238,23 +226,3 @@ def _digest(ladder: Ladder) -> str:
     """What tells two ladders apart."""
     values = {k: v.tolist() if isinstance(v, Tensor) else v for k, v in tree.leaves(ladder, "")}
     return hashlib.sha256(json.dumps(values).encode()).hexdigest()[:16]
-
-
-REFERENCES = (
-    Reference(
-        "delmoral2006",
-        "Del Moral, Doucet, Jasra",
-        2006,
-        "Sequential Monte Carlo samplers",
-        "Journal of the Royal Statistical Society B 68(3)",
-        "tempering",
-    ),
-    Reference(
-        "zhou2016",
-        "Zhou, Johansen, Aston",
-        2016,
-        "Toward automatic model comparison: an adaptive sequential Monte Carlo approach",
-        "Journal of Computational and Graphical Statistics 25(3)",
-        "the choice of temperatures",
-    ),
-)
