@@ -204,3 +204,15 @@ def test_auto_sweeps_stop_when_the_start_is_forgotten():
     kernel = RandomWalk()
     moved = move(kernel, Rng(1), Tempered(density, 1.0), state, weight, kernel.start(4, torch.float64), correlation=0.3)
     assert moved.info["correlation"] <= 0.3 and 2 < moved.sweeps < 60
+
+
+def test_sweeps_stop_where_modes_keep_the_correlation_up():
+    """Two modes that no particle leaves: within them all is forgotten after some sweeps, and more would be wasted."""
+    prior = Normal(torch.zeros(1, dtype=torch.float64), 10.0)
+    two = Density(lambda x: torch.logaddexp(-0.5 * ((x - 8) / 0.3) ** 2, -0.5 * ((x + 8) / 0.3) ** 2).sum(-1), prior)
+    side = torch.where(torch.arange(1000) % 2 == 0, 8.0, -8.0).double()[:, None]
+    state = two.evaluate(side + 0.3 * Rng(0).normal((1000, 1)))
+    weight = torch.full((1000,), 1e-3, dtype=torch.float64)
+    start = {**RandomWalk().start(1, torch.float64), "step_size": 0.7}
+    moved = move(RandomWalk(), Rng(1), Tempered(two, 1.0), state, weight, start)
+    assert 10 < moved.sweeps < 40 and moved.info["correlation"] > 0.9

@@ -11,6 +11,9 @@ from torch import Tensor
 from motes.kernels.kernel import Kernel, Parameters, State, Target, mean_acceptance
 from motes.rng import Rng
 
+PATIENCE, FALL = 10, 0.05
+"""Sweeps in which the correlation must fall by this part for more sweeps to be worth it."""
+
 
 @dataclass(frozen=True)
 class Moved:
@@ -53,8 +56,8 @@ def move(
         weight: (N,) their normalised weights.
         parameters: of the kernel.
         sweeps: how many; None goes on until the correlation of positions and log-density with the start is at most
-            `correlation`, or for `most` sweeps. The rule looks at the population, so like all adaptation it biases by
-            O(1/N).
+            `correlation`, or no longer falls (it levels off where particles cannot change between separate modes), or
+            for `most` sweeps. The rule looks at the population, so like all adaptation it biases by O(1/N).
         adapt: learn the step size after each sweep.
         watch: (N,) float64, what has to forget its start instead of the log-density.
     """
@@ -62,7 +65,10 @@ def move(
     x, old = state["position"], watch(state)
     state = kernel.enter(rng.at("enter"), target, state, parameters)
     used, done, evaluations, rate, left = parameters, 0, 0.0, 0.0, 1.0
+    path: list[float] = []
     while done < (most if sweeps is None else sweeps) and (sweeps is not None or not left <= correlation):
+        if sweeps is None and _level(path):
+            break
         sweep = kernel.sweep(rng.at("sweep", inner=done), target, state, parameters)
         state, done, evaluations = sweep.state, done + 1, evaluations + sweep.evaluations
         rate, used = mean_acceptance(sweep, weight), parameters
@@ -70,8 +76,14 @@ def move(
             parameters = kernel.learn(parameters, sweep, weight)
         if sweeps is None or done == sweeps:
             left = _correlation(weight, x, old, state["position"], watch(state))
+            path.append(left)
     info = {"acceptance": rate, "sweeps": float(done), "evaluations": evaluations, "correlation": left}
     return Moved(state, parameters, used, done, info | kernel.describe(used))
+
+
+def _level(path: list[float]) -> bool:
+    """Whether the correlation has stopped falling: by less than `FALL` in the last `PATIENCE` sweeps."""
+    return len(path) > PATIENCE and path[-1] > (1 - FALL) * path[-1 - PATIENCE]
 
 
 def _correlation(weight: Tensor, x0: Tensor, f0: Tensor, x1: Tensor, f1: Tensor) -> float:
