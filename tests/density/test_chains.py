@@ -13,7 +13,7 @@ from motes.core.series import chain_mean
 from motes.density import Chains, Density
 from motes.density.discrete import Discrete
 from motes.density.warmup import complaints, mixed, stationary
-from motes.kernels import RandomWalk, kernels
+from motes.kernels import Gibbs, RandomWalk, Sweep, kernels
 from motes.rng import Rng
 
 pytestmark = pytest.mark.filterwarnings("ignore::motes.core.errors.MotesWarning")
@@ -70,7 +70,7 @@ def test_batch_means_see_correlation():
         x.append(rho * x[-1] + math.sqrt(1 - rho**2) * noise[:, k])
     x = torch.stack(x, 1)
     exact = math.sqrt((1 + rho) / (1 - rho) / (chains * t))
-    for part in (x, x[:4].repeat_interleave(1, 0)):
+    for part in (x, x[:4]):
         _, se, _ = chain_mean(part[..., None])
         assert float(se) == pytest.approx(exact * math.sqrt(chains / len(part)), rel=0.5)
     _, se, reason = chain_mean(x[:2, :40, None])
@@ -228,3 +228,45 @@ def test_the_clock_may_choose_to_compile(monkeypatch):
         progress=False,
     )
     assert fixed.particles.shared["compiled"] is False
+
+
+def test_draws_that_are_exact_for_one_law_are_refused_where_laws_change():
+    draw = Gibbs((((0,), lambda rng, x: 2 / 1.09 + 0.3 / 1.09**0.5 * rng.at("z").normal((len(x), 1))), ((1,), "slice")))
+    with pytest.raises(MotesError, match="exact for one law"):
+        motes.Tempering(gaussian(), draw)
+    run = motes.sample(Chains(gaussian(), draw, draws=100), 40, seed=0, progress=False)
+    assert float(((run.mean().value - 2 / 1.09) / run.mean().se).abs().max()) < Z
+
+
+def test_chains_that_stay_outside_of_the_support_are_an_error():
+    """One of eight starts where the likelihood is zero, on an island around 40 that no step leaves."""
+    prior = Normal(torch.zeros(1, dtype=torch.float64), 1.0)
+    density = Density(lambda x: torch.where(x > -0.5, 0.0, -math.inf).sum(-1), prior, vectorised=True)
+
+    def stuck(self, rng, target, state, parameters):
+        return Sweep(state, torch.zeros(len(state["position"]), dtype=torch.float64), 1)
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(MotesError, match="density is zero"):
+        patch.setattr(RandomWalk, "sweep", stuck)
+        motes.sample(Chains(density, "random-walk", draws=10, warmup=5), 20, seed=0, progress=False)
+
+
+def test_few_chains_in_modes_of_different_height_do_not_wait_for_each_other():
+    """Without weights 10^6 nats between two modes would make for temperatures that never rise."""
+    prior = Normal(torch.zeros(1, dtype=torch.float64), 1.0)
+    density = Density(lambda x: torch.where(x > 0, 0.0, -1e6).sum(-1), prior, vectorised=True)
+    run = motes.sample(Chains(density, "random-walk", draws=20, warmup=20), 8, seed=0, progress=False)
+    assert run.particles.t < 100
+
+
+def test_batches_shorter_than_the_memory_of_chains_give_no_error_bar():
+    walk = Rng(0).normal((4, 400)).cumsum(1)[..., None]
+    _, se, reason = chain_mean(walk)
+    assert math.isnan(float(se)) and "remember" in reason
+    modes = Rng(0).normal((20, 50, 1)) + 10 * (torch.arange(20) % 2)[:, None, None]
+    assert float(chain_mean(modes)[1]) == pytest.approx(5 / math.sqrt(20), rel=0.2)
+
+
+def test_thinning_that_keeps_nothing_is_an_error():
+    with pytest.raises(ValueError, match="keeps none"):
+        motes.sample(Chains(gaussian(), draws=5, thin=9), 8, seed=0, progress=False)

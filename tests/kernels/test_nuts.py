@@ -223,3 +223,17 @@ def test_knobs_outside_of_their_range_are_errors():
         NUTS(max_depth=0)
     with pytest.raises(ValueError, match="fisher"):
         NUTS(scale="round")
+
+
+@pytest.mark.parametrize("n", [9, 13, 20, 31])
+def test_a_particle_moves_alike_alone_and_in_a_batch(n: int) -> None:
+    """Trees that have ended leave their batch, whenever the others end."""
+    kernel = NUTS()
+    for seed in range(6):
+        rng, x = Rng(seed), 1.5 * Rng(100 + seed).normal((n, 3))
+        target = Gaussian(torch.tensor([0.3, 1.0, 2.0]))
+        parameters = {**kernel.start(3, torch.float64), "step_size": 0.15}
+        whole = kernel.sweep(rng, target, target.evaluate(x, True), parameters).state["position"]
+        for i in range(n):
+            one = kernel.sweep(rng.shard(torch.tensor([i])), target, target.evaluate(x[i : i + 1], True), parameters)
+            assert torch.allclose(one.state["position"][0], whole[i], rtol=1e-9, atol=1e-9)

@@ -50,8 +50,8 @@ def controlled(value: Tensor, score: Tensor, weight: Tensor, fold: Tensor) -> Te
     scale = torch.where(scale > 0, scale, 1.0)
     centred = centred / scale
     folds = fold.unique().tolist()
-    if len(folds) < 2:
-        return value
+    if len(fold[weight > 0].unique()) < 2 or any(float(weight[fold != k].sum()) <= 0 for k in folds):
+        return value  # nothing to learn from outside of the only fold that counts
     candidate = torch.empty(len(RIDGES), *value.shape, dtype=torch.float64)
     for k in folds:
         out = fold == k

@@ -7,18 +7,22 @@ import math
 import torch
 from torch import Tensor
 
+ENOUGH = 16
+"""With so many chains the spread of their means tells itself, to a fifth or better."""
 BATCHES = 32
-"""So many independent-looking means tell their own spread to an eighth."""
+"""Batches into which fewer chains are cut in all."""
 SHORT = 10
 """Draws that a batch must hold at least."""
+LONG = 0.5
+"""The largest correlation of neighbouring batches; above, memory is longer than they are."""
 
 
 def chain_mean(value: Tensor) -> tuple[Tensor, Tensor, str]:
     """The mean of `value` (chains, draws, ...) over both axes, its standard error, and why there is none, if so.
 
-    The error is the spread of the means of batches: whole chains where there are `BATCHES` of them or more, which
-    sees modes between which chains do not move; else each chain is cut into enough parts of equal length, which must be
-    long against the chain's memory.
+    The error is the spread of the means of batches: whole chains where there are `ENOUGH` of them, which sees modes
+    between which chains do not move; else each chain is cut into parts of equal length. These must be long against the
+    chain's memory: where neighbours in a chain are alike there is a reason in the place of an error.
 
     References:
         Flegal & Jones (2010), Batch means and spectral variance estimators in Markov chain Monte Carlo, Annals of
@@ -26,10 +30,17 @@ def chain_mean(value: Tensor) -> tuple[Tensor, Tensor, str]:
     """
     chains, draws = value.shape[:2]
     mean = value.mean((0, 1))
-    cuts = 1 if chains >= BATCHES else math.ceil(BATCHES / chains)
+    cuts = 1 if chains >= ENOUGH else math.ceil(BATCHES / chains)
     length = draws // cuts
     if cuts > 1 and length < SHORT:
         reason = f"{chains} chains of {draws} draws are too few for a standard error: draw more, or run more chains"
         return mean, torch.full_like(mean, math.nan), reason
-    means = value[:, draws - cuts * length :].reshape(chains * cuts, length, *value.shape[2:]).mean(1)
-    return mean, means.std(0, correction=1) / math.sqrt(len(means)), ""
+    means = value[:, draws - cuts * length :].reshape(chains, cuts, length, *value.shape[2:]).mean(2)
+    se = means.flatten(0, 1).std(0, correction=1) / math.sqrt(chains * cuts)
+    if cuts > 1:
+        off = means - means.mean((0, 1))
+        alike = (off[:, 1:] * off[:, :-1]).mean((0, 1)) > LONG * off.square().mean((0, 1))
+        if alike.any():
+            reason = f"{chains} chains remember longer than a batch of {length} draws: draw more, or run more chains"
+            return mean, torch.where(alike, math.nan, se), reason
+    return mean, se, ""

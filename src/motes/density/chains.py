@@ -22,7 +22,7 @@ from motes.density.compiling import if_long
 from motes.density.kernel_choice import choose_kernel
 from motes.density.restore import same_values
 from motes.density.tempered import Tempered, next_temperature
-from motes.density.warmup import agreement, complaints, learn_from, settled
+from motes.density.warmup import agreement, chains_called, complaints, learn_from, settled
 from motes.rng import Rng
 
 WINDOWS = (16, 32, 64)
@@ -36,6 +36,8 @@ ALONE = 32
 RUNG = 0.5
 """The conditional effective sample size that a change of temperature leaves in the warm start."""
 RUNG_SWEEPS = 2
+HASTE = 1.5
+"""The factor by which the temperature rises at least where chains have no weights."""
 
 
 REFERENCES = (
@@ -127,6 +129,8 @@ class Chains(Annealed):
     def init(self, rng: Rng, n: int) -> Particles:
         thin = self._thin(n)
         if thin > self.draws:
+            if self.thin != "auto":
+                raise ValueError(f"thin={thin} keeps none of {self.draws} draws: it must be at most draws")
             raise MotesError(
                 f"{n} chains of {self.density.dim} numbers cannot keep one draw each in {self.memory} bytes: raise "
                 "memory, or run fewer chains"
@@ -200,6 +204,13 @@ class Chains(Annealed):
         temperature = 1.0
         if now < 1:
             temperature = next_temperature(particles.log_weight if n >= ALONE else flat, likelihood, now, RUNG)
+            if n < ALONE:  # without weights nothing is lost by haste, and chains in separate modes are not waited for
+                temperature = min(1.0, max(temperature, HASTE * now))
+            if not temperature > now:
+                raise MotesError(
+                    f"the temperature cannot rise above {now!r} at t={particles.t + 1}: the log-likelihood varies by "
+                    "more than its 16 digits hold; look for a likelihood of enormous size or a prior far too wide"
+                )
         potential = (temperature - now) * likelihood if n >= ALONE and temperature > now else flat
         return particles.step(
             {**particles.x, "state": state},
@@ -244,6 +255,13 @@ class Chains(Annealed):
         else:
             last = True
         done += length
+        dead = (~(target.log_density(state) > -math.inf)).nonzero().flatten().tolist()
+        if last and dead:
+            raise MotesError(
+                f"{chains_called(dead)} still stand where the density is zero after {done} sweeps, so no draws can be "
+                "made of them: start from a law that overlaps with the density, or run 32 chains or more, which are "
+                "resampled while they cool"
+            )
         if last and length > 0 and compiled is None:
             ahead = (time.perf_counter() - began) / length * self.draws
             compiled = if_long(self.density, state["position"], kernel.gradient, ahead)

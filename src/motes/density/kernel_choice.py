@@ -37,4 +37,9 @@ def choose_kernel(density: Law, kernel: Kernel | str | None, best: str, *, biase
             f"{type(kernel).__name__} does not leave its target invariant, so the weights would be wrong: use an exact "
             f"kernel here, like {best!r}, or the biased one in motes.Chains"
         )
+    if kernel.one_target and not biased:
+        raise MotesError(
+            f"{type(kernel).__name__} holds draws that are exact for one law, and here kernels are asked for tempered "
+            "or constrained ones too, so the weights would be wrong: use it in motes.Chains, or kernels on all blocks"
+        )
     return kernel

@@ -181,8 +181,14 @@ class Tempering(Annealed):
         A run of it with another seed estimates the evidence without bias.
 
         Raises:
-            MotesError: the run has not ended, or it is of another kind or dimension.
+            MotesError: the run has not ended, it is of another kind or dimension, or its kernel looks at the other
+                particles, so that its weights would not be unbiased.
         """
+        if self.mover.ensemble:
+            raise MotesError(
+                f"{type(self.mover).__name__} moves a particle by where the others are, and with copies among them "
+                "that biases the evidence: freeze a run with another kernel"
+            )
         shared = run.particles.shared
         if not isinstance(shared, dict) or "ladder" not in shared:
             raise MotesError(f"freeze needs a finished Tempering run, not one of {run.setup['model']}")

@@ -147,19 +147,19 @@ def complaints(draws: Tensor, acceptance: Tensor, divergences: Tensor) -> list[s
         stuck = ((draws == draws[:, :1]).flatten(1).all(1)).nonzero().flatten().tolist()
         if stuck:
             out.append(
-                f"{_chains(stuck)} of {n} never moved: where they stand the density is much too rough for the kernel's "
-                "step. Run more chains or a longer warm-up, or leave the stuck ones out"
+                f"{chains_called(stuck)} of {n} never moved: where they stand the density is much too rough for the "
+                "kernel's step. Run more chains or a longer warm-up, or leave the stuck ones out"
             )
     diverging = (divergences > 0).nonzero().flatten().tolist()
     if diverging:
         out.append(
-            f"{int(divergences.sum())} trajectories ran off and were rejected, in {_chains(diverging)}: there the "
-            "density bends more sharply than the step can follow, and draws near such places are too few. "
+            f"{int(divergences.sum())} trajectories ran off and were rejected, in {chains_called(diverging)}: there "
+            "the density bends more sharply than the step can follow, and draws near such places are too few. "
             "Reparametrise (non-centre a hierarchy), or ask for a higher acceptance"
         )
     low = ((acceptance < 0.05) & (acceptance > 0)).nonzero().flatten().tolist()
     if low:
-        out.append(f"{_chains(low)} of {n} accepted fewer than 5 % of their proposals")
+        out.append(f"{chains_called(low)} of {n} accepted fewer than 5 % of their proposals")
     r_hat = mixed(draws) if t >= 4 else math.nan
     if r_hat > 1.05:
         out.append(
@@ -169,5 +169,6 @@ def complaints(draws: Tensor, acceptance: Tensor, divergences: Tensor) -> list[s
     return out
 
 
-def _chains(index: list[int]) -> str:
+def chains_called(index: list[int]) -> str:
+    """`chains [3, 9]`."""
     return name_particles(index).replace("particle", "chain", 1)

@@ -128,6 +128,10 @@ class Gibbs(Kernel):
         for key, value in learnt.items():  # what the class says is true of the default alone
             object.__setattr__(self, key, value)
 
+    @property
+    def one_target(self) -> bool:
+        return any(not isinstance(how, Kernel) for _, how in self.blocks or ())
+
     def __repr__(self) -> str:
         shown = [(b, how if isinstance(how, (Kernel, str)) else how.__qualname__) for b, how in self.blocks or ()]
         return f"Gibbs({', '.join(f'{list(b)}: {how}' for b, how in shown) or 'each coordinate'})"

@@ -110,6 +110,11 @@ class Kernel(ABC):
     ensemble: ClassVar[bool] = False
     """Whether a particle's move looks at where the others are (then all must have the same target)."""
 
+    @property
+    def one_target(self) -> bool:
+        """Whether it leaves one law invariant only, which the user had in mind, and not whatever it is asked for."""
+        return False
+
     @abstractmethod
     def start(self, d: int, dtype: torch.dtype) -> Parameters:
         """The parameters before anything was seen, for dimension `d`: numbers, tensors, and dicts of them."""

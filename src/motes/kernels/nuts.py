@@ -239,14 +239,14 @@ def _grow(
         if stop.any():
             diverged[slot[lost]] = True
             alive = alive & ~stop
-            left = alive.nonzero().flatten()
-            if len(left) <= SPARSE * len(alive) or leaf == (1 << depth) - 1:
-                slot, x, v, g, h, rho, u, energy = (f[left] for f in (slot, x, v, g, h, rho, u, energy))
-                log_weight, proposal = log_weight[left], {k: f[left] for k, f in proposal.items()}
-                kept, alive = [f[:, left] for f in kept], alive[left]
-                part, half = target.part(tree.index[slot]), int((tree.index[slot] < first_half).sum())
-            else:
-                h = torch.where(alive[:, None], h, 0.0)  # the rest of a batch that ends later must not run off
+            h = torch.where(alive[:, None], h, 0.0)  # the rest of a batch that ends later must not run off
+        left = alive.nonzero().flatten()
+        last = leaf == (1 << depth) - 1
+        if len(left) < len(alive) and (last or len(left) <= SPARSE * len(alive)):
+            slot, x, v, g, h, rho, u, energy = (f[left] for f in (slot, x, v, g, h, rho, u, energy))
+            log_weight, proposal = log_weight[left], {k: f[left] for k, f in proposal.items()}
+            kept, alive = [f[:, left] for f in kept], alive[left]
+            part, half = target.part(tree.index[slot]), int((tree.index[slot] < first_half).sum())
             if not len(slot):
                 break
     end = torch.stack([x, v, g])
