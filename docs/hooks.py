@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import inspect
 import re
 from collections.abc import Callable
 from importlib import import_module
@@ -24,6 +25,21 @@ def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
 
 def first_sentence(doc: str | None) -> str:
     return re.split(r"(?<=[.:])\s|\n\n", (doc or "").strip())[0].replace("\n", " ").rstrip(":.")
+
+
+def sentence(doc: str | None) -> str:
+    """The first sentence, colons included, with nothing in it that Markdown would take for its own."""
+    whole = re.split(r"(?<=[^.]\.)\s|\n\n", (doc or "").strip())[0]
+    return re.sub(r"([*_<^~])", r"\\\1", " ".join(whole.split()).rstrip("."))
+
+
+def named_sources(doc: str | None) -> str:
+    """Authors and years of a docstring's references."""
+    listed = re.search(r"^ *References:\n(.*?)(?:\n\s*\n|\Z)", doc or "", re.DOTALL | re.MULTILINE)
+    found = re.findall(r"^ *([^\W\d_][^()\n]*?) \((\d{4})\),", listed[1] if listed else "", re.MULTILINE)
+    return "; ".join(
+        f"{re.split(', | & ', who)[0]}{' et al.' if re.search(', | & ', who) else ''} ({y})" for who, y in found
+    )
 
 
 def sources(references: Any) -> str:
@@ -54,17 +70,43 @@ def kernels() -> str:
     """One row a Markov kernel."""
     from motes.kernels import kernels as registered
 
+    def mark(yes: bool) -> str:
+        return "yes" if yes else "no"
+
     rows = [
         (
             f"`{name}`",
             f"`{k.__name__}`",
-            "yes" if k.gradient else "no",
-            first_sentence(k.__doc__),
+            sentence(k.__doc__),
+            mark(k.gradient),
+            mark(k.exact),
+            mark(k.reversible),
+            mark(k.discrete),
             sources(k.references),
         )
         for name, k in sorted(registered.items())
     ]
-    return table(("name", "class", "gradients", "what it does", "source"), rows)
+    return table(
+        ("name", "class", "what it does", "gradients", "exact", "reversible", "whole numbers", "source"),
+        rows,
+    )
+
+
+def samplers() -> str:
+    """One row a sampler of densities: every model in the modules of `motes.density`."""
+    import motes.density
+    from motes.core.model import FeynmanKac
+
+    rows = []
+    for m in iter_modules(motes.density.__path__, "motes.density."):
+        module = import_module(m.name)
+        rows += [
+            (f"`{name}`", f"`{module.__name__}`", sentence(c.__doc__), named_sources(c.__doc__))
+            for name, c in vars(module).items()
+            if inspect.isclass(c) and issubclass(c, FeynmanKac) and not inspect.isabstract(c)
+            if c.__module__ == module.__name__
+        ]
+    return table(("class", "module", "what it does", "source"), sorted(rows))
 
 
 def generators() -> str:
@@ -110,6 +152,7 @@ def reference(package: str) -> str:
 MAKERS: dict[str, Callable[..., str]] = {
     "schemes": schemes,
     "kernels": kernels,
+    "samplers": samplers,
     "generators": generators,
     "commands": commands,
     "reference": reference,
