@@ -136,8 +136,7 @@ def tempering() -> Figure:
 
     def look(state: object) -> None:
         p = state.particles  # type: ignore[attr-defined]
-        place = density.constrain(p.x["position"])["p"] if isinstance(p.x, dict) else None
-        assert place is not None
+        place = density.constrain(p.x["position"])["p"]  # type: ignore[index,call-overload]
         seen.append((p.info["temperature"], place, torch.softmax(p.log_weight, 0)))
 
     run = sample(motes.Tempering(density), 2048, callback=look)
@@ -410,7 +409,8 @@ def ising() -> Figure:
             log_z.append((run.log_evidence + 16 * math.log(2) - float((j * energy).logsumexp(0)), run.log_evidence_se))
         x = np.array(at) + 0.012 * k
         bars(left, x, [float(m) for m in mean], [float(m.se) for m in mean], PAPER.families[k], kernel)
-        bars(right, x, *np.array(log_z).T, PAPER.families[k], kernel)
+        off, error = np.array(log_z).T
+        bars(right, x, off, error, PAPER.families[k], kernel)
     for ax in (left, right):
         ax.set(xlabel="coupling")
     right.set(ylabel="nats")
