@@ -26,7 +26,7 @@ def test_check(broken: str, code: int, tmp_path: Path, capsys: pytest.CaptureFix
     assert main(["check", str(file), "--out", str(out)]) == code
     said, found = capsys.readouterr().out, json.loads(out.read_text())
     assert found["ok"] == (code == 0) and len(said.splitlines()) == len(CHECKS)
-    assert ("wrong for slope" in said) == bool(code)
+    assert ("wrong for slope" in said) == bool(code) and said.count("skipped") == 3
 
 
 def test_the_command_knows_every_check() -> None:
@@ -36,3 +36,31 @@ def test_the_command_knows_every_check() -> None:
 def test_other_models_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", str(Path(__file__).with_name("models.py"))]) == 2
     assert "check needs a Density" in capsys.readouterr().err
+
+
+SIMULATED = """
+import motes, torch
+from torch.distributions import Normal
+prior = {"mean": Normal(torch.zeros((), dtype=torch.float64), 1.0)}
+def density(data): return motes.Density(lambda p: Normal(p["mean"], 1.0).log_prob(data).sum(), prior)
+def simulate(rng, p): return p["mean"] + SD * rng.at("noise").normal((20,))
+data = torch.linspace(-1, 1, 20, dtype=torch.float64)
+"""
+
+
+@pytest.mark.parametrize(("sd", "code"), [("1.0", 0), ("3.0", 1)])
+def test_checks_that_simulate(sd: str, code: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text(SIMULATED.replace("SD", sd))
+    command = ["check", str(file), "--quiet", "--only", "calibration", "predictive", "--replicates", "40"]
+    assert main(command) == code
+    said = capsys.readouterr().out
+    assert ("FAILED   calibration" in said) == bool(code)
+    assert code == 0 or ("too narrow" in said and "mean" in said)
+
+
+def test_half_a_setting_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text(SIMULATED.replace("data = ", "other = "))
+    assert main(["check", str(file)]) == 2
+    assert "must define data too" in capsys.readouterr().err

@@ -94,5 +94,5 @@ def test_data_in_float32_make_no_false_alarm(seed: int) -> None:
 
 
 def test_an_unknown_check_is_refused() -> None:
-    with pytest.raises(motes.core.errors.UnknownName, match="batch, gradient, prior"):
+    with pytest.raises(motes.core.errors.UnknownName, match="batch, calibration, geweke, gradient, predictive, prior"):
         check(motes.Density(right, PRIOR, vectorised=True), only=["all"])

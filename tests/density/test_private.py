@@ -221,3 +221,22 @@ def test_refusals():
     blind = motes.Density(lambda z: torch.zeros(len(z)), Normal(torch.zeros(1).double(), 1.0), vectorised=True)
     with pytest.raises(MotesError, match="gradients"):
         PrivateRelease(blind, 1.0, 1.0, 1.0, 0.1)
+
+
+def test_single_precision_and_a_centre_that_is_no_point_are_refused_before_anything_is_drawn():
+    single = motes.Density(
+        lambda z: -z[:, 0].square(), Normal(torch.zeros(1), 1.0), vectorised=True, dtype=torch.float32
+    )
+    with pytest.raises(MotesError, match="float64"):
+        PrivateRelease(single, radius=2.0, convexity=3.0, smoothness=3.0, lipschitz=0.25)
+    with pytest.raises(MotesError, match="centre must be finite"):
+        release(0.0, centre=torch.tensor([math.nan]))
+
+
+def test_a_constant_that_hides_the_curvature_is_refused():
+    """With 1e12 nats on top of f, wrong constants could not be told from rounding."""
+    prior = Normal(torch.zeros(1, dtype=torch.float64), 1.0)
+    density = motes.Density(lambda z: 0 * z[:, 0] - 1e12, prior, vectorised=True, compile=False)
+    knobs = {"radius": RADIUS, "convexity": 1.0, "smoothness": 1.25, "lipschitz": 0.25}
+    with pytest.raises(MotesError, match="lost"):
+        PrivateRelease(density, **knobs).draw(seed=2**40 + 1, noise=2.0, epsilon=1.0)

@@ -284,3 +284,20 @@ def test_enormous_spreads_of_the_likelihood_have_a_next_temperature():
     flat = torch.zeros(4, dtype=torch.float64)
     low = next_temperature(flat, torch.tensor([-1e200, -1.0, -2.0, -3.0], dtype=torch.float64), 0.0, 0.5)
     assert 0 < low <= 1
+
+
+def test_a_run_on_much_data_is_not_resumed_with_one_datum_changed(tmp_path):
+    """100,000 observations, one of them moved by 5: less than a nat in 10^5."""
+    y = torch.linspace(-3, 3, 100_000, dtype=torch.float64)
+    prior = Normal(torch.zeros(1, dtype=torch.float64), 1.0)
+
+    def model(data):
+        return Tempering(Density(lambda x: -0.5 * (data - x).square().sum(-1), prior, vectorised=True), moves=1)
+
+    path = tmp_path / "run"
+    motes.sample(model(y), 8, seed=0, progress=False, max_steps=1, checkpoint=path)
+    other = y.clone()
+    other[70_000] += 1.0
+    with pytest.raises(FileError, match="log-likelihood"):
+        motes.resume(path, model(other), progress=False)
+    motes.resume(path, model(y), progress=False, max_steps=2)

@@ -18,7 +18,7 @@ COMMANDS = {
     "steer": "images of a chosen handwritten digit from a diffusion model that knows no classes",
     "resume": "continue an interrupted run to the result that it would have had",
     "report": "write the HTML report of one or more saved runs",
-    "check": "check the density that a Python file defines: batches, gradients, draws from the prior",
+    "check": "check a model of your own: gradients, prior, calibration, Geweke's test, predictions",
     "doctor": "check the installation, the devices and the random numbers",
 }
 FAILED, USAGE, INTERRUPTED = 1, 2, 130

@@ -29,6 +29,28 @@ def read(path: Path) -> FeynmanKac:
     """
     from motes.core.errors import FileError
 
+    names = run(path)
+    try:
+        if NAME_OF_MODEL not in names:
+            raise FileError(
+                f"{path} defines no `{NAME_OF_MODEL}`: a FeynmanKac, a Density, or a function that returns one"
+            )
+        return as_model(names[NAME_OF_MODEL], path)
+    except FileError:
+        raise
+    except Exception as error:
+        raise FileError(f"{path}{line(error, path)}: {type(error).__name__}: {error}") from error
+
+
+def run(path: Path) -> dict[str, Any]:
+    """Run the file and return what it defines.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        FileError: the file fails; the message names the line.
+    """
+    from motes.core.errors import FileError
+
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}")
     spec = spec_from_file_location(NAME, path)
@@ -38,11 +60,7 @@ def read(path: Path) -> FeynmanKac:
     sys.path.insert(0, str(path.resolve().parent))  # as `python FILE.py` does, for what the file imports
     try:
         spec.loader.exec_module(module)
-        if NAME_OF_MODEL not in vars(module):
-            raise FileError(
-                f"{path} defines no `{NAME_OF_MODEL}`: a FeynmanKac, a Density, or a function that returns one"
-            )
-        return as_model(getattr(module, NAME_OF_MODEL), path)
+        return vars(module)
     except FileError:
         raise
     except Exception as error:

@@ -16,8 +16,8 @@ from motes.rng import Rng
 DESCENTS = 3
 ATTEMPTS = 1000
 LONGEST = 100_000
-SLACK = 1e-9
-"""Rounding that is no contradiction, relative to the size of what is compared."""
+SLACK = 256 * torch.finfo(torch.float64).eps
+"""Rounding of f, relative to its size, that is no contradiction."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ class PrivateRelease:
         centre: (dim,) of the ball; None is the origin. It must not depend on the data.
 
     Raises:
-        MotesError: the law has no gradients or lives on whole numbers.
+        MotesError: the law has no gradients, lives on whole numbers or is not float64; or a knob is out of its range.
     """
 
     density: Law
@@ -100,6 +100,11 @@ class PrivateRelease:
     def __post_init__(self) -> None:
         if self.density.levels is not None or not self.density.differentiable:
             raise MotesError("a certified private draw needs a density on R^d with gradients")
+        if self.density.dtype != torch.float64:
+            raise MotesError(
+                f"a certified private draw needs a density with dtype=torch.float64, not {self.density.dtype}: its "
+                "rounding would be taken for a contradiction of the constants"
+            )
         if not (0 < self.convexity <= self.smoothness < math.inf and 0 < self.radius < math.inf):
             raise MotesError(
                 "private release is certified for strongly convex and smooth f on a ball only: 0 < convexity <= "
@@ -109,6 +114,8 @@ class PrivateRelease:
             raise MotesError(f"lipschitz must be a finite number from 0 on, not {self.lipschitz}")
         if self.centre is not None and tuple(self.centre.shape) != (self.density.dim,):
             raise ShapeError(f"centre must have shape ({self.density.dim},), not {tuple(self.centre.shape)}")
+        if self.centre is not None and not torch.isfinite(self.centre).all():
+            raise MotesError(f"centre must be finite, not {self.centre.tolist()}")
 
     @property
     def exact_epsilon(self) -> float:
@@ -232,6 +239,11 @@ class PrivateRelease:
 
     def _contradiction(self, above: Tensor, square: Tensor, size: Tensor) -> None:
         slack = SLACK * (1 + size)
+        if float(slack.max()) > 1e-6 * self.smoothness * self.radius**2:
+            raise MotesError(
+                f"f is of size {float(size.max()):.3g}, in whose rounding its curvature is lost, so the constants cannot be "
+                "checked and nothing may be released: subtract a constant from the log-likelihood"
+            )
         if (above < self.convexity / 2 * square - slack).any():
             raise MotesError(
                 f"f is not strongly convex with constant {self.convexity}: a point lies under its parabola, so there "

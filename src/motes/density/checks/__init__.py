@@ -2,5 +2,6 @@
 
 from motes.density.checks.finding import Checked, Finding
 from motes.density.checks.selfcheck import CHECKS, check
+from motes.density.checks.setting import Setting
 
-__all__ = ["CHECKS", "Checked", "Finding", "check"]
+__all__ = ["CHECKS", "Checked", "Finding", "Setting", "check"]

@@ -37,7 +37,7 @@ class Checked:
         return {"ok": self.ok, "findings": [asdict(f) for f in self.findings]}
 
     def __str__(self) -> str:
-        return "\n".join(f"{f.mark:8} {f.name:10} {f.said}" for f in self.findings)
+        return "\n".join(f"{f.mark:8} {f.name:12} {f.said}" for f in self.findings)
 
 
 def coordinates(density: Law) -> list[str]:

@@ -4,24 +4,42 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from tqdm.auto import tqdm
+
 from motes.core.errors import MotesError, UnknownName
 from motes.density.checks.batch import batch
-from motes.density.checks.finding import FAILED, Checked, Finding
+from motes.density.checks.calibration import calibration
+from motes.density.checks.finding import FAILED, SKIPPED, Checked, Finding
+from motes.density.checks.geweke import geweke
 from motes.density.checks.gradient import gradient
+from motes.density.checks.predictive import predictive
 from motes.density.checks.prior import prior
+from motes.density.checks.setting import Setting
 from motes.density.law import Law
 from motes.rng import Rng
 
-CHECKS: dict[str, Callable[[Law, Rng], Finding]] = {"batch": batch, "gradient": gradient, "prior": prior}
+OF_DENSITY: dict[str, Callable[[Law, Rng], Finding]] = {"batch": batch, "gradient": gradient, "prior": prior}
+OF_SETTING: dict[str, Callable[[Setting, Rng, int], Finding]] = {
+    "calibration": calibration,
+    "geweke": geweke,
+    "predictive": predictive,
+}
+CHECKS = (*OF_DENSITY, *OF_SETTING)
 
 
-def check(density: Law, *, seed: int = 0, only: Sequence[str] | None = None) -> Checked:
-    """Check a density: batches, gradients, and draws from the prior.
+def check(
+    density: Law, setting: Setting | None = None, *, seed: int = 0, only: Sequence[str] | None = None,
+    replicates: int = 100, progress: bool = False,
+) -> Checked:  # fmt: skip
+    """Check a density: batches, gradients, draws from the prior; with a simulator also what needs simulated data.
 
     Args:
         density: what is checked.
+        setting: how data come about; without it calibration, Geweke's test and predictive checks are skipped.
         seed: the result is a function of it.
         only: names of the checks; None is all.
+        replicates: simulated data sets of each check that needs them.
+        progress: show a progress bar.
 
     Raises:
         UnknownName: there is no such check.
@@ -36,9 +54,15 @@ def check(density: Law, *, seed: int = 0, only: Sequence[str] | None = None) -> 
         if name not in CHECKS:
             raise UnknownName("check", name, CHECKS)
     findings = []
-    for name in names:
+    for name in tqdm(names, disable=not progress, desc="check"):
+        rng = Rng(seed).at("check").at(name)
         try:
-            findings.append(CHECKS[name](density, Rng(seed).at("check").at(name)))
+            if name in OF_DENSITY:
+                findings.append(OF_DENSITY[name](density, rng))
+            elif setting is None:
+                findings.append(Finding(name, SKIPPED, "it needs `simulate`, `density` and `data`: see --help"))
+            else:
+                findings.append(OF_SETTING[name](setting, rng, replicates))
         except MotesError as error:  # NaN, a wrong shape: said by the evaluation itself
             findings.append(Finding(name, FAILED, str(error)))
     return Checked(tuple(findings))

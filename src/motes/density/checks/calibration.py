@@ -1,0 +1,97 @@
+"""Simulation-based calibration: whether posteriors of simulated data are neither too narrow, nor too wide, nor off."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+
+from motes.core import tree
+from motes.core.sample import sample
+from motes.density.checks.finding import FAILED, OK, Finding, coordinates
+from motes.density.checks.setting import Setting
+from motes.density.tempering import Tempering
+from motes.rng import Rng
+
+DRAWS = 63
+"""Draws of each posterior among which the truth is ranked: 64 possible ranks."""
+PARTICLES = 256
+ALPHA = 1e-3
+"""Chance of a false alarm, over all quantities together."""
+TRIALS = 4000
+"""Simulations of uniform ranks that calibrate the band."""
+
+
+def calibration(setting: Setting, rng: Rng, replicates: int = 100) -> Finding:
+    """Ranks of the true parameters, and of their log-likelihood, among posterior draws given data simulated there.
+
+    They are uniform if prior, simulator, likelihood and sampler belong together. The empirical distribution function of
+    the ranks is held to a simultaneous band: the narrowest pointwise binomial one that uniform ranks leave anywhere
+    with the given probability, found by simulation.
+
+    References:
+        Talts, Betancourt, Simpson, Vehtari & Gelman (2018), Validating Bayesian inference algorithms with
+        simulation-based calibration, arXiv:1804.06788.
+        Säilynoja, Bürkner & Vehtari (2022), Graphical test for discrete uniformity and its applications in
+        goodness-of-fit evaluation and multiple sample comparison, Statistics and Computing 32.
+        Modrák et al. (2023), Simulation-based calibration checking for Bayesian computation: the choice of test
+        quantities shapes sensitivity, Bayesian Analysis (the log-likelihood as a quantity).
+    """
+    truth, data = setting.drawn(rng, replicates)
+    names = [*coordinates(setting.first()), "the log-likelihood"]
+    ranks = np.zeros((replicates, len(names)), dtype=np.int64)
+    for i, observed in enumerate(data):
+        density = setting.density(observed)
+        seed = int(rng.at(f"seed-{i}").integers((), 1 << 31))
+        run = sample(Tempering(density), PARTICLES, seed=seed, progress=False)
+        pick = tree.take(run.particles.x, rng.at(f"choice-{i}").categorical(run.log_weight, DRAWS))
+        here = density.evaluate(truth[i : i + 1])
+        draws = torch.cat([pick["position"].double(), pick["log_likelihood"][:, None]], 1)
+        own = torch.cat([truth[i].double(), here["log_likelihood"]])
+        tie = rng.at(f"tie-{i}").uniform((DRAWS + 1, len(names)))
+        below = (draws < own) | ((draws == own) & (tie[1:] < tie[0]))
+        ranks[i] = below.sum(0).numpy()
+    worst, at = _outside(ranks, replicates, len(names), rng)
+    numbers = {"replicates": replicates, "ranks": {n: ranks[:, k].tolist() for k, n in enumerate(names)}}
+    if worst < 1:
+        said = f"ranks of {len(names)} quantities in {replicates} simulated data sets are uniform"
+        return Finding("calibration", OK, said, numbers)
+    said = (
+        f"posteriors of simulated data are {_shape(ranks[:, at])} for {names[at]}: prior, simulate and log-likelihood "
+    )
+    said += "do not belong together (a scale, an index, a missing term), or the sampler has trouble there"
+    return Finding("calibration", FAILED, said, {"parameter": names[at], **numbers})
+
+
+def band(replicates: int, alpha: float, rng: Rng) -> float:
+    """How many standard deviations the distribution function of uniform ranks leaves anywhere with chance `alpha`."""
+    rank = rng.at("band").integers((TRIALS, replicates), DRAWS + 1).numpy()
+    return float(np.quantile([_distance(r) for r in rank], 1 - alpha))
+
+
+def _distance(rank: np.ndarray) -> float:
+    """The largest deviation of the empirical distribution function from uniform, in binomial standard deviations."""
+    count = np.bincount(rank, minlength=DRAWS + 1).cumsum()[:-1]
+    p = np.arange(1, DRAWS + 1) / (DRAWS + 1)
+    return float((np.abs(count - len(rank) * p) / np.sqrt(len(rank) * p * (1 - p))).max())
+
+
+def _outside(ranks: np.ndarray, replicates: int, quantities: int, rng: Rng) -> tuple[float, int]:
+    """The largest distance in units of the band, and the quantity that it belongs to."""
+    limit = band(replicates, max(ALPHA / quantities, 2 / TRIALS), rng)
+    distance = [_distance(ranks[:, k]) / limit for k in range(quantities)]
+    own = int(np.argmax(distance[:-1]))  # a parameter says more than the log-likelihood, which comes last
+    return (distance[own], own) if distance[own] >= 1 else (distance[-1], quantities - 1)
+
+
+def _shape(rank: np.ndarray) -> str:
+    """What is wrong with ranks that are not uniform, in words."""
+    u = (rank + 0.5) / (DRAWS + 1)
+    shift = (u.mean() - 0.5) * math.sqrt(12 * len(u))
+    spread = (np.square(u - 0.5).mean() - 1 / 12) * math.sqrt(180 * len(u))
+    if abs(shift) > abs(spread):
+        return "too low (the truth lies above them too often)" if shift > 0 else "too high (the truth lies below them)"
+    return (
+        "too narrow (the truth lies outside too often)" if spread > 0 else "too wide (the truth lies in their middle)"
+    )
