@@ -241,8 +241,8 @@ class PrivateRelease:
         slack = SLACK * (1 + size)
         if float(slack.max()) > 1e-6 * self.smoothness * self.radius**2:
             raise MotesError(
-                f"f is of size {float(size.max()):.3g}, in whose rounding its curvature is lost, so the constants cannot be "
-                "checked and nothing may be released: subtract a constant from the log-likelihood"
+                f"f is of size {float(size.max()):.3g}, in whose rounding its curvature is lost, so the constants "
+                "cannot be checked and nothing may be released: subtract a constant from the log-likelihood"
             )
         if (above < self.convexity / 2 * square - slack).any():
             raise MotesError(
