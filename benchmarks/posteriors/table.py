@@ -14,7 +14,9 @@ import argparse
 import json
 import math
 import os
+import platform
 import sys
+from datetime import date
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from statistics import median
@@ -64,24 +66,42 @@ def rate(found: dict, clock: str) -> float:
 
 
 def table(a: argparse.Namespace, runs: list[dict], clock: str) -> list[str]:
-    """Medians over the repeats of the worst coordinate's effective draws a second, and their geometric mean."""
-    lines = ["| posterior | " + " | ".join(a.peers) + " |", "|---|" + "---|" * len(a.peers)]
-    cells: dict[str, list[float]] = {peer: [] for peer in a.peers}
+    """Medians over the repeats of the worst coordinate's effective draws a second, and their geometric means.
+
+    Zero is written where the draws do not count, or where the process was ended at the limit. The last column is the
+    first runner's rate over that of the best other one.
+    """
+    others = a.peers[1:]
+    lines = [
+        "| posterior | " + " | ".join(a.peers) + f" | {a.peers[0]} / best other |",
+        "|---|" + "---|" * (len(a.peers) + 1),
+    ]
+    cells: dict[str, dict[str, float]] = {peer: {} for peer in a.peers}
+    ratios = []
     for name in a.posteriors:
         row = []
         for peer in a.peers:
             found = [rate(r, clock) for r in runs if r["peer"] == peer and r["posterior"] == name]
             row.append(f"{median(found):.1f}" if found else "")
             if found:
-                cells[peer].append(median(found))
-        lines.append(f"| {name} | " + " | ".join(row) + " |")
-    means = []
-    for values in cells.values():
-        if len(values) < len(a.posteriors):
-            means.append("")
-        else:
-            means.append(f"{math.exp(sum(map(math.log, values)) / len(values)):.1f}" if min(values) > 0 else "0")
-    return [*lines, "| **geometric mean** | " + " | ".join(f"**{m}**" if m else "" for m in means) + " |"]
+                cells[peer][name] = median(found)
+        best = max((cells[peer].get(name, 0.0) for peer in others), default=0.0)
+        own = cells[a.peers[0]].get(name, 0.0)
+        if best > 0 and own > 0:
+            ratios.append(own / best)
+        lines.append(f"| {name} | " + " | ".join(row) + f" | {own / best:.2f} |" if best > 0 else " |")
+    means, against = [], []
+    for peer in a.peers:
+        values = [v for v in cells[peer].values() if v > 0]
+        means.append(f"**{_mean(values):.1f}** ({len(values)})" if values else "")
+        common = [cells[a.peers[0]][n] / v for n, v in cells[peer].items() if v > 0 and cells[a.peers[0]].get(n, 0) > 0]
+        against.append(f"{_mean(common):.2f}" if common and peer != a.peers[0] else "")
+    lines.append("| **geometric mean** (over how many) | " + " | ".join(means) + f" | **{_mean(ratios):.2f}** |")
+    return [*lines, f"| {a.peers[0]} over it, where both count | " + " | ".join(against) + " | |"]
+
+
+def _mean(values: list[float]) -> float:
+    return math.exp(sum(map(math.log, values)) / len(values)) if values else math.nan
 
 
 def each(runs: list[dict]) -> list[str]:
@@ -112,6 +132,15 @@ def versions() -> str:
     return ", ".join(found)
 
 
+def machine() -> str:
+    """The processor's name, as the system tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.machine()
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--peers", nargs="+", default=list(PEERS), choices=PEERS)
@@ -134,7 +163,8 @@ def main() -> None:
         "# Posteriors",
         "",
         __doc__ or "",
-        f"{versions()}; {cores} cores; medians of up to {a.repeats} repeats.",
+        f"{date.today()}; {versions()}; {cores} cores of {machine()}; medians of up to {a.repeats} repeats; limit "
+        f"{a.limit:.0f} s a process. Options passed on to the runners: {' '.join(a.more) or 'none'}.",
         *("", "## Effective draws of the worst coordinate a wall second", "", *table(a, runs, "wall")),
         *("", "## The same a CPU second", "", *table(a, runs, "cpu")),
         *("", "## Each run", "", *each(runs)),
