@@ -1,7 +1,7 @@
 """Samplers of posteriors side by side (benchmarks/posteriors): each a cold process, effective draws a second.
 
-The posteriors of posteriordb need its data, in the folder that the environment variable MOTES_POSTERIORDB names; without
-it the others are measured.
+The posteriors of posteriordb need its data, in the folder that the environment variable MOTES_POSTERIORDB names;
+without it the others are measured.
 
 Usage: python benchmarks/draws.py [the options of benchmarks.posteriors.table]
 """
