@@ -35,8 +35,8 @@ from benchmarks._evidence_targets import TARGETS
 SEEDS = 40
 PEERS = {"blackjax": SEEDS, "dynesty": 2, "nautilus": 1}
 """Runs of each peer."""
-LARGEST = {"dynesty": 10, "nautilus": 10}
-"""Dimensions above which a peer is not run: it would take hours."""
+LARGEST = {"dynesty": 5, "nautilus": 5}
+"""Dimensions above which a peer is not run: one run takes many minutes, or hours."""
 
 
 def row(title: str, runs: list[dict], truth: float) -> str:

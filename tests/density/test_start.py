@@ -136,7 +136,7 @@ def test_a_start_whose_density_is_not_divided_out_is_noticed(monkeypatch):
         return {**state, "log_likelihood": density.evaluate(z)["log_likelihood"]}
 
     monkeypatch.setattr(From, "evaluate", wrong)
-    assert off(Tempering(law, "random-walk"), truth, 64, 8) > Z
+    assert off(Tempering(law, "random-walk"), truth, 64, 16) > Z
 
 
 @pytest.mark.parametrize("share", [0.0, 0.2])
