@@ -270,3 +270,15 @@ def test_batches_shorter_than_the_memory_of_chains_give_no_error_bar():
 def test_thinning_that_keeps_nothing_is_an_error():
     with pytest.raises(ValueError, match="keeps none"):
         motes.sample(Chains(gaussian(), draws=5, thin=9), 8, seed=0, progress=False)
+
+
+@pytest.mark.parametrize(("n", "draws"), [(4, 3), (1, 50)])
+def test_too_few_chains_or_draws_are_said_and_printed(n, draws):
+    said = str(motes.sample(Chains(coin(), draws=draws, warmup=20), n, seed=0, progress=False).diagnose())
+    assert "too few" in said and "nan" not in said
+
+
+def test_a_mean_of_named_parameters_asks_which():
+    run = motes.sample(Chains(coin(), draws=20, warmup=20), 4, seed=0, progress=False)
+    with pytest.raises(MotesError, match="which parameter"):
+        run.mean()

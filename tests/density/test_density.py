@@ -14,9 +14,11 @@ from torch.distributions import (
     LogNormal,
     MultivariateNormal,
     Normal,
+    Poisson,
     Uniform,
 )
 
+import motes
 from motes.core.errors import MotesError, NanLogPotential, ShapeError
 from motes.density import Density
 from motes.density.parameters import Parameters
@@ -267,3 +269,24 @@ def test_the_likelihood_never_sees_parameters_outside_of_their_support():
     assert state["log_likelihood"][1:].tolist() == [-math.inf] * 2
     assert torch.equal(state["likelihood_gradient"][1:], torch.zeros(2, 2, dtype=torch.float64))
     assert torch.equal(state["log_likelihood"][:1], density.evaluate(z[:1])["log_likelihood"])
+
+
+def test_a_textbook_poisson_regression_survives_trajectories_that_run_off():
+    """exp overflows far out, and Poisson makes NaN of it: a divergence there, an error anywhere else."""
+    x = torch.linspace(-1, 1, 15)
+    y = torch.tensor([0, 1, 0, 2, 1, 0, 3, 2, 1, 4, 3, 5, 4, 8, 6]).float()
+    prior = {"mu": Normal(0.0, 2.0), "tau": HalfNormal(1.0), "z": Normal(torch.zeros(3), 1.0), "beta": Normal(0.0, 1.0)}
+    group = torch.arange(15) % 3
+
+    def log_likelihood(p):
+        return Poisson(torch.exp((p["mu"] + p["tau"] * p["z"])[group] + p["beta"] * x)).log_prob(y).sum()
+
+    density = Density(log_likelihood, prior)
+    run = motes.sample(motes.Tempering(density), 256, seed=0, progress=False)
+    assert math.isfinite(run.log_evidence)
+    far = torch.zeros(1, density.dim, dtype=torch.float64)
+    far[0, 1], far[0, 2:5] = 8.0, 1.0  # tau = 2981
+    assert density.evaluate(far, True)["log_likelihood"].tolist() == [-math.inf]
+    near = Density(lambda p: torch.where(p["m"] > 3, math.nan, 0.0 * p["m"]), {"m": Normal(0.0, 2.0)}, vectorised=True)
+    with pytest.raises(NanLogPotential, match="NaN"):
+        near.evaluate(torch.tensor([[4.0]], dtype=torch.float64))

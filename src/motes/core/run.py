@@ -217,6 +217,10 @@ class Run:
                 raise MotesError(f"no parameter is called {f!r}; there are: {known}")
             value = view[f]
         else:
+            if f is None and isinstance(view, dict):
+                raise MotesError(
+                    f"say which parameter the mean is of, as in run.mean('{next(iter(view))}'): {', '.join(view)}"
+                )
             value = view if f is None else f(view)
         n = len(next((leaf for _, leaf in tree.leaves(view)), ())) if self.chains else self.n
         if not isinstance(value, Tensor) or value.ndim == 0 or len(value) != n:

@@ -17,7 +17,12 @@ LOST = -1e9
 
 
 def check(
-    constrain: Callable[[Tensor], Values], likelihood: Tensor, inside: Tensor | None, z: Tensor, state: State | None
+    constrain: Callable[[Tensor], Values],
+    likelihood: Tensor,
+    inside: Tensor | None,
+    z: Tensor,
+    state: State | None,
+    floor: float = -math.inf,
 ) -> None:
     """No NaN and no +inf where the parameters are legal; outside the density is zero, with a zero gradient.
 
@@ -26,6 +31,8 @@ def check(
         likelihood: (N,) log-likelihoods at z (N, dim).
         inside: (N,) where the parameters are legal; None is everywhere.
         state: what was evaluated at z, which is amended in place; None checks the log-likelihood only.
+        floor: nats; a point whose log-prior is below has been reached by a trajectory that runs off, and where the
+            likelihood overflows to NaN there it counts as outside of the support, which is a divergence.
 
     Raises:
         NanLogPotential: a value is NaN or +inf, or a gradient is not finite where the density is positive.
@@ -33,6 +40,16 @@ def check(
     if state is not None and inside is None and _all_finite(state):
         return
     bad = ~(likelihood < math.inf)
+    if state is not None and floor > -math.inf:
+        off = ~torch.isfinite(state["log_prior"]) | bad
+        for name in ("likelihood_gradient", "prior_gradient"):
+            if name in state:
+                off = off | ~torch.isfinite(state[name]).all(1)
+        off = off & ~(state["log_prior"] > floor)
+        if off.any():
+            inside = ~off if inside is None else inside & ~off
+            likelihood = torch.where(off, -math.inf, likelihood)
+            bad = bad & ~off
     if inside is not None:
         bad &= inside
     if bad.any():

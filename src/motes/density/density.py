@@ -23,6 +23,10 @@ CACHE = 1 << 20
 """Bytes of intermediate results that one part of an evaluation should keep to, so that they stay in a core's cache."""
 
 
+FAR = 1000.0
+"""Nats below all of some draws from the prior at which only trajectories that run off can be."""
+
+
 class Density(Law):
     """A log-likelihood and a prior, with values and gradients for a whole population at once.
 
@@ -32,7 +36,9 @@ class Density(Law):
     Args:
         log_likelihood: maps the parameters, one tensor (N, d) or a dict of tensors (N, ...), to (N,) nats; or one
             point, (d,) or a dict of (...), to a number, which is then batched by `torch.func.vmap`. -inf is allowed
-            where the likelihood is zero, NaN is an error.
+            where the likelihood is zero, NaN is an error. (Only where the prior's density is more than 1000 nats below
+            that of draws from it, which trial points of a trajectory that runs off can reach, what overflows to NaN
+            counts as -inf, and the trajectory as diverged.)
         prior: a `torch.distributions` object over a flat vector, or a dict of them by name.
         vectorised: whether `log_likelihood` takes a batch; None finds out from a few draws of the prior.
         micro_batch: points a call. A number fixes it exactly (the last part is filled up), so that the bits of a
@@ -89,6 +95,10 @@ class Density(Law):
     def _probe(self) -> tuple[int, bool]:
         """Bytes that an evaluation with its gradient keeps for one point, and whether there is a gradient."""
         z, kept = self.parameters.sample(Rng(0).at("probe"), 4), []
+        many = self.parameters.sample(Rng(0).at("floor"), 256)
+        values, jacobian, _ = self.parameters.constrain(many)
+        heights = self.parameters.log_prior(values) + (0.0 if jacobian is None else jacobian)
+        self._floor = float(heights.min()) - FAR
         self._legal = z[:1].clone()
 
         def pack(saved: Tensor) -> Tensor:
@@ -133,7 +143,7 @@ class Density(Law):
         """
         compiled = self.compile is True if compiled is None else compiled
         state = {"position": z, **self._run(z, gradient, compiled)}
-        check(self.constrain, state["log_likelihood"], state.pop("inside", None), z, state)
+        check(self.constrain, state["log_likelihood"], state.pop("inside", None), z, state, self._floor)
         return state
 
     def hessian_vector(self, z: Tensor, vector: Tensor) -> tuple[Tensor, Tensor]:

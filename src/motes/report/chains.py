@@ -65,9 +65,11 @@ class Diagnosis:
         for r in self.rows:
             mean, error = numerals.with_error(r.mean, r.mcse)
             sd = numerals.plain(r.sd, 3)
-            ess = (numerals.count(round(r.ess_bulk)), numerals.count(round(r.ess_tail)))
+            ess = tuple(numerals.count(round(e)) if np.isfinite(e) else "-" for e in (r.ess_bulk, r.ess_tail))
             nested = f"{r.r_hat_nested:.3f}" if np.isfinite(r.r_hat_nested) else "-"
-            cells.append((r.name, mean, error or "?", sd, *ess, f"{r.r_hat:.3f}", nested))
+            cells.append(
+                (r.name, mean, error or "?", sd, *ess, f"{r.r_hat:.3f}" if np.isfinite(r.r_hat) else "-", nested)
+            )
         widths = [max(len(line[k]) for line in cells) for k in range(len(head))]
         lines = [
             "  ".join(c.rjust(w) if k else c.ljust(w) for k, (c, w) in enumerate(zip(x, widths, strict=True)))
@@ -121,6 +123,10 @@ def _row(stats: object, name: str, x: np.ndarray) -> ChainRow:
 
 def _advice(rows: list[ChainRow]) -> list[str]:
     out = []
+    if rows and not any(np.isfinite([r.apart, r.ess_bulk, r.ess_tail]).all() for r in rows):
+        return [
+            "too few chains or draws to tell whether they agree: run several chains, of some tens of draws at least"
+        ]
     apart = [r for r in rows if not r.apart <= R_HAT]
     if apart:
         worst = max(apart, key=lambda r: r.apart if np.isfinite(r.apart) else np.inf)
