@@ -239,4 +239,4 @@ def test_a_constant_that_hides_the_curvature_is_refused():
     density = motes.Density(lambda z: 0 * z[:, 0] - 1e12, prior, vectorised=True, compile=False)
     knobs = {"radius": RADIUS, "convexity": 1.0, "smoothness": 1.25, "lipschitz": 0.25}
     with pytest.raises(MotesError, match="lost"):
-        PrivateRelease(density, **knobs).draw(seed=2**40 + 1, noise=2.0, epsilon=1.0)
+        PrivateRelease(density, **knobs).draw(seed=2**40 + 1, noise=2.0, epsilon=50.0)

@@ -59,15 +59,16 @@ def move(
             `correlation`, or no longer falls (it levels off where particles cannot change between separate modes), or
             for `most` sweeps. The rule looks at the population, so like all adaptation it biases by O(1/N).
         adapt: learn the step size after each sweep.
-        watch: (N,) float64, what has to forget its start instead of the log-density.
+        watch: (N,) float64, what has to forget its start instead of the log-density; then sweeps go on even
+            while the correlation is level.
     """
-    watch = watch or target.log_density
+    patient, watch = watch is not None, watch or target.log_density
     x, old = state["position"], watch(state)
     state = kernel.enter(rng.at("enter"), target, state, parameters)
     used, done, evaluations, rate, left = parameters, 0, 0.0, 0.0, 1.0
     path: list[float] = []
     while done < (most if sweeps is None else sweeps) and (sweeps is not None or not left <= correlation):
-        if sweeps is None and _level(path):
+        if sweeps is None and not patient and _level(path):
             break
         sweep = kernel.sweep(rng.at("sweep", inner=done), target, state, parameters)
         state, done, evaluations = sweep.state, done + 1, evaluations + sweep.evaluations
