@@ -33,7 +33,7 @@ sys.path.insert(0, str(HERE.parent))
 from benchmarks._evidence_targets import TARGETS
 
 SEEDS = 40
-PEERS = {"blackjax": SEEDS, "dynesty": 2, "nautilus": 1}
+PEERS = {"blackjax": SEEDS, "particles": SEEDS, "dynesty": 2, "nautilus": 1}
 """Runs of each peer."""
 LARGEST = {"dynesty": 5, "nautilus": 5}
 """Dimensions above which a peer is not run: one run takes many minutes, or hours."""
@@ -102,7 +102,8 @@ def main() -> None:
         for peer, seeds in PEERS.items():
             if target.dim > LARGEST.get(peer, 1000):
                 continue
-            if runs := cached(a.folder, "_evidence_peers.py", a.python, key, peer, min(seeds, a.seeds)):
+            python = sys.executable if peer == "particles" else a.python
+            if runs := cached(a.folder, "_evidence_peers.py", python, key, peer, min(seeds, a.seeds)):
                 lines.append(row(peer, runs, target.log_z))
                 print(key, lines[-1], flush=True)
     (HERE / "results").mkdir(exist_ok=True)
