@@ -4,7 +4,8 @@ from motes.language.constraint import Constraint, grammar, json_schema, regex
 from motes.language.generation import Generation
 from motes.language.hub import TransformersModel, load
 from motes.language.model import LanguageModel
-from motes.language.rules import Rule, nucleus, temperature, top_k
+from motes.language.rule import Rule
+from motes.language.rules import nucleus, temperature, top_k
 from motes.language.table import TableModel
 
 __all__ = [

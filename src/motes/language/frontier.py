@@ -12,7 +12,7 @@ from motes.core.errors import MotesError, NanLogPotential, name_particles
 from motes.core.tree import Leaf
 from motes.language.constraint import Constraint, Recogniser
 from motes.language.model import LanguageModel, Prefixes, in_place
-from motes.language.rules import Rule, renormalised
+from motes.language.rule import Chain, Rule, renormalised
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,8 @@ class Front:
         rules: Sequence[Rule],
         constraint: Constraint | None,
     ):
-        self.model, self.rules = model, rules
+        self.model = model
+        self.rules = Chain(rules, model, prompt, max_tokens)
         self.prefixes: Prefixes = model.prefixes(prompt, max_tokens)
         self.recogniser: Recogniser | None = None if constraint is None else constraint.open(model)
         self.version = 0
@@ -50,9 +51,17 @@ class Front:
     def extend(self, parent: Tensor, token: Tensor) -> None:
         """Make the rows `parent` with `token` behind them the new rows, and find their laws."""
         self.prefixes.extend(parent, token)
+        self.rules.extend(parent, token)
         if self.recogniser is not None:
             self.recogniser.extend(parent, token)
         self.version += 1
+
+    def replay(self, parent: Tensor, token: Tensor) -> None:
+        """`extend` for what is evaluated again: laws are found only if a rule's memory needs them."""
+        if any(self.rules.remembers):
+            self.rules(self.log_prob())
+        self.prefixes.extend(parent, token)
+        self.rules.extend(parent, token)
 
     def reopen(self, texts: dict[int, list[int]]) -> None:
         """After the prefixes were evaluated anew: the parser states of the rows with these tokens, and all laws."""
@@ -60,17 +69,17 @@ class Front:
             self.recogniser.reopen(texts, len(self.prefixes.logits))
         self.law = self.find_law()
 
-    def find_law(self) -> Law:
-        """The law of each row: log-softmax, then the rules in order, then the constraint."""
+    def log_prob(self) -> Tensor:
+        """The model's own law of each row (A, V) float64."""
         logits = self.prefixes.logits.detach().cpu()
         bad = torch.nonzero(torch.isnan(logits).any(1) | (logits == torch.inf).any(1))[:, 0]
         if len(bad):
             raise BadLogits(bad)
-        log_prob = torch.log_softmax(logits.to(torch.float64), -1)
-        by_rules = torch.zeros(len(logits), dtype=torch.float64)
-        for rule in self.rules:
-            log_prob, kept = rule(log_prob)
-            by_rules = by_rules + kept
+        return torch.log_softmax(logits.to(torch.float64), -1)
+
+    def find_law(self) -> Law:
+        """The law of each row: log-softmax, then the rules in order, then the constraint."""
+        log_prob, by_rules = self.rules(self.log_prob())
         by_constraint = torch.zeros_like(by_rules)
         if self.recogniser is not None:
             log_prob, by_constraint = renormalised(log_prob.masked_fill(~self.recogniser.allowed(), -torch.inf))

@@ -17,7 +17,7 @@ from motes.core.particles import Particles
 from motes.language.constraint import Constraint
 from motes.language.frontier import BadLogits, Closed, Front, Frontier
 from motes.language.model import LanguageModel, Message
-from motes.language.rules import Rule
+from motes.language.rule import Rule
 from motes.rng import Rng
 
 Reward = Callable[[list[str]], Tensor]
@@ -270,7 +270,7 @@ class Generation(FeynmanKac):
             parent, token = torch.zeros(rows, dtype=torch.int64), torch.zeros(rows, dtype=torch.int64)
             now = x["row"][:, j].to(torch.int64)
             parent[now[alive]], token[now[alive]] = at[alive], x["tokens"][alive, j]
-            front.prefixes.extend(parent, token)
+            front.replay(parent, token)
             at = now
         at = torch.where(alive, at, -1)
         texts = {int(at[i]): x["tokens"][i, : particles.t].tolist() for i in torch.nonzero(alive)[:, 0].tolist()}

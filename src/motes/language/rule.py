@@ -1,0 +1,172 @@
+"""Rules change the next-token law and say how much mass they kept, so that a run can correct for it.
+
+A rule maps log-probabilities (A, V) float64 to the changed, normalised ones and the log of the mass kept (A,), nats:
+what the changed law was divided by to sum to one. Summed over a text, the kept mass is the ratio between the locally
+normalised law that is drawn from and the globally normalised one. What a rule remembers of a text (its *state*) is a
+function of the text, so it belongs to a row and not to a particle.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from motes.core.errors import MotesError, ShapeError
+from motes.core.tree import take
+from motes.language.model import LanguageModel, Prefixes
+
+State = Any
+"""A pytree of tensors whose first axis is the rows, or None."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What is known of the A rows whose next-token law a rule changes.
+
+    Attributes:
+        model: the language model.
+        prompt: (P,) int64, the prompt's tokens.
+        tokens: (A, T) int64, each row's text so far; -1 behind its end.
+        length: (A,) int64, how many tokens each row has.
+        raw: (A, V) float64, the model's own log-probabilities, before any rule.
+        state: the rule's state of each row, see `Rule.start`.
+        others: the log-probabilities (A, V) of the rule's companions for the same texts, see `Rule.companions`.
+    """
+
+    model: LanguageModel
+    prompt: Tensor
+    tokens: Tensor
+    length: Tensor
+    raw: Tensor
+    state: State = None
+    others: tuple[Tensor, ...] = ()
+
+
+class Rule(ABC):
+    """One change to the next-token law."""
+
+    @abstractmethod
+    def __call__(self, log_prob: Tensor, seen: Seen | None = None) -> tuple[Tensor, Tensor]:
+        """Log-probabilities (A, V) float64 to changed ones (A, V) and the log of the mass kept (A,), nats.
+
+        A rule that looks at nothing but the probabilities can be called without `seen`.
+        """
+
+    def start(self, model: LanguageModel, prompt: Tensor) -> State:
+        """The state before the first token, one row; None for a rule that remembers nothing."""
+        return None
+
+    def advance(self, seen: Seen, log_prob: Tensor, token: Tensor) -> State:
+        """The state of each row once `token` (A,) int64 stands behind it.
+
+        Args:
+            seen: the rows before the token; state, tokens and the rest have been taken to the rows that go on.
+            log_prob: (A, V), what the rule was given to change there.
+        """
+        return seen.state
+
+    def companions(self, model: LanguageModel, prompt: Tensor) -> Sequence[tuple[LanguageModel, Tensor]]:
+        """Other models or prompts (P',) whose laws after the same text the rule wants to see, in `Seen.others`."""
+        return ()
+
+    def settings(self) -> dict[str, Any]:
+        """The rule and its knobs, as JSON."""
+        return {"rule": type(self).__name__, **asdict(self)}  # pyright: ignore[reportArgumentType]
+
+
+def renormalised(log_prob: Tensor) -> tuple[Tensor, Tensor]:
+    """Log-probabilities (A, V) divided by their mass, and the log of that mass (A,); a row without mass stays -inf."""
+    kept = torch.logsumexp(log_prob, -1)
+    return torch.where(torch.isneginf(kept)[:, None], log_prob, log_prob - kept[:, None]), kept
+
+
+class Chain:
+    """Rules in their order with what they remember of each row: states, companions' laws, tokens. Mutable, as a cache.
+
+    Args:
+        rules: applied first to last.
+        model: the language model.
+        prompt: (P,) its tokens.
+        max_tokens: the most tokens behind the prompt.
+    """
+
+    def __init__(self, rules: Sequence[Rule], model: LanguageModel, prompt: Tensor, max_tokens: int):
+        self.rules, self.model, self.prompt = tuple(rules), model, prompt
+        self.tokens = torch.zeros(1, 0, dtype=torch.int64)
+        self.length = torch.zeros(1, dtype=torch.int64)
+        self.states = [rule.start(model, prompt) for rule in self.rules]
+        self.companions: list[list[Prefixes]] = [
+            [other.prefixes(tokens, max_tokens) for other, tokens in rule.companions(model, prompt)]
+            for rule in self.rules
+        ]
+        self.remembers = [type(rule).advance is not Rule.advance for rule in self.rules]
+        self.given: list[Tensor | None] = [None] * len(self.rules)
+        self.others: list[tuple[Tensor, ...]] = [()] * len(self.rules)
+        self.raw = torch.zeros(1, model.vocabulary, dtype=torch.float64)
+
+    def __call__(self, log_prob: Tensor) -> tuple[Tensor, Tensor]:
+        """The law of each row after all rules (A, V), and the log of the mass that they kept together (A,).
+
+        Raises:
+            MotesError: a rule left no token, or NaN; the message says which rule and in how many rows.
+        """
+        self.raw = log_prob
+        kept = torch.zeros(len(log_prob), dtype=torch.float64)
+        for at, rule in enumerate(self.rules):
+            if self.remembers[at]:
+                self.given[at] = log_prob
+            if self.companions[at]:
+                laws = (prefixes.logits.detach().cpu().double() for prefixes in self.companions[at])
+                self.others[at] = tuple(torch.log_softmax(law, -1) for law in laws)
+            changed, mass = rule(log_prob, self._seen(at))
+            if changed.shape != log_prob.shape or mass.shape != kept.shape:
+                raise ShapeError(
+                    f"the rule {rule!r} must return {tuple(log_prob.shape)} and {tuple(kept.shape)}, not "
+                    f"{tuple(changed.shape)} and {tuple(mass.shape)}"
+                )
+            bad = torch.isnan(mass) | (torch.isneginf(mass) & ~torch.isneginf(log_prob).all(1))
+            if bad.any():
+                raise MotesError(
+                    f"the rule {rule!r} leaves no token in {int(bad.sum())} of {len(bad)} rows (or NaN): every rule "
+                    "must keep at least one token that the rules before it keep; weaken it or change the order"
+                )
+            log_prob, kept = changed, kept + mass
+        return log_prob, kept
+
+    def extend(self, parent: Tensor, token: Tensor) -> None:
+        """Let row i become the old row `parent[i]` with `token[i]` behind it, (A',) int64 each."""
+        if not self.rules:
+            return
+        for at, rule in enumerate(self.rules):
+            given = self.given[at]
+            if self.remembers[at] and given is not None:
+                self.states[at] = rule.advance(self._taken(at, parent), given[parent], token)
+            elif self.states[at] is not None:
+                self.states[at] = take(self.states[at], parent)
+            for prefixes in self.companions[at]:
+                prefixes.extend(parent, token)
+        tokens, length = self.tokens[parent], self.length[parent]
+        if int(length.max()) == tokens.shape[1]:
+            tokens = torch.cat([tokens, torch.full((len(parent), 1), -1)], 1)
+        tokens[torch.arange(len(parent)), length] = token
+        self.tokens, self.length = tokens, length + 1
+
+    def _seen(self, at: int) -> Seen:
+        state, others = self.states[at], self.others[at]
+        return Seen(self.model, self.prompt, self.tokens, self.length, self.raw, state, others)
+
+    def _taken(self, at: int, parent: Tensor) -> Seen:
+        seen = self._seen(at)
+        return replace(
+            seen,
+            tokens=seen.tokens[parent],
+            length=seen.length[parent],
+            raw=seen.raw[parent],
+            state=None if seen.state is None else take(seen.state, parent),
+            others=tuple(other[parent] for other in seen.others),
+        )
