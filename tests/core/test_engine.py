@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 import numpy as np
 import pytest
@@ -11,10 +12,10 @@ import torch
 import motes
 from core.toys import Breaks, Flat, Walk, data
 from motes.core import smc, weights
-from motes.core.errors import AllWeightsZero, MotesError, NanLogPotential, ShapeError, UnknownName
+from motes.core.errors import AllWeightsZero, MotesError, MotesWarning, NanLogPotential, ShapeError, UnknownName
 from motes.core.model import FeynmanKac
 from motes.core.particles import Particles
-from motes.core.run import Result
+from motes.core.run import Estimate, Result
 from motes.core.sample import sample
 
 
@@ -145,8 +146,63 @@ def test_unknown_names_and_bad_numbers():
         sample(Walk(data(3)), 4, seed=0, resampling="sistematic", progress=False)
     with pytest.raises(ValueError, match="when"):
         sample(Walk(data(3)), 4, seed=0, when=1.5, progress=False)
-    with pytest.raises(ValueError, match="n >= 1"):
+    with pytest.raises(ValueError, match="at least 1") as caught:
         sample(Walk(data(3)), 0, seed=0, progress=False)
+    assert "when" not in str(caught.value)
+    with pytest.raises(UnknownName, match="perhaps you meant 'systematic'"):
+        sample(Walk(data(3)), 4, seed=0, resampling="Sistematic", progress=False)
+
+
+@pytest.mark.parametrize(
+    ("value", "se", "shown"),
+    [
+        (1.25, 0.5, "1.25 ± 0.5"),
+        ([1.0, -2.0], [0.1, math.nan], "[1 ± 0.1, -2 ± ?]"),
+        ([[1.0], [2.0]], [[0.1], [0.2]], "[[1 ± 0.1],\n [2 ± 0.2]]"),
+        ([0.0] * 20, [1.0] * 20, "[" + "0 ± 1, " * 6 + "..., 0 ± 1] (20 numbers)"),
+        ([], [], "[]"),
+    ],
+)
+def test_estimates_are_readable(value, se, shown):
+    value, se = torch.tensor(value, dtype=torch.float64), torch.tensor(se, dtype=torch.float64)
+    assert repr(Estimate(value, se)) == shown
+    assert repr(Estimate(value, se, "two families are too few")) == shown + ", no error bar: two families are too few"
+
+
+class Named(Walk):
+    """A view with a number, a vector and a matrix."""
+
+    def view(self, particles):
+        x = particles.x
+        return {"a": x, "b": torch.stack([x, 2 * x], 1), "c": x[:, None, None] + torch.arange(6.0).view(2, 3)}
+
+
+def test_means_go_by_name_and_place():
+    run = sample(Named(data(3)), 50, seed=0, progress=False)
+    assert torch.equal(run.values("b[1]"), run.values("b")[:, 1])
+    assert torch.equal(run.values("c[1, 2]"), run.values("c")[:, 1, 2])
+    assert torch.equal(run.values("c[-1]"), run.values("c")[:, 1])
+    assert float(run.mean(["a", "b[0]"])[1]) == pytest.approx(float(run.mean("a")))
+    for name, said in (("b[2]", "shape (2,)"), ("a[0]", "one number"), ("c[0, 0, 0]", "shape (2, 3)")):
+        with pytest.raises(MotesError, match=re.escape(said)):
+            run.mean(name)
+    with pytest.raises(UnknownName, match="perhaps you meant 'b'; there are: a, b, c"):
+        run.mean("B[0]")
+    flat = sample(Walk(data(3)), 50, seed=0, progress=False)
+    assert float(flat.mean("x")) == float(flat.mean())
+    with pytest.raises(UnknownName, match="there are: x"):
+        flat.mean("z[0]")
+
+
+class Remarking(Walk):
+    def remarks(self, particles):
+        return ["be careful"]
+
+
+def test_warnings_point_at_the_line_of_the_user():
+    with pytest.warns(MotesWarning, match="be careful") as caught:
+        sample(Remarking(data(2)), 4, seed=0, progress=False)
+    assert caught[0].filename == __file__
 
 
 def test_a_run_answers():

@@ -8,12 +8,12 @@ import torch
 from torch.distributions import Beta, Normal
 
 import motes
-from motes.core.errors import FileError, MotesError, MotesWarning
+from motes.core.errors import FileError, MotesError, MotesWarning, UnknownName
 from motes.core.series import chain_mean
 from motes.density import Chains, Density
 from motes.density.discrete import Discrete
 from motes.density.warmup import complaints, mixed, stationary
-from motes.kernels import Gibbs, RandomWalk, Sweep, kernels
+from motes.kernels import HMC, NUTS, ChEES, Gibbs, RandomWalk, Sweep, kernels
 from motes.rng import Rng
 
 pytestmark = pytest.mark.filterwarnings("ignore::motes.core.errors.MotesWarning")
@@ -138,14 +138,34 @@ def test_separate_modes_are_told():
 def test_stuck_and_diverging_chains_are_told():
     draws = Rng(0).normal((32, 50, 2))
     good, none = torch.full((32,), 0.8, dtype=torch.float64), torch.zeros(32, dtype=torch.int64)
-    assert complaints(draws, good, none) == []
+
+    def told(draws, acceptance, divergences, kernel=None) -> list[str]:
+        return complaints(draws, acceptance, divergences, 50, kernel or ChEES())
+
+    assert told(draws, good, none) == []
     stuck = draws.clone()
     stuck[3] = stuck[3, :1]
-    assert "chain [3] of 32 never moved" in complaints(stuck, good, none)[0]
+    assert "chain [3] of 32 never moved" in told(stuck, good, none)[0]
     diverged = none.clone()
     diverged[[5, 9]] = 2
-    assert "4 trajectories ran off" in complaints(draws, good, diverged)[0]
-    assert "accepted fewer" in complaints(draws, torch.where(torch.arange(32) == 7, 0.01, good), none)[0]
+    said = told(draws, good, diverged)[0]
+    assert "4 of 1600 trajectories (0.25 %) ran off" in said and "motes.kernels.ChEES(acceptance=0.99)" in said
+    assert "NUTS(acceptance=0.995)" in told(draws, good, diverged, NUTS(acceptance=0.99))[0]
+    assert "which HMC cannot" in told(draws, good, diverged, HMC())[0]
+    assert "accepted fewer" in told(draws, torch.where(torch.arange(32) == 7, 0.01, good), none)[0]
+
+
+def test_unknown_kernels_are_told_those_that_suit_the_density():
+    with pytest.raises(UnknownName, match="perhaps you meant 'nuts'") as caught:
+        Chains(gaussian(), "nutz")
+    assert "flip" not in str(caught.value) and "slice" in str(caught.value)
+    whole = Discrete(lambda x: x.double().sum(1), 3, levels=2)
+    with pytest.raises(UnknownName, match="flip") as caught:
+        Chains(whole, "nutz")
+    assert "slice" not in str(caught.value)
+    with pytest.raises(MotesError, match=r"kernels for it are: .*flip"):
+        Chains(whole, "random-walk")
+    assert Chains(gaussian(), "NUTS").kernel == NUTS()
 
 
 def test_r_hat_of_few_and_many_chains():
@@ -262,7 +282,7 @@ def test_few_chains_in_modes_of_different_height_do_not_wait_for_each_other():
 def test_batches_shorter_than_the_memory_of_chains_give_no_error_bar():
     walk = Rng(0).normal((4, 400)).cumsum(1)[..., None]
     _, se, reason = chain_mean(walk)
-    assert math.isnan(float(se)) and "remember" in reason
+    assert math.isnan(float(se)) and "memory longer than a batch" in reason
     modes = Rng(0).normal((20, 50, 1)) + 10 * (torch.arange(20) % 2)[:, None, None]
     assert float(chain_mean(modes)[1]) == pytest.approx(5 / math.sqrt(20), rel=0.2)
 

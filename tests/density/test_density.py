@@ -1,6 +1,7 @@
 """Densities: supports and Jacobians against quadrature, how the likelihood is called, what is refused."""
 
 import math
+import warnings
 
 import pytest
 import torch
@@ -19,7 +20,7 @@ from torch.distributions import (
 )
 
 import motes
-from motes.core.errors import MotesError, NanLogPotential, ShapeError
+from motes.core.errors import MotesError, MotesWarning, NanLogPotential, ShapeError, UnknownName
 from motes.density import Density
 from motes.density.parameters import Parameters
 from motes.rng import Rng
@@ -174,7 +175,7 @@ def either(x):
     ("f", "message"),
     [
         (either, "vectorised=True"),
-        (lambda x: x, "one point"),
+        (lambda x: x, r"one point.*\.sum\(-1\)"),
         (lambda x: x[:, 0] - x[:, 0].mean(), "change with the other"),
         (lambda x: float(x[0]) if x.ndim == 1 else None, "float"),
         (lambda x: x.float() @ torch.ones(3, dtype=torch.float64), "RuntimeError"),
@@ -184,6 +185,48 @@ def either(x):
 def test_functions_that_fit_neither_way_are_refused(f, message):
     with pytest.raises(ShapeError, match=message):
         Density(f, Normal(torch.zeros(3, dtype=torch.float64), 1.0))
+
+
+def poisson(p, rate="slope"):
+    return Poisson((p["shift"] + p[rate] * torch.linspace(-1, 1, 9).double()).exp()).log_prob(torch.ones(9))
+
+
+def test_a_likelihood_that_forgets_the_sum_is_told():
+    prior = {"slope": Normal(0 * ONE, 1.0), "shift": Normal(0 * ONE, 1.0)}
+    with pytest.raises(ShapeError, match=r"lacks \.sum\(\) at the end"):
+        Density(poisson, prior)
+    with pytest.raises(ShapeError, match=r"\.sum\(-1\) at the end"):
+        Density(poisson, prior, vectorised=False)
+    with pytest.raises(ShapeError) as caught:
+        Density(lambda p: float(p["slope"].sum()), prior)
+    assert ".sum" not in str(caught.value)
+
+
+@pytest.mark.parametrize("vectorised", [None, True, False])
+def test_a_misspelt_parameter_is_named(vectorised):
+    prior = {"slope": Normal(0 * ONE, 1.0), "shift": Normal(0 * ONE, 1.0)}
+    with pytest.raises(UnknownName, match="'slop', perhaps you meant 'slope'; there are: shift, slope") as caught:
+        Density(lambda p: poisson(p, "slop").sum(-1), prior, vectorised=vectorised)
+    assert isinstance(caught.value.__cause__, KeyError)
+    with pytest.raises((ShapeError, KeyError), match="shift"):  # a dict of the user's own
+        Density(lambda p: {}["shift"], prior, vectorised=vectorised)
+
+
+def test_single_precision_is_told():
+    x = torch.linspace(-1, 1, 9)
+    prior = {"slope": Normal(0 * ONE, 1.0)}
+
+    def likelihood(p, x):
+        return -(p["slope"] * x - 0.1).square().sum()
+
+    with pytest.warns(MotesWarning, match=r"float32 while.*data\.double\(\)") as caught:
+        Density(lambda p: likelihood(p, x), prior)
+    assert len(caught) == 1 and caught[0].filename == __file__
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        Density(lambda p: likelihood(p, x.double()), prior)
+        Density(lambda p: likelihood(p, x), prior, dtype=torch.float32)
+        Density(lambda p: torch.zeros(len(p["slope"])), prior, vectorised=True)  # a constant has lost nothing
 
 
 def test_vectorised_settles_it():

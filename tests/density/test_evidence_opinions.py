@@ -109,6 +109,16 @@ def test_bridge_sampling_refuses():
         bridge_sampling(run, gaussian(3)[0])
 
 
+@pytest.mark.filterwarnings("ignore::motes.core.errors.MotesWarning")
+def test_an_evidence_without_an_error_bar_says_why():
+    density, _ = gaussian(2)
+    run = motes.sample(motes.Chains(density, "random-walk", draws=30, warmup=20), 2, seed=0, progress=False)
+    found = bridge_sampling(run, density)
+    assert math.isnan(
+        float(found.se)
+    ) and "± ?, no error bar: of the draws in one half there is none (1 chain of 30 draws: too few" in repr(found)
+
+
 def test_path_sampling_agrees_with_the_truth_and_covers():
     density, truth = gaussian(3)
     runs = [motes.sample(motes.Tempering(density), 256, seed=s, progress=False) for s in range(80)]

@@ -193,6 +193,10 @@ def test_the_step_follows_the_acceptance(name):
 def test_unknown_kernels_and_knobs_are_errors():
     with pytest.raises(UnknownName, match="hmc"):
         find_kernel("nonsense")
+    with pytest.raises(UnknownName, match="perhaps you meant 'chees'"):
+        find_kernel("cheese")
+    for name in ("NUTS", "nuts", "Random_Walk", "RandomWalk", "IndependenceMetropolis"):
+        assert find_kernel(name).name.replace("-", "") in "nutsrandomwalkindependence"
     with pytest.raises(ValueError, match="jitter"):
         HMC(jitter=1.5)
 

@@ -82,8 +82,8 @@ def control(run: Run, values: list[Tensor], weight: Tensor) -> list[Tensor]:
     """
     if run.score is None:
         raise MotesError(
-            "control variates need the gradient of the target's log-density at the draws, and this run has none: use "
-            "a kernel with gradients and let the run end; chains keep it with keep_score=True"
+            "control variates need the gradient of the target's log-density at the draws, and this run has none: "
+            + _remedy(run)
         )
     score = run.score.reshape(-1, run.score.shape[-1])
     if len(score) != len(weight):
@@ -96,6 +96,21 @@ def control(run: Run, values: list[Tensor], weight: Tensor) -> list[Tensor]:
     flat = [v.reshape(len(v), -1) for v in values]
     joined = controlled(torch.cat(flat, 1), score, weight, folds(run, len(weight)))
     return [c.reshape(v.shape) for c, v in zip(joined.split([f.shape[1] for f in flat], 1), values, strict=True)]
+
+
+def _remedy(run: Run) -> str:
+    """How a run comes to know its score."""
+    kernel = run.setup["settings"].get("kernel") if isinstance(run.setup["settings"], dict) else None
+    if run.chains:
+        return "run Chains(..., keep_score=True) with a kernel that evaluates gradients, as the default one does"
+    if run.result.value != "OK":
+        return f"it ended as {run.result.value}; resume it, if its kernel has gradients"
+    if kernel is None:
+        return f"a {run.setup['model']} run keeps none; run.mean(f) without control has its plain error bar"
+    return (
+        f"its kernel, {kernel}, evaluates no gradients, or {run.setup['model']} does not keep them; run Tempering or "
+        "NestedSampling with kernel='mala' or 'hmc' for it, or leave control away"
+    )
 
 
 def folds(run: Run, rows: int) -> Tensor:

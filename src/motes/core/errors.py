@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import sys
+import warnings
 from collections.abc import Iterable
+from difflib import get_close_matches
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -16,7 +21,7 @@ class MotesError(ValueError):
 
 
 class MotesWarning(UserWarning):
-    """A run has ended, and there is something to know before its numbers are used."""
+    """There is something to know before the numbers of a run are used."""
 
 
 class NanLogPotential(MotesError):
@@ -39,7 +44,20 @@ class UnknownName(MotesError):
     """A name that no registry holds."""
 
     def __init__(self, kind: str, name: object, legal: Iterable[str]):
-        super().__init__(f"no {kind} is called {name!r}; there are: {', '.join(sorted(legal))}")
+        legal = sorted(legal)
+        super().__init__(f"no {kind} is called {name!r}{perhaps(name, legal)}; there are: {', '.join(legal) or 'none'}")
+
+
+def perhaps(name: object, legal: Iterable[str]) -> str:
+    """`, perhaps you meant 'slope'`, or nothing where no legal name is near; upper and lower case are alike."""
+    plain = {folded(k): k for k in legal}
+    near = get_close_matches(folded(str(name)), plain, n=1)
+    return f", perhaps you meant {plain[near[0]]!r}" if near else ""
+
+
+def folded(name: str) -> str:
+    """A name without what is easily got wrong: case, hyphens, underscores and blanks."""
+    return name.lower().replace("-", "").replace("_", "").replace(" ", "")
 
 
 class FileError(MotesError):
@@ -52,3 +70,11 @@ def name_particles(index: Iterable[int], most: int = 8) -> str:
     shown = ", ".join(str(i) for i in index[:most])
     more = f", ... ({len(index)} in all)" if len(index) > most else ""
     return f"particle{'s' if len(index) != 1 else ''} [{shown}{more}]"
+
+
+def warn(message: str) -> None:
+    """A `MotesWarning` at the line outside of this package that led here, however deep the call is."""
+    home, frame, level = str(Path(__file__).parents[1]) + os.sep, sys._getframe(1), 2
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(home):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, MotesWarning, stacklevel=level)

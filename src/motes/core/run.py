@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from enum import Enum
@@ -16,7 +17,7 @@ from torch import Tensor
 from motes.core import files, tree
 from motes.core.cite import ENGINE, Reference
 from motes.core.control import control as take_out
-from motes.core.errors import FileError, MotesError, ShapeError, name_particles
+from motes.core.errors import FileError, MotesError, ShapeError, UnknownName, name_particles
 from motes.core.exports import export
 from motes.core.genealogy import Genealogy
 from motes.core.particles import Particles
@@ -31,6 +32,11 @@ from motes.core.weights import normalise
 from motes.rng import Rng
 
 Function = Callable[[Any], Tensor] | str | None
+
+SHOWN = 8
+"""Numbers of each axis that an estimate shows."""
+COORDINATE = re.compile(r"(?P<name>.*)\[(?P<place>\s*-?\d+\s*(,\s*-?\d+\s*)*)\]")
+"""`theta[2]` or `theta[0, 1]`."""
 
 
 class Result(Enum):
@@ -61,9 +67,22 @@ class Estimate:
         return float(self.value)
 
     def __repr__(self) -> str:
-        if self.value.numel() == 1:
-            return f"{float(self.value):.5g} ± {float(self.se):.2g}"
-        return f"Estimate(value={self.value}, se={self.se})"
+        shown = _rows(self.value, self.se)
+        return f"{shown}, no error bar: {self.reason}" if self.reason else shown
+
+
+def _rows(value: Tensor, se: Tensor) -> str:
+    """`1.2 ± 0.1`, `[1.2 ± 0.1, ...]`, and a line a row where there are more axes; long ones with their middle cut."""
+    if value.ndim == 0:
+        error = float(se)
+        return f"{float(value):.5g} ± {'?' if math.isnan(error) else f'{error:.2g}'}"
+    n = len(value)
+    kept = [*range(n)] if n <= SHOWN else [*range(SHOWN - 2), n - 1]
+    parts = [_rows(value[i], se[i]) for i in kept]
+    if len(kept) < n:
+        parts.insert(SHOWN - 2, "...")
+    text = (", " if value.ndim == 1 else ",\n ").join(p.replace("\n", "\n ") for p in parts)
+    return f"[{text}]" + (f" ({n} numbers)" if len(kept) < n and value.ndim == 1 else "")
 
 
 @dataclass(frozen=True)
@@ -162,7 +181,8 @@ class Run:
         """The weighted mean of `f` over the particles, or its mean over all draws of all chains, with standard error.
 
         Args:
-            f: maps `run.flat` (named parameters, texts, images) to a tensor (N, ...); or the name of a parameter; or
+            f: maps `run.flat` (named parameters, texts, images) to a tensor (N, ...); or the name of a parameter or of
+                one number in it, as "theta", "theta[2]" or "theta[0, 1]" (one tensor without a name is called "x"); or
                 nothing where the view is one tensor. A list or a dict of them gives a list or a dict of estimates.
             control: take out what the score of the target explains (`core/control.py`), which makes the standard error
                 smaller, often by much for means of parameters.
@@ -170,6 +190,7 @@ class Run:
 
         Raises:
             ShapeError: what `f` returns has not the particles as its first axis.
+            UnknownName: no parameter is called so.
             MotesError: `control` without a score, or `smooth` without weights.
         """
         one = not isinstance(f, (list, tuple, Mapping))
@@ -212,10 +233,7 @@ class Run:
         """What `mean` takes the mean of: (N, ...) float64, zero where the weight is."""
         view = self.flat
         if isinstance(f, str):
-            if not isinstance(view, dict) or f not in view:
-                known = ", ".join(view) if isinstance(view, dict) else "none"
-                raise MotesError(f"no parameter is called {f!r}; there are: {known}")
-            value = view[f]
+            value = _named(view, f)
         else:
             if f is None and isinstance(view, dict):
                 raise MotesError(
@@ -298,6 +316,29 @@ class Run:
             f"Run({s['model']}, n={self.n}, t={self.particles.t}, {self.result.value}, "
             f"{s['quantity']}={self.log_evidence:.4f} ± {self.log_evidence_se:.2g}, ess={self.ess:.1f})"
         )
+
+
+def _named(view: PyTree, name: str) -> Any:
+    """The parameter of that name in a view with one first axis, or the numbers of one place in it.
+
+    Raises:
+        UnknownName: no parameter is called so.
+        MotesError: it has no such place.
+    """
+    known = {str(k): v for k, v in view.items()} if isinstance(view, dict) else {}
+    if isinstance(view, Tensor):
+        known = {"x": view}
+    if name in known:
+        return known[name]
+    found = COORDINATE.fullmatch(name)
+    if found is None or found["name"] not in known:
+        raise UnknownName("parameter", name if found is None else found["name"], known)
+    value, place = known[found["name"]], tuple(int(i) for i in found["place"].split(","))
+    shape = tuple(value.shape[1:]) if isinstance(value, Tensor) else ()
+    if len(place) > len(shape) or any(not -k <= i < k for i, k in zip(place, shape, strict=False)):
+        holds = f"has shape {shape} in each draw" if shape else "is one number in each draw"
+        raise MotesError(f"there is no {name}: {found['name']} {holds}, and places count from 0")
+    return value[(slice(None), *place)]
 
 
 def load(path: str | os.PathLike[str]) -> Run:

@@ -6,7 +6,6 @@ import json
 import os
 import platform
 import time
-import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -19,7 +18,7 @@ from tqdm.auto import tqdm
 
 from motes.core import variance
 from motes.core.cite import ENGINE
-from motes.core.errors import AllWeightsZero, FileError, MotesWarning, NanLogPotential
+from motes.core.errors import AllWeightsZero, FileError, NanLogPotential, warn
 from motes.core.model import FeynmanKac
 from motes.core.resampling import Scheme, find_scheme
 from motes.core.run import Result, Run, load
@@ -179,7 +178,7 @@ def _drive(
         error.run = run
         raise error
     for remark in run.remarks:
-        warnings.warn(remark, MotesWarning, stacklevel=4)
+        warn(remark)
     return run
 
 

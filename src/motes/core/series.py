@@ -31,9 +31,9 @@ def chain_mean(value: Tensor) -> tuple[Tensor, Tensor, str]:
     chains, draws = value.shape[:2]
     mean = value.mean((0, 1))
     cuts = 1 if chains >= ENOUGH else math.ceil(BATCHES / chains)
-    length = draws // cuts
+    length, named = draws // cuts, f"{chains} chain{'s' if chains != 1 else ''}"
     if cuts > 1 and length < SHORT:
-        reason = f"{chains} chains of {draws} draws are too few for a standard error: draw more, or run more chains"
+        reason = f"{named} of {draws} draws: too few for a standard error; draw more, or run more chains"
         return mean, torch.full_like(mean, math.nan), reason
     means = value[:, draws - cuts * length :].reshape(chains, cuts, length, *value.shape[2:]).mean(2)
     se = means.flatten(0, 1).std(0, correction=1) / math.sqrt(chains * cuts)
@@ -41,6 +41,6 @@ def chain_mean(value: Tensor) -> tuple[Tensor, Tensor, str]:
         off = means - means.mean((0, 1))
         alike = (off[:, 1:] * off[:, :-1]).mean((0, 1)) > LONG * off.square().mean((0, 1))
         if alike.any():
-            reason = f"{chains} chains remember longer than a batch of {length} draws: draw more, or run more chains"
+            reason = f"{named} with a memory longer than a batch of {length} draws: draw more, or run more chains"
             return mean, torch.where(alike, math.nan, se), reason
     return mean, se, ""

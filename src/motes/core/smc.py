@@ -111,8 +111,10 @@ def steps(
     """
     must_be_model(model)
     scheme, name = find_scheme(resampling), type(model).__name__
-    if n < 1 or not 0 <= when <= 1:
-        raise ValueError(f"need n >= 1 and 0 <= when <= 1, not n={n}, when={when}")
+    if n < 1:
+        raise ValueError(f"n, the number of particles, must be at least 1, not {n}")
+    if not 0 <= when <= 1:
+        raise ValueError(f"when must lie in [0, 1], not {when}")
     rng = source(seed)
     state, clock = start, time.perf_counter()
     if state is not None:  # the walk writes on in copies

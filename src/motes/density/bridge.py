@@ -79,7 +79,7 @@ def bridge_sampling(
             raise MotesError("bridge sampling needs at least two draws in each half: run more particles or longer")
         *numbers, no = _bridge(run, density, z, weight, fit, symmetric, proposals, Rng(seed).at(f"bridge-{k}"))
         found.append(numbers)
-        reason = reason or no
+        reason = reason or (no and f"of the draws in one half there is none ({no})")
     value, ours, theirs = torch.tensor(found, dtype=torch.float64).T
     # what the two halves' own draws add may be the same for both: it is a product of both halves' deviations
     variance = (ours.sqrt().sum().square() + theirs.sum()) / 4

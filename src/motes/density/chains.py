@@ -342,7 +342,7 @@ class Chains(Annealed):
             return []
         bias = f"{type(self.mover).__name__} does not leave the target invariant: its docstring says which bias it has"
         said = [] if self.mover.exact else [bias]
-        return said + complaints(x["draws"], x["acceptance"], x["divergences"])
+        return said + complaints(x["draws"], x["acceptance"], x["divergences"], shared["sweeps"], self.mover)
 
     def restore(self, particles: Particles) -> Particles:
         same_values(self.density, particles.x["state"])

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from motes.core.errors import MotesError, ShapeError
+from motes.core.errors import MotesError, ShapeError, warn
 from motes.core.parts import in_parts
 from motes.density.checking import check
 from motes.density.law import Law
-from motes.density.likelihood import LogLikelihood, batched
+from motes.density.likelihood import LogLikelihood, batched, not_added_up, unknown
 from motes.density.parameters import Parameters, Values
 from motes.kernels import State
 from motes.rng import Rng
@@ -25,6 +25,12 @@ CACHE = 1 << 20
 
 FAR = 1000.0
 """Nats below all of some draws from the prior at which only trajectories that run off can be."""
+
+SINGLE = (
+    "log_likelihood comes back as {dtype} while the parameters are float64, so that it and its gradients have 7 digits "
+    "or fewer: one of its tensors is {dtype}, most likely the data. Make them float64, as in data.double(), or say "
+    "dtype=torch.float32 if single precision is meant"
+)
 
 
 class Density(Law):
@@ -45,7 +51,8 @@ class Density(Law):
             particle's value do not depend on the population around it, as long as that is cut at multiples of the
             number (a matrix product's last bits depend on the row's place in it); "auto" cuts so that intermediate
             results stay in the cache; None is the whole population in one call.
-        dtype: of the parameters and of every evaluation.
+        dtype: of the parameters and of every evaluation; data should have it too. (A log-likelihood that comes back
+            in less than the float64 of its parameters is warned of.)
         compile: whether to evaluate through `torch.compile`; "auto" does so in runs that are long enough to pay for
             the compilation (the law is the same, the last bits are not).
 
@@ -55,6 +62,7 @@ class Density(Law):
 
     Raises:
         ShapeError: the log-likelihood fits neither a batch nor a single point, or both with different values.
+        UnknownName: it asks for a parameter that the prior has not.
         NanLogPotential: it is NaN at a draw from the prior.
 
     >>> import torch, motes
@@ -109,7 +117,14 @@ class Density(Law):
         z.requires_grad_()
         with torch.autograd.graph.saved_tensors_hooks(pack, lambda saved: saved):
             values, _, inside = self.parameters.constrain(z)
-            likelihood = self._call(values, len(z))
+            try:
+                likelihood = self._call(values, len(z))
+            except KeyError as error:
+                if (missing := unknown(error, values)) is None:
+                    raise
+                raise missing from error
+        if self.dtype == torch.float64 and _lossy(likelihood.detach()):
+            warn(SINGLE.format(dtype=str(likelihood.dtype).removeprefix("torch.")))
         check(self.constrain, likelihood.detach(), inside, z.detach(), None)
         return sum(kept) // len(z), likelihood.requires_grad
 
@@ -197,7 +212,8 @@ class Density(Law):
         value = self._likelihood(values)
         if not isinstance(value, Tensor) or tuple(value.shape) != (n,):
             what = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
-            raise ShapeError(f"log_likelihood must return shape ({n},) for {n} particles, not {what}")
+            more = not_added_up(tuple(value.shape), n) if isinstance(value, Tensor) else ""
+            raise ShapeError(f"log_likelihood must return shape ({n},) for {n} particles, not {what}{more}")
         return value
 
     def _parts(self, z: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
@@ -242,6 +258,13 @@ class Density(Law):
         """What identifies this density, as JSON."""
         blocks = {b.name: [type(b.prior).__name__, list(b.shape)] for b in self.parameters.blocks}
         return {"prior": blocks, "dtype": str(self.dtype), "micro_batch": self.micro_batch, "compile": self.compile}
+
+
+def _lossy(likelihood: Tensor) -> bool:
+    """Whether values have been rounded to fewer digits than float64 has; a constant or a count has not."""
+    if likelihood.dtype not in (torch.float32, torch.float16, torch.bfloat16):
+        return False
+    return bool((torch.isfinite(likelihood) & (likelihood != likelihood.round())).any())
 
 
 def _state(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from motes.core.errors import MotesError
 from motes.density.law import Law
-from motes.kernels import Kernel, find_kernel
+from motes.kernels import Kernel, find_kernel, kernels
 
 
 def choose_kernel(density: Law, kernel: Kernel | str | None, best: str, *, biased: bool = False) -> Kernel:
@@ -14,13 +14,19 @@ def choose_kernel(density: Law, kernel: Kernel | str | None, best: str, *, biase
         biased: whether kernels will do that do not leave their target invariant; weights would be wrong with them.
 
     Raises:
+        UnknownName: there is no such kernel; only those that suit the density are listed.
         MotesError: it needs gradients that the density has not, moves other points than the density's, or is biased.
     """
     discrete = density.levels is not None
     if kernel is None:
         kernel = ("gibbs-with-gradients" if density.differentiable else "flip") if discrete else None
         kernel = kernel or (best if density.differentiable else "random-walk")
-    kernel = find_kernel(kernel)
+    fitting = [
+        name
+        for name, k in kernels.items()
+        if k.discrete == discrete and (density.differentiable or not k.gradient) and (biased or k.exact)
+    ]
+    kernel = find_kernel(kernel, fitting)
     if kernel.gradient and not density.differentiable:
         raise MotesError(
             f"{type(kernel).__name__} needs gradients, and none flow through log_likelihood: write it with torch "
@@ -31,6 +37,7 @@ def choose_kernel(density: Law, kernel: Kernel | str | None, best: str, *, biase
         raise MotesError(
             f"{type(kernel).__name__} moves {what}, and the density is over "
             + (f"whole numbers 0..{density.levels - 1}" if density.levels is not None else "real vectors")
+            + f"; kernels for it are: {', '.join(fitting)}"
         )
     if not kernel.exact and not biased:
         raise MotesError(

@@ -316,8 +316,8 @@ class NestedSampling(Annealed):
         ]
 
     def score(self, particles: Particles) -> Tensor | None:
-        x = particles.x
-        return x["prior_gradient"] + x["likelihood_gradient"] if self.mover.gradient else None
+        x, final = particles.x, particles.shared["final"]
+        return x["prior_gradient"] + x["likelihood_gradient"] if final and self.mover.gradient else None
 
     def progress(self, particles: Particles) -> float:
         """The share of the evidence that is behind."""

@@ -17,6 +17,8 @@ POOL = 8192
 """Most points of a window's history that are kept for the kernel's scales."""
 GROUPS = 8
 """Groups of chains that nested R-hat compares."""
+CAREFULLY = 0.99
+"""The acceptance that chains whose trajectories ran off are advised to ask for."""
 KEPT = ("position", "log_likelihood", "log_prior", "likelihood_gradient", "prior_gradient")
 
 
@@ -134,13 +136,15 @@ def settled(before: dict[str, float], after: dict[str, float]) -> bool:
     return all(abs(math.log(after[k] / before[k])) < math.log(1.5) for k in before if before[k] > 0 and after[k] > 0)
 
 
-def complaints(draws: Tensor, acceptance: Tensor, divergences: Tensor) -> list[str]:
+def complaints(draws: Tensor, acceptance: Tensor, divergences: Tensor, sweeps: int, kernel: Kernel) -> list[str]:
     """What is wrong with chains, a sentence each.
 
     Args:
         draws: (N, T, d).
         acceptance: (N,) mean acceptance of each chain.
         divergences: (N,) how many of its sweeps had to be given up.
+        sweeps: of each chain.
+        kernel: what moved them.
     """
     out, (n, t) = [], draws.shape[:2]
     if t > 1:
@@ -152,10 +156,11 @@ def complaints(draws: Tensor, acceptance: Tensor, divergences: Tensor) -> list[s
             )
     diverging = (divergences > 0).nonzero().flatten().tolist()
     if diverging:
+        lost, whole = int(divergences.sum()), n * max(1, sweeps)
         out.append(
-            f"{int(divergences.sum())} trajectories ran off and were rejected, in {chains_called(diverging)}: there "
-            "the density bends more sharply than the step can follow, and draws near such places are too few. "
-            "Reparametrise (non-centre a hierarchy), or ask for a higher acceptance"
+            f"{lost} of {whole} trajectories ({100 * lost / whole:.2g} %) ran off and were rejected, in "
+            f"{chains_called(diverging)}: there the density bends more sharply than the step can follow, and draws "
+            f"near such places are too few. Reparametrise (non-centre a hierarchy), or {_shorter(kernel)}"
         )
     low = ((acceptance < 0.05) & (acceptance > 0)).nonzero().flatten().tolist()
     if low:
@@ -167,6 +172,18 @@ def complaints(draws: Tensor, acceptance: Tensor, divergences: Tensor) -> list[s
             "use a better parametrisation; with separate modes use motes.Tempering, which weighs them"
         )
     return out
+
+
+def _shorter(kernel: Kernel) -> str:
+    """What makes the steps of this kernel shorter, in words."""
+    wanted = vars(kernel).get("acceptance")
+    if wanted is None:
+        return (
+            f"use a kernel that can be asked for a higher acceptance, which {type(kernel).__name__} cannot, like "
+            f"kernel=motes.kernels.ChEES(acceptance={CAREFULLY})"
+        )
+    more = CAREFULLY if wanted < CAREFULLY else (1 + wanted) / 2
+    return f"ask for a higher acceptance: kernel=motes.kernels.{type(kernel).__name__}(acceptance={more:.4g})"
 
 
 def chains_called(index: list[int]) -> str:

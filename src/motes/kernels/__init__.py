@@ -5,10 +5,11 @@ A new kernel is one new file in this folder with a final subclass of `Kernel`; t
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from importlib import import_module
 from pkgutil import iter_modules
 
-from motes.core.errors import UnknownName
+from motes.core.errors import UnknownName, folded
 from motes.kernels.baoab import BAOAB
 from motes.kernels.barker import Barker
 from motes.kernels.chees import ChEES
@@ -46,13 +47,22 @@ kernels: dict[str, type[Kernel]] = {k.name: k for k in sorted(Kernel.__subclasse
 """Every kernel by its name."""
 
 
-def find_kernel(kernel: str | Kernel) -> Kernel:
-    """The kernel called `kernel`, with its default knobs; or `kernel` itself."""
+def find_kernel(kernel: str | Kernel, legal: Iterable[str] | None = None) -> Kernel:
+    """The kernel called `kernel`, with its default knobs; or `kernel` itself.
+
+    Args:
+        kernel: a kernel, its name, or the name of its class; case, hyphens and underscores do not matter.
+        legal: the names that an error lists, where not all kernels would do.
+
+    Raises:
+        UnknownName: there is no such kernel.
+    """
     if isinstance(kernel, Kernel):
         return kernel
-    if kernel not in kernels:
-        raise UnknownName("kernel", kernel, kernels)
-    return kernels[kernel]()
+    known = {folded(k.__name__): k for k in kernels.values()} | {folded(name): k for name, k in kernels.items()}
+    if not isinstance(kernel, str) or folded(kernel) not in known:
+        raise UnknownName("kernel", kernel, kernels if legal is None else legal)
+    return known[folded(kernel)]()
 
 
 __all__ = [
