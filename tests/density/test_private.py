@@ -13,6 +13,7 @@ from motes.core.errors import MotesError
 from motes.density.private import PrivateRelease
 from motes.rng import Rng
 
+SECRET = 0x51F0_92A7_C3D4_886B  # known to all readers of this file
 RADIUS, WIDTH = 2.0, 1201
 GRID = np.linspace(-RADIUS, RADIUS, WIDTH)
 STEP = GRID[1] - GRID[0]
@@ -189,14 +190,14 @@ def test_a_gaussian_in_closed_form():
 
 def test_what_is_released_has_the_noise_that_was_asked_for():
     private = release(0.0, lipschitz=0.001)
-    found = private.draw(500, seed=1, noise=0.5, mu=1.0)
+    found = private.draw(500, seed=SECRET + 1, noise=0.5, mu=1.0)
     assert found.noise == pytest.approx(0.5) and found.epsilon == math.inf and found.mu == 1.0
     assert isinstance(found.values, torch.Tensor) and found.values.shape == (500, 1)
     target = np.exp(-f(0.0))
     target /= target.sum()
     variance = target @ GRID**2 - (target @ GRID) ** 2
     assert float(found.values.var()) == pytest.approx(variance + 0.25, rel=0.25)
-    single = private.draw(1, seed=1, noise=0.01, epsilon=0.1)
+    single = private.draw(1, seed=SECRET + 1, noise=0.01, epsilon=0.1)
     assert single.distance == pytest.approx(0.01 * (0.1 - 0.004) / 2) and single.sweeps == private.sweeps(
         single.distance
     )
@@ -207,17 +208,23 @@ def test_refusals():
     with pytest.raises(MotesError, match="strongly convex and smooth"):
         release(0.0, convexity=0.0)
     with pytest.raises(MotesError, match="not strongly convex with constant"):
-        release(0.0, convexity=1.24).draw(50, seed=0, noise=0.1, mu=10.0)
+        release(0.0, convexity=1.24).draw(50, seed=SECRET + 0, noise=0.1, mu=10.0)
     with pytest.raises(MotesError, match="not smooth with constant"):
-        release(0.0, smoothness=1.01).draw(50, seed=0, noise=0.1, mu=10.0)
+        release(0.0, smoothness=1.01).draw(50, seed=SECRET + 0, noise=0.1, mu=10.0)
     with pytest.raises(MotesError, match="cost 2 already"):
-        release(0.0).draw(2, seed=0, noise=0.1, epsilon=2.0)
+        release(0.0).draw(2, seed=SECRET + 0, noise=0.1, epsilon=2.0)
     with pytest.raises(MotesError, match="sweeps would be needed"):
-        release(0.0, smoothness=1e6).draw(1, seed=0, noise=1e-3, epsilon=2.0)
+        release(0.0, smoothness=1e6).draw(1, seed=SECRET + 0, noise=1e-3, epsilon=2.0)
     with pytest.raises(MotesError, match="no place in the ball"):
-        release(0.0, radius=0.01, centre=torch.tensor([80.0])).draw(1, seed=0, noise=1e-3, epsilon=2.0)
+        release(0.0, radius=0.01, centre=torch.tensor([80.0])).draw(1, seed=SECRET + 0, noise=1e-3, epsilon=2.0)
+    for seed in (0, 20, 2**48 - 1):  # whoever guesses the seed can take the noise away again
+        with pytest.raises(MotesError, match="can be guessed"):
+            release(0.0).draw(1, seed=seed, noise=0.1, mu=10.0)
+    for seed in (-1, 2**64, True):
+        with pytest.raises(ValueError, match="seed must be an int"):
+            release(0.0).draw(1, seed=seed, noise=0.1, mu=10.0)
     with pytest.raises(ValueError, match="one of epsilon and mu"):
-        release(0.0).draw(1, seed=0, noise=0.1)
+        release(0.0).draw(1, seed=SECRET + 0, noise=0.1)
     blind = motes.Density(lambda z: torch.zeros(len(z)), Normal(torch.zeros(1).double(), 1.0), vectorised=True)
     with pytest.raises(MotesError, match="gradients"):
         PrivateRelease(blind, 1.0, 1.0, 1.0, 0.1)
@@ -239,4 +246,4 @@ def test_a_constant_that_hides_the_curvature_is_refused():
     density = motes.Density(lambda z: 0 * z[:, 0] - 1e12, prior, vectorised=True, compile=False)
     knobs = {"radius": RADIUS, "convexity": 1.0, "smoothness": 1.25, "lipschitz": 0.25}
     with pytest.raises(MotesError, match="lost"):
-        PrivateRelease(density, **knobs).draw(seed=2**40 + 1, noise=2.0, epsilon=50.0)
+        PrivateRelease(density, **knobs).draw(seed=SECRET, noise=2.0, epsilon=50.0)

@@ -16,6 +16,8 @@ from motes.rng import Rng
 DESCENTS = 3
 ATTEMPTS = 1000
 LONGEST = 100_000
+SECRET = 48
+"""Bits that a seed must have at least: all shorter ones can be tried. One in 65536 honest ones of 64 bits has fewer."""
 SLACK = 256 * torch.finfo(torch.float64).eps
 """Rounding of f, relative to its size, that is no contradiction."""
 
@@ -67,7 +69,8 @@ class PrivateRelease:
     and its neighbours. Points at which the density contradicts the constants raise an error, after which nothing may be
     published (the error itself tells of the data). Arithmetic is that of real numbers; the lowest bits of
     floating-point noise, and how long a run takes, can tell more. The seed is the secret: draw 64 bits from the
-    operating system, never publish it or use it again; and the generator, good as it is, is no cipher.
+    operating system, never publish it or use it again; one below 2^48 is refused, since it could be guessed. The
+    generator, good as it is, is no cipher.
 
     References:
         Lin, Ma, Wang, Redberg & Bu (2024), Tractable MCMC for private learning with pure and Gaussian differential
@@ -139,16 +142,24 @@ class PrivateRelease:
 
         Args:
             n: how many; pure privacy adds up (each costs epsilon / n), Gaussian by squares (each costs mu / sqrt(n)).
-            seed: a secret.
+            seed: a secret that nobody can guess: 64 bits drawn for this call only, as `secrets.randbits(64)` gives
+                them. Whoever knows it can subtract the noise, so one that could have been guessed is refused.
             noise: the length of the noise that is tolerated on each draw; the smaller, the longer the chain.
             epsilon: the budget of pure privacy; or
             mu: the budget of Gaussian privacy.
 
         Raises:
-            MotesError: the budget is not above what exact draws cost, or the density contradicts the constants.
+            MotesError: the seed can be guessed, the budget is not above what exact draws cost, or the density
+                contradicts the constants.
         """
         if (epsilon is None) == (mu is None) or n < 1 or not noise > 0:
             raise ValueError(f"give one of epsilon and mu, n >= 1 and noise > 0, not {epsilon}, {mu}, {n} and {noise}")
+        rng = Rng(seed).at("private")
+        if seed >> SECRET == 0:
+            raise MotesError(
+                f"a seed below 2^{SECRET} can be guessed, and who knows it can subtract the noise: draw a secret one "
+                "for each release, seed=secrets.randbits(64), and never store or publish it"
+            )
         d = self.density.dim
         pure = epsilon is not None
         each = epsilon / n if epsilon is not None else (mu or 0.0) / math.sqrt(n)
@@ -161,7 +172,6 @@ class PrivateRelease:
             )
         distance = min(noise * spare / (d if pure else math.sqrt(d)), self.radius)
         sweeps = self.sweeps(distance)
-        rng = Rng(seed).at("private")
         z = self.walk(rng, n, sweeps)
         direction = rng.at("noise").normal((n, d))
         if pure:  # density proportional to exp(-|z| spare / distance)
