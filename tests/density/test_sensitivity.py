@@ -113,6 +113,18 @@ def test_dependent_inputs_are_refused(kind):
     assert float(sobol_indices(x, x.sum(1), dependent=True).first.value[0]) > 0.3
 
 
+@pytest.mark.parametrize("number", [lambda k: 40 * k, lambda k: k * k])
+def test_families_whose_numbers_have_gaps_are_checked_and_give_the_same_errors(number):
+    """Families are numbered by the slots that they began in, of which few may be left, all of one remainder even."""
+    x = Rng(3).at("x").normal((2000, 2))
+    family = torch.arange(2000) // 10
+    plain, odd = (sobol_indices(x, x @ torch.tensor([2.0, 1.0]).double(), group=g) for g in (family, number(family)))
+    assert torch.equal(plain.first.se, odd.first.se) and torch.equal(plain.total.se, odd.total.se)
+    x[:, 1] = 0.4 * x[:, 0] + 0.9 * x[:, 1]
+    with pytest.raises(MotesError, match="'x0' and 'x1' depend on each other"):
+        sobol_indices(x, x.sum(1), group=number(family))
+
+
 def test_runs_from_a_prior_and_from_a_posterior():
     prior = {
         "a": Normal(torch.zeros(2, dtype=torch.float64), 1.0),
