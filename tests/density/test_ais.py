@@ -9,7 +9,7 @@ import torch
 from torch.distributions import Normal
 
 import motes
-from motes.core.errors import FileError, MotesError
+from motes.core.errors import AllWeightsZero, FileError, MotesError
 from motes.density import Density
 from motes.density.ais import AnnealedImportanceSampling, nearest, spaced
 
@@ -113,6 +113,13 @@ def test_faults_are_errors_and_thin_weights_have_no_error_bar():
             AnnealedImportanceSampling(density, **knobs)
     run = motes.sample(AnnealedImportanceSampling(density, steps=1), 50, seed=0, progress=False)
     assert math.isnan(run.log_evidence_se) and "temperatures" in run.standard_error.reason
+    nowhere = Density(
+        lambda x: torch.where(x[:, 0] > 100, 0.0, -math.inf),
+        Normal(torch.zeros(1, dtype=torch.float64), 1.0),
+        vectorised=True,
+    )
+    with pytest.raises(AllWeightsZero, match="the pilot of annealed importance sampling"):
+        motes.sample(AnnealedImportanceSampling(nowhere, "random-walk"), 50, seed=0, progress=False)
     with pytest.raises(MotesError, match="gradients"):
         AnnealedImportanceSampling(
             Density(lambda x: x[:, 0].detach(), Normal(torch.zeros(1, dtype=torch.float64), 1.0)), "hmc"

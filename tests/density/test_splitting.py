@@ -243,5 +243,8 @@ def test_faults_are_errors():
     with pytest.raises(MotesError, match="has a likelihood"):
         density = Density(first, Normal(torch.zeros(1, dtype=F64), 1.0), vectorised=True)
         motes.sample(Splitting(density, first, 3.0), 10, seed=0, progress=False)
+    for kill in (0.7, 1):
+        with pytest.raises(ValueError, match="at least 2 particles"):
+            motes.sample(Splitting(reference(1), first, 3.0, kill=kill), 1, seed=0, progress=False)
     with pytest.raises(ValueError, match="at most 9"):
         motes.sample(Splitting(reference(1), first, 3.0, kill=10), 10, seed=0, progress=False)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from motes.core.cite import Reference
-from motes.core.errors import MotesError
+from motes.core.errors import AllWeightsZero, MotesError
 from motes.core.particles import Particles
 from motes.core.smc import steps as walk
 from motes.core.variance import StandardError
@@ -104,7 +104,14 @@ class AnnealedImportanceSampling(Annealed):
         """The temperatures and the kernel's parameters at each, and how many evaluations that took."""
         if self.temperatures == (1.0,) or (self.steps == 1 and self.temperatures is None):
             return [{"temperature": 1.0}], 0.0
-        *_, pilot = walk(Tempering(self.density, self.mover, LEFT), self.pilot, seed=rng)
+        try:
+            *_, pilot = walk(Tempering(self.density, self.mover, LEFT), self.pilot, seed=rng)
+        except AllWeightsZero as error:
+            raise AllWeightsZero(
+                f"the likelihood is zero at all {self.pilot} points that the pilot of annealed importance sampling "
+                "drew from the prior, so no temperatures can be found: use a larger `pilot`, a prior closer to the "
+                "posterior, or a likelihood that falls off outside of its support instead of ending"
+            ) from error
         rungs = pilot.particles.shared["ladder"]
         at = [r["temperature"] for r in rungs[:-1]]  # the last one repeats 1, for the last move
         b = self.temperatures or spaced(at, self.steps)

@@ -161,6 +161,10 @@ class Splitting(FeynmanKac):
         return self.kernel
 
     def init(self, rng: Rng, n: int) -> Particles:
+        if n < 2:
+            raise ValueError(
+                f"splitting clones those who survive the others, so it needs at least 2 particles, not {n}"
+            )
         if isinstance(self.kill, int) and self.kill >= n:
             raise ValueError(f"of {n} particles at most {n - 1} can be killed at a level, not {self.kill}")
         z = self.density.sample(rng.at("reference"), n)

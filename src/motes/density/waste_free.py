@@ -64,7 +64,8 @@ class WasteFree(Annealed):
         ladder: temperatures and kernel parameters of an earlier run, see `freeze`.
 
     Raises:
-        MotesError: the kernel needs gradients that the density has not, or N is no multiple of P.
+        MotesError: the kernel needs gradients that the density has not, N is no multiple of P, or the resampling
+            scheme cannot draw fewer parents than there are particles ("killing").
 
     >>> import torch, motes
     >>> from motes.density.waste_free import WasteFree
@@ -131,6 +132,12 @@ class WasteFree(Annealed):
         if self.ladder is None:
             target, weight = self.target(shared["temperature"]), normalise(particles.log_weight)
             shared = {**shared, "kernel": self.mover.fit(shared["kernel"], target, particles.x, weight)}
+        if scheme.same_n:
+            raise MotesError(
+                f"waste-free draws {particles.n // length} parents, one a chain, for {particles.n} particles, and "
+                f"{scheme.name} resampling can only make as many children as there are particles: choose another "
+                'scheme, like resampling="systematic"'
+            )
         order = self.order(particles) if scheme.needs_order else None
         parents = scheme(rng, particles.log_weight, n=particles.n // length, order=order)
         # in the order of the particles, so that each half of the chains is scaled by the half it does not descend from
@@ -239,7 +246,12 @@ def chain_length(n: int, length: int | Literal["auto"]) -> int:
         MotesError: `n` is no multiple of `length`, or has no divisor that would do.
     """
     if length != "auto":
-        if n % length or n == length:
+        if n == length:
+            raise MotesError(
+                f"{n} particles are only one chain of {length} states, which has no other to learn from: give a "
+                f"shorter `length`, or {2 * length} particles or another multiple of {length} above it"
+            )
+        if n % length:
             raise MotesError(
                 f"{n} particles are no two or more chains of {length} states: use a multiple of {length} particles"
             )
