@@ -180,6 +180,14 @@ def test_faults_are_errors():
     for knobs in ({"steps": 0}, {"draws": 3}, {"scale": 0.0}, {"scale": (1.0, -1.0)}, {"location": (1.0,)}):
         with pytest.raises(ValueError, match=r"must|need"):
             Follmer(density, **knobs)
+    wrong = {"location": (math.nan, [0.0, math.inf]), "scale": (math.inf, math.nan, torch.ones(2, 2))}
+    for name, values in wrong.items():  # nothing of that may end in weights that are NaN, or all zero, steps later
+        for value in values:
+            with pytest.raises(ValueError, match=f"{name} must be"):
+                Follmer(density, **{name: value})
+    tensors = Follmer(density, 4, location=torch.zeros(2), scale=torch.ones(2))
+    runs = [motes.sample(m, 20, seed=0, progress=False) for m in (tensors, Follmer(density, 4, location=0, scale=1))]
+    assert torch.equal(runs[0].view, runs[1].view)
     density.levels = 2
     with pytest.raises(MotesError, match="discrete"):
         Follmer(density)

@@ -86,8 +86,8 @@ class Follmer(FeynmanKac):
     steps: int = 32
     draws: int = 8
     shared: bool = True
-    location: float | Sequence[float] | None = None
-    scale: float | Sequence[float] | None = None
+    location: float | Sequence[float] | Tensor | None = None
+    scale: float | Sequence[float] | Tensor | None = None
 
     domain: ClassVar[str] = "density"
 
@@ -97,12 +97,14 @@ class Follmer(FeynmanKac):
         if self.steps < 1 or self.draws < 2 or self.draws % 2:
             raise ValueError(f"need steps >= 1 and an even number draws >= 2, not {self.steps} and {self.draws}")
         for name, given in (("location", self.location), ("scale", self.scale)):
-            if isinstance(given, Sequence):
-                object.__setattr__(self, name, tuple(float(v) for v in given))
-                if len(given) != self.density.dim:
-                    raise ValueError(f"{name} must be one number or {self.density.dim} of them, not {len(given)}")
-        if self.scale is not None and not min([self.scale] if isinstance(self.scale, (int, float)) else self.scale) > 0:
-            raise ValueError(f"scale must be positive, not {self.scale}")
+            if given is None:
+                continue
+            numbers = torch.as_tensor(given, dtype=torch.float64)
+            if numbers.ndim > 1 or (numbers.ndim == 1 and len(numbers) != self.density.dim):
+                raise ValueError(f"{name} must be one number or {self.density.dim} of them, not {given}")
+            if not torch.isfinite(numbers).all() or (name == "scale" and not (numbers > 0).all()):
+                raise ValueError(f"{name} must be finite{' and positive' * (name == 'scale')}, not {given}")
+            object.__setattr__(self, name, tuple(numbers.tolist()) if numbers.ndim else float(numbers))
 
     @property
     def references(self) -> tuple[Reference, ...]:  # type: ignore[override]
