@@ -51,7 +51,7 @@ class SMC2(FeynmanKac):
         size: states of each filter at the start, N_x.
         sweeps: Metropolis proposals a move, each of which runs the filters over all observations so far.
         acceptance: the mean acceptance of a move below which the filters are doubled, in [0, 1).
-        largest: the most states of a filter.
+        largest: the most states of a filter; a run that wanted more says so in its remarks.
         dtype: of the parameters.
 
     >>> import torch, motes
@@ -115,7 +115,8 @@ class SMC2(FeynmanKac):
         inner = self.filter.start(rng.at("filter"), self.parameters.constrain(z)[0], self.size)
         x = {"position": z, "log_prior": self._log_prior(z), "log_likelihood": flat, "inner": inner}
         scale = torch.ones(2, z.shape[1], dtype=z.dtype)
-        shared = {"seen": 0, "size": self.size, "fresh": False, "scale": scale, "data": self.filter.fingerprint(0)}
+        shared = {"seen": 0, "size": self.size, "fresh": False, "stuck": 0, "scale": scale}
+        shared["data"] = self.filter.fingerprint(0)
         return Particles.start(x, flat, shared=shared, info={"observations": 0, "size": self.size})
 
     def resampled(self, rng: Rng, scheme: Scheme, particles: Particles) -> Particles:
@@ -129,9 +130,12 @@ class SMC2(FeynmanKac):
             weight = normalise(particles.log_weight)
             shared = {**shared, "scale": fit_scale(x["position"], weight, "auto", shared["scale"])}
             x, info["acceptance"] = self._move(rng.at("move"), x, shared)
-            if info["acceptance"] < self.acceptance and 2 * shared["size"] <= self.largest:
-                shared = {**shared, "size": 2 * shared["size"]}
-                x, potential = self._exchange(rng.at("exchange"), x, shared)
+            if info["acceptance"] < self.acceptance:
+                if 2 * shared["size"] <= self.largest:
+                    shared = {**shared, "size": 2 * shared["size"]}
+                    x, potential = self._exchange(rng.at("exchange"), x, shared)
+                else:
+                    shared = {**shared, "stuck": shared["stuck"] + 1}
         theta = self.parameters.constrain(x["position"])[0]
         inner, increment = self.filter.step(rng.at("filter"), theta, x["inner"], seen)
         x = {**x, "log_likelihood": x["log_likelihood"] + increment, "inner": inner}
@@ -146,6 +150,16 @@ class SMC2(FeynmanKac):
     def continues(self, particles: Particles) -> bool:
         """More observations have come than the particles have seen."""
         return not self.done(particles)
+
+    def remarks(self, particles: Particles) -> list[str]:
+        stuck = particles.shared["stuck"]
+        if not stuck:
+            return []
+        return [
+            f"in {stuck} move{'s' * (stuck > 1)} fewer than {self.acceptance:.0%} of the proposals were accepted, and "
+            f"filters of {particles.shared['size']} states may not be doubled: parameters have hardly moved, and means "
+            "and error bars may be wrong. Give a larger `largest`, a better filter or more `sweeps`"
+        ]
 
     # ---------------------------------------------------------------- parts of a step
 
