@@ -138,7 +138,7 @@ def test_lengths_of_chains():
             chain_length(100, length)
     with pytest.raises(ValueError, match="length"):
         WasteFree(gaussian(1)[0], length=1)
-    with pytest.raises(MotesError, match="only one chain of 100 states.* or 200 particles"):
+    with pytest.raises(MotesError, match=r"only one chain of 100 states.* or 200 particles"):
         chain_length(100, 100)
     with pytest.raises(MotesError, match="killing resampling can only make as many"):
         motes.sample(WasteFree(gaussian(1)[0]), 100, seed=0, progress=False, resampling="killing")

@@ -163,7 +163,7 @@ class Splitting(FeynmanKac):
     def init(self, rng: Rng, n: int) -> Particles:
         if n < 2:
             raise ValueError(
-                f"splitting clones those who survive the others, so it needs at least 2 particles, not {n}"
+                f"splitting replaces the dead by clones of survivors, so it needs at least 2 particles, not {n}"
             )
         if isinstance(self.kill, int) and self.kill >= n:
             raise ValueError(f"of {n} particles at most {n - 1} can be killed at a level, not {self.kill}")
