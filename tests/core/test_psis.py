@@ -88,6 +88,21 @@ def test_edges():
     assert heavy.k_hat > 1 and "no number of draws" in heavy.advice
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("top", [1, 3, 15])
+@pytest.mark.parametrize("by", [5.0, 50.0, 2000.0])
+def test_weights_of_which_few_count_are_not_called_reliable(top, by):
+    """ArviZ's fit is then of zeros: its weights are NaN and its k-hat that of its prior, 1/6."""
+    for body in (torch.zeros(100, dtype=torch.float64), motes.Rng(0).normal((100,))):
+        raw = body.clone()
+        raw[:top] += by
+        found = smooth(raw)
+        assert not found.log_weight.isnan().any()
+        assert not found.reliable or (by == 5.0 and found.k_hat > -math.inf)
+        if math.isnan(found.k_hat):
+            assert torch.equal(found.log_weight, raw) and "cannot be" in found.advice
+
+
 def test_the_extra_is_named_where_it_is_missing(monkeypatch):
     monkeypatch.setitem(sys.modules, "arviz_stats.base.array", None)
     with pytest.raises(ImportError, match=r"motes\[arviz\]"):

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from motes.core.errors import MotesError
-from motes.core.weights import check_log_weight
+from motes.core.weights import check_log_weight, ess
 
 INSTALL = "Pareto smoothing needs arviz-stats: pip install 'motes[arviz]'"
 FEWEST = 25
@@ -22,7 +23,8 @@ class Smoothed:
 
     Attributes:
         log_weight: (N,) float64 nats, not normalised, on the scale of the raw ones.
-        k_hat: the shape of the Pareto tail; NaN with too few weights to tell, -inf where the tail is flat.
+        k_hat: the shape of the Pareto tail; NaN with too few weights to tell, or where hardly any but the largest
+            count; -inf where the tail is flat.
         reliable: whether means under these weights can be trusted.
         advice: what to make of it, in words.
     """
@@ -66,9 +68,17 @@ def smooth(log_weight: Tensor) -> Smoothed:
         say = f"{n} positive weights are too few to tell how heavy their tail is; there should be {FEWEST} at least"
         return Smoothed(log_weight, math.nan, False, say)
     try:
-        found, k = array_stats.psislw(-raw.cpu().numpy())
+        with np.errstate(all="ignore"):
+            found, k = array_stats.psislw(-raw.cpu().numpy())
     except ValueError:  # the largest are all the same
         return Smoothed(log_weight, -math.inf, True, "the largest weights are equal: nothing to smooth")
+    if not (math.isfinite(k) and np.isfinite(found).all()):
+        say = (
+            f"the largest weights cannot be fitted: most of them are equal, or nothing beside the largest (the {n} "
+            f"weights are worth {ess(log_weight):.1f} draws), so means cannot be trusted. Use a proposal closer to the "
+            "target, or temper"
+        )
+        return Smoothed(log_weight, math.nan, False, say)
     k = float(k)
     smoothed = torch.as_tensor(found, dtype=torch.float64, device=raw.device)
     least = int(raw.argmin())  # belongs to no tail, so it tells what was divided by
