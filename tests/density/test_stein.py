@@ -122,6 +122,8 @@ def test_what_cannot_be_is_refused():
     x = torch.zeros(4, 2, dtype=torch.float64)
     with pytest.raises(ShapeError, match="both be"):
         kernel_stein_discrepancy(x, x[:, :1])
+    with pytest.raises(ShapeError, match="one log-weight a point"):
+        kernel_stein_discrepancy(x, x, torch.zeros(3, dtype=torch.float64))
     with pytest.raises(MotesError, match="do not fill"):
         kernel_stein_discrepancy(x, x, preconditioner="covariance")
     with pytest.raises(ValueError, match="scaled-median"):

@@ -128,6 +128,8 @@ def _checked(x: Tensor, score: Tensor, log_weight: Tensor | None) -> tuple[Tenso
     if bad:
         raise MotesError(f"point or score is not finite for {name_particles(bad)}: leave those without weight out")
     n = len(x)
+    if log_weight is not None and log_weight.shape != (n,):
+        raise ShapeError(f"there must be one log-weight a point, ({n},), not {tuple(log_weight.shape)}")
     weight = torch.full((n,), 1 / n, dtype=torch.float64) if log_weight is None else normalise(log_weight)
     x = x.to(torch.float64)
     return x - x.mean(0), score.to(torch.float64), weight  # only differences count, and these keep more digits
