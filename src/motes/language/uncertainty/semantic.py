@@ -1,0 +1,118 @@
+"""Semantic entropy: the entropy over meanings instead of texts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from motes.core.errors import MotesError, ShapeError
+from motes.language.uncertainty.answers import Answers, Given, Uncertainty, answers_of, entropy_of, shares
+from motes.language.uncertainty.clusters import Meaning, cluster
+from motes.rng import Rng
+
+Clusters = Meaning | Tensor | Sequence[int]
+
+
+def labels_of(answers: Answers, clusters: Clusters, how: str) -> Tensor:
+    """(N,) int64, the cluster of each text, 0.. in the order of appearance."""
+    if isinstance(clusters, Meaning):
+        return cluster(answers.texts, clusters, how)
+    label = torch.as_tensor(clusters)
+    if label.shape != (answers.n,) or label.is_floating_point():
+        raise ShapeError(
+            f"clusters of {answers.n} texts must be a Meaning or {answers.n} whole numbers, not {clusters!r}"
+        )
+    number: dict[int, int] = {}
+    return torch.tensor([number.setdefault(k, len(number)) for k in label.tolist()])
+
+
+def semantic_entropy(answers: Given, clusters: Clusters, *, how: str = "first") -> Uncertainty:
+    """The entropy of the meanings of weighted texts, nats; for equal weights that of the counts ("discrete").
+
+    P_c = sum of W_i over the texts that mean c, H = -sum P_c log P_c. A plug-in estimate: biased down by about
+    (meanings - 1) / (2 ess). Its standard error is that of the delta method. If all texts mean the same there is none,
+    since nothing then tells what other meanings might have; their mass is at most about 3 / ess.
+
+    References:
+        Kuhn, Gal & Farquhar (2023), Semantic uncertainty, ICLR; Farquhar, Kossen, Kuhn & Gal (2024), Detecting
+        hallucinations in large language models using semantic entropy, Nature 630.
+
+    Args:
+        answers: a run, `Answers`, or a list of texts.
+        clusters: who judges what means the same (`ByKey`, `ByEmbedding`, ...), or a cluster for each text.
+        how: "first" or "components", see `cluster`.
+
+    Example:
+        >>> import torch
+        >>> from motes.language.uncertainty import Answers, ByKey, semantic_entropy
+        >>> p = torch.tensor([0.6, 0.3, 0.1], dtype=torch.float64)
+        >>> answers = Answers(["Paris", "It's Paris", "London"], p.log())
+        >>> round(semantic_entropy(answers, ByKey(lambda text: "Paris" in text)).value, 5)
+        0.32508
+    """
+    answers = answers_of(answers)
+    label = labels_of(answers, clusters, how)
+    share = shares(label, answers.weight, int(label.max()) + 1)
+    value = float(entropy_of(share))
+    parts = {"cluster": label, "share": share}
+    if int((share > 0).sum()) == 1:
+        return Uncertainty(0.0, math.nan, answers.ess, "all texts mean the same; other meanings: below 3 / ess", parts)
+    # dH/dP_c = -log P_c up to a constant; a text of weight zero has no influence
+    influence = -share.clamp(min=1e-300).log()[label]
+    return answers.estimate(value, influence, **parts)
+
+
+def semantic_entropy_of_likelihood(
+    answers: Given,
+    clusters: Clusters,
+    *,
+    how: str = "first",
+    per_token: bool = False,
+    rng: Rng | None = None,
+    replicates: int = 400,
+) -> Uncertainty:
+    """Semantic entropy with each distinct text's own probability instead of its weight ("Rao"), nats.
+
+    P_c is proportional to the sum of p(y) over the *distinct* texts y that mean c; a text that was drawn twice counts
+    once (some implementations count it twice, and no longer estimate this entropy). Which texts were drawn is all that
+    is random, and what was not drawn is left out: see `missing_mass`. Its bias has no sign. With `rng` the standard
+    error comes from resampled texts, which see fewer distinct ones than the sample has, so it is a rough one.
+
+    Args:
+        answers: `Answers` with log-probabilities, as from `score_run`.
+        clusters: as for `semantic_entropy`.
+        how: "first" or "components".
+        per_token: p(y)^(1 / number of tokens) in the place of p(y), as the published code does; needs `scored`. This
+            is no probability of anything, but ranks long and short answers alike.
+        rng: for the standard error; None leaves it out.
+        replicates: resampled populations.
+
+    Raises:
+        MotesError: log-probabilities or, for `per_token`, scores are not known.
+    """
+    answers = answers_of(answers)
+    log_prob = answers.need_log_prob("the likelihood version of semantic entropy")
+    if per_token:
+        if answers.scored is None:
+            raise MotesError("per_token=True needs the number of tokens: score_run(run, generation) finds it")
+        log_prob = log_prob / answers.scored.length.clamp(min=1)
+    label = labels_of(answers, clusters, how)
+    same, first = answers.distinct()
+    top = log_prob[first].max()
+    p = (log_prob[first] - top).exp()
+    meaning, count = label[first], int(label.max()) + 1
+
+    def value(weight: Tensor) -> Tensor:
+        seen = shares(same, weight, len(first)) > 0
+        share = shares(meaning, seen * p, count)
+        return entropy_of(share / share.sum(-1, keepdim=True))
+
+    all_seen = shares(meaning, p, count)
+    parts = {"cluster": label, "share": all_seen / all_seen.sum()}
+    plain = float(entropy_of(parts["share"]))
+    if rng is None:
+        return Uncertainty(plain, math.nan, answers.ess, "give rng= for one", parts)
+    return answers.bootstrap(rng, value, replicates, **parts)

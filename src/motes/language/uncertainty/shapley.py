@@ -1,0 +1,131 @@
+"""Entropy of answers that are alike by degrees, and each answer's share of it."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from motes.core.errors import MotesError, ShapeError
+from motes.language.uncertainty.answers import Given, Uncertainty, answers_of, entropy_of, shares
+from motes.rng import Rng
+
+EXACT = 12
+"""Up to so many distinct answers all coalitions are enumerated."""
+
+
+def kernel_entropy(weight: Tensor, alike: Tensor) -> Tensor:
+    """The von Neumann entropy of weighted answers, -sum of e log e over eigenvalues e of W^(1/2) K W^(1/2), nats.
+
+    If K is 1 within meanings and 0 between, it is the semantic entropy; uncorrelated answers of equal weight have
+    log n, answers that are all alike 0.
+
+    References:
+        Nikitin, Kossen, Gal & Marttinen (2024), Kernel language entropy, NeurIPS.
+
+    Args:
+        weight: (..., K), sums to 1.
+        alike: (K, K) symmetric and positive semidefinite with ones on the diagonal.
+    """
+    root = weight.sqrt()
+    eigen = torch.linalg.eigvalsh(root[..., :, None] * alike * root[..., None, :])
+    return entropy_of(eigen.clamp(min=0.0))
+
+
+def shapley_uncertainty(answers: Given, alike: Tensor, *, rng: Rng | None = None, orders: int = 200) -> Uncertainty:
+    """The kernel entropy of the answers, divided among the distinct answers by Shapley's value, nats.
+
+    The worth of a set S of answers is the kernel entropy of S alone, its weights normalised. `parts["share"]` holds the
+    mean of what an answer adds over all orders in which answers can come: shares sum to the total, alike answers of
+    equal weight have equal shares. The published measure builds the worth on a continuous entropy of the correlation
+    matrix instead; this worth has the same limits, log n for uncorrelated and 0 for equal answers, stays finite at the
+    latter, and is the semantic entropy where answers are alike fully or not at all.
+
+    Exact for up to 12 distinct answers; beyond that over random orders from `rng`. The standard error of the total is
+    that of the delta method: a plug-in entropy, biased down.
+
+    References:
+        Zhu, Jin, Huang & Zhang (2025), Shapley uncertainty in natural language generation, arXiv 2507.21406.
+
+    Args:
+        answers: a run, `Answers`, or a list of texts.
+        alike: (K, K) correlations of the K distinct texts in the order of appearance, as `V @ V.T` of unit embeddings.
+        rng: for random orders, needed beyond 12 distinct answers.
+        orders: how many random orders.
+
+    Raises:
+        ShapeError: `alike` is no (K, K).
+        MotesError: `alike` is no correlation matrix, or `rng` is missing.
+    """
+    answers = answers_of(answers)
+    distinct = list(dict.fromkeys(answers.texts))
+    place = {text: k for k, text in enumerate(distinct)}
+    label = torch.tensor([place[text] for text in answers.texts])
+    count = len(distinct)
+    alike = _checked(alike, count)
+    share = shares(label, answers.weight, count)
+    total = float(kernel_entropy(share, alike))
+    if count <= EXACT:
+        part = _exact(share, alike)
+    elif rng is None:
+        raise MotesError(f"{count} distinct answers are too many for all orders: give rng=")
+    else:
+        part = _by_orders(rng, share, alike, orders)
+    parts = {"share": part, "texts": distinct, "weight": share}
+    if int((share > 0).sum()) == 1:
+        return Uncertainty(0.0, math.nan, answers.ess, "all texts are the same", parts)
+    return answers.estimate(total, _gradient(share, alike)[label], **parts)
+
+
+def _checked(alike: Tensor, count: int) -> Tensor:
+    if not isinstance(alike, Tensor) or alike.shape != (count, count):
+        what = tuple(alike.shape) if isinstance(alike, Tensor) else type(alike).__name__
+        raise ShapeError(f"alike must be ({count}, {count}) for {count} distinct texts, not {what}")
+    alike = alike.detach().to(torch.float64)
+    even = torch.allclose(alike, alike.T, atol=1e-6) and torch.allclose(alike.diagonal(), alike.new_ones(()), atol=1e-4)
+    if not even or float(torch.linalg.eigvalsh(alike)[0]) < -1e-6 * count:
+        raise MotesError("alike must be symmetric and positive semidefinite with ones on the diagonal")
+    return alike
+
+
+def _gradient(share: Tensor, alike: Tensor) -> Tensor:
+    """(K,) the derivative of the entropy by each weight, up to a constant."""
+    root = share.sqrt()
+    value, vector = torch.linalg.eigh(root[:, None] * alike * root[None, :])
+    # d e / d w_k = e v_k^2 / w_k, and d(-e log e) = -(1 + log e) de; the ones sum to a constant over the weights
+    inner = (vector.square() * torch.special.xlogy(value.clamp(min=0), value.clamp(min=1e-300))).sum(1)
+    return torch.where(share > 0, -inner / share.clamp(min=1e-300), 0.0)
+
+
+def _worth(member: Tensor, share: Tensor, alike: Tensor) -> Tensor:
+    """(B,) the kernel entropy of each set, a row of `member` (B, K) bool; 0 for the empty set."""
+    weight = member * share
+    total = weight.sum(1, keepdim=True)
+    return kernel_entropy(torch.where(total > 0, weight / total.clamp(min=1e-300), 0.0), alike)
+
+
+def _exact(share: Tensor, alike: Tensor) -> Tensor:
+    count = len(share)
+    code = torch.arange(2**count)
+    member = (code[:, None] >> torch.arange(count)) & 1
+    worth = _worth(member.bool(), share, alike)
+    size = member.sum(1)
+    out = torch.zeros(count, dtype=torch.float64)
+    # |S|! (K - |S| - 1)! / K! by set size
+    times = torch.tensor([1 / (count * math.comb(count - 1, s)) for s in range(count)], dtype=torch.float64)
+    for k in range(count):
+        without = code[member[:, k] == 0]
+        out[k] = (times[size[without]] * (worth[without + 2**k] - worth[without])).sum()
+    return out
+
+
+def _by_orders(rng: Rng, share: Tensor, alike: Tensor, orders: int) -> Tensor:
+    count = len(share)
+    out = torch.zeros(count, dtype=torch.float64)
+    for k in range(orders):
+        order = rng.at("order", inner=k).permutation(count)
+        rank = torch.argsort(order)
+        member = rank[None, :] < torch.arange(count + 1)[:, None]
+        out[order] += _worth(member, share, alike).diff()
+    return out / orders

@@ -1,0 +1,68 @@
+"""Semantic volume: how much room the embeddings of the answers take."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from motes.core.errors import MotesError
+from motes.language.uncertainty.answers import Given, Uncertainty, answers_of
+from motes.language.uncertainty.embedding import Embed, embed_texts
+from motes.rng import Rng
+
+
+def semantic_volume(
+    answers: Given,
+    embed: Embed,
+    *,
+    dimensions: int | None = None,
+    epsilon: float = 1e-3,
+    rng: Rng | None = None,
+    replicates: int = 200,
+) -> Uncertainty:
+    """The log-determinant of the answers' Gram matrix, log det(eps I + N W^(1/2) V V' W^(1/2)).
+
+    V (N, D) holds unit embeddings as rows, W the normalised weights; with equal weights it is log det(eps I + V V').
+    Answers that mean the same make it small, orthogonal ones give N log(1 + eps), the most that there is for equal
+    weights. It depends on the embeddings only through their weighted second moments, so splitting one answer in two of
+    half the weight changes nothing for a fixed N, and rotations change nothing.
+
+    It grows with N by itself, so compare answers drawn in equal numbers only. The standard error comes from resampled
+    answers, whose copies make the volume smaller; it is the spread of that, not the error towards a limit.
+
+    References:
+        Li, Yu, Zhang, Zhuang, Shah, Sadagopan & Beniwal (2025), Semantic volume, arXiv 2502.21239.
+
+    Args:
+        answers: a run, `Answers`, or a list of texts.
+        embed: maps texts to (N, D).
+        dimensions: project the embeddings to so many principal directions (of their weighted second moments) before.
+        epsilon: keeps the determinant above zero.
+        rng: for the standard error; None leaves it out.
+        replicates: resampled populations.
+
+    Raises:
+        MotesError: epsilon is not positive, or there are fewer dimensions than asked for.
+    """
+    if epsilon <= 0:
+        raise MotesError(f"epsilon must be above zero, not {epsilon!r}")
+    answers = answers_of(answers)
+    distinct = list(dict.fromkeys(answers.texts))
+    place = {text: k for k, text in enumerate(distinct)}
+    vectors = embed_texts(embed, distinct)[[place[text] for text in answers.texts]]
+    if dimensions is not None:
+        if not 1 <= dimensions <= vectors.shape[1]:
+            raise MotesError(f"dimensions must lie in 1..{vectors.shape[1]}, not {dimensions!r}")
+        moments = vectors.T @ (answers.weight[:, None] * vectors)
+        vectors = vectors @ torch.linalg.eigh(moments)[1][:, -dimensions:]
+    gram = vectors @ vectors.T
+
+    def value(weight: Tensor) -> Tensor:
+        root = (answers.n * weight).sqrt()
+        inside = root[:, :, None] * gram * root[:, None, :]
+        return torch.logdet(inside + epsilon * torch.eye(answers.n, dtype=torch.float64))
+
+    if rng is None:
+        plain = float(value(answers.weight[None])[0])
+        return Uncertainty(plain, float("nan"), answers.ess, "give rng= for one")
+    return answers.bootstrap(rng, value, replicates)
