@@ -1,0 +1,269 @@
+"""Intervals and comparisons of evaluations against closed forms, quadrature and scipy."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import scipy.stats as stats
+import torch
+from scipy.special import owens_t
+
+import motes
+from motes.core.errors import MotesError, MotesWarning, ShapeError
+from motes.language import Generation, TableModel, regex
+from motes.language.evaluation import (
+    accuracy,
+    accuracy_of_run,
+    accuracy_of_runs,
+    beta_interval,
+    clustered_accuracy,
+    compare,
+    compare_paired,
+)
+from motes.language.evaluation.beta import beta_cdf, beta_quantile
+from motes.language.evaluation.binormal import binormal_cdf
+
+SHAPES = [(1, 1), (11, 1), (1, 11), (51, 51), (0.5, 0.5), (3.2, 700.0), (2000.5, 1.5), (40, 3)]
+
+
+@pytest.mark.parametrize("a, b", SHAPES)
+def test_beta_is_that_of_scipy(a, b):
+    law = stats.beta(a, b)
+    for x in [1e-6, 0.01, 0.3, 0.5, 0.77, 0.999]:
+        assert beta_cdf(x, a, b) == pytest.approx(law.cdf(x), abs=1e-11)
+    for p in [0.001, 0.025, 0.5, 0.975, 0.999]:
+        assert beta_cdf(beta_quantile(p, a, b), a, b) == pytest.approx(p, abs=1e-10)
+        assert beta_quantile(p, a, b) == pytest.approx(law.ppf(p), abs=1e-9)
+
+
+def test_intervals_of_the_literature():
+    found = {counts: accuracy(counts) for counts in [(10, 0), (0, 10), (50, 50)]}
+    assert (found[10, 0].low, found[10, 0].high) == pytest.approx((0.7151, 0.9977), abs=5e-5)
+    assert (found[0, 10].low, found[0, 10].high) == pytest.approx((0.0023, 0.2849), abs=5e-5)
+    assert (found[50, 50].low, found[50, 50].high) == pytest.approx((0.4036, 0.5964), abs=5e-5)
+
+
+@pytest.mark.parametrize("a, b", [(8, 3), (3, 8), (40, 2), (11, 1), (1, 11), (5, 5)])
+def test_the_shortest_interval_holds_its_mass_and_no_other_is_shorter(a, b):
+    law = stats.beta(a, b)
+    low, high = beta_interval(a, b, 0.9, "shortest")
+    assert law.cdf(high) - law.cdf(low) == pytest.approx(0.9, abs=1e-8)
+    tails = np.linspace(0, 0.1, 2001)
+    assert high - low <= (law.ppf(np.minimum(tails + 0.9, 1)) - law.ppf(tails)).min() + 1e-7
+    equal = beta_interval(a, b, 0.9)
+    assert high - low <= equal[1] - equal[0] + 1e-9
+    if a > 1 and b > 1:
+        assert law.pdf(low) == pytest.approx(law.pdf(high), rel=1e-4)
+
+
+def covered(interval, n=10, points=2000):
+    """Coverage averaged over the uniform prior, by summing over all counts."""
+    theta = (np.arange(points) + 0.5) / points
+    pmf = stats.binom.pmf(np.arange(n + 1)[:, None], n, theta)
+    bounds = [interval(s, n - s) for s in range(n + 1)]
+    inside = np.array([(theta >= low) & (theta <= high) for low, high in bounds])
+    return float((pmf * inside).sum(0).mean())
+
+
+def test_coverage_under_the_prior_is_exact_and_that_of_the_clt_is_not():
+    """The smallest error that is noticed: 0.001 of coverage."""
+
+    def ours(s, f):
+        found = accuracy((s, f))
+        return found.low, found.high
+
+    def clt(s, f):  # the broken twin
+        p, n = s / (s + f), s + f
+        return p - 1.96 * math.sqrt(p * (1 - p) / n), p + 1.96 * math.sqrt(p * (1 - p) / n)
+
+    assert covered(ours) == pytest.approx(0.95, abs=1e-3)
+    assert covered(clt) < 0.88
+
+
+def test_answers_count_as_their_counts():
+    assert accuracy([True, True, False]) == accuracy((2, 1))
+    assert accuracy(torch.tensor([1.0, 0.5, 0.0])) == accuracy((1.5, 1.5))
+    with pytest.raises(MotesError, match="between 0 and 1"):
+        accuracy(torch.tensor([1.0, 3.0]))
+    with pytest.raises(MotesError, match="level"):
+        accuracy((1, 1), level=95)
+    with pytest.raises(MotesError, match="equal-tailed"):
+        accuracy((1, 1), kind="hpd")
+
+
+# ------------------------------------------------------------------------------------------------ two models
+
+
+def test_the_binormal_law_is_that_of_closed_forms():
+    rho = torch.tensor([-0.999, -0.9, -0.71, -0.3, 0.0, 0.5, 0.69, 0.8, 0.99, 0.99999], dtype=torch.float64)
+    at_zero = binormal_cdf(torch.tensor(0.0), torch.tensor(0.0), rho)
+    assert at_zero.tolist() == pytest.approx((0.25 + rho.asin() / (2 * math.pi)).tolist(), abs=1e-12)
+    grid = torch.linspace(-4, 4, 17, dtype=torch.float64) + 0.013
+    h, k, r = torch.meshgrid(grid, grid - 0.01, rho[:-1], indexing="ij")
+    h, k, r = (v.numpy() for v in (h, k, r))
+    root = np.sqrt(1 - r * r)  # Owen (1956): in terms of T
+    owen = 0.5 * (stats.norm.cdf(h) + stats.norm.cdf(k)) - owens_t(h, (k - r * h) / (h * root))
+    owen += -owens_t(k, (h - r * k) / (k * root)) - 0.5 * ((h * k < 0) | ((h * k == 0) & (h + k < 0)))
+    found = binormal_cdf(*(torch.from_numpy(v) for v in (h, k, r))).numpy()
+    assert np.abs(found - owen).max() < 1e-7
+    assert np.abs(found - owen)[np.abs(r) < 0.7].max() < 1e-13
+
+
+def test_independent_models_against_the_closed_form():
+    """P(theta_A > theta_B) as a finite sum; the smallest error noticed is 0.01."""
+    a, b, c, d = 10, 2, 6, 6  # Beta(a, b) and Beta(c, d)
+
+    def log_beta(x, y):
+        return math.lgamma(x) + math.lgamma(y) - math.lgamma(x + y)
+
+    terms = (log_beta(c + i, b + d) - math.log(b + i) - log_beta(1 + i, b) - log_beta(c, d) for i in range(a))
+    exact = sum(map(math.exp, terms))
+    found = compare((9, 1), (5, 5))
+    assert found.better == pytest.approx(exact, abs=4.9 * 0.5 / 256)
+    assert found.difference == pytest.approx(a / (a + b) - c / (c + d), abs=1e-12)
+    assert found.low < found.difference < found.high
+    same = compare((7, 3), (7, 3))
+    assert abs(same.better - 0.5) < 4.9 * 0.5 / 256
+
+
+def paired_by_quadrature(table, prior=(4, 2), points=60):
+    """The same posterior summed over a grid of accuracies and correlations."""
+    both, a_only, b_only, none = table
+    u = (torch.arange(points, dtype=torch.float64) + 0.5) / points
+    x, y, q = torch.meshgrid(u, u, u, indexing="ij")
+    c = binormal_cdf(torch.special.ndtri(x), torch.special.ndtri(y), 2 * q - 1)
+    p = [v.clamp_min(1e-300).log() for v in (c, x - c, y - c, 1 - x - y + c)]
+    log_mass = both * p[0] + a_only * p[1] + b_only * p[2] + none * p[3]
+    log_mass = log_mass + (prior[0] - 1) * q.log() + (prior[1] - 1) * torch.log1p(-q)
+    mass = torch.softmax(log_mass.flatten(), 0).view_as(x)
+    return (
+        float((mass * (x - y)).sum()),
+        float((mass * ((x > y) + 0.5 * (x == y))).sum()),
+        float((mass * (2 * q - 1)).sum()),
+    )
+
+
+def answers(table):
+    a = [1] * table[0] + [1] * table[1] + [0] * table[2] + [0] * table[3]
+    b = [1] * table[0] + [0] * table[1] + [1] * table[2] + [0] * table[3]
+    return torch.tensor(a), torch.tensor(b)
+
+
+@pytest.mark.parametrize("table", [(8, 5, 1, 6), (3, 4, 4, 3), (20, 0, 0, 10), (2, 9, 6, 1)])
+def test_paired_models_against_a_grid(table):
+    """The smallest error noticed: 0.01 of the difference's mean and 0.03 of the probability."""
+    found = compare_paired(*answers(table))
+    mean, better, correlation = paired_by_quadrature(table)
+    assert found.ess > 1000
+    assert found.difference == pytest.approx(mean, abs=0.006)
+    assert found.better == pytest.approx(better, abs=0.03)
+    assert found.correlation == pytest.approx(correlation, abs=0.03)
+
+
+def test_pairing_sharpens_what_independence_blurs():
+    table = (40, 9, 1, 30)
+    a, b = answers(table)
+    paired, apart = compare_paired(a, b), compare(a, b)
+    assert paired.high - paired.low < 0.8 * (apart.high - apart.low)
+    assert paired.better > apart.better + 0.02
+    turned = compare_paired(b, a)
+    assert turned.difference == pytest.approx(-paired.difference, abs=0.01)
+
+
+def test_paired_posterior_is_calibrated_under_its_prior():
+    """The true difference is as often inside the central half as outside, 60 data sets."""
+    generator = np.random.default_rng(4)
+    inside = []
+    for _ in range(60):
+        x, y, rho = generator.uniform(), generator.uniform(), 2 * generator.beta(4, 2) - 1
+        z = generator.multivariate_normal([0, 0], [[1, rho], [rho, 1]], size=25) + stats.norm.ppf([x, y])
+        a, b = (torch.from_numpy((z[:, j] > 0).astype(int)) for j in range(2))
+        found = compare_paired(a, b, level=0.5, draws=1000)
+        inside.append(found.low <= x - y <= found.high)
+    assert abs(np.mean(inside) - 0.5) < 4.9 * 0.5 / math.sqrt(60)
+
+
+def test_few_effective_draws_are_told():
+    a, b = answers((3000, 1, 1, 3000))
+    with pytest.warns(MotesWarning, match="effective draws"):
+        compare_paired(a, b, draws=150)
+    with pytest.raises(ShapeError, match="same questions"):
+        compare_paired([True], [True, False])
+    with pytest.raises(MotesError, match="right or wrong"):
+        compare_paired(torch.tensor([0.5]), torch.tensor([1.0]))
+
+
+# ------------------------------------------------------------------------------------------------ clusters
+
+
+def test_one_answer_a_cluster_is_the_plain_posterior():
+    found, plain = clustered_accuracy([1] * 7 + [0] * 3, [1] * 10), accuracy((7, 3))
+    assert (found.low, found.high, found.mean) == pytest.approx((plain.low, plain.high, plain.mean), abs=2e-4)
+
+
+def test_clusters_against_brute_force():
+    """A direct Monte Carlo over the prior: weights are the beta-binomial likelihoods. Notices 0.01."""
+    s, n = np.array([5, 4, 0, 1]), np.array([5, 6, 4, 3])
+    generator = np.random.default_rng(0)
+    mu, d = generator.uniform(size=400_000), generator.gamma(1, 1, 400_000)
+    log_w = sum(stats.betabinom.logpmf(a, b, mu * d, (1 - mu) * d) for a, b in zip(s, n, strict=True))
+    w = np.exp(log_w - log_w.max())
+    found = clustered_accuracy(s, n)
+    assert found.mean == pytest.approx(float(w @ mu / w.sum()), abs=0.004)
+    order = np.argsort(mu)
+    cdf = np.cumsum(w[order]) / w.sum()
+    for p, bound in ((0.025, found.low), (0.975, found.high)):
+        assert bound == pytest.approx(float(mu[order][np.searchsorted(cdf, p)]), abs=0.006)
+
+
+def test_answers_that_agree_within_clusters_say_less():
+    clustered, apart = clustered_accuracy([5, 5, 5, 0, 0, 0], [5] * 6), accuracy((15, 15))  # the broken twin
+    assert clustered.high - clustered.low > 1.4 * (apart.high - apart.low)
+    with pytest.raises(MotesError, match=r"clusters \[1\]"):
+        clustered_accuracy([1, 3], [2, 2])
+    with pytest.raises(ShapeError):
+        clustered_accuracy([1, 3], [2])
+
+
+# ------------------------------------------------------------------------------------------------ weights
+
+
+def right(texts):
+    return torch.tensor([t == "a" for t in texts])
+
+
+def test_equal_weights_give_the_plain_formula_and_others_their_effective_number():
+    texts = ["a", "b", "a", "a"]
+    assert accuracy_of_run((texts, torch.full((4,), -3.0)), right) == accuracy((3, 1))
+    w = torch.tensor([0.1, 0.6, 0.2, 0.1], dtype=torch.float64)
+    found = accuracy_of_run((texts, w.log()), right)
+    n = 1 / float(w.square().sum())
+    assert found.estimate == pytest.approx(0.4) and found.n == pytest.approx(n)
+    assert (found.low, found.high) == pytest.approx(beta_interval(1 + 0.4 * n, 1 + 0.6 * n))
+    with pytest.raises(ShapeError):
+        accuracy_of_run((texts, torch.zeros(3)), right)
+
+
+def test_a_weighted_run_is_evaluated_under_the_law_it_targets():
+    """P(a | a or bb) is 0.5 / (0.5 + 0.4 * 0.1); masking alone gives 0.5 / 0.9."""
+    law = torch.tensor([0.5, 0.4, 0.1]).log().expand(4, 3)
+    run = motes.sample(
+        Generation(TableModel(["a", "b", "."], law), "", constraint=regex("a|bbb?"), max_tokens=4),
+        2000,
+        seed=0,
+        progress=False,
+    )
+    valid = {"a": 0.5 * 0.1, "bb": 0.16 * 0.1, "bbb": 0.064 * 0.1}
+    truth = valid["a"] / sum(valid.values())
+    found = accuracy_of_run(run, right, level=0.999)
+    assert found.low < truth < found.high and found.high - found.low < 0.15
+    assert found.n <= run.ess + 1e-9
+
+
+def test_runs_of_questions_are_clusters():
+    runs = [(["a", "a", "b"], torch.zeros(3)), (["b", "b", "b"], torch.zeros(3)), (["a", "a", "a"], torch.zeros(3))]
+    assert accuracy_of_runs(runs, right) == clustered_accuracy([2, 0, 3], [3, 3, 3])
+    with pytest.raises(ShapeError, match="judges"):
+        accuracy_of_runs(runs, [right])
