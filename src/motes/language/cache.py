@@ -8,6 +8,7 @@ about half the time of transformers' `generate`, mostly because equal beginnings
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,11 +16,28 @@ from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin, DynamicCache
 
 from motes.core.errors import MotesError
-from motes.language.attention import PROMPT
-from motes.language.model import Prefixes
+from motes.language.attention import MASK, PROMPT
+from motes.language.model import Prefixes, check_keep, check_look, kept_logits
 
 MOST_ROWS = 64
 """Rows a call of the model where the caller fixes nothing."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """Where a call of the model writes B rows' L new tokens, and what they see.
+
+    Attributes:
+        rows: which rows, (B,) or a slice.
+        longest: T, the most tokens that one of the rows has so far behind the prompt.
+        place: (B, L) where the new tokens go if the rows differ in length; None puts them all at T.
+        padded: (B, P + T) where each row's tokens so far stand when they are moved to the right end; else None.
+    """
+
+    rows: Tensor | slice
+    longest: int
+    place: Tensor | None = None
+    padded: Tensor | None = None
 
 
 class RowLayer(CacheLayerMixin):
@@ -29,7 +47,7 @@ class RowLayer(CacheLayerMixin):
         super().__init__()
         self.prompt, self.shares = (keys, values), shares
         self.rows = tuple(t.new_zeros(0, t.shape[1], 0, t.shape[3]) for t in self.prompt)
-        self.first, self.length = 0, 0
+        self.block = Block(slice(0, 0), 0)
 
     def reserve(self, rows: int, length: int) -> None:
         """Room for so many rows of so many tokens."""
@@ -50,12 +68,27 @@ class RowLayer(CacheLayerMixin):
             rows[target, :, :length] = rows[source, :, :length]
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        part = slice(self.first, self.first + len(key_states))
+        block, new_tokens = self.block, key_states.shape[2]
+        old, whole = block.longest, block.longest + new_tokens
         out = []
         for new, rows, prompt in zip((key_states, value_states), self.rows, self.prompt, strict=True):
-            rows[part, :, self.length] = new[:, :, 0]
-            own = rows[part, :, : self.length + 1]
-            out.append(own if self.shares else torch.cat([prompt.expand(len(own), -1, -1, -1), own], 2))
+            if block.place is None:
+                rows[block.rows, :, old:whole] = new
+            elif isinstance(block.rows, slice):
+                index = torch.arange(block.rows.start, block.rows.stop, device=rows.device)
+                rows[index[:, None], :, block.place] = new.transpose(1, 2)
+            else:
+                rows[block.rows[:, None], :, block.place] = new.transpose(1, 2)
+            if self.shares:
+                out.append(rows[block.rows, :, :whole])
+            elif block.padded is None:
+                own = rows[block.rows, :, :whole]
+                out.append(torch.cat([prompt.expand(len(own), -1, -1, -1), own], 2))
+            else:  # the padding goes in front, where a mask hides it from windows and biases too
+                own = rows[block.rows, :, :old]
+                joined = torch.cat([prompt.expand(len(own), -1, -1, -1), own], 2)
+                index = block.padded[:, None, :, None].expand(-1, joined.shape[1], -1, joined.shape[3])
+                out.append(torch.cat([joined.gather(2, index), new], 2))
         return out[0], out[1]
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
@@ -65,7 +98,7 @@ class RowLayer(CacheLayerMixin):
         return self.get_seq_length() + query_length, 0
 
     def get_seq_length(self) -> int:
-        return self.prompt[0].shape[2] + self.length
+        return self.prompt[0].shape[2] + self.block.longest
 
     def get_max_length(self) -> int:
         return -1
@@ -83,7 +116,8 @@ class CachedPrefixes(Prefixes):
 
     def __init__(self, model: Any, prompt: Tensor, *, shares: bool, micro_batch: int | None):
         self.model, self.shares, self.micro_batch = model, shares, micro_batch
-        self.n_prompt, self.length = len(prompt), 0
+        self.n_prompt, self.length = len(prompt), torch.zeros(1, dtype=torch.int64)
+        self.looked: tuple[Tensor, Tensor] | None = None
         cache = DynamicCache()
         with torch.inference_mode():
             ids = prompt[None].to(model.device)
@@ -102,33 +136,108 @@ class CachedPrefixes(Prefixes):
 
     def extend(self, parent: Tensor, token: Tensor) -> None:
         count = len(parent)
-        part = self.micro_batch or min(count, MOST_ROWS)
-        room = -(-count // part) * part
-        moved = torch.nonzero(parent != torch.arange(count))[:, 0] if self.length else parent[:0]
-        outs = []
+        length, fresh = self.length[parent], token >= 0
+        longest = int(length.max())
+        moved = torch.nonzero(parent != torch.arange(count))[:, 0] if longest else parent[:0]
+        if len(moved):
+            with torch.inference_mode():
+                for layer in self.layers:
+                    layer.reserve(count, longest)
+                    layer.move(parent[moved], moved, longest)
+        self.length, self.looked = length + fresh, None
+        if fresh.all():
+            self.logits = self._evaluate(token[:, None], length, None, None)[:, 0]
+        else:
+            kept, which = self.logits[parent], torch.nonzero(fresh)[:, 0]
+            if len(which):
+                kept[which] = self._evaluate(token[which, None], length[which], which, None)[:, 0]
+            self.logits = kept
+
+    def look(self, tokens: Tensor, count: Tensor) -> Tensor:
+        check_look(tokens, count, len(self.length))
+        which = torch.nonzero(count > 0)[:, 0]
+        if len(which) == len(count):
+            out = self._evaluate(tokens, self.length, None, count)
+        else:
+            out = self.logits.new_zeros(*tokens.shape, self.logits.shape[1])
+            if len(which):
+                out[which] = self._evaluate(tokens[which], self.length[which], which, count[which])
+        self.looked = (count, out)
+        return out
+
+    def keep(self, count: Tensor) -> None:
+        check_keep(count, None if self.looked is None else self.looked[0])
+        assert self.looked is not None
+        self.logits = kept_logits(self.logits, self.looked[1], count)
+        self.length, self.looked = self.length + count, None
+
+    def _evaluate(self, tokens: Tensor, length: Tensor, rows: Tensor | None, count: Tensor | None) -> Tensor:
+        """The logits (B, L, V) after each new token, whose keys and values are written behind their rows.
+
+        Args:
+            tokens: (B, L).
+            length: (B,) how many tokens the rows have so far.
+            rows: (B,) which they are; None is the first B.
+            count: (B,) how many of the tokens count; None is all.
+        """
+        B, L = tokens.shape
+        part = self.micro_batch or min(B, MOST_ROWS)
+        missing = -B % part if self.micro_batch else 0
+        used = B if rows is None else int(rows.max()) + 1
+        last = torch.full((B,), L) if count is None else count
+        if missing:  # they repeat the last row, in rows that hold nothing
+            spare = len(self.length) + torch.arange(missing)
+            rows = None if rows is None else torch.cat([rows, spare])
+            used = B + missing if rows is None else int(spare[-1]) + 1
+            tokens, length, last = (
+                torch.cat([x, x[-1:].expand(missing, *x.shape[1:])]) for x in (tokens, length, last)
+            )
+        if count is not None:
+            tokens = torch.where(torch.arange(L) < last[:, None], tokens, 0)
         with torch.inference_mode():
             for layer in self.layers:
-                layer.reserve(room, self.length + 1)
-                if len(moved):
-                    layer.move(parent[moved], moved, self.length)
-                layer.length = self.length
-            for first in range(0, count, part):
-                tokens = token[first : first + part]
-                outs.append(self._evaluate(tokens, first, part if self.micro_batch else len(tokens))[: len(tokens)])
-        self.length += 1
-        self.logits = torch.cat(outs)
+                layer.reserve(used, int(length.max()) + L)
+            outs = []
+            for first in range(0, B, part):
+                now = slice(first, first + part)
+                index = slice(first, min(first + part, len(tokens))) if rows is None else rows[now]
+                outs.append(self._call(tokens[now], length[now], index, last[now]))
+        return torch.cat(outs)[:B]
 
-    def _evaluate(self, token: Tensor, first: int, rows: int) -> Tensor:
-        """Logits (rows, V) of the rows from `first` on, each with one more token; missing rows repeat the last."""
-        token = torch.cat([token, token[-1:].expand(rows - len(token))]).to(self.model.device)
+    def _call(self, tokens: Tensor, length: Tensor, rows: Tensor | slice, last: Tensor) -> Tensor:
+        L, longest = tokens.shape[1], int(length.max())
+        uneven = int(length.min()) != longest
+        device, mask, seen = self.model.device, None, None
+        step = torch.arange(L)
+        place, padded = (length[:, None] + step if uneven else None), None
+        if self.shares and (uneven or L > 1):
+            hidden = torch.arange(longest + L) > (length[:, None, None] + step[:, None])
+            mask = torch.zeros(hidden.shape).masked_fill(hidden, -torch.inf).to(device, self.logits.dtype)
+        elif uneven:
+            from_right = torch.arange(self.n_prompt + longest) - (longest - length)[:, None]
+            seen = torch.cat([from_right >= 0, torch.ones_like(tokens, dtype=torch.bool)], 1).to(device)
+            padded = from_right.clamp(min=0).to(device)
+        block = Block(
+            rows if isinstance(rows, slice) else rows.to(device),
+            longest,
+            None if place is None else place.to(device),
+            padded,
+        )
         for layer in self.layers:
-            layer.first = first
-        position = torch.full((rows, 1), self.n_prompt + self.length, device=self.model.device)
-        mark = PROMPT.set([layer.prompt for layer in self.layers] if self.shares else None)
+            layer.block = block
+        # tokens that do not count must not run over the positions that a model knows
+        position = self.n_prompt + length[:, None] + torch.minimum(step, last[:, None] - 1)
+        options = {} if seen is None else {"attention_mask": seen}
+        marks = PROMPT.set([layer.prompt for layer in self.layers] if self.shares else None), MASK.set(mask)
         try:
             out = self.model(
-                input_ids=token[:, None], position_ids=position, past_key_values=self.cache, use_cache=True
+                input_ids=tokens.to(device),
+                position_ids=position.to(device),
+                past_key_values=self.cache,
+                use_cache=True,
+                **options,
             )
         finally:
-            PROMPT.reset(mark)
-        return out.logits[:, -1]
+            PROMPT.reset(marks[0])
+            MASK.reset(marks[1])
+        return out.logits

@@ -9,23 +9,73 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from motes.core.errors import MotesError, UnknownName
+from motes.core.errors import MotesError, ShapeError, UnknownName
 
 Message = dict[str, str]
 
 
 class Prefixes(ABC):
-    """The distinct texts that a run goes on from, each evaluated once: rows 0..A-1, all of the same length.
+    """The distinct texts that a run goes on from, each evaluated once: rows 0..A-1, which may differ in length.
 
-    It is mutable, because a key-value cache is: `extend` replaces the rows.
+    It is mutable, because a key-value cache is: `extend` replaces the rows, `look` and `keep` lengthen them.
     """
 
     logits: Tensor
     """(A, V) next-token logits of every row; at first the one row is the prompt."""
+    length: Tensor
+    """(A,) int64, how many tokens each row has behind the prompt."""
 
     @abstractmethod
     def extend(self, parent: Tensor, token: Tensor) -> None:
-        """Let row i become the old row `parent[i]` with `token[i]` behind it, (A',) int64 each; evaluates A' rows."""
+        """Let row i become the old row `parent[i]` with `token[i]` behind it, (A',) int64 each.
+
+        A row whose token is -1 is carried over as it is and not evaluated; all others are.
+        """
+
+    @abstractmethod
+    def look(self, tokens: Tensor, count: Tensor) -> Tensor:
+        """The logits behind several tokens of each row, in one call of the model; the rows stay as they are.
+
+        Args:
+            tokens: (A, L) int64, what would follow each row.
+            count: (A,) int64, how many of them count, 0..L; what stands behind is not read.
+
+        Returns:
+            (A, L, V): the logits after each token; without meaning from `count` on.
+        """
+
+    @abstractmethod
+    def keep(self, count: Tensor) -> None:
+        """The first `count[i]` tokens of the last `look` become part of row i, (A,) int64, at most those that counted.
+
+        The row's logits are then those after the last of them; with 0 nothing changes.
+        """
+
+
+def check_look(tokens: Tensor, count: Tensor, rows: int) -> None:
+    """What `Prefixes.look` is given fits its rows."""
+    if tokens.ndim != 2 or len(tokens) != rows or count.shape != (rows,):
+        raise ShapeError(
+            f"look takes tokens ({rows}, L) and a count ({rows},), not {tuple(tokens.shape)} and {tuple(count.shape)}"
+        )
+    if rows and (int(count.min()) < 0 or int(count.max()) > tokens.shape[1]):
+        raise MotesError(
+            f"count must lie in 0..{tokens.shape[1]}, the number of tokens a row, not {count.tolist()[:8]}"
+        )
+
+
+def check_keep(count: Tensor, seen: Tensor | None) -> None:
+    """What `Prefixes.keep` is given was looked at before."""
+    if seen is None:
+        raise MotesError("nothing was looked at since the rows last changed: call look before keep")
+    if count.shape != seen.shape or bool(((count < 0) | (count > seen)).any()):
+        raise MotesError(f"keep takes at most the counts looked at, {seen.tolist()[:8]}, not {count.tolist()[:8]}")
+
+
+def kept_logits(logits: Tensor, looked: Tensor, count: Tensor) -> Tensor:
+    """(A, V): those after the first `count` of the tokens looked at (A, L, V), or the old ones where that is 0."""
+    last = looked[torch.arange(len(count)), (count - 1).clamp(min=0)]
+    return torch.where((count > 0)[:, None].to(logits.device), last, logits)
 
 
 class LanguageModel(ABC):
@@ -67,13 +117,13 @@ def in_place(slot: Tensor, token: Tensor, vocabulary: int) -> tuple[Tensor, Tens
 
     Args:
         slot: (M,) int64 row of each particle's prefix.
-        token: (M,) int64 the token that each adds.
+        token: (M,) int64 the token that each adds, -1 for none.
 
     Returns:
         parent (A,) and token (A,) of the new rows, and the new row (M,) of each particle.
     """
-    pair, inverse = torch.unique(slot * vocabulary + token, return_inverse=True)
-    parent, added = pair // vocabulary, pair % vocabulary
+    pair, inverse = torch.unique(slot * (vocabulary + 1) + token + 1, return_inverse=True)
+    parent, added = pair // (vocabulary + 1), pair % (vocabulary + 1) - 1
     count = len(pair)
     first = torch.ones(count, dtype=torch.bool)
     first[1:] = parent[1:] != parent[:-1]

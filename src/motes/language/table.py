@@ -10,7 +10,15 @@ import torch
 from torch import Tensor
 
 from motes.core.errors import MotesError, ShapeError
-from motes.language.model import LanguageModel, Message, Prefixes, check_tokens
+from motes.language.model import (
+    LanguageModel,
+    Message,
+    Prefixes,
+    check_keep,
+    check_look,
+    check_tokens,
+    kept_logits,
+)
 
 
 class TableModel(LanguageModel):
@@ -78,12 +86,37 @@ class TableModel(LanguageModel):
 
 class _TablePrefixes(Prefixes):
     def __init__(self, model: TableModel):
-        self.model, self.texts = model, [()]
+        self.model = model
+        self.texts: list[tuple[int, ...]] = [()]
         self.logits = model.row(())[None]
+        self.length = torch.zeros(1, dtype=torch.int64)
+        self.looked: tuple[Tensor, Tensor, Tensor] | None = None
 
     def extend(self, parent: Tensor, token: Tensor) -> None:
-        self.texts = [(*self.texts[p], v) for p, v in zip(parent.tolist(), token.tolist(), strict=True)]
-        self.logits = torch.stack([self.model.row(text) for text in self.texts])
+        texts, rows, old = [], [], self.logits
+        for p, v in zip(parent.tolist(), token.tolist(), strict=True):
+            texts.append(self.texts[p] if v < 0 else (*self.texts[p], v))
+            rows.append(old[p] if v < 0 else self.model.row(texts[-1]))
+        self.texts, self.logits, self.looked = texts, torch.stack(rows), None
+        self.length = torch.tensor([len(text) for text in texts])
+
+    def look(self, tokens: Tensor, count: Tensor) -> Tensor:
+        check_look(tokens, count, len(self.texts))
+        out = torch.full((*tokens.shape, self.model.vocabulary), torch.nan, dtype=torch.float64)
+        for i, text in enumerate(self.texts):
+            for j in range(int(count[i])):
+                text = (*text, int(tokens[i, j]))
+                out[i, j] = self.model.row(text)
+        self.looked = (tokens, count, out)
+        return out
+
+    def keep(self, count: Tensor) -> None:
+        check_keep(count, None if self.looked is None else self.looked[1])
+        assert self.looked is not None
+        tokens, _, out = self.looked
+        self.logits = kept_logits(self.logits, out, count)
+        self.texts = [(*text, *tokens[i, : int(count[i])].tolist()) for i, text in enumerate(self.texts)]
+        self.length, self.looked = self.length + count, None
 
 
 class _ByteTokens:
