@@ -8,7 +8,7 @@ import torch
 from torch.distributions import Bernoulli, Beta, Normal
 
 import motes
-from motes.core.errors import AllWeightsZero, FileError, ShapeError
+from motes.core.errors import AllWeightsZero, FileError, MotesError, ShapeError
 from motes.density.data_annealing import DataAnnealing, evidence_path
 
 ONE = torch.ones((), dtype=torch.float64)
@@ -118,6 +118,12 @@ def test_a_batch_that_says_much_enters_in_steps():
     assert abs(run.log_evidence - float(normal_evidence(y)[-1])) < Z * run.log_evidence_se < 1
     seen, _ = evidence_path(run)
     assert seen.tolist() == [0, 60]
+
+
+def test_a_power_that_cannot_rise_is_an_error_and_no_endless_run(monkeypatch):
+    monkeypatch.setattr("motes.density.data_annealing.next_temperature", lambda log_weight, gain, now, cess: now)
+    with pytest.raises(MotesError, match=r"power of the observations 0 to 0 cannot rise above 0\.0 at t=1"):
+        motes.sample(normal(data(4)), 10, seed=0, progress=False, max_steps=20)
 
 
 def test_a_stream_of_data_goes_on_where_it_was(tmp_path):

@@ -14,7 +14,7 @@ from torch.distributions import Distribution
 
 from motes.core import tree
 from motes.core.cite import Reference
-from motes.core.errors import FileError, ShapeError
+from motes.core.errors import FileError, MotesError, ShapeError
 from motes.core.model import FeynmanKac
 from motes.core.particles import Particles
 from motes.core.resampling import Scheme
@@ -152,6 +152,12 @@ class DataAnnealing(FeynmanKac):
         alive = (particles.log_weight > -math.inf) & (gain > -math.inf)
         # with nothing alive the engine reports it
         after = next_temperature(particles.log_weight, gain, before, self.cess) if alive.any() else 1.0
+        if not after > before:
+            raise MotesError(
+                f"the power of the observations {seen} to {stop - 1} cannot rise above {before!r} at "
+                f"t={particles.t + 1}: their log-likelihood varies by more than its 16 digits hold; look for a "
+                "likelihood of enormous size"
+            )
         potential = (after - before) * gain
         shared = {**shared, "seen": seen, "exponent": after, "fresh": False}
         if after == 1.0:
