@@ -168,6 +168,19 @@ def test_unknown_kernels_are_told_those_that_suit_the_density():
     assert Chains(gaussian(), "NUTS").kernel == NUTS()
 
 
+def test_the_warm_up_of_few_chains_is_short():
+    """Four chains, nearly collinear coordinates: 1900 evaluations; from the step of the prior's scale they were 4900."""
+    close = torch.full((10, 10), 0.95, dtype=torch.float64) + 0.05 * torch.eye(10, dtype=torch.float64)
+    precision = 100 * torch.linalg.inv(close)
+    prior = Normal(torch.zeros(10, dtype=torch.float64), 1.0)
+    density = Density(lambda x: -0.5 * ((x @ precision) * x).sum(1), prior, vectorised=True)
+    spent = []
+    for seed in range(3):
+        trace = motes.sample(Chains(density, draws=40), 4, seed=seed, progress=False).trace
+        spent.append(sum(e for e, r in zip(trace["evaluations"], trace["r_hat"], strict=True) if r == r))
+    assert sorted(spent)[1] < 3000, spent
+
+
 def test_r_hat_of_few_and_many_chains():
     same = Rng(0).normal((64, 100, 2))
     assert stationary(same, same[..., 0]) < 1.02 and mixed(same[:, :4]) < 1.02 and mixed(same[:4]) < 1.05

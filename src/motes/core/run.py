@@ -180,6 +180,10 @@ class Run:
     def mean(self, f: Any = None, *, control: bool = False, smooth: bool = False) -> Any:
         """The weighted mean of `f` over the particles, or its mean over all draws of all chains, with standard error.
 
+        For chains the error is from the spread of the means of whole chains, where there are 16 or more, else of
+        batches (`core/series.py`). It is known to 1 / sqrt(2 k), k the number of means: a fifth with 16. The mcse of
+        `diagnose` estimates the same number in another way, and differs by chance.
+
         Args:
             f: maps `run.flat` (named parameters, texts, images) to a tensor (N, ...); or the name of a parameter or of
                 one number in it, as "theta", "theta[2]" or "theta[0, 1]" (one tensor without a name is called "x"); or
@@ -296,7 +300,12 @@ class Run:
         return export("report")(self, path)
 
     def diagnose(self) -> Any:
-        """Effective sample sizes and R-hat of a run of chains, and what is wrong with them (needs `motes[arviz]`)."""
+        """Effective sample sizes and R-hat of a run of chains, and what is wrong with them (needs `motes[arviz]`).
+
+        Its Monte Carlo standard errors (mcse) are ArviZ's, from the autocorrelations within chains; those of `mean` are
+        from the spread of the means of chains or batches. Both estimate the same number and differ by chance, by a
+        quarter either way; a mcse that is much smaller says that chains are in different places, and `mean` is right.
+        """
         return export("diagnose")(self)
 
     def to_arviz(self, *, resampled: bool = False) -> Any:

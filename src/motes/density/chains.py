@@ -252,6 +252,11 @@ class Chains(Annealed):
             )
             if not last or done == 0:  # the last window only confirms what the kernel has learnt
                 parameters = kernel.fit(parameters, target, pooled, even)
+                if done == 0 and n < ALONE and isinstance(parameters.get("step_size"), float):
+                    # few chains have learnt no scale before: their step belongs to that of the prior, and trajectories
+                    # at such a step are long. In the scale of the posterior the ideal step is near enough
+                    fresh = kernel.start(self.density.dim, self.density.dtype)["step_size"]
+                    parameters = {**parameters, "step_size": max(fresh, parameters["step_size"])}
         else:
             last = True
         done += length
