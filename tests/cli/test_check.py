@@ -48,6 +48,19 @@ data = torch.linspace(-1, 1, 20, dtype=torch.float64)
 """
 
 
+def test_the_page_shows_findings_ranks_and_intervals(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file, page = tmp_path / "mine & co.py", tmp_path / "deep" / "found.html"
+    file.write_text(SIMULATED.replace("SD", "3.0"))
+    command = ["check", str(file), "--only", "batch", "calibration", "predictive", "--replicates", "30"]
+    assert main([*command, "--html", str(page)]) == 1
+    said, text = capsys.readouterr(), page.read_text()
+    assert f"wrote {page}" in said.out and "%|" not in said.err  # no bar where nobody looks
+    assert "mine &amp; co.py" in text and "<script" not in text
+    assert "calibration: FAILED" in text and "batch: ok" in text and ", outside" in text
+    charts = text.count('<figure class="card">')
+    assert charts == 2 + 5 == text.count('<svg role="img"')  # the mean and the log-likelihood; five statistics
+
+
 @pytest.mark.parametrize(("sd", "code"), [("1.0", 0), ("3.0", 1)])
 def test_checks_that_simulate(sd: str, code: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "mine.py"

@@ -86,6 +86,7 @@ def test_draws_that_are_not_the_priors_are_found(family, what: str) -> None:
     assert not found.ok and f"slope from the prior have another {what}" in found.findings[0].said, str(found)
 
 
+@pytest.mark.filterwarnings("ignore::motes.core.errors.MotesWarning")
 @pytest.mark.parametrize("seed", range(5))
 def test_data_in_float32_make_no_false_alarm(seed: int) -> None:
     x, prior = torch.linspace(-1, 1, 20), {"slope": Normal(0.0, 2.0), "shift": Normal(0.0, 2.0)}

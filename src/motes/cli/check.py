@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,10 +27,18 @@ def arguments(command: argparse.ArgumentParser) -> None:
     """The options of the command."""
     command.add_argument("file", type=Path, metavar="FILE.py", help="defines `model`, or density, simulate and data")
     command.add_argument("--only", nargs="+", choices=NAMES, help="run these checks only")
-    command.add_argument("--replicates", type=running.positive, default=100, help="simulated data sets of each check")
-    command.add_argument("--quick", action="store_true", help="batch, gradient and prior only")
+    command.add_argument(
+        "--replicates",
+        type=running.positive,
+        default=100,
+        help="simulated data sets of each check (default: 100; a small model takes some seconds, others minutes)",
+    )
+    command.add_argument("--quick", action="store_true", help="batch, gradient and prior only: less than a second")
     command.add_argument("--seed", type=int, default=0, help="the result is a function of it")
     command.add_argument("--out", type=Path, metavar="FILE.json", help="write the findings there as well")
+    command.add_argument(
+        "--html", type=Path, metavar="FILE.html", help="write a page with the findings and their charts"
+    )
     command.add_argument("--quiet", action="store_true", help="show no progress bar")
 
 
@@ -40,11 +49,15 @@ def run(args: argparse.Namespace) -> int:
     running.use_threads(1)
     density, setting = read(args.file)
     only = args.only or (NAMES[:3] if args.quick else None)
-    shown = not args.quiet and not args.quick
+    shown = not args.quiet and sys.stderr.isatty()
     result = check(density, setting, seed=args.seed, only=only, replicates=args.replicates, progress=shown)
     print(result)
     if args.out is not None:
         args.out.write_text(json.dumps(result.to_dict(), indent=1) + "\n")
+    if args.html is not None:
+        from motes.report.checked import report_check
+
+        print(f"\nwrote {report_check(result, args.html, title=args.file.name)}")
     return 0 if result.ok else 1
 
 

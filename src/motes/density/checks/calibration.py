@@ -8,22 +8,25 @@ import numpy as np
 import torch
 
 from motes.core import tree
+from motes.core.resampling import find_scheme
 from motes.core.sample import sample
 from motes.density.checks.finding import FAILED, OK, Finding, coordinates
-from motes.density.checks.setting import Setting
+from motes.density.checks.setting import Setting, watched
 from motes.density.tempering import Tempering
 from motes.rng import Rng
 
 DRAWS = 63
 """Draws of each posterior among which the truth is ranked: 64 possible ranks."""
 PARTICLES = 256
+CESS = 0.5
+"""What a change of temperature leaves of the effective sample size; the evidence would want more."""
 ALPHA = 1e-3
 """Chance of a false alarm, over all quantities together."""
 TRIALS = 4000
 """Simulations of uniform ranks that calibrate the band."""
 
 
-def calibration(setting: Setting, rng: Rng, replicates: int = 100) -> Finding:
+def calibration(setting: Setting, rng: Rng, replicates: int = 100, progress: bool = False) -> Finding:
     """Ranks of the true parameters, and of their log-likelihood, among posterior draws given data simulated there.
 
     They are uniform if prior, simulator, likelihood and sampler belong together. The empirical distribution function of
@@ -41,19 +44,27 @@ def calibration(setting: Setting, rng: Rng, replicates: int = 100) -> Finding:
     truth, data = setting.drawn(rng, replicates)
     names = [*coordinates(setting.first()), "the log-likelihood"]
     ranks = np.zeros((replicates, len(names)), dtype=np.int64)
-    for i, observed in enumerate(data):
+    for i, observed in enumerate(watched(data, "calibration", progress)):
         density = setting.density(observed)
         seed = int(rng.at(f"seed-{i}").integers((), 1 << 31))
-        run = sample(Tempering(density), PARTICLES, seed=seed, progress=False)
-        pick = tree.take(run.particles.x, rng.at(f"choice-{i}").categorical(run.log_weight, DRAWS))
+        run = sample(Tempering(density, cess=CESS), PARTICLES, seed=seed, progress=False)
+        # systematically, so that particles of equal weight come once at most, and in an order of no meaning
+        index = find_scheme("systematic")(rng.at(f"choice-{i}"), run.log_weight, n=DRAWS)
+        pick = tree.take(run.particles.x, index)
         here = density.evaluate(truth[i : i + 1])
         draws = torch.cat([pick["position"].double(), pick["log_likelihood"][:, None]], 1)
         own = torch.cat([truth[i].double(), here["log_likelihood"]])
         tie = rng.at(f"tie-{i}").uniform((DRAWS + 1, len(names)))
         below = (draws < own) | ((draws == own) & (tie[1:] < tie[0]))
         ranks[i] = below.sum(0).numpy()
-    worst, at = _outside(ranks, replicates, len(names), rng)
-    numbers = {"replicates": replicates, "ranks": {n: ranks[:, k].tolist() for k, n in enumerate(names)}}
+    limit = band(replicates, max(ALPHA / len(names), 2 / TRIALS), rng)
+    worst, at = _outside(ranks, limit)
+    numbers = {
+        "replicates": replicates,
+        "possible": DRAWS + 1,
+        "band": limit,
+        "ranks": {n: ranks[:, k].tolist() for k, n in enumerate(names)},
+    }
     if worst < 1:
         said = f"ranks of {len(names)} quantities in {replicates} simulated data sets are uniform"
         return Finding("calibration", OK, said, numbers)
@@ -77,9 +88,9 @@ def _distance(rank: np.ndarray) -> float:
     return float((np.abs(count - len(rank) * p) / np.sqrt(len(rank) * p * (1 - p))).max())
 
 
-def _outside(ranks: np.ndarray, replicates: int, quantities: int, rng: Rng) -> tuple[float, int]:
-    """The largest distance in units of the band, and the quantity that it belongs to."""
-    limit = band(replicates, max(ALPHA / quantities, 2 / TRIALS), rng)
+def _outside(ranks: np.ndarray, limit: float) -> tuple[float, int]:
+    """The largest distance in units of the band's width `limit`, and the quantity that it belongs to."""
+    quantities = ranks.shape[1]
     distance = [_distance(ranks[:, k]) / limit for k in range(quantities)]
     own = int(np.argmax(distance[:-1]))  # a parameter says more than the log-likelihood, which comes last
     return (distance[own], own) if distance[own] >= 1 else (distance[-1], quantities - 1)

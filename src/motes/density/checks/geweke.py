@@ -8,7 +8,7 @@ import torch
 
 from motes.core.sample import sample
 from motes.density.checks.finding import FAILED, OK, Finding, coordinates
-from motes.density.checks.setting import Setting
+from motes.density.checks.setting import Setting, watched
 from motes.density.tempered import Tempered
 from motes.density.tempering import Tempering
 from motes.kernels import Kernel
@@ -22,7 +22,13 @@ ALPHA = 1e-3
 """Chance of a false alarm, over all quantities together."""
 
 
-def geweke(setting: Setting, rng: Rng, replicates: int = 100, kernel: Kernel | str | None = None) -> Finding:
+def geweke(
+    setting: Setting,
+    rng: Rng,
+    replicates: int = 100,
+    kernel: Kernel | str | None = None,
+    progress: bool = False,
+) -> Finding:
     """Parameters after rounds of "one sweep given the data, new data given the parameters" still have the prior's law.
 
     Each of many independent chains starts at a draw from the prior with data simulated there, which is a draw from the
@@ -41,7 +47,7 @@ def geweke(setting: Setting, rng: Rng, replicates: int = 100, kernel: Kernel | s
     pilot = sample(Tempering(setting.density(data[0]), mover), PILOT, seed=seed, progress=False)
     parameters = pilot.particles.shared["ladder"][-1]["parameters"]
     ends = []
-    for i, observed in enumerate(data):
+    for i, observed in enumerate(watched(data, "geweke", progress)):
         z, own = truth[i : i + 1], observed
         for k in range(SWEEPS):
             density = setting.density(own)

@@ -24,7 +24,7 @@ EXTREME = 1e-3
 """The two-sided tail probability below which a statistic of the observed data is said to be unlike the model's."""
 
 
-def predictive(setting: Setting, rng: Rng, replicates: int = 100) -> Finding:
+def predictive(setting: Setting, rng: Rng, replicates: int = 100, progress: bool = False) -> Finding:
     """Mean, sd, smallest, largest and median of the observed data among those of data from prior and posterior.
 
     A posterior predictive p-value is no test at its level: the data are used twice, so it is rather close to 1/2. It
@@ -38,7 +38,7 @@ def predictive(setting: Setting, rng: Rng, replicates: int = 100) -> Finding:
     density = setting.first()
     _, prior = setting.drawn(rng.at("from-prior"), replicates)
     seed = int(rng.at("seed").integers((), 1 << 31))
-    run = sample(Tempering(density), PARTICLES, seed=seed, progress=False)
+    run = sample(Tempering(density), PARTICLES, seed=seed, progress=progress)
     z = run.particles.x["position"][rng.at("choice").categorical(run.log_weight, replicates)]
     posterior = [setting.data_for(rng.at("from-posterior"), density, z, i) for i in range(replicates)]
     lines, numbers, far = [], {}, []

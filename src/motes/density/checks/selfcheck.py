@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from tqdm.auto import tqdm
-
 from motes.core.errors import MotesError, UnknownName
 from motes.density.checks.batch import batch
 from motes.density.checks.calibration import calibration
@@ -19,7 +17,7 @@ from motes.density.law import Law
 from motes.rng import Rng
 
 OF_DENSITY: dict[str, Callable[[Law, Rng], Finding]] = {"batch": batch, "gradient": gradient, "prior": prior}
-OF_SETTING: dict[str, Callable[[Setting, Rng, int], Finding]] = {
+OF_SETTING: dict[str, Callable[..., Finding]] = {
     "calibration": calibration,
     "geweke": geweke,
     "predictive": predictive,
@@ -39,7 +37,7 @@ def check(
         seed: the result is a function of it.
         only: names of the checks; None is all.
         replicates: simulated data sets of each check that needs them.
-        progress: show a progress bar.
+        progress: show a progress bar for each check that takes long, with the time that is left.
 
     Raises:
         UnknownName: there is no such check.
@@ -54,7 +52,7 @@ def check(
         if name not in CHECKS:
             raise UnknownName("check", name, CHECKS)
     findings = []
-    for name in tqdm(names, disable=not progress, desc="check"):
+    for name in names:
         rng = Rng(seed).at("check").at(name)
         try:
             if name in OF_DENSITY:
@@ -62,7 +60,7 @@ def check(
             elif setting is None:
                 findings.append(Finding(name, SKIPPED, "it needs `simulate`, `density` and `data`: see --help"))
             else:
-                findings.append(OF_SETTING[name](setting, rng, replicates))
+                findings.append(OF_SETTING[name](setting, rng, replicates, progress=progress))
         except MotesError as error:  # NaN, a wrong shape: said by the evaluation itself
             findings.append(Finding(name, FAILED, str(error)))
     return Checked(tuple(findings))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
+from tqdm.auto import tqdm
 
 from motes.core import tree
 from motes.core.errors import MotesError
@@ -22,6 +23,11 @@ HOW = """define these three beside or instead of `model`:
     def density(data): return motes.Density(lambda p: Normal(p["mean"], 1.0).log_prob(data).sum(), prior)
     def simulate(rng, p): return p["mean"] + rng.at("noise").normal((20,))  # data for one set of parameters
     data = torch.tensor([...])  # what was observed"""
+
+
+def watched(parts: Sequence[Any], name: str, progress: bool) -> Iterable[Any]:
+    """`parts` with a progress bar that says how long is left."""
+    return tqdm(parts, desc=name, disable=not progress, leave=False)
 
 
 @dataclass(frozen=True)
