@@ -62,8 +62,8 @@ def batched(log_likelihood: LogLikelihood, parameters: Parameters, vectorised: b
     if takes_many and takes_one and not all(_agree(batches[-1][i], numbers[i]) for i in range(sizes[-1])):
         raise ShapeError(
             "log_likelihood accepts a batch of points and a single point, and gives different values: "
-            f"{float(batches[-1][0])} against {float(numbers[0])} for the first point. Say vectorised=True if it takes a "
-            "batch, vectorised=False if it takes one point"
+            f"{float(batches[-1][0])} against {float(numbers[0])} for the first point. Say vectorised=True if it takes "
+            "a batch, vectorised=False if it takes one point"
         )
     if takes_many:
         return log_likelihood
