@@ -169,7 +169,7 @@ def test_unknown_kernels_are_told_those_that_suit_the_density():
 
 
 def test_the_warm_up_of_few_chains_is_short():
-    """Four chains, nearly collinear coordinates: 1900 evaluations; from the step of the prior's scale they were 4900."""
+    """Four chains, nearly collinear coordinates: 1900 evaluations; from the prior's step they were 4900."""
     close = torch.full((10, 10), 0.95, dtype=torch.float64) + 0.05 * torch.eye(10, dtype=torch.float64)
     precision = 100 * torch.linalg.inv(close)
     prior = Normal(torch.zeros(10, dtype=torch.float64), 1.0)
