@@ -14,7 +14,6 @@ from motes.core import weights
 from motes.core.errors import MotesError
 from motes.core.run import Run
 from motes.core.sample import sample
-from motes.language.constraint import regex
 from motes.language.generation import Generation
 from motes.language.model import LanguageModel, Message
 from motes.language.source.bias import bias
@@ -93,6 +92,8 @@ def flips(
         >>> flips(table, "", 20, between="").symbols.shape
         torch.Size([1, 20])
     """
+    from motes.language import regex  # which needs an extra, as this function does
+
     outcomes = tuple(outcomes)
     if len(outcomes) < 2 or any(not a or (a != b and b.startswith(a)) for a in outcomes for b in outcomes):
         raise MotesError(f"outcomes must be at least two, none empty or the beginning of another: {outcomes}")
