@@ -35,7 +35,7 @@ at a token for the number, and for the entropy of the law that it came from.
 
 {plain}
 
-Two other words, and what follows them is a little harder to foresee as well:
+The same with two other words, which cost most of what it costs more:
 
 {odd}
 
@@ -44,8 +44,8 @@ and the second in {odd_bits}, {plain_rate:.2f} and {odd_rate:.2f} a character, t
 
 ## Local and global laws
 
-Asked "{question}", the model may only reply with one of these. *Local* is what masking alone draws: each token is
-renormalised over what is allowed, so a reply that begins likely wins, however unlikely its end is. *Global* is the
+Asked "{question}", the model may only reply with one of these. *Local* is what masking
+alone draws: each token is renormalised over what is allowed, so a reply that begins likely wins, however unlikely its end is. *Global* is the
 model's own law of whole replies, given that the reply is one of them; the weights of the run make the one of the other.
 
 {laws}
@@ -57,7 +57,7 @@ draws themselves follow the local law.
 
 A run under a JSON schema, {n} particles, resampled {resampled} times. Each line is a particle; lines that meet going
 back share a beginning, and grey ones ran into what the model found unlikely and died out. The bars at the end are the
-final weights. The log-probability that the model's own reply is valid comes out at {log_z:.1f} ± {se:.1f} nats.
+final weights. The log-probability that the model's own reply is valid comes out at {log_z} ± {se:.1f} nats.
 
 ![Family tree of a run under a constraint](images/gallery_genealogy.svg)
 
@@ -73,6 +73,7 @@ def picture(run: motes.Run) -> None:
     buffer = io.StringIO()
     with styled(PAPER), matplotlib.rc_context({"svg.hashsalt": "gallery"}):
         figure = plot_genealogy(run)
+        figure.set_size_inches(6.0, 4.2)  # so that its words can be read on a phone
         nothing = {"Creator": None, "Date": None, "Format": None, "Type": None}
         figure.savefig(buffer, format="svg", metadata=nothing)
     svg = re.sub(r"<metadata>.*?</metadata>", "", buffer.getvalue(), flags=re.DOTALL)
@@ -105,9 +106,9 @@ def main() -> None:
         particles=4000,
         n=run.n,
         resampled=int(run.trace["resampled"].sum()),
-        log_z=run.log_evidence,
+        log_z=f"{run.log_evidence:.1f}".replace("-", "−"),
         se=run.log_evidence_se,
-        texts="```json\n" + "\n".join(heavy) + "\n```",
+        texts="\n".join(f"- `{text}`" for text in heavy),
     )
     (DOCS / "gallery.md").write_text(page)
     print(f"docs/gallery.md: {len(page) / 1000:.0f} kB, {time.time() - began:.0f} s")
