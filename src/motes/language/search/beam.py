@@ -1,0 +1,140 @@
+"""A set of texts under way, finished and not, that methods of search grow by one token at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from motes.language.constraint import Constraint
+from motes.language.frontier import BadLogits, Front
+from motes.language.model import LanguageModel, in_place
+from motes.language.rule import Rule
+
+
+@dataclass(frozen=True)
+class Beam:
+    """M entries: texts so far, each with its probability and the row of the front that its next token comes from.
+
+    The front is mutable and belongs to the youngest beam; an older one cannot be grown again.
+
+    Attributes:
+        front: the evaluated rows.
+        tokens: (M, max_tokens) int64, zero behind `length`.
+        length: (M,) int64.
+        row: (M,) int64, -1 for entries that are finished (ended, cut or in a dead end).
+        log_prob: (M,) float64, nats, under the law of next tokens that rules and constraint leave.
+        log_mass: (M,) float64, nats, the masses that count on the way; -inf for what the constraint does not accept.
+        globalise: whether the masses of the rules count.
+    """
+
+    front: Front
+    tokens: Tensor
+    length: Tensor
+    row: Tensor
+    log_prob: Tensor
+    log_mass: Tensor
+    globalise: bool = True
+
+    def __len__(self) -> int:
+        return len(self.length)
+
+    @property
+    def going(self) -> Tensor:
+        """(M,) bool: the entries that are not finished."""
+        return self.row >= 0
+
+    def next_log_prob(self) -> Tensor:
+        """(G, V) the law of the next token of each unfinished entry, in order."""
+        return self.front.law.log_prob[self.row[self.going]]
+
+    def candidates(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Every finished entry as it is and every child of the others: entry, token (-1: as it is), log-probability."""
+        going = torch.nonzero(self.going)[:, 0]
+        stay = torch.nonzero(~self.going)[:, 0]
+        law = self.next_log_prob()
+        log_prob = (self.log_prob[going][:, None] + law).flatten()
+        entry = going.repeat_interleave(law.shape[1])
+        token = torch.arange(law.shape[1]).repeat(len(going))
+        possible = torch.nonzero(~torch.isneginf(log_prob))[:, 0]
+        return (
+            torch.cat([stay, entry[possible]]),
+            torch.cat([torch.full_like(stay, -1), token[possible]]),
+            torch.cat([self.log_prob[stay], log_prob[possible]]),
+        )
+
+    def keep(self, entry: Tensor) -> Beam:
+        """The entries (M',) int64 or bool, in that order, none of them grown."""
+        fields = (self.tokens, self.length, self.row, self.log_prob, self.log_mass)
+        return Beam(self.front, *(x[entry] for x in fields), globalise=self.globalise)
+
+    def grow(self, entry: Tensor, token: Tensor) -> Beam:
+        """Entry i of the new beam is `entry[i]` with `token[i]` behind it, or as it is where the token is -1."""
+        old, front, end = self.keep(entry), self.front, torch.tensor(self.front.model.end)
+        drawn = token >= 0
+        tokens, length = old.tokens.clone(), old.length + drawn
+        tokens[drawn, old.length[drawn]] = token[drawn]
+        log_prob, log_mass, row = old.log_prob.clone(), old.log_mass.clone(), torch.full_like(old.row, -1)
+        log_prob[drawn] += front.law.log_prob[old.row[drawn], token[drawn]]
+        ended = drawn & torch.isin(token, end)
+        cut = drawn & ~ended & (length == tokens.shape[1])
+        if front.recogniser is not None and cut.any():
+            accepted = front.recogniser.accepts(old.row[cut], token[cut])
+            log_mass[cut] = torch.where(accepted, log_mass[cut], -torch.inf)
+        going = drawn & ~ended & ~cut
+        if going.any():
+            parent, added, row[going] = in_place(old.row[going], token[going], front.model.vocabulary)
+            front.extend(parent, added)
+            _find_law(front, row, int(length.max()))
+            log_mass[going] += _mass(front, self.globalise)[row[going]]
+            row[torch.isneginf(log_mass)] = -1
+        return Beam(front, tokens, length, row, log_prob, log_mass, self.globalise)
+
+    def text(self, i: int) -> str:
+        """Entry i without its end token."""
+        tokens, model = self.tokens[i, : int(self.length[i])].tolist(), self.front.model
+        return model.decode(tokens[:-1] if tokens and tokens[-1] in model.end else tokens)
+
+
+def open_beam(
+    model: LanguageModel,
+    prompt: Tensor,
+    max_tokens: int,
+    rules: Sequence[Rule] = (),
+    constraint: Constraint | None = None,
+    globalise: bool = True,
+    copies: int = 1,
+) -> Beam:
+    """The empty text, `copies` times."""
+    try:
+        front = Front(model, prompt, max_tokens, rules, constraint)
+    except BadLogits as error:
+        raise error.about(model.name, [0], 0) from error
+    mass = _mass(front, globalise).expand(copies).clone()
+    start = torch.zeros(copies, dtype=torch.int64)
+    row = torch.where(torch.isneginf(mass), -1, start)
+    tokens = torch.zeros(copies, max_tokens, dtype=torch.int64)
+    return Beam(front, tokens, start, row, torch.zeros_like(mass), mass, globalise)
+
+
+def follow(beam: Beam, tokens: Tensor, length: Tensor) -> Beam:
+    """The beam of the given texts (M, max_tokens), (M,) int64, from a beam that holds the empty text alone."""
+    beam = beam.keep(torch.zeros(len(length), dtype=torch.int64))
+    every = torch.arange(len(length))
+    for t in range(int(length.max())):
+        beam = beam.grow(every, torch.where((t < length) & beam.going, tokens[:, t], -1))
+    return beam
+
+
+def _mass(front: Front, globalise: bool) -> Tensor:
+    law = front.law
+    return law.kept_by_constraint + law.kept_by_rules if globalise else law.kept_by_constraint
+
+
+def _find_law(front: Front, row: Tensor, t: int) -> None:
+    try:
+        front.law = front.find_law()
+    except BadLogits as error:
+        raise error.about(front.model.name, torch.nonzero(torch.isin(row, error.rows))[:, 0].tolist(), t) from error
