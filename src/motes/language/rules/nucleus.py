@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from motes.core.errors import MotesError
 from motes.language.rule import Rule, Seen, renormalised
+from motes.language.rules.ranking import keep_best
 
 
 @dataclass(frozen=True)
@@ -16,6 +16,8 @@ class Nucleus(Rule):
     """Keep the most probable tokens until their mass reaches `mass`, with the one that crosses it (top-p).
 
     Of tokens with equal probability those with lower numbers come first.
+
+    kept is the log of the mass p(S) of the set S; the law of whole texts is p(y) where each token lies in its set.
 
     Args:
         mass: in (0, 1].
@@ -31,11 +33,16 @@ class Nucleus(Rule):
             raise MotesError(f"the mass of a nucleus must lie in (0, 1], not {self.mass!r}")
 
     def __call__(self, log_prob: Tensor, seen: Seen | None = None) -> tuple[Tensor, Tensor]:
-        ranked, order = torch.sort(log_prob, dim=-1, descending=True, stable=True)
-        before = ranked.exp().cumsum(-1) - ranked.exp()
-        dropped = before >= self.mass
-        dropped[:, 0] = False
-        return renormalised(log_prob.masked_fill(torch.zeros_like(dropped).scatter(1, order, dropped), -torch.inf))
+        if self.mass == 1:
+            return renormalised(log_prob)
+
+        def enough(ranked: Tensor, _: Tensor) -> tuple[Tensor, Tensor]:
+            p = ranked.exp()
+            reached = p.cumsum(-1) - p >= self.mass
+            reached[:, 0] = False
+            return (~reached).sum(-1), reached[:, -1]
+
+        return keep_best(log_prob, enough)
 
 
 nucleus = Nucleus

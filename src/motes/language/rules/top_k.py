@@ -8,12 +8,15 @@ import torch
 from torch import Tensor
 
 from motes.core.errors import MotesError
-from motes.language.rule import Rule, Seen, renormalised
+from motes.language.rule import Rule, Seen
+from motes.language.rules.ranking import keep_best
 
 
 @dataclass(frozen=True)
 class TopK(Rule):
     """Keep the `k` most probable tokens; of equal ones those with lower numbers.
+
+    kept is the log of their mass p(S); the law of whole texts is p(y) where each token is among its k best.
 
     Args:
         k: at least 1.
@@ -29,8 +32,11 @@ class TopK(Rule):
             raise MotesError(f"top_k needs a whole number of at least 1, not {self.k!r}")
 
     def __call__(self, log_prob: Tensor, seen: Seen | None = None) -> tuple[Tensor, Tensor]:
-        order = torch.sort(log_prob, dim=-1, descending=True, stable=True).indices[:, self.k :]
-        return renormalised(log_prob.scatter(1, order, -torch.inf))
+        def enough(ranked: Tensor, _: Tensor) -> tuple[Tensor, Tensor]:
+            count = torch.full((len(ranked),), min(self.k, ranked.shape[1]))
+            return count, torch.full_like(count, self.k < ranked.shape[1], dtype=torch.bool)
+
+        return keep_best(log_prob, enough)
 
 
 top_k = TopK

@@ -1,0 +1,48 @@
+"""The tokens whose surprise is nearest to the entropy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from motes.language.rule import Rule, Seen, renormalised
+from motes.language.rules import check
+from motes.language.rules.ranking import entropy, keep_best
+
+
+@dataclass(frozen=True)
+class Typical(Rule):
+    """Keep the tokens in the order of |-log p - H| until their mass reaches `mass`, with the one that crosses it.
+
+    H is the entropy. The most probable token may be dropped. Of equal tokens those with lower numbers come first
+    (transformers keeps all that are tied with the last one).
+
+    kept is the log of the mass p(S) of the set S; the law of whole texts is p(y) where each token lies in its set.
+
+    Args:
+        mass: in (0, 1].
+
+    References:
+        Meister, Pimentel, Wiher & Cotterell (2023), Locally typical sampling, TACL 11, section 4.
+    """
+
+    mass: float
+
+    def __post_init__(self) -> None:
+        check.number("typical", "mass", self.mass, 0, 1, open_low=True)
+
+    def __call__(self, log_prob: Tensor, seen: Seen | None = None) -> tuple[Tensor, Tensor]:
+        if self.mass == 1:
+            return renormalised(log_prob)
+
+        def enough(ranked: Tensor, _: Tensor) -> tuple[Tensor, Tensor]:
+            p = ranked.exp()
+            reached = p.cumsum(-1) - p >= self.mass
+            reached[:, 0] = False
+            return (~reached).sum(-1), reached[:, -1]
+
+        return keep_best(log_prob, enough, (log_prob + entropy(log_prob)[:, None]).abs_().neg_())
+
+
+typical = Typical

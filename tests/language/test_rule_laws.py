@@ -1,0 +1,200 @@
+"""Every rule on the table model: each outcome of a run, walked through, against texts counted one by one."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from enumerator import enumerate_runs
+from language.tables import TABLE, table
+from motes.core.errors import AllWeightsZero
+from motes.core.smc import steps
+from motes.language import Generation, TableModel, rules
+from motes.language.rule import Rule, Seen
+
+OTHER = torch.tensor(
+    [[0.2, 0.5, 0.3], [0.3, 0.3, 0.4], [1 / 3, 1 / 3, 1 / 3], [0.4, 0.3, 0.3]], dtype=torch.float64
+).log()
+TOLERANCE = 1e-12
+TOKENS = 3
+
+
+def other(table: Tensor = OTHER) -> TableModel:
+    return TableModel(["a", "b", "."], table, name="other")
+
+
+CASES: dict[str, Rule] = {
+    "antidistillation": rules.antidistillation(other(), other(OTHER.flip(1)), strength=0.02),
+    "basis_aware": rules.basis_aware(torch.tensor([[1.0], [-1.0], [0.5]]), delta=0.35),
+    "bregman": rules.bregman(0.3),
+    "dynamic_temperature": rules.dynamic_temperature(0.5, 2.0),
+    "entropy_temperature": rules.entropy_temperature(1.3, 0.7, 0.5),
+    "epsilon": rules.epsilon(0.22),
+    "eta": rules.eta(0.5),
+    "frequency": rules.frequency(0.7),
+    "gamma_sampling": rules.gamma_sampling((1,), 0.3),
+    "green_list": rules.green_list(key=3, strength=1.0),
+    "guidance": rules.guidance("", 1.5, other()),
+    "gumbel_watermark": rules.gumbel_watermark(key=5, softness=1.0),
+    "kl_temperature": rules.kl_temperature("", 1.2, 0.1, other()),
+    "logit_bias": rules.logit_bias({0: 0.5, 2: -1.0}),
+    "min_new_tokens": rules.min_new_tokens(2),
+    "min_p": rules.min_p(0.4),
+    "mirostat_1": rules.mirostat_1(0.6, 0.5),
+    "mirostat_2": rules.mirostat_2(0.6, 0.8),
+    "no_repeat": rules.no_repeat(2),
+    "nucleus": rules.nucleus(0.75),
+    "pointwise_information": rules.pointwise_information("", 0.7, other()),
+    "presence": rules.presence(0.7),
+    "repetition": rules.repetition(1.5, prompt=False),
+    "self_terminating": rules.self_terminating(0.2),
+    "stable_entropy": rules.stable_entropy(0.1, (0.8, 0.0), (0.2, 0.0), calm=1, mass=0.7),
+    "temperature": rules.temperature(0.6),
+    "top_h": rules.top_h(0.7),
+    "top_k": rules.top_k(2),
+    "top_n_sigma": rules.top_n_sigma(1.0),
+    "typical": rules.typical(0.6),
+}
+
+
+def counted(rule: Rule, globalise: bool) -> dict[tuple[int, ...], float]:
+    """The law of whole texts: every text followed by hand, row by row, without a chain, a batch or a particle."""
+    model = table()
+    prompt = model.encode("")
+    tables = [reads.logits for reads, _ in rule.companions(model, prompt)]  # pyright: ignore[reportAttributeAccessIssue]
+    out: dict[tuple[int, ...], float] = {}
+
+    def grow(text: tuple[int, ...], state: Any, value: float) -> None:
+        if len(text) == TOKENS or 2 in text:
+            out[text] = value
+            return
+        log_prob = torch.log_softmax(TABLE[text[-1] if text else -1], -1)[None]
+        others = tuple(torch.log_softmax(f(text), -1)[None] for f in tables)
+        tokens, length = torch.tensor([text], dtype=torch.int64).reshape(1, -1), torch.tensor([len(text)])
+        seen = Seen(model, prompt, tokens, length, log_prob, state, others)
+        law, kept = rule(log_prob, seen)
+        assert float(law.exp().sum()) == pytest.approx(1, abs=TOLERANCE)
+        for v in range(3):
+            if torch.isfinite(law[0, v]):
+                after = rule.advance(seen, log_prob, torch.tensor([v]))
+                mass = math.exp(float(kept[0])) if globalise else 1.0
+                grow((*text, v), after, value * float(law[0, v].exp()) * mass)
+
+    grow((), rule.start(model, prompt), 1.0)
+    return out
+
+
+def enumerated(model: Generation, n: int) -> dict[tuple[int, ...], float]:
+    """E[mean of w 1{text}] over every outcome of a run with n particles."""
+    law: dict[tuple[int, ...], float] = defaultdict(float)
+
+    def run(rng: Any) -> list[tuple[tuple[int, ...], float]]:
+        last: Any = None
+        try:
+            for state in steps(model, n, seed=rng, when=0.0 if n == 1 else 1.0):
+                last = state.particles
+        except AllWeightsZero:
+            return []
+        x, weight = last.x, (last.log_weight.exp() / n).tolist()
+        return [(tuple(x["tokens"][i, : int(x["length"][i])].tolist()), weight[i]) for i in range(n)]
+
+    for probability, outcome in enumerate_runs(run):
+        for text, weight in outcome:
+            law[text] += probability * weight
+    return law
+
+
+def assert_same(found: dict[tuple[int, ...], float], expected: dict[tuple[int, ...], float]) -> None:
+    for text in found.keys() | expected.keys():
+        assert found.get(text, 0.0) == pytest.approx(expected.get(text, 0.0), abs=TOLERANCE), text
+
+
+def test_every_rule_has_a_case():
+    assert CASES.keys() == rules.rules().keys()
+
+
+@pytest.mark.parametrize("globalise", [True, False])
+@pytest.mark.parametrize("name", CASES)
+def test_a_run_has_the_law_that_the_rule_states(name, globalise):
+    model = Generation(table(), "", rules=CASES[name], max_tokens=TOKENS, globalise=globalise)
+    expected = counted(CASES[name], globalise)
+    assert_same(enumerated(model, 1), expected)
+    if not globalise:
+        assert sum(expected.values()) == pytest.approx(1, abs=TOLERANCE)
+
+
+@pytest.mark.parametrize("name", ["nucleus", "guidance"])
+def test_two_particles_have_it_too(name):
+    model = Generation(table(), "", rules=CASES[name], max_tokens=2)
+    two = enumerated(model, 2)
+    one = enumerated(Generation(table(), "", rules=CASES[name], max_tokens=2), 1)
+    assert_same(two, one)
+
+
+class Forgetful(Generation):
+    """The broken twin: the rules' masses are forgotten though the law is said to be global."""
+
+    def _weight(self, front):
+        return torch.zeros_like(super()._weight(front))
+
+
+def test_forgotten_masses_are_noticed():
+    expected = counted(CASES["nucleus"], True)
+    found = enumerated(Forgetful(table(), "", rules=CASES["nucleus"], max_tokens=TOKENS), 1)
+    assert max(abs(found[text] - value) for text, value in expected.items()) > 0.01
+
+
+# ---------------------------------------------------------------- the laws that the docstrings state, written out
+
+
+def p(text: tuple[int, ...], law: Tensor = TABLE) -> float:
+    return math.exp(sum(float(law[text[i - 1] if i else -1, v]) for i, v in enumerate(text)))
+
+
+def texts() -> list[tuple[int, ...]]:
+    return list(counted(rules.temperature(1.0), True))
+
+
+def green(text: tuple[int, ...]) -> float:
+    return CASES["green_list"].detect(text, 3, prompt=[2]).score  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def pairs_differ(text: tuple[int, ...]) -> bool:
+    every = (2, *text)
+    pairs = list(zip(every, every[1:], strict=False))
+    return len(set(pairs)) == len(pairs)
+
+
+def powers(text: tuple[int, ...]) -> float:
+    each = [math.exp(float(TABLE[text[i - 1] if i else -1, v])) for i, v in enumerate(text)]
+    return math.prod(q**1.5 if v in text[:i] else q for i, (v, q) in enumerate(zip(text, each, strict=True)))
+
+
+STATED = {
+    "temperature": lambda y: p(y) ** (1 / 0.6),
+    "frequency": lambda y: p(y) * math.exp(-0.7 * sum(y.count(v) * (y.count(v) - 1) / 2 for v in range(3))),
+    "presence": lambda y: p(y) * math.exp(-0.7 * (len(y) - len(set(y)))),
+    "repetition": powers,
+    "logit_bias": lambda y: p(y) * math.exp(0.5 * y.count(0) - y.count(2)),
+    "guidance": lambda y: p(y) ** 1.5 * p(y, OTHER) ** -0.5,
+    "pointwise_information": lambda y: p(y) * p(y, OTHER) ** -0.7,
+    "antidistillation": lambda y: p(y) * p(y, OTHER) / p(y, OTHER.flip(1)),
+    "min_new_tokens": lambda y: p(y) * (2 not in y[:2]),
+    "no_repeat": lambda y: p(y) * pairs_differ(y),
+    "green_list": lambda y: p(y) * math.exp(green(y)) if pairs_differ(y) else None,
+}
+"""Laws of whole texts that need no walk along the text, up to a constant that is one here."""
+
+
+@pytest.mark.parametrize("name", STATED)
+def test_the_global_law_is_the_stated_one(name):
+    found = counted(CASES[name], True)
+    for text in texts():
+        value = STATED[name](text)
+        if value is not None:
+            assert found.get(text, 0.0) == pytest.approx(value, rel=1e-9), text
