@@ -16,9 +16,9 @@ from motes.core.errors import EmptyConstraint, MotesError
 from motes.core.model import FeynmanKac
 from motes.core.particles import Particles
 from motes.core.run import Estimate, Run
+from motes.language.arguments import check_arguments
 from motes.language.constraint import Constraint
 from motes.language.frontier import Frontier
-from motes.language.generation import check_arguments
 from motes.language.model import LanguageModel, Message
 from motes.language.rule import Rule
 from motes.language.search.beam import Beam, follow, open_beam

@@ -1,0 +1,214 @@
+"""Searches against the enumerated table model and transformers; decisions and best-of-n against closed forms."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import re
+
+import pytest
+import torch
+
+from language.tables import TABLE, exact, spell, table, texts
+from motes.core.errors import EmptyConstraint, MotesError
+from motes.language import regex, temperature
+from motes.language.search import (
+    bayes_risk,
+    beam_search,
+    best_of_n_bound,
+    best_of_n_divergence,
+    best_of_n_estimate,
+    best_of_n_law,
+    dynamic_beam,
+    greedy,
+    p_exact,
+    priority_sampling,
+    vote,
+)
+
+
+def best(law: dict[tuple[int, ...], float]) -> tuple[int, ...]:
+    return max(law, key=lambda text: law[text])
+
+
+def greedy_text(max_tokens: int) -> tuple[int, ...]:
+    text: tuple[int, ...] = ()
+    while len(text) < max_tokens and (not text or text[-1] != 2):
+        text = (*text, int(TABLE[text[-1] if text else -1].argmax()))
+    return text
+
+
+@pytest.mark.parametrize("max_tokens", [1, 3, 5])
+def test_p_exact_goes_from_greedy_to_the_most_probable_text(max_tokens):
+    law = exact(max_tokens)
+    found = p_exact(table(), "", 1.0, max_tokens=max_tokens)
+    assert found.tokens == [best(law)]
+    assert float(found.log_prob[0]) == pytest.approx(math.log(law[best(law)]), abs=1e-12)
+    assert p_exact(table(), "", 1e-9, max_tokens=max_tokens).tokens == [greedy_text(max_tokens)]
+
+
+@pytest.mark.parametrize("p", [0.3, 0.6, 0.75, 0.9])
+def test_p_exact_is_the_best_text_of_the_pruned_tree(p):
+    def inside(text):
+        for i, v in enumerate(text):
+            row = TABLE[text[i - 1] if i else -1].exp().double()
+            order = torch.sort(row, descending=True, stable=True).indices.tolist()
+            before = sum(float(row[w]) for w in order[: order.index(v)])
+            if before >= p - 1e-12:
+                return False
+        return True
+
+    law = {text: math.prod(q) for text, q in texts(5) if inside(text)}
+    found = p_exact(table(), "", p, max_tokens=5)
+    assert float(found.log_prob[0]) == pytest.approx(math.log(max(law.values())), abs=1e-12)
+    assert inside(found.tokens[0])
+
+
+def test_p_exact_says_when_the_tree_is_too_large():
+    with pytest.raises(MotesError, match="most=2"):
+        p_exact(table(), "", 1.0, max_tokens=8, most=2)
+
+
+def test_a_dynamic_beam_is_exhaustive_at_one_and_greedy_at_zero():
+    law = exact(4)
+    found = dynamic_beam(table(), "", 1.0, max_tokens=4, most=1000)
+    assert dict(zip(found.tokens, found.log_prob.exp().tolist(), strict=True)) == pytest.approx(law)
+    assert found.log_prob.tolist() == sorted(found.log_prob.tolist(), reverse=True)
+    assert dynamic_beam(table(), "", 1e-9, max_tokens=4).tokens == [greedy_text(4)]
+    assert 1 < len(dynamic_beam(table(), "", 0.6, max_tokens=4)) < len(law)
+
+
+def test_a_wide_beam_finds_every_text_in_order():
+    law = exact(4)
+    found = beam_search(table(), "", 200, max_tokens=4, length_penalty=0.0)
+    assert dict(zip(found.tokens, found.score.exp().tolist(), strict=True)) == pytest.approx(law)
+    assert greedy(table(), "", max_tokens=4).tokens == [greedy_text(4)]
+
+
+def test_searches_keep_to_constraints_and_rules():
+    pattern = "(ab)+"
+    for found in (
+        beam_search(table(), "", 3, constraint=regex(pattern), max_tokens=5),
+        dynamic_beam(table(), "", 0.9, constraint=regex(pattern), max_tokens=5),
+        p_exact(table(), "", 1.0, constraint=regex(pattern), rules=temperature(0.7), max_tokens=5),
+    ):
+        assert found.texts and all(re.fullmatch(pattern, text) for text in found.texts)
+    with pytest.raises(EmptyConstraint):
+        beam_search(table(), "", 2, constraint=regex("a{9}"), max_tokens=3)
+
+
+@pytest.mark.parametrize("width, penalty, early", [(1, 1.0, True), (3, 1.0, False), (4, 0.0, False), (4, 1.7, True)])
+def test_beam_search_is_that_of_transformers(tiny, width, penalty, early):
+    prompt = "the cat"
+    ids = tiny.encode(prompt)[None]
+    out = tiny.model.generate(
+        ids,
+        attention_mask=torch.ones_like(ids),
+        num_beams=width,
+        num_return_sequences=width,
+        do_sample=False,
+        max_new_tokens=9,
+        length_penalty=penalty,
+        early_stopping=early,
+        pad_token_id=1,
+        eos_token_id=1,
+        return_dict_in_generate=True,
+        output_scores=True,
+    )
+    theirs = []
+    for row in out.sequences[:, ids.shape[1] :].tolist():
+        theirs.append(tuple(row[: row.index(1) + 1] if 1 in row else row))
+    found = beam_search(tiny, prompt, width, max_tokens=9, length_penalty=penalty, early_stopping=early)
+    assert found.tokens == theirs
+    if width > 1:
+        torch.testing.assert_close(found.score.float(), out.sequences_scores, rtol=1e-4, atol=1e-4)
+
+
+def test_votes_are_shares_of_weight():
+    answers = ["4", " 4", "5", "x"]
+    weight = torch.tensor([0.1, 0.2, 0.6, 0.1], dtype=torch.float64).log()
+    assert vote(answers, weight).answer == "5"
+    heads = vote(answers, key=lambda t: int(t) if t.strip().isdigit() else None)
+    assert heads.answer == "4" and heads.value == pytest.approx(2 / 3)
+    assert vote(answers, weight).ess == pytest.approx(1 / 0.42)
+    with pytest.raises(MotesError, match="abstains"):
+        vote(answers, key=lambda _: None)
+
+
+def test_minimum_bayes_risk_is_a_vote_or_a_mean():
+    numbers, weight = ["1", "2", "3", "9"], torch.tensor([0.3, 0.1, 0.2, 0.4], dtype=torch.float64)
+    match = bayes_risk(numbers, weight.log(), lambda a, b: float(a == b))
+    assert match.answer == vote(numbers, weight.log()).answer == "9"
+    assert match.values.tolist() == pytest.approx([0.4, 0.3, 0.2, 0.1])
+    squares = bayes_risk(numbers, weight.log(), lambda a, b: -((float(a) - float(b)) ** 2))
+    mean = float((weight * torch.tensor([1.0, 2.0, 3.0, 9.0])).sum())
+    assert squares.answer == min(numbers, key=lambda t: abs(float(t) - mean))
+    assert bayes_risk(numbers, None, lambda a, b: -((float(a) - float(b)) ** 2)).answer == "3"
+    assert bayes_risk(numbers, weight.log(), lambda a, b: -abs(float(a) - float(b)), ["5"]).answer == "5"
+
+
+def test_the_winners_law_of_best_of_n_is_that_of_all_tuples():
+    reward, p = torch.tensor([1.0, 0.0, 2.0, 1.0]), torch.tensor([0.1, 0.3, 0.2, 0.4], dtype=torch.float64)
+    for n in (1, 2, 4):
+        truth = [0.0] * 4
+        for draws in itertools.product(range(4), repeat=n):
+            winner = max(draws, key=lambda i: float(reward[i]))  # the first of the best
+            truth[winner] += math.prod(float(p[i]) for i in draws)
+        assert best_of_n_law(reward, p.log(), n).exp().tolist() == pytest.approx(truth, abs=1e-12)
+    assert best_of_n_law(reward, p.log(), 1).exp().tolist() == pytest.approx(p.tolist())
+
+
+def test_the_divergence_of_best_of_n_has_its_published_numbers():
+    three = torch.zeros(3, dtype=torch.float64)
+    assert best_of_n_divergence(torch.arange(3.0), three, 16) == pytest.approx(1.0872, abs=1e-4)
+    assert best_of_n_bound(16) == pytest.approx(1.8351, abs=1e-4)
+    law = best_of_n_law(torch.arange(3.0), three, 16).exp()
+    estimate = float((law * best_of_n_estimate(torch.full((3,), 1 / 3).double(), 16)).sum())
+    assert estimate == pytest.approx(1.0890, abs=1e-4)
+    atom = torch.tensor([0.5, 0.5], dtype=torch.float64).log()
+    assert best_of_n_divergence(torch.tensor([0.0, 1.0]), atom, 16) == pytest.approx(0.693, abs=1e-3)
+    many = torch.zeros(20000, dtype=torch.float64)
+    assert best_of_n_divergence(torch.arange(20000.0), many, 16) == pytest.approx(best_of_n_bound(16), abs=1e-2)
+    assert best_of_n_divergence(torch.zeros(3), three, 16) == pytest.approx(0, abs=1e-12)
+
+
+KNOBS = [
+    lambda m: beam_search(m, "", 0),
+    lambda m: p_exact(m, "", 0.0),
+    lambda m: dynamic_beam(m, "", 0.5, most=0),
+    lambda m: priority_sampling(m, "", 3, priority="best"),
+]
+
+
+@pytest.mark.parametrize("call", KNOBS)
+def test_wrong_knobs_are_refused(call):
+    with pytest.raises(MotesError, match=r"must|no priority"):
+        call(table())
+
+
+def test_spelling_is_that_of_the_model():
+    found = beam_search(table(), "", 2, max_tokens=3)
+    assert found.texts == [spell(t) for t in found.tokens]
+
+
+@pytest.mark.parametrize("priority", ["token", "joint"])
+def test_priority_sampling_lists_every_text_once_greedy_first(priority):
+    law = exact(3)
+    found = priority_sampling(table(), "", 1000, priority=priority, max_tokens=3)
+    assert found.tokens[0] == greedy_text(3)
+    assert len(found) == len(law) and set(found.tokens) == set(law)
+    assert found.log_prob.exp().tolist() == pytest.approx([law[t] for t in found.tokens])
+    few = priority_sampling(table(), "", 4, priority=priority, max_tokens=3)
+    assert few.tokens == found.tokens[:4]
+
+
+def test_priorities_of_tokens_and_of_prefixes_differ():
+    """By hand: "aa" first; by token next "a." (0.3 > 0.25 of "b"), by prefix "b" (0.25 > 0.21)."""
+    by = {p: priority_sampling(table(), "", 2, priority=p, max_tokens=2).tokens for p in ("token", "joint")}
+    assert by["token"] == [(0, 0), (0, 2)]
+    assert by["joint"] == [(0, 0), (1, 1)]
+
+
+def test_priority_sampling_keeps_to_a_constraint():
+    found = priority_sampling(table(), "", 50, constraint=regex("(ab)+|b"), max_tokens=4)
+    assert set(found.texts) == {"ab", "abab", "b"} and len(found) == len(exact(4, "(ab)+|b"))
