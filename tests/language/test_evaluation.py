@@ -218,6 +218,17 @@ def test_clusters_against_brute_force():
         assert bound == pytest.approx(float(mu[order][np.searchsorted(cdf, p)]), abs=0.006)
 
 
+def test_clusters_that_are_too_much_alike_for_the_prior_are_still_summed_exactly():
+    """Twenty clusters with half of 100 right pull d far into the tail of its prior; a plain sum over d and mu."""
+    mu, d = np.meshgrid((np.arange(400) + 0.5) / 400, np.arange(0.05, 90, 0.1), indexing="ij")
+    log_mass = 20 * stats.betabinom.logpmf(50, 100, mu * d, (1 - mu) * d) - d
+    mass = np.exp(log_mass - log_mass.max()).sum(1)
+    cdf = np.cumsum(mass) / mass.sum()
+    found = clustered_accuracy([50] * 20, [100] * 20)
+    assert found.low == pytest.approx(float(mu[np.searchsorted(cdf, 0.025), 0]), abs=0.002)
+    assert found.high == pytest.approx(float(mu[np.searchsorted(cdf, 0.975), 0]), abs=0.002)
+
+
 def test_answers_that_agree_within_clusters_say_less():
     clustered, apart = clustered_accuracy([5, 5, 5, 0, 0, 0], [5] * 6), accuracy((15, 15))  # the broken twin
     assert clustered.high - clustered.low > 1.4 * (apart.high - apart.low)

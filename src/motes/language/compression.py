@@ -93,7 +93,7 @@ def compress(model: LanguageModel, text: str | Sequence[int], prompt: str = "") 
     as an interval of width P; the code is the shortest binary fraction that stays inside whatever follows. P is the
     model's probability of the tokens and its likeliest end token behind them, which tells the decoder where to stop.
 
-    Laws become whole numbers f_v = 1 + floor(p_v (2^48 - V)), so that every token can be coded and the rest is whole
+    Laws become whole numbers f_v = 1 + floor(p_v (2^48 - 2 V)), so that every token can be coded and the rest is whole
     number arithmetic, the same everywhere. That costs at most 1.44 V 2^-48 bits a token (3e-10 for 49,152 tokens).
     Text and decoder must compute the same logits, so both evaluate one token after the other; a code is tied to the
     model, its number type and its machine, and `decompress` notices where they differ.
