@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -166,7 +167,7 @@ def green(text: tuple[int, ...]) -> float:
 
 def pairs_differ(text: tuple[int, ...]) -> bool:
     every = (2, *text)
-    pairs = list(zip(every, every[1:], strict=False))
+    pairs = list(pairwise(every))
     return len(set(pairs)) == len(pairs)
 
 
