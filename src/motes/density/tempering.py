@@ -124,6 +124,9 @@ class Tempering(Annealed):
             sweeps = None if self.moves == "auto" else self.moves
         else:
             parameters, sweeps = self.ladder[t]["parameters"], self.ladder[t]["sweeps"]
+        # chosen before the moves: the weights at the next temperature come from particles that have forgotten these
+        likelihood = particles.x["log_likelihood"]
+        temperature = 1.0 if now == 1.0 else self._next(particles.log_weight, likelihood, now, t)
         moved = move(
             kernel,
             rng,
@@ -136,7 +139,6 @@ class Tempering(Annealed):
             adapt=self.ladder is None,
         )
         likelihood = moved.state["log_likelihood"]
-        temperature = 1.0 if now == 1.0 else self._next(particles.log_weight, likelihood, now, t)
         raised = temperature - now
         rung = {"temperature": temperature, "sweeps": moved.sweeps, "parameters": moved.used}
         z, seconds = moved.state["position"], time.perf_counter() - began
