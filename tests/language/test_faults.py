@@ -64,8 +64,13 @@ def test_a_dead_end_kills_its_particle_and_not_the_others():
 
 
 def test_when_all_die_the_error_says_so():
-    with pytest.raises(AllWeightsZero):
-        sample(Generation(table(), "", constraint=regex("aaaa"), max_tokens=3))
+    with pytest.raises(AllWeightsZero, match="more particles"):
+        sample(Generation(table(), "", reward=lambda texts: torch.full((len(texts),), -torch.inf), max_tokens=3))
+
+
+def test_no_room_for_the_constraint_to_end_is_said_at_once():
+    with pytest.raises(EmptyConstraint, match="at least 4 tokens"):
+        Generation(table(), "", constraint=regex("aaaa"), max_tokens=3)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
@@ -107,7 +112,7 @@ def test_a_nan_reward_is_an_error_and_minus_infinity_forbids():
     "arguments, what",
     [
         ({"rules": [0.7]}, "temperature, nucleus"),
-        ({"constraint": "a+"}, "regex, json_schema or grammar"),
+        ({"constraint": "a+"}, "regex, json_schema, choices"),
         ({"reward": 3.0}, "function of a list of texts"),
         ({"max_tokens": 0}, "max_tokens"),
         ({"steer": 1.5}, "steer"),

@@ -79,6 +79,10 @@ class FeynmanKac(ABC):
         """What the user should be told of this run, a sentence each; nothing if all is well."""
         return []
 
+    def advice(self, particles: Particles) -> str:
+        """What to do where all weights are zero, for the error that says so."""
+        return "Use more particles, softer potentials, or a proposal that looks ahead"
+
     def score(self, particles: Particles) -> Tensor | None:
         """(N, d) the gradient of the target's log-density at the particles, for control variates; None if unknown."""
         return None

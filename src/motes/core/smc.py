@@ -79,12 +79,12 @@ def must_be_model(model: object) -> None:
         )
 
 
-def alive(particles: Particles, model: str) -> None:
+def alive(particles: Particles, model: FeynmanKac) -> None:
     """Some particle has positive weight."""
     if particles.log_weight.max() == -float("inf"):
         raise AllWeightsZero(
-            f"all {particles.n} particles have weight zero at t={particles.t}: none satisfies what {model} asks. "
-            "Use more particles, softer potentials, or a proposal that looks ahead"
+            f"all {particles.n} particles have weight zero at t={particles.t}: none satisfies what "
+            f"{type(model).__name__} asks. {model.advice(particles)}"
         )
 
 
@@ -127,7 +127,7 @@ def steps(
         state = State(particles, Genealogy.start(n), Trace())
         state.trace.append(row(particles, False, time.perf_counter() - clock))
         yield state
-    alive(state.particles, name)
+    alive(state.particles, model)
     while not model.done(state.particles):
         clock = time.perf_counter()
         particles, resampled = advance(model, rng, scheme, when, state.particles)
@@ -135,4 +135,4 @@ def steps(
         state = State(particles, state.genealogy, state.trace)
         state.trace.append(row(particles, resampled, time.perf_counter() - clock))
         yield state
-        alive(particles, name)
+        alive(particles, model)

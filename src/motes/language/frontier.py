@@ -122,23 +122,28 @@ class Frontier(Leaf):
     def stale(self) -> bool:
         return self.version != self.front.version
 
-    def extend(self, token: Tensor, going: Tensor, t: int) -> tuple[Frontier, int]:
-        """The frontier one token on, and how many distinct texts it has.
+    def extend(self, token: Tensor, going: Tensor, t: int, stays: Tensor | None = None) -> tuple[Frontier, int]:
+        """The frontier one token on, and how many distinct texts were evaluated.
 
         Args:
             token: (N,) int64, the new tokens.
             going: (N,) bool, the particles that go on.
             t: the step, for messages.
+            stays: (N,) bool, the particles whose texts are kept as they are.
         """
         row = torch.full_like(self.row, -1)
-        parent, added, row[going] = in_place(self.row[going], token[going], self.front.model.vocabulary)
+        vocabulary = self.front.model.vocabulary
+        kept = going if stays is None else going | stays
+        new = token if stays is None else torch.where(stays, vocabulary, token)
+        parent, added, row[kept] = in_place(self.row[kept], new[kept], vocabulary + 1)
+        added = torch.where(added == vocabulary, -1, added)
         self.front.extend(parent, added)
         try:
             self.front.law = self.front.find_law()
         except BadLogits as error:
             hit = torch.nonzero(torch.isin(row, error.rows))[:, 0].tolist()
             raise error.about(self.front.model.name, hit, t) from error
-        return Frontier(row, self.front, self.front.version), len(parent)
+        return Frontier(row, self.front, self.front.version), int((added >= 0).sum())
 
 
 @dataclass(frozen=True)

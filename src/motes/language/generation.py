@@ -10,35 +10,23 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from motes.core.cite import Reference
-from motes.core.errors import EmptyConstraint, FileError, MotesError, ShapeError, name_particles
+from motes.core.errors import EmptyConstraint, FileError, MotesError, name_particles
 from motes.core.model import FeynmanKac
 from motes.core.particles import Particles
-from motes.language.constraint import Constraint
+from motes.core.resampling import Scheme
+from motes.core.weights import log_mean_exp
+from motes.language import rejection
+from motes.language.annealed import Anneal, choose
+from motes.language.arguments import check_arguments
+from motes.language.constraint import Constraint, no_room
 from motes.language.frontier import BadLogits, Closed, Front, Frontier
 from motes.language.model import LanguageModel, Message
+from motes.language.potential import OnTokens, Potential, Reward, ask, reward_name
 from motes.language.rule import Rule
+from motes.language.sources import LEW, LOULA
 from motes.rng import Rng
 
-Reward = Callable[[list[str]], Tensor]
-
-LEW = Reference(
-    "lew2023",
-    "Lew, Zhi-Xuan, Grand, Mansinghka",
-    2023,
-    "Sequential Monte Carlo steering of large language models using probabilistic programs",
-    "arXiv 2306.03081",
-    "weighted generation under a constraint",
-)
-LOULA = Reference(
-    "loula2025",
-    "Loula, LeBrun, Du, Lipkin, Pasti, Grand, Liu, Emara, Freedman, Eisner, Cotterell, Mansinghka, Lew, Vieira, "
-    "O'Donnell",
-    2025,
-    "Syntactic and semantic control of large language models via sequential Monte Carlo",
-    "ICLR 2025",
-    "the mass kept by a constraint as the weight",
-)
+Boundary = str | Callable[[str], bool]
 
 
 class Generation(FeynmanKac):
@@ -66,14 +54,23 @@ class Generation(FeynmanKac):
     Args:
         model: from `motes.language.load`, or a `TableModel`.
         prompt: a text, or chat messages `[{"role": "user", "content": ...}]`.
-        rules: applied in order before the constraint, see `motes.language.temperature` and `nucleus`.
-        constraint: from `motes.language.regex`, `json_schema` or `grammar`.
-        reward: maps a list of texts to their log-potentials, a tensor (n,), nats; -inf forbids a text.
+        rules: applied in order before the constraint, see `motes.language.rules`.
+        constraint: what texts must satisfy, see `motes.language.constraints`; `a & b` is both. Where tokens can only be
+            tested one by one, they are drawn by adaptive weighted rejection.
+        reward: maps a list of texts to their log-potentials, a tensor (n,), nats; -inf forbids a text. `on_tokens`
+            wraps a function of tokens, `reward_model` a model of transformers; a `Potential` also judges prefixes.
         max_tokens: the most tokens of a text.
         globalise: whether the rules' kept mass counts in the weights.
         chat: wrap the prompt in the model's chat template: True, False, or "auto" if there is one.
         steer: also ask the reward about unfinished texts every so many tokens, as a provisional weight that is taken
             back later: the target stays, the population is steered earlier. A text that is -inf as yet is left alone.
+        twist: who is asked about unfinished texts in the reward's place (a twist: multiplied in, and taken back before
+            the next); without `steer` after every token, or at the end of every step of text.
+        step: what one step of the engine is: "token"; a string, such as a blank line, after which a step of text ends;
+            or a function that says whether the text written since the last end is a whole step. The population is
+            weighed and resampled only between steps. Steps of text differ in length.
+        anneal: resample by the weights to the power 1/T and leave the rest of them on the particles, see
+            `motes.language.annealed`: a name, or a function of (ESS/N, progress) that returns T >= 1. None is T = 1.
 
     Raises:
         EmptyConstraint: nothing can satisfy the constraint.
@@ -88,7 +85,7 @@ class Generation(FeynmanKac):
         True
 
     References:
-        Lew et al. (2023), arXiv 2306.03081, section 2; Loula et al. (2025), ICLR, section 2.
+        Lew et al. (2023), arXiv 2306.03081, section 2; Loula et al. (2025), ICLR, section 2, twists and products.
         Pitt & Shephard (1999), JASA 94(446), section 3, for weighting before the draw.
     """
 
@@ -107,17 +104,29 @@ class Generation(FeynmanKac):
         globalise: bool = True,
         chat: bool | str = "auto",
         steer: int | None = None,
+        twist: Reward | None = None,
+        step: Boundary = "token",
+        anneal: str | Anneal | None = None,
     ):
         self.rules = (rules,) if isinstance(rules, Rule) else tuple(rules)
         check_arguments(model, self.rules, constraint, reward, max_tokens, steer)
         self.model, self.constraint, self.reward = model, constraint, reward
-        self.max_tokens, self.globalise, self.steer = max_tokens, globalise, steer
+        self.max_tokens, self.globalise = max_tokens, globalise
+        if isinstance(reward, Potential):
+            self.reward, twist = reward.complete, twist or reward.prefix
+        if twist is not None and not callable(twist):
+            raise MotesError(f"twist must be a function of a list of texts, not {type(twist).__name__}")
+        self.steer = 1 if twist is not None and steer is None else steer
+        self.twist = twist or (self.reward if steer else None)
+        if not (isinstance(step, str) and step) and not callable(step):
+            raise MotesError(f"step must be 'token', a string that ends a step, or a function of a text, not {step!r}")
+        self.boundary, self.anneal = None if step == "token" else step, choose(anneal)
         self.prompt = model.encode(prompt, chat)
         self.references = (LEW, LOULA) if constraint or reward or self.rules else ()
         if constraint is not None and reward is None and not (self.rules and globalise):
             self.quantity = "log P(valid)"  # pyright: ignore[reportAttributeAccessIssue]
         if constraint is not None:
-            constraint.open(model)  # an empty constraint is found here and not in the middle of a run
+            constraint.open(model, max_tokens)  # an empty constraint is found here and not in the middle of a run
 
     # ---------------------------------------------------------------- the three methods
 
@@ -135,6 +144,9 @@ class Generation(FeynmanKac):
             "finished": torch.zeros(n, dtype=torch.bool),
             "provisional": torch.zeros(n, dtype=torch.float64),
             "row": torch.full((n, self.max_tokens), -1, dtype=torch.int32),
+            "log_prob": torch.zeros(n, self.max_tokens, dtype=torch.float64),
+            "kept": torch.zeros(n, self.max_tokens, dtype=torch.float64),
+            "began": torch.zeros(n, dtype=torch.int64),
             "frontier": Frontier(torch.zeros(n, dtype=torch.int64), front, front.version),
         }
         shared = {"rows": torch.zeros(self.max_tokens, dtype=torch.int64), "first": front.law.log_prob[0].clone()}
@@ -145,34 +157,58 @@ class Generation(FeynmanKac):
         if not isinstance(frontier, Frontier) or frontier.stale:
             particles = self.restore(particles)
             frontier = particles.x["frontier"]
-        x, t = particles.x, particles.t
-        drawn = ~x["finished"]
-        token = self._draw(rng.at("token"), frontier, drawn)
-        tokens = x["tokens"].clone()
-        tokens[drawn, t] = token[drawn]
-        length = x["length"] + drawn
-        ended = drawn & torch.isin(token, torch.tensor(self.model.end))
-        cut = drawn & ~ended & (length == self.max_tokens)
-        potential = self._cut_potential(frontier, token, cut)
-        going = drawn & ~ended & ~cut
-        frontier, evaluated = self._extend(frontier, token, going, t + 1)
-        row, rows = x["row"].clone(), particles.shared["rows"].clone()
-        if isinstance(frontier, Frontier):
-            potential[going] = self._weight(frontier.front)[frontier.row[going]]
-            row[going, t] = frontier.row[going].to(torch.int32)
-            rows[t] = evaluated
-        dead = torch.isneginf(potential) | torch.isneginf(particles.log_weight)
-        reached = {"tokens": tokens, "length": length}
-        paid, provisional = self._pay(reached, x["provisional"], (ended | cut) & ~dead, going & ~dead, t + 1)
-        x = {
-            **reached,
-            "finished": ~going | dead,
-            "provisional": provisional,
-            "row": row,
-            "frontier": frontier,
-        }
+        x = {**particles.x, "frontier": frontier}
+        potential, evaluated, rows = torch.zeros(particles.n, dtype=torch.float64), 0, particles.shared["rows"].clone()
+        inside, inner, alive = ~x["finished"], 0, ~torch.isneginf(particles.log_weight)
+        while inside.any():  # a token, or a step of text
+            x, gained, count = self._token(rng.at("token", inner=inner), x, inside)
+            potential, evaluated, inner = potential + gained, evaluated + count, inner + 1
+            alive = ~(torch.isneginf(potential) | torch.isneginf(particles.log_weight))
+            x["finished"] = x["finished"] | ~alive
+            inside = self._inside(x, inside)
+        if self.boundary is None:
+            rows[particles.t] = evaluated
+        x["began"] = x["length"].clone()
+        ended = x["finished"] & ~particles.x["finished"] & alive
+        paid, x["provisional"] = self._pay(x, ended, ~x["finished"], particles.t + 1)
         info = {"evaluated": evaluated, "finished": float(x["finished"].double().mean())}
         return particles.step(x, potential + paid, shared={**particles.shared, "rows": rows}, info=info)
+
+    def _token(self, rng: Rng, x: dict[str, Any], drawn: Tensor) -> tuple[dict[str, Any], Tensor, int]:
+        """One more token for the particles `drawn` (N,): the new state, what their weights gain, the rows evaluated."""
+        frontier: Frontier = x["frontier"]
+        token, potential = self._draw(rng, frontier, drawn)
+        ids = torch.nonzero(drawn)[:, 0]
+        at, row = x["length"][ids], frontier.row[ids]
+        tokens, log_prob, kept = x["tokens"].clone(), x["log_prob"].clone(), x["kept"].clone()
+        tokens[ids, at] = token[ids].clamp(min=0)
+        log_prob[ids, at] = frontier.front.rules.raw[row, token[ids].clamp(min=0)]
+        kept[ids, at] = self._weight(frontier.front)[row] + potential[ids]
+        length = x["length"] + drawn
+        dead = torch.isneginf(potential)
+        ended = drawn & torch.isin(token, torch.tensor(self.model.end))
+        cut = drawn & ~ended & ~dead & (length == self.max_tokens)
+        potential = potential + self._cut_potential(frontier, token, cut)
+        going = drawn & ~ended & ~cut & ~dead
+        stays = ~drawn & ~x["finished"]
+        after, evaluated = self._extend(frontier, token, going, stays, int(length.max()))
+        cell = x["row"].clone()
+        if isinstance(after, Frontier):
+            potential[going] += self._weight(after.front)[after.row[going]]
+            cell[going, length[going] - 1] = after.row[going].to(torch.int32)
+        x = {**x, "tokens": tokens, "length": length, "row": cell, "log_prob": log_prob, "kept": kept}
+        return {**x, "finished": ~going & ~stays, "frontier": after}, potential, evaluated
+
+    def _inside(self, x: dict[str, Any], inside: Tensor) -> Tensor:
+        """(N,) the particles that have not come to the end of their step."""
+        inside = inside & ~x["finished"]
+        if self.boundary is None:
+            return torch.zeros_like(inside)
+        inside = inside.clone()
+        for i in torch.nonzero(inside)[:, 0].tolist():
+            text = self.model.decode(x["tokens"][i, int(x["began"][i]) : int(x["length"][i])].tolist())
+            inside[i] = not (self.boundary in text if isinstance(self.boundary, str) else self.boundary(text))
+        return inside
 
     def done(self, particles: Particles) -> bool:
         return bool(particles.x["finished"].all())
@@ -190,13 +226,22 @@ class Generation(FeynmanKac):
         kept = front.law.kept_by_constraint
         return kept + front.law.kept_by_rules if self.globalise else kept
 
-    def _draw(self, rng: Rng, frontier: Frontier, drawn: Tensor) -> Tensor:
-        """(N,) the next token of each unfinished particle; -1 for the others."""
+    def _draw(self, rng: Rng, frontier: Frontier, drawn: Tensor) -> tuple[Tensor, Tensor]:
+        """(N,) the next token of the particles `drawn`, -1 for others and in a dead end; the weights gained (N,)."""
         token = torch.full((len(drawn),), -1, dtype=torch.int64)
-        law = frontier.front.law.log_prob
+        gained = torch.zeros(len(drawn), dtype=torch.float64)
+        law, recogniser = frontier.front.law.log_prob, frontier.front.recogniser
         for ids in torch.nonzero(drawn)[:, 0].split(max(1, 2**24 // law.shape[1])):
-            token[ids] = rng.shard(ids).categorical(law[frontier.row[ids]])
-        return token
+            row = frontier.row[ids]
+            if recogniser is None or recogniser.full:
+                token[ids] = rng.shard(ids).categorical(law[row])
+                continue
+
+            def test(place: Tensor, what: Tensor, row: Tensor = row) -> Tensor:
+                return recogniser.test(row[place], what)
+
+            token[ids], gained[ids], _ = rejection.draw(rng, law[row], test, ids=ids)
+        return token, gained
 
     def _cut_potential(self, frontier: Frontier, token: Tensor, cut: Tensor) -> Tensor:
         """(N,) zero, and -inf for texts cut at `max_tokens` that the constraint does not accept."""
@@ -207,33 +252,54 @@ class Generation(FeynmanKac):
             potential[cut] = torch.where(accepted, 0.0, -torch.inf).to(torch.float64)
         return potential
 
-    def _extend(self, frontier: Frontier, token: Tensor, going: Tensor, t: int) -> tuple[Frontier | Closed, int]:
-        if not going.any():
+    def _extend(
+        self, frontier: Frontier, token: Tensor, going: Tensor, stays: Tensor, t: int
+    ) -> tuple[Frontier | Closed, int]:
+        if not (going | stays).any():
             return Closed(len(going)), 0
-        return frontier.extend(token, going, t)
+        return frontier.extend(token, going, t, stays)
 
-    def _pay(
-        self, x: dict[str, Tensor], before: Tensor, finished: Tensor, going: Tensor, t: int
-    ) -> tuple[Tensor, Tensor]:
+    def _pay(self, x: dict[str, Any], ended: Tensor, going: Tensor, t: int) -> tuple[Tensor, Tensor]:
         """What the reward adds to the log-weights (N,), and the provisional reward (N,) that they now contain."""
-        asked = finished | (going if self.steer and t % self.steer == 0 else torch.zeros_like(going))
-        if self.reward is None or not asked.any():
-            return torch.zeros_like(before), before
-        index = torch.nonzero(asked)[:, 0].tolist()
-        texts = [self._text(x, i) for i in index]
-        value = self.reward(texts)
-        if not isinstance(value, Tensor) or value.shape != (len(texts),):
-            what = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
-            raise ShapeError(f"the reward of {len(texts)} texts must be a tensor ({len(texts)},), not {what} (t={t})")
-        now = before.clone()
-        now[asked] = value.detach().to("cpu", torch.float64)
-        # an unfinished text that is worth nothing yet may still end well, and a weight of zero could not be taken back
-        now = torch.where(torch.isneginf(now) & ~finished, before, now)
+        before = now = x["provisional"]
+        guided = going & (self.boundary is not None or (self.steer is not None and t % self.steer == 0))
+        for judge, asked, what in ((self.reward, ended, "reward"), (self.twist, guided, "twist")):
+            if what == "reward" and judge is None and self.twist is not None:
+                now = torch.where(asked, 0.0, now)  # what a twist alone had lent is taken back
+            if judge is None or not asked.any():
+                continue
+            index = torch.nonzero(asked)[:, 0].tolist()
+            value = torch.zeros_like(now)
+            value[asked] = self._ask(judge, x, index, t, what)
+            # an unfinished text that is worth nothing yet may end well, and a weight of zero could not be taken back
+            asked = asked & ~(torch.isneginf(value) & ~ended)
+            now = torch.where(asked, value, now)
         return now - before, torch.where(torch.isneginf(now), 0.0, now)
 
-    def _text(self, x: dict[str, Tensor], i: int) -> str:
-        tokens = x["tokens"][i, : int(x["length"][i])].tolist()
-        return self.model.decode(tokens[:-1] if tokens and tokens[-1] in self.model.end else tokens)
+    def _ask(self, judge: Reward, x: dict[str, Any], index: list[int], t: int, what: str = "reward") -> Tensor:
+        texts = [self._text(x, i) for i in index]
+        return ask(judge, texts, [self._own(x, i) for i in index] if isinstance(judge, OnTokens) else (), t, what)
+
+    def _own(self, x: dict[str, Any], i: int) -> Tensor:
+        """The tokens of a text without its end token."""
+        tokens = x["tokens"][i, : int(x["length"][i])]
+        return tokens[:-1] if len(tokens) and int(tokens[-1]) in self.model.end else tokens
+
+    def resampled(self, rng: Rng, scheme: Scheme, particles: Particles) -> Particles:
+        if self.anneal is None:
+            return super().resampled(rng, scheme, particles)
+        heat = self.anneal(particles.ess / particles.n, self.progress(particles))
+        if not heat >= 1:
+            raise MotesError(f"anneal must return a T of at least 1, not {heat!r} (t={particles.t})")
+        power = particles.log_weight / heat
+        order = self.order(particles) if scheme.needs_order else None
+        index = scheme(rng, power, order=order)
+        children = particles.resampled(index)
+        left = (particles.log_weight - power)[index] + log_mean_exp(power)
+        return replace(children, log_weight=left)
+
+    def _text(self, x: dict[str, Any], i: int) -> str:
+        return self.model.decode(self._own(x, i).tolist())
 
     # ---------------------------------------------------------------- around them
 
@@ -241,8 +307,14 @@ class Generation(FeynmanKac):
         """The texts, without their end token."""
         return [self._text(particles.x, i) for i in range(particles.n)]
 
+    def advice(self, particles: Particles) -> str:
+        if self.constraint is None:
+            return super().advice(particles)
+        said = no_room(self.constraint, self.model, self.max_tokens)
+        return said[0].upper() + said[1:]
+
     def progress(self, particles: Particles) -> float:
-        return 1.0 if self.done(particles) else particles.t / self.max_tokens
+        return 1.0 if self.done(particles) else int(particles.x["length"].max()) / self.max_tokens
 
     def restore(self, particles: Particles) -> Particles:
         """Evaluate the unfinished texts again, token by token, each in the row and the batch that it had.
@@ -265,6 +337,8 @@ class Generation(FeynmanKac):
                 "or what its rules or its constraint mean. Resume with the model that began the run"
             )
         at = torch.zeros(n, dtype=torch.int64)
+        if self.boundary is not None:
+            return with_frontier(particles, self._again(front, x, alive))
         for j in range(particles.t):
             rows = int(particles.shared["rows"][j])
             parent, token = torch.zeros(rows, dtype=torch.int64), torch.zeros(rows, dtype=torch.int64)
@@ -277,6 +351,14 @@ class Generation(FeynmanKac):
         front.reopen(texts)
         return with_frontier(particles, Frontier(at, front, front.version))
 
+    def _again(self, front: Front, x: dict[str, Any], alive: Tensor) -> Frontier:
+        """Texts of different lengths are evaluated anew, side by side."""
+        frontier = Frontier(torch.where(alive, 0, -1), front, front.version)
+        for j in range(int(x["length"][alive].max())):
+            going = alive & (x["length"] > j)
+            frontier, _ = frontier.extend(torch.where(going, x["tokens"][:, j], -1), going, j + 1, alive & ~going)
+        return frontier
+
     def _check_reward(self, particles: Particles) -> None:
         """The reward says of the finished texts what it said before the run was saved."""
         x = particles.x
@@ -284,7 +366,7 @@ class Generation(FeynmanKac):
         index = torch.nonzero(ended)[:, 0].tolist()
         if self.reward is None or not index:
             return
-        now = self.reward([self._text(x, i) for i in index]).detach().to("cpu", torch.float64)
+        now = self._ask(self.reward, x, index, particles.t)
         bad = ~torch.isclose(now, x["provisional"][ended], rtol=1e-3, atol=1e-3)
         if bad.any():
             which = name_particles([index[j] for j in torch.nonzero(bad)[:, 0].tolist()])
@@ -299,31 +381,18 @@ class Generation(FeynmanKac):
             "max_tokens": self.max_tokens,
             "rules": [rule.settings() for rule in self.rules],
             "constraint": None if self.constraint is None else self.constraint.settings(),
-            "reward": None if self.reward is None else getattr(self.reward, "__name__", type(self.reward).__name__),
+            "reward": reward_name(self.reward),
             "globalise": self.globalise,
             "steer": self.steer,
+            "twist": reward_name(self.twist),
+            "step": "token"
+            if self.boundary is None
+            else reward_name(self.boundary)
+            if callable(self.boundary)
+            else self.boundary,
+            "anneal": reward_name(self.anneal),
         }
 
 
 def with_frontier(particles: Particles, frontier: Frontier | Closed) -> Particles:
     return replace(particles, x={**particles.x, "frontier": frontier})
-
-
-def check_arguments(
-    model: object, rules: Sequence[object], constraint: object, reward: object, max_tokens: object, steer: object
-) -> None:
-    """Every argument of `Generation` is of its kind, or an error says what belongs there."""
-    if not isinstance(model, LanguageModel):
-        raise MotesError(f"model must come from motes.language.load, or be a TableModel, not {type(model).__name__}")
-    for rule in rules:
-        if not isinstance(rule, Rule):
-            raise MotesError(f"rules are made by motes.language.temperature, nucleus or top_k; {rule!r} is none")
-    if constraint is not None and not isinstance(constraint, Constraint):
-        raise MotesError(
-            f"a constraint is made by motes.language.regex, json_schema or grammar; {constraint!r} is none"
-        )
-    if reward is not None and not callable(reward):
-        raise MotesError(f"reward must be a function of a list of texts, not {type(reward).__name__}")
-    for name, value in (("max_tokens", max_tokens), ("steer", 1 if steer is None else steer)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise MotesError(f"{name} must be a whole number of at least 1, not {value!r}")

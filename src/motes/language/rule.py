@@ -79,6 +79,15 @@ class Rule(ABC):
         return {"rule": type(self).__name__, **asdict(self)}  # pyright: ignore[reportArgumentType]
 
 
+def scattered(old: State, new: State, rows: Tensor) -> State:
+    """The state `old` with `rows` (M,) replaced by those of `new`."""
+    if isinstance(old, dict):
+        return {key: scattered(old[key], new[key], rows) for key in old}
+    if isinstance(old, (tuple, list)):
+        return type(old)(scattered(a, b, rows) for a, b in zip(old, new, strict=True))
+    return old.index_copy(0, rows, new)
+
+
 def renormalised(log_prob: Tensor) -> tuple[Tensor, Tensor]:
     """Log-probabilities (A, V) divided by their mass, and the log of that mass (A,); a row without mass stays -inf."""
     kept = torch.logsumexp(log_prob, -1)
@@ -139,22 +148,24 @@ class Chain:
         return log_prob, kept
 
     def extend(self, parent: Tensor, token: Tensor) -> None:
-        """Let row i become the old row `parent[i]` with `token[i]` behind it, (A',) int64 each."""
+        """Let row i become the old row `parent[i]` with `token[i]` behind it, (A',) int64 each; -1 adds nothing."""
         if not self.rules:
             return
+        on = torch.nonzero(token >= 0)[:, 0]
         for at, rule in enumerate(self.rules):
-            given = self.given[at]
-            if self.remembers[at] and given is not None:
-                self.states[at] = rule.advance(self._taken(at, parent), given[parent], token)
-            elif self.states[at] is not None:
-                self.states[at] = take(self.states[at], parent)
+            given, before = self.given[at], self.states[at]
+            after = None if before is None else take(before, parent)
+            if self.remembers[at] and given is not None and len(on):
+                moved = rule.advance(self._taken(at, parent[on]), given[parent[on]], token[on])
+                after = moved if len(on) == len(parent) else scattered(after, moved, on)
+            self.states[at] = after
             for prefixes in self.companions[at]:
                 prefixes.extend(parent, token)
         tokens, length = self.tokens[parent], self.length[parent]
-        if int(length.max()) == tokens.shape[1]:
+        if len(on) and int(length[on].max()) == tokens.shape[1]:
             tokens = torch.cat([tokens, torch.full((len(parent), 1), -1)], 1)
-        tokens[torch.arange(len(parent)), length] = token
-        self.tokens, self.length = tokens, length + 1
+        tokens[on, length[on]] = token[on]
+        self.tokens, self.length = tokens, length + (token >= 0)
 
     def _seen(self, at: int) -> Seen:
         state, others = self.states[at], self.others[at]
