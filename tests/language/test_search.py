@@ -21,6 +21,7 @@ from motes.language.search import (
     best_of_n_law,
     dynamic_beam,
     greedy,
+    information_search,
     p_exact,
     priority_sampling,
     vote,
@@ -212,3 +213,29 @@ def test_priorities_of_tokens_and_of_prefixes_differ():
 def test_priority_sampling_keeps_to_a_constraint():
     found = priority_sampling(table(), "", 50, constraint=regex("(ab)+|b"), max_tokens=4)
     assert set(found.texts) == {"ab", "abab", "b"} and len(found) == len(exact(4, "(ab)+|b"))
+
+
+def log_probability(model, prompt: str, tokens: tuple[int, ...]) -> float:
+    prefixes, out = model.prefixes(model.encode(prompt), len(tokens)), 0.0
+    for v in tokens:
+        out += float(torch.log_softmax(prefixes.logits.double(), -1)[0, v])
+        prefixes.extend(torch.zeros(1, dtype=torch.int64), torch.tensor([v]))
+    return out
+
+
+def test_the_information_of_a_text_adds_up_over_its_tokens(tiny):
+    found = information_search(tiny, "the cat", "a", seed=0, width=3, samples=3, step=2, max_tokens=6)
+    assert 1 <= len(found) <= 3 and len(set(found.tokens)) == len(found)
+    for tokens, score in zip(found.tokens, found.score.tolist(), strict=True):
+        truth = log_probability(tiny, "the cat", tokens) - log_probability(tiny, "a", tokens)
+        assert score == pytest.approx(truth, abs=1e-3)
+    again = information_search(tiny, "the cat", "a", seed=0, width=3, samples=3, step=2, max_tokens=6)
+    assert again.tokens == found.tokens
+    narrow = information_search(tiny, "the cat", "a", seed=0, width=1, samples=1, step=2, max_tokens=6)
+    assert float(found.score[0]) != pytest.approx(float(narrow.score[0]))
+
+
+def test_a_question_that_makes_no_difference_informs_about_nothing():
+    found = information_search(table(), "", "", seed=1, constraint=regex("(ab)+"), max_tokens=6)
+    assert found.score.tolist() == pytest.approx([0.0] * len(found))
+    assert all(re.fullmatch("(ab)+", text) for text in found.texts)

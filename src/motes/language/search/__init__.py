@@ -10,6 +10,7 @@ from motes.language.search.best_of_n import (
 )
 from motes.language.search.decide import Decision, bayes_risk, vote
 from motes.language.search.found import Found
+from motes.language.search.information import information_search
 from motes.language.search.p_exact import dynamic_beam, p_exact
 from motes.language.search.poisson_beam import PoissonBeam
 from motes.language.search.population import unbiased_mean
@@ -30,6 +31,7 @@ __all__ = [
     "best_of_n_law",
     "dynamic_beam",
     "greedy",
+    "information_search",
     "p_exact",
     "priority_sampling",
     "unbiased_mean",
