@@ -13,9 +13,10 @@ from torch import Tensor
 
 from motes.core.errors import MotesError
 from motes.language.model import LanguageModel
-from motes.language.rule import Rule, Seen, renormalised
+from motes.language.rule import Rule, Seen
 from motes.language.rules import check
 from motes.language.rules.paired import paired_settings
+from motes.language.rules.ranking import renormalised
 
 
 @dataclass(frozen=True)

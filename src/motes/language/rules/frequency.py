@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from motes.language.rule import Rule, Seen, renormalised
+from motes.language.rule import Rule, Seen
 from motes.language.rules import check
-from motes.language.rules.ranking import tokens_so_far
+from motes.language.rules.ranking import renormalised, tokens_so_far
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from motes.language.rule import Rule, Seen, renormalised
+from motes.language.rule import Rule, Seen
 from motes.language.rules import check
+from motes.language.rules.ranking import renormalised
 from motes.language.watermark import Detection, binomial_tail, check_key, keyed_uniform, last_tokens, marks
 
 

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from motes.language.model import LanguageModel, Message
-from motes.language.rule import Rule, Seen, renormalised
+from motes.language.rule import Rule, Seen
 from motes.language.rules import check
 from motes.language.rules.paired import other_law, paired, paired_settings
+from motes.language.rules.ranking import renormalised
 
 
 @dataclass(frozen=True)

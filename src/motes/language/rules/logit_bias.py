@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from motes.core.errors import MotesError
-from motes.language.rule import Rule, Seen, renormalised
+from motes.language.rule import Rule, Seen
 from motes.language.rules import check
+from motes.language.rules.ranking import renormalised
 
 
 @dataclass(frozen=True)

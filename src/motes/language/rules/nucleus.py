@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from motes.core.errors import MotesError
-from motes.language.rule import Rule, Seen, renormalised
-from motes.language.rules.ranking import keep_best
+from motes.language.rule import Rule, Seen
+from motes.language.rules.ranking import keep_best, renormalised
 
 
 @dataclass(frozen=True)

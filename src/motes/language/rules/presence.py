@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from motes.language.rule import Rule, Seen, renormalised
+from motes.language.rule import Rule, Seen
 from motes.language.rules import check
-from motes.language.rules.ranking import occurs, tokens_so_far
+from motes.language.rules.ranking import occurs, renormalised, tokens_so_far
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from motes.core.errors import MotesError
-from motes.language.rule import Rule, Seen, renormalised
+from motes.language.rule import Rule, Seen
+from motes.language.rules.ranking import renormalised
 
 
 @dataclass(frozen=True)

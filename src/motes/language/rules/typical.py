@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from motes.language.rule import Rule, Seen, renormalised
+from motes.language.rule import Rule, Seen
 from motes.language.rules import check
-from motes.language.rules.ranking import entropy, keep_best
+from motes.language.rules.ranking import entropy, keep_best, renormalised
 
 
 @dataclass(frozen=True)
