@@ -239,3 +239,14 @@ def test_a_question_that_makes_no_difference_informs_about_nothing():
     found = information_search(table(), "", "", seed=1, constraint=regex("(ab)+"), max_tokens=6)
     assert found.score.tolist() == pytest.approx([0.0] * len(found))
     assert all(re.fullmatch("(ab)+", text) for text in found.texts)
+
+
+def test_leaving_out_the_length_penalty_or_the_ties_is_noticed():
+    """Broken twins: ranked by log p alone the best text is the short one; with ties in order the winners differ."""
+    mean, plain = (beam_search(table(), "", 50, max_tokens=5, length_penalty=c) for c in (1.0, 0.0))
+    law = exact(5)
+    assert mean.tokens[0] == max(law, key=lambda t: math.log(law[t]) / len(t)) != plain.tokens[0] == best(law)
+    reward, p = torch.tensor([1.0, 1.0]), torch.tensor([0.5, 0.5], dtype=torch.float64)
+    upto = p.cumsum(0)
+    ordered = upto**3 - (upto - p) ** 3
+    assert float((best_of_n_law(reward, p.log(), 3).exp() - ordered).abs().max()) > 0.1

@@ -12,7 +12,7 @@ import torch
 import motes
 from enumerator import enumerate_runs
 from language.tables import exact, table
-from motes.core.errors import AllWeightsZero
+from motes.core.errors import AllWeightsZero, MotesError
 from motes.core.smc import steps
 from motes.language import nucleus, regex
 from motes.language.search.arithmetic import Arithmetic
@@ -231,3 +231,13 @@ def test_a_saved_search_goes_on_where_it_was(cls, tmp_path):
     motes.sample(model, 5, seed=2, progress=False, max_steps=2, checkpoint=tmp_path / "run")
     again = motes.resume(tmp_path / "run", model, progress=False)
     assert torch.equal(again.log_weight, whole.log_weight) and again.texts == whole.texts
+
+
+def test_error_bars_are_only_given_where_they_are_known():
+    model = PoissonBeam(table(), "", max_tokens=4)
+    run = motes.sample(model, 4, seed=0, progress=False)
+    assert math.isnan(run.log_evidence_se) and "together" in run.standard_error.reason
+    assert motes.sample(Arithmetic(table(), "", max_tokens=4), 4, seed=0, progress=False).log_evidence_se == 0
+    plain = motes.sample(motes.Generation(table(), "", max_tokens=4), 4, seed=0, progress=False)
+    with pytest.raises(MotesError, match="searches with weights"):
+        unbiased_mean(plain, lambda texts: torch.ones(len(texts)))

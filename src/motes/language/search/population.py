@@ -16,6 +16,7 @@ from motes.core.errors import EmptyConstraint, MotesError
 from motes.core.model import FeynmanKac
 from motes.core.particles import Particles
 from motes.core.run import Estimate, Run
+from motes.core.variance import StandardError
 from motes.language.arguments import check_arguments
 from motes.language.constraint import Constraint
 from motes.language.frontier import Frontier
@@ -24,6 +25,7 @@ from motes.language.rule import Rule
 from motes.language.search.beam import Beam, follow, open_beam
 from motes.rng import Rng
 
+TOGETHER = "the texts of a run are chosen together; take the spread over several runs"
 Choice = tuple[Tensor, Tensor, dict[str, Tensor], dict[str, Any]]
 """Entry and token (-1: as it is) of each entry of the next beam, what the method keeps of each, and of all."""
 
@@ -136,6 +138,12 @@ class Population(FeynmanKac):
         texts = [x["tokens"][i, :k].tolist() for i, k in enumerate(x["length"].tolist())]
         return [self.model.decode(text[:-1] if text and text[-1] in end else text) for text in texts]
 
+    def standard_error(self, particles: Particles) -> StandardError | None:
+        """None of its own: texts are chosen together, so their spread is not that of independent ones."""
+        if bool((particles.log_weight == particles.log_weight[0]).all()):
+            return StandardError(0.0, "equal weights")
+        return StandardError(math.nan, "none", TOGETHER)
+
     def progress(self, particles: Particles) -> float:
         return 1.0 if self.done(particles) else particles.t / self.max_tokens
 
@@ -221,7 +229,6 @@ def unbiased_mean(run: Run, f: Callable[[list[str]], Tensor]) -> Estimate:
     value = run.values(f)
     part = run.log_weight.exp() / run.n * value
     if run.setup["model"] != "StochasticBeam":
-        reason = "texts are chosen together; take the spread over several runs"
-        return Estimate(part.sum(), torch.tensor(math.nan, dtype=torch.float64), reason)
+        return Estimate(part.sum(), torch.tensor(math.nan, dtype=torch.float64), TOGETHER)
     out = -torch.expm1(run.particles.x["log_expected"])
     return Estimate(part.sum(), (part.square() * out).sum().sqrt())
