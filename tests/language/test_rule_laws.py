@@ -47,7 +47,7 @@ CASES: dict[str, Rule] = {
     "min_new_tokens": rules.min_new_tokens(2),
     "min_p": rules.min_p(0.4),
     "mirostat_1": rules.mirostat_1(0.6, 0.5),
-    "mirostat_2": rules.mirostat_2(0.6, 0.8),
+    "mirostat_2": rules.mirostat_2(0.9, 0.9),
     "no_repeat": rules.no_repeat(2),
     "nucleus": rules.nucleus(0.75),
     "pointwise_information": rules.pointwise_information("", 0.7, other()),

@@ -19,7 +19,7 @@ from motes.language.rules.ranking import tempered
 
 @dataclass(frozen=True)
 class KLTemperature(Rule):
-    """Sample from p^(1/T) with T = base * 2^(-d / scale), d = KL(p || p of the same text behind another prompt).
+    """Sample from p^(1/T) with T = base * 2^(-d / scale), d = KL(p, p of the text behind another prompt).
 
     The other prompt is the same request without its source: where the source matters the law is sharpened. T is at
     least 1e-6. Put it first, since d compares the law given to the rule with the other model's own.
