@@ -82,7 +82,7 @@ class Answers:
                 what = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
                 raise ShapeError(f"{name} of {n} texts must be a tensor ({n},), not {what}")
         check_log_weight(self.weighted, None, "answers")
-        self.weight  # all weights zero is an error now and not later
+        normalise(self.weighted)  # all weights zero is an error now and not later
 
     @property
     def n(self) -> int:
@@ -180,7 +180,7 @@ def answers_of(given: Given) -> Answers:
         return given
     if isinstance(given, Run):
         return Answers(given.texts, given.log_weight, run=given)
-    return Answers(list(given) if not isinstance(given, str) else given)
+    return Answers(given if isinstance(given, str) else list(given))
 
 
 def entropy_of(share: Tensor) -> Tensor:

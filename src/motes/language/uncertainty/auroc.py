@@ -51,8 +51,8 @@ def auroc(number: Tensor, wrong: Tensor) -> Auroc:
     above = (x[:, None] > y[None, :]).double() + 0.5 * (x[:, None] == y[None, :]).double()
     value = float(above.mean())
     se = math.sqrt(float(above.mean(1).var()) / len(x) + float(above.mean(0).var()) / len(y))
-    if not 0 < value < 1:  # the logit has no end there; one more of each kind could not be worse than all wrong
-        edge = 1 - 0.05 ** (1 / min(len(x), len(y)))
+    if not 0 < value < 1:  # no spread is seen: the exact binomial bound for as many trials as the smaller group has
+        edge = 1 - 0.025 ** (1 / min(len(x), len(y)))
         return Auroc(value, se, max(0.0, value - edge), min(1.0, value + edge))
     centre, half = math.log(value / (1 - value)), 1.959964 * se / (value * (1 - value))
     return Auroc(value, se, 1 / (1 + math.exp(half - centre)), 1 / (1 + math.exp(-half - centre)))

@@ -117,8 +117,9 @@ class ByJudge(Meaning):
             found = [torch.tensor([v for v, word in enumerate(words) if word == k]) for k in ("yes", "no")]
             if not all(len(f) for f in found):
                 raise MotesError(f"{self.model.name} has no token that reads 'yes' or none that reads 'no'")
-            self.known["words"] = tuple(found)
-        return self.known["words"]
+            self.known["words"] = (found[0], found[1])
+        yes, no = self.known["words"]
+        return yes, no
 
 
 def cluster(texts: Sequence[str], meaning: Meaning, how: str = "first") -> Tensor:

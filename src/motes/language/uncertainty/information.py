@@ -68,8 +68,8 @@ def answer_information(
     ones from counting, as in the paper's estimator. Without sampling in it there is no error bar.
 
     References:
-        Abbasi-Yadkori, Kuzborskij, György & Szepesvári (2024), To believe or not to believe your LLM: iterative prompting
-        for estimating epistemic uncertainty, NeurIPS, arXiv 2406.02543, sections 3 and 4.
+        Abbasi-Yadkori, Kuzborskij, György & Szepesvári (2024), To believe or not to believe your LLM: iterative
+        prompting for estimating epistemic uncertainty, NeurIPS, arXiv 2406.02543.
 
     Args:
         log_first: (K,) log p(answer j), nats.

@@ -59,8 +59,8 @@ def best_split(value: Tensor) -> float:
 class Probe:
     """A logistic regression on standardised features, fitted by Newton's method.
 
-    Minimises sum_i log(1 + exp(-s_i (w x_i + b))) + ridge |w|^2 / 2 (the intercept b is free), s_i = +-1: scikit-learn's
-    LogisticRegression with C = 1 / ridge.
+    Minimises sum_i log(1 + exp(-s_i (w x_i + b))) + ridge |w|^2 / 2 (the intercept b is free), s_i = +-1, as
+    scikit-learn's LogisticRegression with C = 1 / ridge does.
 
     References:
         Kossen, Han, Razzak, Schut, Malik & Gal (2024), Semantic entropy probes, arXiv 2406.15927.

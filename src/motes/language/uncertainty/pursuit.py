@@ -66,7 +66,7 @@ class InformationPursuit:
     def set_of(self, history: History) -> Tensor:
         """(K,) bool, the labels that are still possible; with more questions than calibrated, by the last threshold."""
         threshold = self.thresholds[min(len(history), len(self.thresholds) - 1)]
-        return 1 - self.predict(history) <= threshold
+        return 1 - checked(self.predict(history)) <= threshold
 
     def expected_size(self, history: History, question: int) -> float:
         """The mean size of the set after a question."""
@@ -117,14 +117,15 @@ def calibrate(
         history: History = ()
         order = rng.at("order", inner=case).permutation(questions).tolist()
         for asked in range(questions + 1):
-            scores[asked, case] = 1 - float(self_checked(predict(history))[label])
+            scores[asked, case] = 1 - float(checked(predict(history))[label])
             if asked < questions:
                 history = (*history, (order[asked], int(reply(case, order[asked]))))
     return [conformal_quantile(row, alpha) for row in scores]
 
 
-def self_checked(probability: Tensor) -> Tensor:
-    """Probabilities (K,) that are some."""
-    if probability.ndim != 1 or not torch.isclose(probability.sum().double(), torch.ones((), dtype=torch.float64)):
+def checked(probability: Tensor) -> Tensor:
+    """(K,) float64, and an error if they are no probabilities."""
+    probability = probability.double()
+    if probability.ndim != 1 or not torch.isclose(probability.sum(), torch.ones((), dtype=torch.float64), atol=1e-5):
         raise ShapeError(f"a predictor must return probabilities (K,) that sum to 1, not {probability!r}")
     return probability
