@@ -18,7 +18,8 @@ def conformal_quantile(score: Tensor, alpha: float) -> float:
     """The threshold below which a new score falls with probability at least 1 - alpha; +inf if n is too small.
 
     The ceil((n + 1)(1 - alpha))-th smallest of n calibration scores. The plain (1 - alpha) quantile covers too little:
-    interpolated between 9 scores, that for alpha = 0.1 covers 0.82. For n + 1 < 1 / alpha nothing finite covers. The rank is computed in exact arithmetic, since
+    interpolated between 9 scores, that for alpha = 0.1 covers 0.82. For n + 1 < 1 / alpha nothing finite covers.
+    The rank is computed in exact arithmetic, since
     (n + 1)(1 - alpha) can exceed a whole number by a rounding error.
 
     Exactly: if the n + 1 scores are exchangeable without ties, coverage is ceil((n + 1)(1 - alpha)) / (n + 1).

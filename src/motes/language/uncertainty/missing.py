@@ -49,8 +49,8 @@ def good_turing(answers: Given) -> Uncertainty:
     """The same without any probability: the weight of the texts that were drawn once.
 
     n1 / n for equal weights. With weights the sum of W_i over texts that nothing else equals: for independent draws
-    from a law q with importance weights p / q, E[sum over singletons of w_i / n] is exactly the mean mass under p of what a
-    sample of n - 1 leaves unseen; normalising the weights adds a bias of O(1/n). Draws must be independent: after
+    from a law q with importance weights p / q, E[sum over singletons of w_i / n] is exactly the mean mass under p of
+    what a sample of n - 1 leaves unseen; normalising adds a bias of O(1/n). Draws must be independent: after
     resampling copies hide singletons, and there is no error bar then.
 
     The standard error is that of the difference between estimate and truth, from singletons and pairs:
