@@ -1,185 +1,120 @@
-"""What a text must satisfy: a regular expression, a JSON schema or a grammar, recognised token by token.
+"""What a text must satisfy, recognised token by token. One file of `motes.language.constraints` for each kind.
 
-The recogniser is llguidance (derivatives of regular expressions and an Earley parser over the vocabulary's trie). Its
-states belong to the distinct prefixes of a run, not to the particles: copies share one until they diverge.
+A recogniser's states belong to the distinct prefixes of a run, not to the particles: copies share one until they part.
 """
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass
+from abc import ABC, abstractmethod
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from motes.core.errors import EmptyConstraint, MotesError, UnknownName
+from motes.core.errors import EmptyConstraint
 from motes.language.model import LanguageModel
 
-DEAD_END = "NoExtension"
-"""How a parser's error begins where no token can follow."""
+
+class Recogniser(ABC):
+    """Where the prefixes of a run stand with respect to a constraint, one state a row; at first the empty text."""
+
+    full: bool = True
+    """Whether `allowed` is all there is to know of the next token. If not, `test` has the last word."""
+
+    @abstractmethod
+    def extend(self, parent: Tensor, token: Tensor) -> None:
+        """Let row i become the old row `parent[i]` with `token[i]` behind it, (A',) int64 each; -1: no token."""
+
+    @abstractmethod
+    def reopen(self, texts: dict[int, list[int]], rows: int) -> None:
+        """Begin again with the text `texts[i]` in row i of `rows`; the other rows stand at the beginning."""
+
+    @abstractmethod
+    def accepts(self, row: Tensor, token: Tensor) -> Tensor:
+        """(M,) bool: whether the text of `row[i]` with `token[i]`, no end token, behind it satisfies the constraint."""
+
+    @abstractmethod
+    def allowed(self) -> Tensor:
+        """(A, V) bool: the tokens that may come next. If `full` is False, no token outside passes `test`."""
+
+    def test(self, row: Tensor, token: Tensor) -> Tensor:
+        """(M,) bool: whether the text of `row[i]` with `token[i]` behind it is not yet refused.
+
+        An end token asks whether the text of the row satisfies the constraint as it stands. Never more generous than
+        `allowed`, which it is for a full recogniser.
+        """
+        return self.allowed()[row, token]
+
+    def needs(self) -> int:
+        """At least so many tokens, the end not counted, has every text that satisfies the constraint; 0: not known."""
+        return 0
+
+    def example(self, most: int) -> list[int] | None:
+        """A text of at most so many tokens that satisfies the constraint, as short as was found; None: none found."""
+        return None
 
 
-@dataclass(frozen=True)
-class Constraint:
-    """A set of texts. Made by `regex`, `json_schema` or `grammar`; it is tied to a model's tokens by `open`."""
+class Constraint(ABC):
+    """A set of texts. It is tied to a model's tokens by `open`, and `a & b` is what satisfies both."""
 
-    kind: str
-    source: str
-    grammar: str
-    """The same in the recogniser's own language."""
+    @property
+    @abstractmethod
+    def kind(self) -> str:
+        """What it is, for messages."""
 
-    def open(self, model: LanguageModel) -> Recogniser:
+    @abstractmethod
+    def settings(self) -> dict[str, Any]:
+        """The constraint as JSON."""
+
+    @abstractmethod
+    def recogniser(self, model: LanguageModel) -> Recogniser:
+        """A recogniser at the beginning of a text, whether or not any text satisfies it."""
+
+    def open(self, model: LanguageModel, max_tokens: int | None = None) -> Recogniser:
         """A recogniser at the beginning of a text.
 
         Raises:
-            EmptyConstraint: no text that the model's tokens can spell begins to satisfy it.
+            EmptyConstraint: no text that the model's tokens can spell begins to satisfy it, or none that satisfies it
+                is known to fit into `max_tokens` tokens.
             MotesError: the recogniser cannot handle it with this vocabulary.
         """
-        recogniser = Recogniser(self, model)
+        recogniser = self.recogniser(model)
         if not recogniser.allowed().any():
             raise EmptyConstraint(
-                f"nothing can satisfy the {self.kind} {shorten(self.source)}: "
-                f"no token of {model.name} can begin such a text, and the empty text is none"
+                f"nothing can satisfy the {self.kind}: no token of {model.name} can begin such a text, and the empty "
+                "text is none"
+            )
+        if max_tokens is not None and (least := recogniser.needs()) > max_tokens:
+            raise EmptyConstraint(
+                f"nothing that satisfies the {self.kind} fits into max_tokens={max_tokens}: it needs at least {least} "
+                f"tokens of {model.name}; raise max_tokens"
             )
         return recogniser
 
-    def settings(self) -> dict[str, Any]:
-        """The constraint as JSON."""
-        return {"kind": self.kind, "source": self.source}
+    def __and__(self, other: Constraint) -> Constraint:
+        from motes.language.constraints.product import both
+
+        return both(self, other)
 
 
-def regex(pattern: str) -> Constraint:
-    """Texts that match a regular expression as a whole (Rust syntax: no look-around, no back-references).
-
-    Raises:
-        MotesError: the pattern does not parse.
-    """
-    from llguidance import LLMatcher
-
-    if not isinstance(pattern, str):
-        raise MotesError(f"a regular expression must be a string, not {type(pattern).__name__}")
-    return _checked("regular expression", pattern, LLMatcher.grammar_from_regex(pattern))
-
-
-LAYOUTS: dict[str, dict[str, Any]] = {
-    "spaced": {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "},
-    "compact": {"whitespace_flexible": False},
-    "free": {"whitespace_flexible": True},
-}
-
-
-def json_schema(schema: dict[str, Any] | str, *, layout: str = "spaced") -> Constraint:
-    """Texts that are JSON and satisfy a schema.
-
-    Args:
-        schema: a JSON schema.
-        layout: "spaced" is `{"a": 1, "b": 2}` as `json.dumps` writes it; "compact" is `{"a":1,"b":2}`; "free" allows
-            any whitespace between the parts, on which a model may spend its tokens.
-
-    Raises:
-        MotesError: the schema is no JSON, is invalid, or uses what the recogniser does not know.
-    """
-    from llguidance import LLMatcher
-
-    if layout not in LAYOUTS:
-        raise UnknownName("JSON layout", layout, LAYOUTS)
-    text = schema if isinstance(schema, str) else json.dumps(schema)
-    try:
-        grammar = LLMatcher.grammar_from_json_schema(text, overrides=LAYOUTS[layout])  # pyright: ignore
-    except ValueError as error:
-        raise MotesError(f"the schema {shorten(text)} is no JSON object: {error}") from error
-    return _checked("JSON schema", text, grammar)
-
-
-def grammar(text: str) -> Constraint:
-    """Texts of a context-free grammar in Lark's notation, from the rule `start`.
-
-    Raises:
-        MotesError: the grammar does not parse.
-    """
-    from llguidance import LLMatcher
-
-    return _checked("grammar", text, LLMatcher.grammar_from_lark(text))
+def no_room(constraint: Constraint, model: LanguageModel, max_tokens: int) -> str:
+    """What to say where every text was cut before it satisfied the constraint: a number of tokens that suffices."""
+    found = constraint.recogniser(model).example(4 * max_tokens + 64)
+    if found is None:
+        return f"no text reached the end of the {constraint.kind} within max_tokens={max_tokens}; raise it"
+    more = "raise max_tokens" if len(found) > max_tokens else "the model avoids such texts: use more particles"
+    return (
+        f"no text reached the end of the {constraint.kind} within max_tokens={max_tokens}; one of {len(found)} tokens "
+        f"is {shorten(model.decode(found))}: {more}"
+    )
 
 
 def shorten(text: str, most: int = 120) -> str:
     return repr(text if len(text) <= most else text[:most] + "...")
 
 
-def _checked(kind: str, source: str, grammar: str) -> Constraint:
-    from llguidance import LLMatcher
-
-    broken, messages = LLMatcher.validate_grammar_with_warnings(grammar, None)
-    if broken:
-        if "Unsatisfiable" in messages[0]:
-            raise EmptyConstraint(f"nothing can satisfy the {kind} {shorten(source)}: {messages[0].strip()}")
-        raise MotesError(f"the {kind} {shorten(source)} cannot be read: {messages[0].strip()}")
-    return Constraint(kind, source, grammar)
-
-
-class Recogniser:
-    """The parser states of the distinct prefixes of a run, one a row."""
-
-    def __init__(self, constraint: Constraint, model: LanguageModel):
-        from llguidance import LLExecutor, LLMatcher
-
-        self.model, self.constraint = model, constraint
-        self.executor = LLExecutor(max(1, torch.get_num_threads()))
-        self.matchers = [LLMatcher(model.recogniser_tokenizer(), constraint.grammar)]
-        self.check()
-
-    def check(self) -> None:
-        """The parser gave up nowhere, or an error says why."""
-        for row, matcher in enumerate(self.matchers):
-            if matcher.is_error() and not matcher.get_error().startswith(DEAD_END):
-                raise MotesError(
-                    f"the recogniser of the {self.constraint.kind} {shorten(self.constraint.source)} failed in prefix "
-                    f"{row}: {matcher.get_error()[:500]}"
-                )
-
-    def extend(self, parent: Tensor, token: Tensor) -> None:
-        """Let row i become the old row `parent[i]` with `token[i]` behind it, (A',) int64 each."""
-        rows: list[Any] = []
-        used: set[int] = set()
-        for p in parent.tolist():  # every row but the first of a family is a copy, made before any of them moves on
-            rows.append(self.matchers[p].deep_copy() if p in used else self.matchers[p])
-            used.add(p)
-        self.matchers = rows
-        self.executor.consume_token_par(list(zip(rows, token.tolist(), strict=True)))
-        self.check()
-
-    def reopen(self, texts: dict[int, list[int]], rows: int) -> None:
-        """Begin again with the text `texts[i]` in row i of `rows`; the other rows stand at the beginning."""
-        start = self.matchers[0]
-        self.matchers = [start.deep_copy() for _ in range(rows)]
-        for row, tokens in texts.items():
-            self.matchers[row].consume_tokens(tokens)
-        self.check()
-
-    def accepts(self, parent: Tensor, token: Tensor) -> Tensor:
-        """(M,) bool: whether the text of row `parent[i]` with `token[i]` behind it satisfies the constraint."""
-        memo: dict[tuple[int, int], bool] = {}
-        pairs = list(zip(parent.tolist(), token.tolist(), strict=True))
-        for p, v in pairs:
-            if (p, v) not in memo:
-                matcher = self.matchers[p].deep_copy()
-                memo[p, v] = matcher.consume_token(v) and matcher.is_accepting()
-        return torch.tensor([memo[pair] for pair in pairs], dtype=torch.bool)
-
-    def allowed(self) -> Tensor:
-        """(A, V) bool: the tokens that can come next in some text that satisfies the constraint."""
-        words = torch.zeros(len(self.matchers), (self.model.vocabulary + 31) // 32, dtype=torch.int32)
-        jobs = [(matcher, row) for row, matcher in enumerate(self.matchers)]
-        self.executor.unsafe_compute_mask_ptr(jobs, words.data_ptr(), 4 * words.shape[1], len(jobs))
-        bits = torch.from_numpy(np.unpackbits(words.numpy().view(np.uint8), axis=1, bitorder="little"))
-        mask = bits[:, : self.model.vocabulary].bool()
-        # A parser that is stuck asks for the end of the text; only one that accepts may have it.
-        stuck = torch.tensor([not matcher.is_accepting() for matcher in self.matchers])
-        end = torch.tensor(self.model.end)
-        mask[:, end] &= ~stuck[:, None]
-        dead = torch.tensor([matcher.is_error() for matcher in self.matchers])
-        mask[dead] = False
-        self.check()
-        return mask
+def distinct(row: Tensor, token: Tensor) -> tuple[list[tuple[int, int]], Tensor]:
+    """The different pairs of (M,) and (M,), and which of them each is (M,)."""
+    place: dict[tuple[int, int], int] = {}
+    which = [place.setdefault(pair, len(place)) for pair in zip(row.tolist(), token.tolist(), strict=True)]
+    return list(place), torch.tensor(which, dtype=torch.int64)

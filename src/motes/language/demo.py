@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from motes.language.constraint import json_schema
+from motes.language.constraints import json_schema
 from motes.language.generation import Generation
 from motes.language.model import LanguageModel, Message
 

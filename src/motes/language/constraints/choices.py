@@ -1,0 +1,97 @@
+"""One of several texts, spelt by any tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from motes.core.errors import MotesError
+from motes.language.constraint import Constraint, Recogniser, shorten
+from motes.language.constraints.spelt import Spelt
+from motes.language.model import LanguageModel
+
+
+@dataclass(frozen=True)
+class Choices(Constraint):
+    """Texts out of a list. Made by `choices`."""
+
+    texts: tuple[str, ...]
+
+    @property
+    def kind(self) -> str:
+        return f"choice of {len(self.texts)} texts {shorten(', '.join(map(repr, self.texts)))}"
+
+    def settings(self) -> dict[str, Any]:
+        return {"kind": "choices", "texts": list(self.texts)}
+
+    def recogniser(self, model: LanguageModel) -> Recogniser:
+        return Listed(self, model)
+
+
+def choices(texts: Sequence[str]) -> Constraint:
+    """Exactly one of these texts; any sequence of tokens that spells it counts.
+
+    The mask keeps a token only if some text can be completed after it with the model's tokens, so nothing runs into a
+    dead end.
+
+    Raises:
+        MotesError: it is no list of different strings.
+    """
+    texts = (texts,) if isinstance(texts, str) else tuple(texts)
+    if not texts or not all(isinstance(text, str) for text in texts):
+        raise MotesError(f"choices takes a list of at least one string, not {list(texts)!r}")
+    if len(set(texts)) < len(texts):
+        twice = sorted({text for text in texts if texts.count(text) > 1})
+        raise MotesError(f"the choices {twice} are given twice: give each once; weights belong into a reward")
+    return Choices(texts)
+
+
+class Listed(Spelt):
+    """The choices that each row's text begins, and what is left of them."""
+
+    def __init__(self, constraint: Choices, model: LanguageModel):
+        super().__init__(model)
+        self.choices = [text.encode() for text in constraint.texts]
+        self.least = {text: self.fewest(text) for text in self.choices}
+
+    def fewest(self, text: bytes) -> list[float]:
+        """For each place of a text, the fewest tokens that spell the rest; inf: none do."""
+        out = [float("inf")] * len(text) + [0.0]
+        for at in range(len(text) - 1, -1, -1):
+            ends = range(at + 1, min(len(text), at + self.pieces.longest) + 1)
+            out[at] = 1 + min((out[e] for e in ends if text[at:e] in self.pieces.tokens_of), default=float("inf"))
+        return out
+
+    def mask(self, text: bytes) -> Tensor:
+        at, written = len(text), set()
+        for choice in self.choices:
+            if choice.startswith(text):
+                ends = range(at + 1, min(len(choice), at + self.pieces.longest) + 1)
+                written |= {choice[at:e] for e in ends if self.least[choice][e] < float("inf")}
+        return self.only(sorted(written), text in self.least)
+
+    def accepted(self, texts: list[bytes]) -> list[bool]:
+        return [text in self.least for text in texts]
+
+    def needs(self) -> int:
+        least = min(fewest[0] for fewest in self.least.values())
+        return int(least) if least < float("inf") else 0
+
+    def example(self, most: int) -> list[int] | None:
+        text = min(self.choices, key=lambda choice: self.least[choice][0])
+        if self.least[text][0] > most:
+            return None
+        out, at = [], 0
+        while at < len(text):
+            ends = range(at + 1, min(len(text), at + self.pieces.longest) + 1)
+            end = next(
+                e
+                for e in ends
+                if text[at:e] in self.pieces.tokens_of and self.least[text][e] == self.least[text][at] - 1
+            )
+            out.append(self.pieces.tokens_of[text[at:end]][0])
+            at = end
+        return out
