@@ -1,0 +1,92 @@
+"""Constraints that only test single tokens, in a run: properly weighted by rejection sampling."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+import motes
+from language.tables import exact, table
+from motes.core.errors import AllWeightsZero
+from motes.language import Generation, predicate, regex, temperature
+
+
+def no_double(text: str) -> bool:
+    return "aa" not in text
+
+
+def ends_in_b(text: str) -> bool:
+    return no_double(text) and text.endswith("b")
+
+
+def truth(max_tokens: int, accepts, power: float = 1.0) -> dict[tuple[int, ...], float]:
+    spell = lambda text: "".join("ab"[v] for v in text if v < 2)  # noqa: E731
+    return {text: p for text, p in exact(max_tokens, power=power).items() if accepts(spell(text))}
+
+
+def estimates(model: Generation, runs: int, n: int) -> tuple[torch.Tensor, dict[tuple[int, ...], torch.Tensor]]:
+    """Z_hat of each run, and the unnormalised weight of each text in each run."""
+    z, by_text = [], {}
+    for seed in range(runs):
+        try:
+            run = motes.sample(model, n, seed=seed, progress=False, when=0.7)
+        except AllWeightsZero:
+            z.append(0.0)
+            continue
+        x, w = run.particles.x, run.particles.log_weight.exp() / n
+        z.append(float(w.sum()))
+        for i in torch.nonzero(w)[:, 0].tolist():
+            text = tuple(x["tokens"][i, : int(x["length"][i])].tolist())
+            by_text.setdefault(text, torch.zeros(runs, dtype=torch.float64))[seed] += w[i]
+    return torch.tensor(z, dtype=torch.float64), by_text
+
+
+def z_score(values: torch.Tensor, truth: float) -> float:
+    return float((values.mean() - truth) / (values.std() / math.sqrt(len(values))))
+
+
+@pytest.mark.parametrize("rules, power", [((), 1.0), ((temperature(0.5),), 2.0)])
+def test_a_predicate_gives_the_law_of_whole_texts(rules, power):
+    """300 runs of 20 particles, resampled on the way: the mean weight of every text within 4.9 standard errors."""
+    model = Generation(table(), "", rules=rules, constraint=predicate(no_double, complete=ends_in_b), max_tokens=4)
+    z, by_text = estimates(model, 300, 20)
+    expected = truth(4, ends_in_b, power)
+    assert by_text.keys() <= expected.keys()
+    assert abs(z_score(z, sum(expected.values()))) < 4.9
+    for text, value in expected.items():
+        if value > 0.003:
+            assert abs(z_score(by_text[text], value)) < 4.9, text
+
+
+class Unweighted(Generation):
+    """The broken twin: tokens by rejection, their weights thrown away."""
+
+    def _draw(self, rng, frontier, drawn):
+        token, gained = super()._draw(rng, frontier, drawn)
+        return token, torch.where(torch.isneginf(gained), gained, 0.0)
+
+
+def test_rejection_without_weights_is_noticed():
+    model = Unweighted(table(), "", constraint=predicate(no_double, complete=ends_in_b), max_tokens=4)
+    z, _ = estimates(model, 100, 20)
+    assert abs(z_score(z, sum(truth(4, ends_in_b).values()))) > 10
+
+
+def test_a_product_with_a_predicate():
+    model = Generation(table(), "", constraint=regex("[ab]{2,3}") & predicate(no_double), max_tokens=4)
+    z, by_text = estimates(model, 200, 20)
+    expected = truth(4, lambda text: no_double(text) and 2 <= len(text) <= 3)
+    assert abs(z_score(z, sum(expected.values()))) < 4.9
+    assert by_text.keys() <= expected.keys()
+
+
+def test_a_predicate_that_nothing_satisfies_says_so():
+    model = Generation(table(), "", constraint=predicate(lambda text: text == ""), max_tokens=4)
+    run = motes.sample(model, 10, seed=0, progress=False)
+    assert set(run.texts) == {""}
+    with pytest.raises(AllWeightsZero):
+        motes.sample(
+            Generation(table(), "", constraint=predicate(lambda text: False), max_tokens=4), 10, seed=0, progress=False
+        )
