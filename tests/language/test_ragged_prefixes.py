@@ -152,6 +152,10 @@ def test_a_padding_mask_reaches_a_model_that_shares(tiny):
 def test_wrong_looks_are_named(tiny, kind):
     model = tiny if kind == "tiny" else table()
     prefixes = model.prefixes(model.encode("a" if kind == "tiny" else ""), 9)
+    before = prefixes.logits.clone()
+    prefixes.look(torch.zeros(1, 0, dtype=torch.int64), torch.tensor([0]))
+    prefixes.keep(torch.tensor([0]))
+    assert torch.equal(prefixes.logits, before)
     with pytest.raises(MotesError, match="call look before keep"):
         prefixes.keep(torch.tensor([1]))
     with pytest.raises(ShapeError, match="tokens"):

@@ -74,6 +74,8 @@ def check_keep(count: Tensor, seen: Tensor | None) -> None:
 
 def kept_logits(logits: Tensor, looked: Tensor, count: Tensor) -> Tensor:
     """(A, V): those after the first `count` of the tokens looked at (A, L, V), or the old ones where that is 0."""
+    if not looked.shape[1]:
+        return logits
     last = looked[torch.arange(len(count)), (count - 1).clamp(min=0)]
     return torch.where((count > 0)[:, None].to(logits.device), last, logits)
 
