@@ -24,8 +24,8 @@ def semantic_volume(
 
     V (N, D) holds unit embeddings as rows, W the normalised weights; with equal weights it is log det(eps I + V V').
     Answers that mean the same make it small, orthogonal ones give N log(1 + eps), the most that there is for equal
-    weights. It depends on the embeddings only through their weighted second moments, so splitting one answer in two of
-    half the weight changes nothing for a fixed N, and rotations change nothing.
+    weights. For a given N it depends on the embeddings only through their weighted second moments: a, a, b with weights
+    1/4, 1/4, 1/2 have the volume of a, b, b with 1/2, 1/4, 1/4, and rotations change nothing.
 
     It grows with N by itself, so compare answers drawn in equal numbers only. The standard error comes from resampled
     answers, whose copies make the volume smaller; it is the spread of that, not the error towards a limit.
