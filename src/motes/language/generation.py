@@ -27,6 +27,8 @@ from motes.language.sources import LEW, LOULA
 from motes.rng import Rng
 
 Boundary = str | Callable[[str], bool]
+Draw = Callable[[Rng, Frontier, Tensor], tuple[Tensor, Tensor]]
+"""How the next tokens of the particles (N,) bool come about: tokens (N,) and what the weights gain by it (N,)."""
 
 
 class Generation(FeynmanKac):
@@ -152,7 +154,7 @@ class Generation(FeynmanKac):
         shared = {"rows": torch.zeros(self.max_tokens, dtype=torch.int64), "first": front.law.log_prob[0].clone()}
         return Particles.start(x, weight, shared=shared, info={"evaluated": 1, "finished": 0.0})
 
-    def step(self, rng: Rng, particles: Particles) -> Particles:
+    def step(self, rng: Rng, particles: Particles, draw: Draw | None = None) -> Particles:
         frontier = particles.x["frontier"]
         if not isinstance(frontier, Frontier) or frontier.stale:
             particles = self.restore(particles)
@@ -161,7 +163,7 @@ class Generation(FeynmanKac):
         potential, evaluated, rows = torch.zeros(particles.n, dtype=torch.float64), 0, particles.shared["rows"].clone()
         inside, inner, alive = ~x["finished"], 0, ~torch.isneginf(particles.log_weight)
         while inside.any():  # a token, or a step of text
-            x, gained, count = self._token(rng.at("token", inner=inner), x, inside)
+            x, gained, count = self._token(rng.at("token", inner=inner), x, inside, draw or self._draw)
             potential, evaluated, inner = potential + gained, evaluated + count, inner + 1
             alive = ~(torch.isneginf(potential) | torch.isneginf(particles.log_weight))
             x["finished"] = x["finished"] | ~alive
@@ -174,10 +176,10 @@ class Generation(FeynmanKac):
         info = {"evaluated": evaluated, "finished": float(x["finished"].double().mean())}
         return particles.step(x, potential + paid, shared={**particles.shared, "rows": rows}, info=info)
 
-    def _token(self, rng: Rng, x: dict[str, Any], drawn: Tensor) -> tuple[dict[str, Any], Tensor, int]:
+    def _token(self, rng: Rng, x: dict[str, Any], drawn: Tensor, draw: Draw) -> tuple[dict[str, Any], Tensor, int]:
         """One more token for the particles `drawn` (N,): the new state, what their weights gain, the rows evaluated."""
         frontier: Frontier = x["frontier"]
-        token, potential = self._draw(rng, frontier, drawn)
+        token, potential = draw(rng, frontier, drawn)
         ids = torch.nonzero(drawn)[:, 0]
         at, row = x["length"][ids], frontier.row[ids]
         tokens, log_prob, kept = x["tokens"].clone(), x["log_prob"].clone(), x["kept"].clone()
@@ -385,11 +387,7 @@ class Generation(FeynmanKac):
             "globalise": self.globalise,
             "steer": self.steer,
             "twist": reward_name(self.twist),
-            "step": "token"
-            if self.boundary is None
-            else reward_name(self.boundary)
-            if callable(self.boundary)
-            else self.boundary,
+            "step": reward_name(self.boundary) if callable(self.boundary) else self.boundary or "token",
             "anneal": reward_name(self.anneal),
         }
 
