@@ -9,9 +9,9 @@ from torch.distributions import Beta, Dirichlet, Gamma, Normal
 
 import motes
 from motes.core.errors import AllWeightsZero, FileError, MotesError, NanLogPotential
+from motes.core.temperature import next_temperature
 from motes.density import Density, Tempering
 from motes.density.demo import logistic_regression
-from motes.density.tempered import next_temperature
 from motes.kernels import HMC, RandomWalk
 
 ONE = torch.ones((), dtype=torch.float64)

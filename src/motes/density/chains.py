@@ -14,6 +14,7 @@ from motes.core import tree
 from motes.core.cite import Reference
 from motes.core.errors import MotesError, name_particles
 from motes.core.particles import Particles
+from motes.core.temperature import next_temperature
 from motes.core.tree import PyTree
 from motes.core.variance import StandardError
 from motes.core.weights import normalise
@@ -21,7 +22,7 @@ from motes.density.annealed import Annealed
 from motes.density.compiling import if_long
 from motes.density.kernel_choice import choose_kernel
 from motes.density.restore import same_values
-from motes.density.tempered import Tempered, next_temperature
+from motes.density.tempered import Tempered
 from motes.density.warmup import agreement, chains_called, complaints, learn_from, settled
 from motes.rng import Rng
 

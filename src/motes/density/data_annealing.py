@@ -19,6 +19,7 @@ from motes.core.model import FeynmanKac
 from motes.core.particles import Particles
 from motes.core.resampling import Scheme
 from motes.core.run import Run
+from motes.core.temperature import next_temperature
 from motes.core.tree import PyTree
 from motes.core.weights import normalise
 from motes.density.checking import check
@@ -27,7 +28,7 @@ from motes.density.kernel_choice import choose_kernel
 from motes.density.likelihood import LogLikelihood, batched
 from motes.density.parameters import Values
 from motes.density.restore import same_values
-from motes.density.tempered import Tempered, next_temperature
+from motes.density.tempered import Tempered
 from motes.kernels import Kernel, move
 from motes.rng import Rng
 

@@ -15,6 +15,7 @@ from motes.core.errors import MotesError
 from motes.core.particles import Particles
 from motes.core.resampling import find_scheme
 from motes.core.series import chain_mean
+from motes.core.temperature import next_temperature
 from motes.core.tree import PyTree
 from motes.core.variance import StandardError
 from motes.density.annealed import Annealed
@@ -22,7 +23,6 @@ from motes.density.exchange import bridge, equal_rejection
 from motes.density.replica_walk import Walk
 from motes.density.replicas import levelled, white
 from motes.density.restore import same_values
-from motes.density.tempered import next_temperature
 from motes.rng import Rng
 
 SHORTEST = 8

@@ -17,10 +17,11 @@ from motes.core.cite import Reference
 from motes.core.errors import MotesError
 from motes.core.particles import Particles
 from motes.core.run import Run
+from motes.core.temperature import next_temperature
 from motes.core.weights import normalise
 from motes.density.annealed import Annealed
 from motes.density.compiling import whether_compiled
-from motes.density.tempered import Tempered, next_temperature
+from motes.density.tempered import Tempered
 from motes.kernels import move
 from motes.rng import Rng
 

@@ -17,11 +17,11 @@ from motes.core.errors import MotesError
 from motes.core.particles import Particles
 from motes.core.resampling import Scheme
 from motes.core.run import Run
+from motes.core.temperature import next_temperature
 from motes.core.variance import StandardError
 from motes.core.weights import normalise
 from motes.density.annealed import Annealed
 from motes.density.chain_variance import relative_variance
-from motes.density.tempered import next_temperature
 from motes.kernels import Sweep
 from motes.kernels.kernel import mean_acceptance
 from motes.rng import Rng
