@@ -17,6 +17,7 @@ import math
 import os
 import platform
 import re
+import textwrap
 import time
 from datetime import date
 from importlib.metadata import version
@@ -72,6 +73,20 @@ SMALL = {"zero": "0", "one": "1", "two": "2", "three": "3", "four": "4", "five":
 SMALL |= {"eight": "8", "nine": "9", "ten": "10", "eleven": "11", "twelve": "12"}
 
 
+EXPLAINED = (
+    "The area is the probability that a question answered wrongly has the larger number (0.5 tells nothing), with "
+    "DeLong's 95 % interval over questions. Rows see the same questions, so differences between them are surer than "
+    "the intervals suggest."
+)
+ROWS = (
+    "An answer is right if its normalised text (lower case, no punctuation or articles, small numbers as digits) is "
+    "that of an accepted one. Keys are normalised texts too; MiniLM joins answers whose cosine is at least 0.8. Probes "
+    "read the hidden state behind the prompt, before any answer, and are judged on questions that they were not fitted "
+    "to (5 folds); the one for errors is the only row that was shown which answers are right. The length of the greedy "
+    "answer is there to compare with: it is no estimate of uncertainty."
+)
+
+
 def normalised(text: str) -> str:
     """Lower case, without punctuation, articles and blanks at the ends; small numbers as digits."""
     words = re.sub(r"[^\w\s]", " ", text.casefold()).split()
@@ -96,7 +111,7 @@ def ask(model: LanguageModel, question: str, samples: int) -> dict[str, Any]:
     greedy = Generation(model, prompt, rules=[top_k(1)], globalise=False, max_tokens=TOKENS, chat=False)
     best = motes.sample(greedy, 1, seed=0, progress=False)
     drawn = Generation(model, prompt, max_tokens=TOKENS, chat=False)
-    answers = score_run(motes.sample(drawn, samples, seed=1, progress=False), drawn)
+    answers = score_run(motes.sample(drawn, samples, seed=1, progress=False), drawn, laws=True)
     scored = answers.scored
     assert scored is not None
     length = int(best.particles.x["length"][0])
@@ -192,16 +207,14 @@ def main() -> None:
     out = [
         "# Uncertainty and errors",
         "",
-        f"SmolLM2-135M-Instruct, {len(said)} questions of `benchmarks/data/questions.json` behind four solved ones;",
-        f"{arguments.samples} answers to each at temperature 1, of at most {TOKENS} tokens. The greedy answer is right for",
-        f"{100 * share:.0f} % of them, by a match of normalised texts. The area is the probability that a question answered",
-        "wrongly has the larger number (0.5 tells nothing), with DeLong's 95 % interval over questions. Rows see the same",
-        "questions, so differences between them are surer than the intervals suggest.",
+        textwrap.fill(
+            f"SmolLM2-135M-Instruct, {len(said)} questions of `benchmarks/data/questions.json` behind four solved "
+            f"ones; {arguments.samples} answers to each at temperature 1, of at most {TOKENS} tokens. The greedy "
+            f"answer is right for {100 * share:.0f} % of them. {EXPLAINED}",
+            110,
+        ),
         "",
-        "Keys are normalised texts; MiniLM joins answers whose cosine is at least 0.8. Probes read the hidden state behind",
-        "the prompt, before any answer, and are judged on questions that they were not fitted to (5 folds); the one for",
-        "errors is the only row that was shown which answers are right. The length of the greedy answer is there to",
-        "compare with: it is no estimate of uncertainty.",
+        textwrap.fill(ROWS, 110),
         "",
         f"{date.today()}, {versions}, one thread of {machine}; {seconds:.1f} s a question.",
         "Made by `benchmarks/uncertainty.py`.",

@@ -60,7 +60,7 @@ def test_entropies_and_unseen_mass_of_the_table_model() -> None:
     law = {t: math.prod(p) for t, p in texts(4)}
     exact = -sum(p * math.log(p) for p in law.values())
     generation = motes.Generation(table(), "", max_tokens=4)
-    answers = score_run(motes.sample(generation, 2000, seed=1, progress=False), generation)
+    answers = score_run(motes.sample(generation, 2000, seed=1, progress=False), generation, laws=True)
     for found in (sequence_entropy(answers), token_entropy(answers, per_token=False)):
         assert abs(float(found) - exact) < 4.9 * found.se < 0.2
     assert answers.scored is not None

@@ -10,8 +10,9 @@ import torch
 
 import motes
 from language.tables import TABLE, exact, table, texts
-from motes.core.errors import MotesError, ShapeError
-from motes.language import regex
+from motes.core.errors import MotesError, NanLogPotential, ShapeError
+from motes.language import TableModel, regex
+from motes.language.search import Arithmetic, StochasticBeam
 from motes.language.uncertainty import (
     Answers,
     ByEmbedding,
@@ -98,10 +99,11 @@ def test_scores_of_the_table_by_hand() -> None:
         [0.25, 0.1, 0.3, 0.05, 1, 1, 0.25, 0.6, 1], abs=1e-12
     )
     entropy = -(p * TABLE).sum(1)
-    assert found.entropy[0].tolist() == pytest.approx([float(entropy[k]) for k in (3, 1, 0)])
+    entropies, variances = found.need_laws()
+    assert entropies[0].tolist() == pytest.approx([float(entropy[k]) for k in (3, 1, 0)])
     square = (p * TABLE.square()).sum(1) - entropy.square()
-    assert found.variance[2, :2].tolist() == pytest.approx([float(square[k]) for k in (3, 1)])
-    assert found.length.tolist() == [3, 1, 2] and not found.entropy[1, 1:].any()
+    assert variances[2, :2].tolist() == pytest.approx([float(square[k]) for k in (3, 1)])
+    assert found.length.tolist() == [3, 1, 2] and not entropies[1, 1:].any()
 
 
 def test_perplexity_by_hand_and_a_twin_that_averages_perplexities() -> None:
@@ -123,7 +125,7 @@ def test_entropy_per_token_of_the_table_model_and_a_twin_that_averages_texts() -
         total, tokens = total + math.prod(p) * mine, tokens + math.prod(p) * len(text)
         twin += math.prod(p) * mine / len(text)
     generation = motes.Generation(table(), "", max_tokens=4)
-    found = token_entropy(score_run(motes.sample(generation, 3000, seed=2, progress=False), generation))
+    found = token_entropy(score_run(motes.sample(generation, 3000, seed=2, progress=False), generation, laws=True))
     assert abs(float(found) - total / tokens) < 4.9 * found.se < 0.05
     assert abs(twin - total / tokens) > 4.9 * found.se
 
@@ -157,6 +159,28 @@ def test_scores_under_a_constraint_and_a_reward_are_the_enumerated_law(pattern, 
     assert max(abs(a - b) for a, b in zip(twin.tolist(), want, strict=True)) > 0.1
 
 
+@pytest.mark.parametrize("kind", [motes.Generation, Arithmetic, StochasticBeam])
+def test_what_a_run_kept_is_what_scoring_finds(kind) -> None:
+    generation = kind(table(), "", max_tokens=5)
+    run = motes.sample(generation, 12, seed=4, progress=False, when=0.0)
+    kept, again = score_run(run, generation), score_run(run, generation, laws=True)
+    assert kept.scored is not None and again.scored is not None and kept.scored.tokens == again.scored.tokens
+    assert torch.allclose(kept.scored.log_prob, again.scored.log_prob, atol=1e-12)
+    if kind is motes.Generation:  # beams keep one number a text, so theirs are evaluated in any case
+        with pytest.raises(MotesError, match="laws=True"):
+            token_entropy(kept)
+
+
+def test_equal_texts_are_evaluated_once_and_a_nan_names_all_else() -> None:
+    model = table()
+    score(model, "", [[0, 0, 2], [0, 0, 2], [1, 1]])
+    assert model.evaluations == 1 + 2 + 1  # the start, then what stands before each later token
+    nan = torch.full((3,), math.nan)
+    broken = TableModel(["a", "b", "."], lambda text: nan if text == (1,) else torch.zeros(3))
+    with pytest.raises(NanLogPotential, match=r"2.* at token 1"):
+        score(broken, "", [[0, 0, 2], [0, 0, 2], [1, 1]])
+
+
 def test_texts_under_rules_have_no_score_of_the_model() -> None:
     generation = motes.Generation(table(), "", rules=[motes.language.top_k(2)], max_tokens=3)
     with pytest.raises(MotesError, match="rules"):
@@ -170,11 +194,12 @@ def test_the_sum_that_provenance_tests_is_a_martingale_by_enumeration() -> None:
     law = list(texts(4))
     p = torch.tensor([math.prod(q) for _, q in law], dtype=torch.float64)
     scored = score(table(), "", [text for text, _ in law])
-    total = (-scored.log_prob - scored.entropy).sum(1)
+    entropy, variance = scored.need_laws()
+    total = (-scored.log_prob - entropy).sum(1)
     assert abs(float(p @ total)) < 1e-12
-    assert float(p @ total.square()) == pytest.approx(float(p @ scored.variance.sum(1)), abs=1e-12)
+    assert float(p @ total.square()) == pytest.approx(float(p @ variance.sum(1)), abs=1e-12)
     twin = -scored.total + scored.total @ p  # centred by the mean of all texts: right in the mean, not in the variance
-    assert abs(float(p @ twin.square()) - float(p @ scored.variance.sum(1))) > 0.03
+    assert abs(float(p @ twin.square()) - float(p @ variance.sum(1))) > 0.03
 
 
 def chains(n: int, length: int, heat: float) -> Scored:
@@ -319,7 +344,7 @@ def test_bootstrap_draws_families_and_not_texts_after_resampling() -> None:
         for answers, where in ((Answers(run.texts, run.log_weight, run=run), found), (Answers(run.texts), alone)):
             where.append(answers.bootstrap(Rng(seed), lambda w, share=share: w @ share))
     truth = spread([float(f) for f in found])
-    # resampling is systematic, which varies less than the families drawn at random do: the error bar is on the safe side
+    # systematic resampling varies less than families drawn at random do, so the error bar is on the safe side
     assert 0.9 * truth < sum(f.se for f in found) / 150 < 1.3 * truth
     assert sum(f.se for f in alone) / 150 < 0.8 * truth  # the twin: texts drawn one by one
 

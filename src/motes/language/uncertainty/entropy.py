@@ -48,12 +48,12 @@ def token_entropy(answers: Given, *, per_token: bool = True) -> Uncertainty:
     For texts that follow another law (a constraint, a reward) it is the mean over them of the model's own doubt.
 
     Args:
-        answers: `Answers` with `scored`, as from `score_run`.
+        answers: `Answers` with `scored`, as from `score_run(..., laws=True)`.
         per_token: divide by the mean number of tokens.
     """
     answers = answers_of(answers)
     scored = _scored(answers)
-    total, length = scored.entropy.sum(1), scored.length.double()
+    total, length = scored.need_laws()[0].sum(1), scored.length.double()
     weight = answers.weight
     if not per_token:
         return answers.estimate(float(weight @ total), total)

@@ -49,10 +49,11 @@ def provenance(scored: Scored) -> Provenance:
     Raises:
         MotesError: a text has no token whose law has any spread.
     """
-    variance = scored.variance.sum(1)
+    entropy, variance = scored.need_laws()
+    variance = variance.sum(1)
     bad = torch.nonzero(variance <= 0)[:, 0].tolist()
     if bad:
         raise MotesError(f"texts {bad[:8]} have no token that the model was not certain of, so nothing can be tested")
-    total = (-scored.log_prob - scored.entropy).sum(1)
+    total = (-scored.log_prob - entropy).sum(1)
     z = total / variance.sqrt()
     return Provenance(total / scored.length, z, torch.erfc(z.abs() / math.sqrt(2)))
