@@ -374,3 +374,16 @@ def test_delong_intervals_beside_a_bootstrap_and_their_coverage() -> None:
 def test_the_error_bar_of_semantic_entropy_is_its_spread() -> None:
     found = [semantic_entropy(drawn(80, k), SAME) for k in range(300)]
     assert spread([float(f) for f in found]) == pytest.approx(sum(f.se for f in found) / 300, rel=0.2)
+
+
+def test_neither_entropy_of_texts_varies_less_in_all_cases() -> None:
+    def errors(model: TableModel) -> tuple[float, float]:
+        generation = motes.Generation(model, "", max_tokens=4)
+        answers = score_run(motes.sample(generation, 1000, seed=5, progress=False), generation, laws=True)
+        return sequence_entropy(answers).se, token_entropy(answers, per_token=False).se
+
+    even = torch.tensor([0.6, 0.15, 0.25], dtype=torch.float64).log().expand(4, 3)
+    whole, by_token = errors(TableModel(["a", "b", "."], even))
+    assert by_token > whole  # long texts are made of likely tokens here
+    whole, by_token = errors(table())
+    assert by_token < whole

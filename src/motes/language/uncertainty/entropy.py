@@ -44,7 +44,8 @@ def token_entropy(answers: Given, *, per_token: bool = True) -> Uncertainty:
 
     Per token it is the ratio sum W_i sum_t H_it / sum W_i L_i, H_it the entropy of the law of token t of text i. Per
     text it is sum W_i sum_t H_it: for texts that follow the model's own law this estimates the entropy of whole texts
-    without bias, and varies less than `sequence_entropy`, since each term is averaged over its token (chain rule).
+    without bias, by the chain rule. It varies less than `sequence_entropy` unless texts with much doubt on their way
+    turn out likelier than that doubt suggests.
     For texts that follow another law (a constraint, a reward) it is the mean over them of the model's own doubt.
 
     Args:
