@@ -92,6 +92,28 @@ def test_rows_and_n_must_agree() -> None:
     assert R.categorical(torch.zeros(0, 2)).shape == (0,) and R.categorical(torch.zeros(4), 0).shape == (0,)
 
 
+@given(st.lists(st.integers(0, 4), max_size=20), st.integers(0, 30), st.sampled_from([torch.float32, torch.float64]))
+def test_rows_that_are_named_draw_what_their_copies_would(rows: list[int], seed: int, dtype: torch.dtype) -> None:
+    row = torch.tensor(rows, dtype=torch.int64)
+    w = Rng(7).normal((5, 9)).to(dtype)
+    w[2, 3:] = -math.inf
+    drawn = Rng(seed).categorical(w, row=row)
+    assert torch.equal(drawn, Rng(seed).categorical(w[row]))
+    assert not len(rows) or not torch.equal(drawn + 1, Rng(seed).categorical(w[row]))
+    shard = torch.arange(len(rows)) + 3
+    assert torch.equal(Rng(seed).shard(shard).categorical(w, row=row), Rng(seed).shard(shard).categorical(w[row]))
+
+
+def test_rows_that_nobody_names_may_be_empty() -> None:
+    w = torch.zeros(3, 2)
+    w[1] = -math.inf
+    assert R.categorical(w, row=torch.tensor([2, 0, 2])).shape == (3,)
+    with pytest.raises(ValueError, match=r"all log-weights are -inf.*\(rows \[1\]\)"):
+        R.categorical(w, row=torch.tensor([2, 1]))
+    with pytest.raises(ValueError, match=r"names rows of log-weights \(R, K\), n = 2 of them; got \(3,\)"):
+        R.categorical(w, 2, row=torch.tensor([2, 0, 2]))
+
+
 @given(st.integers(0, 300), st.integers(0, 2**64 - 1))
 def test_permutations(n: int, seed: int) -> None:
     assert torch.equal(Rng(seed).permutation(n).sort().values, torch.arange(n))

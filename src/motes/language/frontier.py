@@ -72,7 +72,8 @@ class Front:
     def log_prob(self) -> Tensor:
         """The model's own law of each row (A, V) float64."""
         logits = self.prefixes.logits.detach().cpu()
-        bad = torch.nonzero(torch.isnan(logits).any(1) | (logits == torch.inf).any(1))[:, 0]
+        most = logits.amax(1)  # NaN if any is, +inf if any is
+        bad = torch.nonzero(torch.isnan(most) | (most == torch.inf))[:, 0]
         if len(bad):
             raise BadLogits(bad)
         return torch.log_softmax(logits.to(torch.float64), -1)

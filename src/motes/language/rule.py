@@ -91,7 +91,10 @@ def scattered(old: State, new: State, rows: Tensor) -> State:
 def renormalised(log_prob: Tensor) -> tuple[Tensor, Tensor]:
     """Log-probabilities (A, V) divided by their mass, and the log of that mass (A,); a row without mass stays -inf."""
     kept = torch.logsumexp(log_prob, -1)
-    return torch.where(torch.isneginf(kept)[:, None], log_prob, log_prob - kept[:, None]), kept
+    dead = torch.isneginf(kept)
+    if not dead.any():
+        return log_prob - kept[:, None], kept
+    return torch.where(dead[:, None], log_prob, log_prob - kept[:, None]), kept
 
 
 class Chain:

@@ -49,25 +49,45 @@ def permutation(rng: Rng, n: int) -> Tensor:
     return torch.argsort((w[:, 0] << 31) | (w[:, 1] >> 1), stable=True)
 
 
-def categorical(rng: Rng, log_weight: Tensor, n: int | None) -> Tensor:
-    """(n, K) -> one category for each row; (K,) and n -> n categories. Weights in nats, not normalised."""
-    check_log_weight(log_weight)
+def categorical(rng: Rng, log_weight: Tensor, n: int | None, row: Tensor | None) -> Tensor:
+    """(n, K) -> one category for each row; (K,) and n -> n categories; (R, K) and row (n,) -> one of each row named."""
+    if row is not None:
+        return by_rows(rng, log_weight, n, row)
+    top = check_log_weight(log_weight)
     weight = log_weight.to(rng.device, torch.float64)
     if weight.ndim == 2:
         if n is not None and n != weight.shape[0]:
             raise ValueError(f"categorical: n = {n} does not agree with {weight.shape[0]} rows of log-weights")
         u = rng._draw("uniform", "categorical", (weight.shape[0],), torch.float64)
-        u = u.unsqueeze(-1)
-    else:
-        u = rng._draw("uniform", "categorical", () if n is None else (n,), torch.float64)
-    if weight.ndim == 2:
-        return invert(weight, u).squeeze(-1)
-    return invert(weight.unsqueeze(0), u.reshape(1, -1)).reshape(u.shape)
+        return invert(weight, u.unsqueeze(-1), top).squeeze(-1)
+    u = rng._draw("uniform", "categorical", () if n is None else (n,), torch.float64)
+    return invert(weight.unsqueeze(0), u.reshape(1, -1), top).reshape(u.shape)
 
 
-def invert(log_weight: Tensor, u: Tensor) -> Tensor:
+def by_rows(rng: Rng, log_weight: Tensor, n: int | None, row: Tensor) -> Tensor:
+    """The same numbers as of `log_weight[row]`, with running sums of each row that is named, once."""
+    if log_weight.ndim != 2 or row.ndim != 1 or (n is not None and n != len(row)):
+        raise ValueError(
+            f"categorical: row (n,) names rows of log-weights (R, K), n = {len(row) if n is None else n} of them; got "
+            f"{tuple(row.shape)} and {tuple(log_weight.shape)}"
+        )
+    log_weight, row = log_weight.to(rng.device), row.to(rng.device)
+    used, which, count = torch.unique(row, return_inverse=True, return_counts=True)
+    named = log_weight if len(used) == len(log_weight) else log_weight[used]
+    top = check_log_weight(named, used)
+    u = rng._draw("uniform", "categorical", (len(row),), torch.float64)
+    order = torch.argsort(which, stable=True)
+    place = torch.empty_like(order)
+    place[order] = torch.arange(len(row), device=rng.device) - (count.cumsum(0) - count)[which[order]]
+    grid = u.new_zeros(len(used), int(count.max()) if len(row) else 0)
+    grid[which, place] = u
+    return invert(named.to(torch.float64), grid, top)[which, place]
+
+
+def invert(log_weight: Tensor, u: Tensor, top: Tensor | None = None) -> Tensor:
     """The categories (rows, m) at which the running sums of the weights (rows, K) pass u (rows, m)."""
-    total = (log_weight - log_weight.amax(-1, keepdim=True)).exp_().cumsum_(-1)
+    top = log_weight.amax(-1) if top is None else top.to(log_weight)
+    total = (log_weight - top[:, None]).exp_().cumsum_(-1)
     if total.is_cuda:
         total = total.cummax(-1).values  # a parallel scan may step back by a rounding error
     # u <= 1 - 2^-53 takes at least half a unit of the last place off the total, so the product rounds to less than it
@@ -75,8 +95,8 @@ def invert(log_weight: Tensor, u: Tensor) -> Tensor:
     return torch.searchsorted(total, (u * total[..., -1:]).contiguous(), right=True)
 
 
-def check_log_weight(log_weight: Tensor) -> None:
-    """Raise for what no category can be drawn from."""
+def check_log_weight(log_weight: Tensor, names: Tensor | None = None) -> Tensor:
+    """The largest of each row, (n,) or (1,), or an error for what no category can be drawn from; rows have `names`."""
     if log_weight.ndim not in (1, 2) or log_weight.shape[-1] == 0:
         raise ValueError(f"categorical: log_weight must be (K,) or (n, K) with K > 0, got {tuple(log_weight.shape)}")
     # one reduction finds every fault: the maximum is NaN if any entry is, +inf if any is, -inf only if all are
@@ -87,8 +107,10 @@ def check_log_weight(log_weight: Tensor) -> None:
         (top == -torch.inf, "all log-weights are -inf, so there is nothing to draw"),
     ):
         if bool(fault.any()):
-            rows = "" if log_weight.ndim == 1 else f" (rows {fault.nonzero()[:10, 0].tolist()})"
+            at = fault.nonzero()[:10, 0]
+            rows = "" if log_weight.ndim == 1 else f" (rows {(at if names is None else names[at]).tolist()})"
             raise ValueError(f"categorical: {text}{rows}; mend the model that made them")
+    return top
 
 
 def log_factorial(k: Tensor) -> Tensor:

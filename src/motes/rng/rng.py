@@ -128,13 +128,14 @@ class Rng:
         """Whole numbers 0..high-1 as int64, high <= 2^32; equally likely up to high / 2^64."""
         return discrete.integers(self, tuple(shape), high)
 
-    def categorical(self, log_weight: Tensor, n: int | None = None) -> Tensor:
+    def categorical(self, log_weight: Tensor, n: int | None = None, *, row: Tensor | None = None) -> Tensor:
         """Categories drawn with probability proportional to exp(log_weight), by inversion in float64.
 
         (n, K) gives (n,), one category for each row, addressed by its particle; (K,) with `n` gives (n,), without it
-        one shared (). A zero weight is never drawn. Raises ValueError for NaN, +inf, or a row of -inf only.
+        one shared (). (R, K) and `row` (n,) int64 give what `log_weight[row]` would, bit for bit, at the cost of the
+        rows. A zero weight is never drawn. Raises ValueError for NaN, +inf, or a row of -inf only.
         """
-        return discrete.categorical(self, log_weight, n)
+        return discrete.categorical(self, log_weight, n, row)
 
     def permutation(self, n: int) -> Tensor:
         """A uniformly random order of 0..n-1, int64; shared: a bound shard does not change it."""
