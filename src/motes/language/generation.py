@@ -236,7 +236,7 @@ class Generation(FeynmanKac):
         for ids in torch.nonzero(drawn)[:, 0].split(max(1, 2**24 // law.shape[1])):
             row = frontier.row[ids]
             if recogniser is None or recogniser.full:
-                token[ids] = rng.shard(ids).categorical(law[row])
+                token[ids] = rng.shard(ids).categorical(law, row=row)
                 continue
 
             def test(place: Tensor, what: Tensor, row: Tensor = row) -> Tensor:
