@@ -162,7 +162,8 @@ class Draws:
         values = self._each("uniform", tuple(shape), lambda _: None)
         return torch.tensor(values, dtype=dtype).reshape(tuple(shape))
 
-    def categorical(self, log_weight: Tensor, n: int | None = None) -> Tensor:
+    def categorical(self, log_weight: Tensor, n: int | None = None, *, row: Tensor | None = None) -> Tensor:
+        log_weight = log_weight if row is None else log_weight[row]
         rows = torch.softmax(log_weight.double(), -1).reshape(-1, log_weight.shape[-1]).tolist()
         shape = (len(rows),) if log_weight.ndim == 2 else () if n is None else (n,)
         values = self._each("categorical", shape, lambda k: rows[k if log_weight.ndim == 2 else 0])
