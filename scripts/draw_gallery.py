@@ -45,7 +45,8 @@ and the second in {odd_bits}, {plain_rate:.2f} and {odd_rate:.2f} a character, t
 ## Local and global laws
 
 Asked "{question}", the model may only reply with one of these. *Local* is what masking
-alone draws: each token is renormalised over what is allowed, so a reply that begins likely wins, however unlikely its end is. *Global* is the
+alone draws: each token is renormalised over what is allowed, so a reply that begins likely wins, however unlikely its
+end is. *Global* is the
 model's own law of whole replies, given that the reply is one of them; the weights of the run make the one of the other.
 
 {laws}
@@ -111,7 +112,7 @@ def main() -> None:
         texts="\n".join(f"- `{text}`" for text in heavy),
     )
     (DOCS / "gallery.md").write_text(page)
-    print(f"docs/gallery.md: {len(page) / 1000:.0f} kB, {time.time() - began:.0f} s")
+    print(f"docs/gallery.md: {len(page) / 1000:.0f} kB, {time.time() - began:.0f} s")  # noqa: T201
 
 
 if __name__ == "__main__":
