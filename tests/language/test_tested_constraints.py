@@ -60,6 +60,17 @@ def test_a_predicate_gives_the_law_of_whole_texts(rules, power):
             assert abs(z_score(by_text[text], value)) < 4.9, text
 
 
+def test_steps_of_text_draw_each_token_anew():
+    """Several tokens in one step of the engine must not share their random numbers."""
+    model = Generation(table(), "", constraint=predicate(no_double, complete=ends_in_b), step="never", max_tokens=4)
+    z, by_text = estimates(model, 200, 20)
+    expected = truth(4, ends_in_b)
+    assert abs(z_score(z, sum(expected.values()))) < 4.9
+    for text, value in expected.items():
+        if value > 0.003:
+            assert abs(z_score(by_text[text], value)) < 4.9, text
+
+
 class Unweighted(Generation):
     """The broken twin: tokens by rejection, their weights thrown away."""
 

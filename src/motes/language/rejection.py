@@ -138,7 +138,7 @@ def _recursive(
     chance = torch.zeros(m, dtype=torch.float64)
     """c of the valid token, for those that have one and look for a second."""
     open_ = torch.arange(m)
-    drawn = 0
+    drawn = 0  # in the purpose, since `inner` belongs to the caller
     while len(open_):
         rest = torch.logsumexp(left[open_], -1)
         empty = torch.isneginf(rest)
@@ -146,7 +146,7 @@ def _recursive(
         open_, rest = open_[~empty], rest[~empty]
         if not len(open_):
             break
-        x = rng.at("draw", inner=drawn).shard(ids[open_]).categorical(left[open_])
+        x = rng.at(f"draw-{drawn}").shard(ids[open_]).categorical(left[open_])
         drawn += 1
         valid = test(place[open_], x)
         c = left[open_, x] - rest
@@ -177,7 +177,7 @@ def _geometric(
     lost = torch.full((m,), -torch.inf, dtype=torch.float64)
     """log of the mass refused so far, as a share."""
     open_ = torch.arange(m)
-    drawn = 0
+    drawn = 0  # in the purpose, since `inner` belongs to the caller
     while len(open_):
         left_mass = torch.logsumexp(left[open_], -1) - total[open_]
         open_, left_mass = open_[~torch.isneginf(left_mass)], left_mass[~torch.isneginf(left_mass)]
@@ -185,13 +185,13 @@ def _geometric(
             break
         # P(k phantom refusals) = R^k (1 - R): k = floor(log u / log R); log R from 1 - R keeps its digits near 1
         log_r = torch.where(left_mass > -0.7, lost[open_].clamp_max(-0.0), torch.log1p(-left_mass.exp()))
-        u = rng.at("phantom", inner=drawn).shard(ids[open_]).uniform((len(open_),))
+        u = rng.at(f"phantom-{drawn}").shard(ids[open_]).uniform((len(open_),))
         phantom = torch.where(torch.isneginf(log_r), 0.0, torch.floor(u.log() / log_r))
         refused[open_] = (refused[open_] + phantom).clamp_max(most)
         open_ = open_[refused[open_] < most]
         if not len(open_):
             break
-        x = rng.at("draw", inner=drawn).shard(ids[open_]).categorical(left[open_])
+        x = rng.at(f"draw-{drawn}").shard(ids[open_]).categorical(left[open_])
         drawn += 1
         valid = (known[open_] == x[:, None]).any(1)
         new = ~valid
