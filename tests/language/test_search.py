@@ -9,10 +9,14 @@ import re
 import pytest
 import torch
 
+import motes
 from language.tables import TABLE, exact, spell, table, texts
 from motes.core.errors import EmptyConstraint, MotesError
-from motes.language import regex, temperature
+from motes.language import TableModel, predicate, regex, temperature, top_k
 from motes.language.search import (
+    Arithmetic,
+    PoissonBeam,
+    StochasticBeam,
     bayes_risk,
     beam_search,
     best_of_n_bound,
@@ -213,6 +217,59 @@ def test_priorities_of_tokens_and_of_prefixes_differ():
 def test_priority_sampling_keeps_to_a_constraint():
     found = priority_sampling(table(), "", 50, constraint=regex("(ab)+|b"), max_tokens=4)
     assert set(found.texts) == {"ab", "abab", "b"} and len(found) == len(exact(4, "(ab)+|b"))
+
+
+def test_priority_sampling_evaluates_the_prompt_once_and_each_text_but_its_last_token():
+    model = table()
+    found = priority_sampling(model, "", 6, max_tokens=4)
+    assert model.evaluations == 1 + sum(len(text) - 1 for text in found.tokens)
+
+
+def ends_well(text: str) -> bool:
+    return "aa" not in text and text.endswith("b")
+
+
+TESTED = predicate(lambda text: "aa" not in text, ends_well)
+
+
+def test_constraints_that_are_asked_token_by_token_hold_in_every_search():
+    """The tree that is left: the mass of tokens that would only lead to refused texts later stays with them."""
+    law = {text for text in exact(4) if ends_well(spell(text))}
+    wide = beam_search(table(), "", 200, constraint=TESTED, max_tokens=4, length_penalty=0.0)
+    dynamic = dynamic_beam(table(), "", 1.0, constraint=TESTED, max_tokens=4, most=1000)
+    listed = priority_sampling(table(), "", 1000, constraint=TESTED, max_tokens=4)
+    assert set(wide.tokens) == set(dynamic.tokens) == set(listed.tokens) == law
+    best_one = p_exact(table(), "", 1.0, constraint=TESTED, max_tokens=4)
+    assert best_one.tokens[0] == wide.tokens[0]
+    inside = p_exact(table(), "", 1.0, constraint=regex("b|[ab]b|[ab]{3}") & TESTED, max_tokens=4)
+    assert ends_well(inside.texts[0])
+    informed = information_search(table(), "", "", seed=0, constraint=TESTED, max_tokens=4)
+    assert all(ends_well(text) for text in informed.texts)
+
+
+@pytest.mark.parametrize("cls", [Arithmetic, StochasticBeam, PoissonBeam])
+def test_constraints_that_are_asked_token_by_token_are_weighed(cls):
+    """A place for every text: the normaliser is exact. With 4 places, unbiased (60 runs). The mask alone is wrong."""
+    truth = sum(p for text, p in exact(4).items() if ends_well(spell(text)))
+    z = []
+    for seed in range(60):
+        run = motes.sample(cls(table(), "", constraint=TESTED, max_tokens=4), 8, seed=seed, progress=False)
+        z.append(math.exp(run.log_evidence))
+    found = torch.tensor(z, dtype=torch.float64)
+    assert abs(float((found.mean() - truth) / (found.std() / 60**0.5 + 1e-12))) < 4.9
+    if cls is not Arithmetic:
+        run = motes.sample(cls(table(), "", constraint=TESTED, max_tokens=4), 64, seed=0, progress=False)
+        assert math.exp(run.log_evidence) == pytest.approx(truth, abs=1e-6)
+    assert abs(truth - 1) > 0.1  # what is found if nothing is asked
+
+
+def test_a_search_says_when_there_are_too_many_tokens_to_ask_about():
+    many = TableModel([f"{i} " for i in range(5000)] + ["."], lambda text: torch.zeros(5001))
+    odd = predicate(lambda text: not text.startswith("0"))
+    with pytest.raises(MotesError, match=r"top_k.*motes\.Generation"):
+        beam_search(many, "", 2, constraint=odd, max_tokens=2)
+    found = beam_search(many, "", 2, constraint=odd, rules=top_k(5), max_tokens=2)
+    assert len(found) == 2 and not found.texts[0].startswith("0")
 
 
 def log_probability(model, prompt: str, tokens: tuple[int, ...]) -> float:

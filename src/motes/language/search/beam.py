@@ -8,10 +8,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from motes.core.errors import MotesError
 from motes.language.constraint import Constraint
-from motes.language.frontier import BadLogits, Front
+from motes.language.frontier import BadLogits, Front, Law
 from motes.language.model import LanguageModel, in_place
-from motes.language.rule import Rule
+from motes.language.rule import Rule, renormalised
+from motes.rng import Rng
+
+MOST_TESTS = 4096
+"""The most tokens that a search tests behind one text, where the constraint has no mask that says it all."""
 
 
 @dataclass(frozen=True)
@@ -71,12 +76,15 @@ class Beam:
         return Beam(self.front, *(x[entry] for x in fields), globalise=self.globalise)
 
     def grow(self, entry: Tensor, token: Tensor) -> Beam:
-        """Entry i of the new beam is `entry[i]` with `token[i]` behind it, or as it is where the token is -1."""
+        """Entry i of the new beam is `entry[i]` with `token[i]` behind it, or as it is where the token is -1.
+
+        An unfinished entry that stays as it is waits: its row is carried along and not evaluated again.
+        """
         old, front, end = self.keep(entry), self.front, torch.tensor(self.front.model.end)
         drawn = token >= 0
         tokens, length = old.tokens.clone(), old.length + drawn
         tokens[drawn, old.length[drawn]] = token[drawn]
-        log_prob, log_mass, row = old.log_prob.clone(), old.log_mass.clone(), torch.full_like(old.row, -1)
+        log_prob, log_mass, row = old.log_prob.clone(), old.log_mass.clone(), torch.where(drawn, -1, old.row)
         log_prob[drawn] += front.law.log_prob[old.row[drawn], token[drawn]]
         ended = drawn & torch.isin(token, end)
         cut = drawn & ~ended & (length == tokens.shape[1])
@@ -85,7 +93,8 @@ class Beam:
             log_mass[cut] = torch.where(accepted, log_mass[cut], -torch.inf)
         going = drawn & ~ended & ~cut
         if going.any():
-            parent, added, row[going] = in_place(old.row[going], token[going], front.model.vocabulary)
+            on = going | (row >= 0)
+            parent, added, row[on] = in_place(old.row[on], token[on], front.model.vocabulary)
             front.extend(parent, added)
             _find_law(front, row, int(length.max()))
             log_mass[going] += _mass(front, self.globalise)[row[going]]
@@ -94,7 +103,11 @@ class Beam:
 
     def text(self, i: int) -> str:
         """Entry i without its end token."""
-        tokens, model = self.tokens[i, : int(self.length[i])].tolist(), self.front.model
+        return self.written(i, 0)
+
+    def written(self, i: int, begun: int) -> str:
+        """What entry i has behind its first `begun` tokens, without its end token."""
+        tokens, model = self.tokens[i, begun : int(self.length[i])].tolist(), self.front.model
         return model.decode(tokens[:-1] if tokens and tokens[-1] in model.end else tokens)
 
 
@@ -112,6 +125,7 @@ def open_beam(
         front = Front(model, prompt, max_tokens, rules, constraint)
     except BadLogits as error:
         raise error.about(model.name, [0], 0) from error
+    front.law = tested(front, front.law)
     mass = _mass(front, globalise).expand(copies).clone()
     start = torch.zeros(copies, dtype=torch.int64)
     row = torch.where(torch.isneginf(mass), -1, start)
@@ -135,6 +149,57 @@ def _mass(front: Front, globalise: bool) -> Tensor:
 
 def _find_law(front: Front, row: Tensor, t: int) -> None:
     try:
-        front.law = front.find_law()
+        front.law = tested(front, front.find_law())
     except BadLogits as error:
         raise error.about(front.model.name, torch.nonzero(torch.isin(row, error.rows))[:, 0].tolist(), t) from error
+
+
+def tested(front: Front, law: Law) -> Law:
+    """The law without the tokens that a constraint refuses which can only be asked about single tokens.
+
+    Raises:
+        MotesError: so many tokens are left to ask about that a search is out of place.
+    """
+    recogniser = front.recogniser
+    if recogniser is None or recogniser.full:
+        return law
+    left = ~torch.isneginf(law.log_prob)
+    if len(left) and (most := int(left.sum(1).max())) > MOST_TESTS:
+        raise MotesError(
+            f"the constraint can only be asked about one token at a time, and a search asks about all {most} that are "
+            f"left behind a text (at most {MOST_TESTS}): put top_k(50) or another truncation among the rules, or draw "
+            "texts with motes.Generation, which asks about the tokens that it draws and no others"
+        )
+    row, token = torch.nonzero(left, as_tuple=True)
+    refused = ~recogniser.test(row, token)
+    log_prob = law.log_prob.clone()
+    log_prob[row[refused], token[refused]] = -torch.inf
+    log_prob, kept = renormalised(log_prob)
+    return Law(log_prob, law.kept_by_rules, law.kept_by_constraint + kept)
+
+
+def drawn_on(
+    beam: Beam, rng: Rng, moving: Tensor, most: int, *, temperature: float = 1.0, stop: str | None = None
+) -> Beam:
+    """The unfinished entries among `moving` (M,) bool with tokens drawn behind them; all others stay as they are.
+
+    Args:
+        rng: an address of the entries.
+        most: the most tokens.
+        temperature: the tokens come from the law to the power of one over it; log-probabilities remain the law's.
+        stop: an entry comes to rest once this occurs in what was drawn here.
+    """
+    begun, moving = beam.length, moving & beam.going
+    for t in range(most):
+        at = torch.nonzero(moving)[:, 0]
+        if not len(at):
+            break
+        token = torch.full((len(beam),), -1)
+        law = beam.front.law.log_prob[beam.row[at]]
+        token[at] = rng.at("token", inner=t).shard(at).categorical(law / temperature)
+        beam = beam.grow(torch.arange(len(beam)), token)
+        moving = moving & beam.going
+        if stop is not None:
+            for i in torch.nonzero(moving)[:, 0].tolist():
+                moving[i] = stop not in beam.written(i, int(begun[i]))
+    return beam

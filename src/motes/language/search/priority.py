@@ -11,7 +11,7 @@ from motes.core.errors import UnknownName
 from motes.language.constraint import Constraint
 from motes.language.model import LanguageModel, Message
 from motes.language.rule import Rule
-from motes.language.search.beam import Beam, follow
+from motes.language.search.beam import Beam
 from motes.language.search.found import Found, check_whole, ranked, start
 
 PRIORITIES = ("token", "joint")
@@ -32,8 +32,8 @@ def priority_sampling(
 
     Every place on the way of a text leaves its other tokens behind in a queue; the next text takes the branch of the
     highest priority and goes on greedily. No two texts are equal, and `n` large enough lists every text once. Nothing
-    is random. In the order in which they were found, with a falling number as score. A text costs one evaluation of the
-    prompt and of each of its tokens.
+    is random. In the order in which they were found, with a falling number as score. The prompt is evaluated once, and
+    of each text every token but the last.
 
     Args:
         model, prompt, rules, constraint, max_tokens, chat: as for `beam_search`.
@@ -54,24 +54,24 @@ def priority_sampling(
     queue: list[tuple[float, int, tuple[int, ...]]] = [(0.0, 0, ())]
     found: list[Beam] = []
     pushed = 1
+    beam = start(model, prompt, rules, constraint, max_tokens, chat)
+    empty, both = torch.tensor([0]), torch.tensor([0, 1])
     while queue and len(found) < n:
         branch = heapq.heappop(queue)[2]
-        beam = start(model, prompt, rules, constraint, max_tokens, chat)
-        if branch:
-            tokens = torch.zeros(1, max_tokens, dtype=torch.int64)
-            tokens[0, : len(branch)] = torch.tensor(branch)
-            beam = follow(beam, tokens, torch.tensor([len(branch)]))
-        while bool(beam.going.any()):
-            law, text = beam.next_log_prob()[0], tuple(beam.tokens[0, : int(beam.length[0])].tolist())
-            top = int(law.argmax())
-            value = law + float(beam.log_prob[0]) if priority == "joint" else law
-            most = n - len(found) + 1 if constraint is None else None  # a branch behind so many never has its turn
-            others = torch.sort(value, descending=True, stable=True).indices[:most].tolist()
-            for v in others:
-                if v != top and not bool(torch.isneginf(value[v])):
-                    heapq.heappush(queue, (-float(value[v]), pushed, (*text, v)))
-                    pushed += 1
-            beam = beam.grow(torch.zeros(1, dtype=torch.int64), torch.tensor([top]))
-        if not bool(torch.isneginf(beam.log_mass[0])):
-            found.append(beam)
+        beam = beam.keep(torch.tensor([0, 0]))  # the first stays the empty text, the second is written
+        while bool(beam.going[1]):
+            at, law = int(beam.length[1]), beam.front.law.log_prob[beam.row[1]]
+            top = branch[at] if at < len(branch) else int(law.argmax())
+            if at >= len(branch):
+                text = tuple(beam.tokens[1, :at].tolist())
+                value = law + float(beam.log_prob[1]) if priority == "joint" else law
+                most = n - len(found) + 1 if constraint is None else None  # a branch behind so many never has its turn
+                for v in torch.sort(value, descending=True, stable=True).indices[:most].tolist():
+                    if v != top and not bool(torch.isneginf(value[v])):
+                        heapq.heappush(queue, (-float(value[v]), pushed, (*text, v)))
+                        pushed += 1
+            beam = beam.grow(both, torch.tensor([-1, top]))
+        if not bool(torch.isneginf(beam.log_mass[1])):
+            found.append(beam.keep(both[1:]))
+        beam = beam.keep(empty)
     return ranked(found, -torch.arange(len(found), dtype=torch.float64), n)
