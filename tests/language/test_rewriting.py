@@ -20,6 +20,7 @@ from motes.language import Generation, nucleus, predicate, regex, temperature
 from motes.language.rewriting import Rewriting
 
 MOST = 3
+Z = 4.9
 PATTERN = "[ab]*b"
 
 
@@ -188,7 +189,7 @@ def test_normalisers_and_laws_of_longer_texts(settings):
     generation = Generation(table(), "", reward=steep, constraint=regex(PATTERN), max_tokens=5)
     error = estimates(Rewriting(generation, **settings), 150, 20)
     assert (error.std(0) / math.sqrt(150) < torch.tensor([0.07, 0.0055])).all()
-    assert (z_score(error).abs() < 4.9).all()
+    assert (z_score(error).abs() < Z).all()
 
 
 class Untilted(Rewriting):
@@ -224,7 +225,7 @@ def by_rejection(kind, runs: int) -> dict[tuple[int, ...], float]:
 
 def test_texts_found_by_rejection_keep_their_random_weights():
     """Errors of a third to two thirds of a text's weight would be seen."""
-    assert max(abs(z) for z in by_rejection(Rewriting, 150).values()) < 4.9
+    assert max(abs(z) for z in by_rejection(Rewriting, 150).values()) < Z
 
 
 def test_random_weights_left_out_are_noticed():
@@ -264,7 +265,7 @@ def test_temperatures_are_chosen_and_can_be_frozen():
     ladder = run.particles.shared["ladder"]
     assert len(ladder) > 2 and ladder == sorted(ladder) and ladder[-1] == 1.0
     truth = math.log(sum(exact(8, PATTERN, lambda text: 1.0 * text.count("b")).values()))
-    assert abs(run.log_evidence - truth) < 4.9 * run.log_evidence_se
+    assert abs(run.log_evidence - truth) < Z * run.log_evidence_se
     frozen = model.freeze(run)
     assert motes.sample(frozen, 50, seed=1, progress=False).particles.shared["ladder"] == ladder
     with pytest.raises(MotesError, match="very model"):
