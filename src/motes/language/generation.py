@@ -20,10 +20,12 @@ from motes.language.annealed import Anneal, choose
 from motes.language.arguments import check_arguments
 from motes.language.constraint import Constraint, no_room
 from motes.language.frontier import BadLogits, Closed, Front, Frontier
+from motes.language.lookahead import ahead, guides
 from motes.language.model import LanguageModel, Message
-from motes.language.potential import OnTokens, Potential, Reward, ask, reward_name
+from motes.language.potential import OnTokens, Reward, ask, reward_name
 from motes.language.rule import Rule
 from motes.language.sources import LEW, LOULA
+from motes.language.thinning import FEARNHEAD
 from motes.rng import Rng
 
 Boundary = str | Callable[[str], bool]
@@ -73,6 +75,8 @@ class Generation(FeynmanKac):
             weighed and resampled only between steps. Steps of text differ in length.
         anneal: resample by the weights to the power 1/T and leave the rest of them on the particles, see
             `motes.language.annealed`: a name, or a function of (ESS/N, progress) that returns T >= 1. None is T = 1.
+        lookahead: ask the twist (without one the reward) about so many random next tokens of every text, and choose
+            among them with what it says, see `motes.language.lookahead`; as many more texts to judge.
 
     Raises:
         EmptyConstraint: nothing can satisfy the constraint.
@@ -109,22 +113,19 @@ class Generation(FeynmanKac):
         twist: Reward | None = None,
         step: Boundary = "token",
         anneal: str | Anneal | None = None,
+        lookahead: int | None = None,
     ):
         self.rules = (rules,) if isinstance(rules, Rule) else tuple(rules)
         check_arguments(model, self.rules, constraint, reward, max_tokens, steer)
-        self.model, self.constraint, self.reward = model, constraint, reward
+        self.model, self.constraint, self.lookahead = model, constraint, lookahead
         self.max_tokens, self.globalise = max_tokens, globalise
-        if isinstance(reward, Potential):
-            self.reward, twist = reward.complete, twist or reward.prefix
-        if twist is not None and not callable(twist):
-            raise MotesError(f"twist must be a function of a list of texts, not {type(twist).__name__}")
-        self.steer = 1 if twist is not None and steer is None else steer
-        self.twist = twist or (self.reward if steer else None)
+        self.reward, self.twist, self.steer = guides(reward, twist, steer, lookahead)
         if not (isinstance(step, str) and step) and not callable(step):
             raise MotesError(f"step must be 'token', a string that ends a step, or a function of a text, not {step!r}")
         self.boundary, self.anneal = None if step == "token" else step, choose(anneal)
         self.prompt = model.encode(prompt, chat)
         self.references = (LEW, LOULA) if constraint or reward or self.rules else ()
+        self.references += () if lookahead is None else (FEARNHEAD,)
         if constraint is not None and reward is None and not (self.rules and globalise):
             self.quantity = "log P(valid)"  # pyright: ignore[reportAttributeAccessIssue]
         if constraint is not None:
@@ -163,7 +164,7 @@ class Generation(FeynmanKac):
         potential, evaluated, rows = torch.zeros(particles.n, dtype=torch.float64), 0, particles.shared["rows"].clone()
         inside, inner, alive = ~x["finished"], 0, ~torch.isneginf(particles.log_weight)
         while inside.any():  # a token, or a step of text
-            x, gained, count = self._token(rng.at("token", inner=inner), x, inside, draw or self._draw)
+            x, gained, count = self._token(rng.at("token", inner=inner), x, inside, draw)
             potential, evaluated, inner = potential + gained, evaluated + count, inner + 1
             alive = ~(torch.isneginf(potential) | torch.isneginf(particles.log_weight))
             x["finished"] = x["finished"] | ~alive
@@ -176,16 +177,22 @@ class Generation(FeynmanKac):
         info = {"evaluated": evaluated, "finished": float(x["finished"].double().mean())}
         return particles.step(x, potential + paid, shared={**particles.shared, "rows": rows}, info=info)
 
-    def _token(self, rng: Rng, x: dict[str, Any], drawn: Tensor, draw: Draw) -> tuple[dict[str, Any], Tensor, int]:
+    def _token(
+        self, rng: Rng, x: dict[str, Any], drawn: Tensor, draw: Draw | None
+    ) -> tuple[dict[str, Any], Tensor, int]:
         """One more token for the particles `drawn` (N,): the new state, what their weights gain, the rows evaluated."""
         frontier: Frontier = x["frontier"]
-        token, potential = draw(rng, frontier, drawn)
+        look = self.lookahead if draw is None else None
+        if look is not None:
+            token, potential = ahead(rng, look, self.reward, self.twist, x, drawn)
+        else:
+            token, potential = (draw or self._draw)(rng, frontier, drawn)
         ids = torch.nonzero(drawn)[:, 0]
         at, row = x["length"][ids], frontier.row[ids]
         tokens, log_prob, kept = x["tokens"].clone(), x["log_prob"].clone(), x["kept"].clone()
         tokens[ids, at] = token[ids].clamp(min=0)
         log_prob[ids, at] = frontier.front.rules.raw[row, token[ids].clamp(min=0)]
-        kept[ids, at] = self._weight(frontier.front)[row] + potential[ids]
+        kept[ids, at] = self._weight(frontier.front)[row] + (potential[ids] if look is None else 0.0)
         length = x["length"] + drawn
         dead = torch.isneginf(potential)
         ended = drawn & torch.isin(token, torch.tensor(self.model.end))
@@ -193,7 +200,9 @@ class Generation(FeynmanKac):
         potential = potential + self._cut_potential(frontier, token, cut)
         going = drawn & ~ended & ~cut & ~dead
         stays = ~drawn & ~x["finished"]
-        after, evaluated = self._extend(frontier, token, going, stays, int(length.max()))
+        after, evaluated = Closed(len(going)), 0
+        if (going | stays).any():
+            after, evaluated = frontier.extend(token, going, int(length.max()), stays)
         cell = x["row"].clone()
         if isinstance(after, Frontier):
             potential[going] += self._weight(after.front)[after.row[going]]
@@ -253,13 +262,6 @@ class Generation(FeynmanKac):
             accepted = recogniser.accepts(frontier.row[cut], token[cut])
             potential[cut] = torch.where(accepted, 0.0, -torch.inf).to(torch.float64)
         return potential
-
-    def _extend(
-        self, frontier: Frontier, token: Tensor, going: Tensor, stays: Tensor, t: int
-    ) -> tuple[Frontier | Closed, int]:
-        if not (going | stays).any():
-            return Closed(len(going)), 0
-        return frontier.extend(token, going, t, stays)
 
     def _pay(self, x: dict[str, Any], ended: Tensor, going: Tensor, t: int) -> tuple[Tensor, Tensor]:
         """What the reward adds to the log-weights (N,), and the provisional reward (N,) that they now contain."""
@@ -389,6 +391,7 @@ class Generation(FeynmanKac):
             "twist": reward_name(self.twist),
             "step": reward_name(self.boundary) if callable(self.boundary) else self.boundary or "token",
             "anneal": reward_name(self.anneal),
+            "lookahead": self.lookahead,
         }
 
 
