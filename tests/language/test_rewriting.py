@@ -331,3 +331,12 @@ def test_what_cannot_be_rewritten_or_tempered_is_refused():
         Rewriting(table())
     with pytest.raises(MotesError, match="reward"):
         Rewriting(Generation(table(), "", max_tokens=2), temper=True)
+
+
+def test_masses_of_two_kinds_are_refused(monkeypatch):
+    """With look-ahead a tested token has another random weight than a rewrite gives it."""
+    generation = Generation(table(), "", reward=rewards, constraint=predicate(ends_in_b), max_tokens=2)
+    Rewriting(generation)
+    monkeypatch.setattr(generation, "settings", lambda: {"lookahead": 2})
+    with pytest.raises(MotesError, match="lookahead"):
+        Rewriting(generation)

@@ -89,7 +89,7 @@ class Rewriting(FeynmanKac):
         >>> reward = lambda texts: torch.tensor([2.0 * text.count("b") for text in texts])
         >>> text = motes.Generation(model, "", reward=reward, max_tokens=6)
         >>> run = motes.sample(Rewriting(text, temper=True), 100, seed=0, progress=False)
-        >>> run.trace["temperature"][-1]
+        >>> float(run.trace["temperature"][-1])
         1.0
     """
 
@@ -112,6 +112,13 @@ class Rewriting(FeynmanKac):
             raise MotesError(f"cess must lie in (0, 1), not {cess!r}")
         if temper and generation.reward is None:
             raise MotesError("temper lets the reward in by degrees, and this generation has none: give it a reward")
+        constraint = generation.constraint
+        if constraint is not None and generation.settings().get("lookahead"):
+            if not constraint.recogniser(generation.model).full:
+                raise MotesError(
+                    f"texts whose {constraint.kind} is tested token by token cannot be written with lookahead and then "
+                    "rewritten: their masses were not drawn as those of a rewrite are. Leave lookahead out"
+                )
         if ladder is not None:
             ladder = [float(b) for b in ladder]
             if not temper or ladder != sorted(set(ladder)) or not ladder or ladder[0] <= 0 or ladder[-1] != 1:
