@@ -106,14 +106,19 @@ def test_reduction_at_extreme_weights():
     assert int(kept.sum()) == 64 and float(log_q.exp().sum()) == pytest.approx(64, abs=1e-8)
 
 
-def test_the_reduction_varies_least():
-    """The sum of variances is no larger than with inclusion in proportion to the weight, and smaller where one weighs
-    more than its share."""
-    w = torch.tensor(WEIGHTS["one heavy"]).double()
-    _, log_q = thin(motes.Rng(0), w[None].log(), 3)
-    best = float((w.square() * (1 / log_q[0].exp() - 1)).sum())
-    other = 0.9 * log_q[0].exp() + 0.1 * torch.full((5,), 0.6).double()
-    assert best < 0.95 * float((w.square() * (1 / other - 1)).sum())
+@pytest.mark.parametrize("n", [1, 2, 3])
+def test_the_reduction_varies_least(n):
+    """The sum of variances w^2 (1 / q - 1) is convex in q; at its minimum under sum q = n and q <= 1 the slopes w / q of
+    all q below 1 are equal, and those of the others no smaller."""
+    w = torch.tensor([v for v in WEIGHTS["two heavy"] for _ in range(2)], dtype=torch.float64)
+    w = w + 0.01 * torch.arange(len(w))
+    kept, log_q = thin(motes.Rng(0), w[None].log(), n)
+    q = log_q[0].exp()
+    slope = w / q
+    light = q < 1
+    assert int(light.sum()) > n and float(q.sum()) == pytest.approx(n, abs=1e-12)
+    assert slope[light].tolist() == pytest.approx([float(slope[light][0])] * int(light.sum()), rel=1e-12)
+    assert bool((slope[~light] >= slope[light].max() - 1e-12).all()) and int(kept.sum()) == n
 
 
 def test_arguments_of_the_reduction():
