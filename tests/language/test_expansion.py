@@ -108,8 +108,8 @@ def test_reduction_at_extreme_weights():
 
 @pytest.mark.parametrize("n", [1, 2, 3])
 def test_the_reduction_varies_least(n):
-    """The sum of variances w^2 (1 / q - 1) is convex in q; at its minimum under sum q = n and q <= 1 the slopes w / q of
-    all q below 1 are equal, and those of the others no smaller."""
+    """The sum of variances w^2 (1 / q - 1) is convex in q; at its minimum under sum q = n and q <= 1 the slopes w / q
+    of all q below 1 are equal, and those of the others no smaller."""
     w = torch.tensor([v for v in WEIGHTS["two heavy"] for _ in range(2)], dtype=torch.float64)
     w = w + 0.01 * torch.arange(len(w))
     kept, log_q = thin(motes.Rng(0), w[None].log(), n)
