@@ -48,6 +48,9 @@ class Fixed(Prefixes):
     def keep(self, count: torch.Tensor) -> None:
         raise AssertionError("a judge's reply is not gone on with")
 
+    def shorten(self, length: torch.Tensor, logits: torch.Tensor) -> None:
+        raise AssertionError("a judge's reply is not gone on with")
+
 
 class Judge(LanguageModel):
     """Says yes to answers with the same first letter, more so where the first answer is the longer one."""

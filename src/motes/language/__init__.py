@@ -1,13 +1,16 @@
 """Language models: texts under rules, constraints and rewards, with weights that make them right."""
 
-from motes.language import compression, evaluation, rules, search, source, uncertainty
+from motes.language import compression, evaluation, rules, search, source, speculation, uncertainty
 from motes.language.constraint import Constraint
 from motes.language.constraints import both, canonical, choices, grammar, json_schema, predicate, regex, starts_with
+from motes.language.expansion import Expansion
 from motes.language.generation import Generation
 from motes.language.hub import TransformersModel, load
 from motes.language.model import LanguageModel
+from motes.language.particle_gibbs import particle_gibbs
 from motes.language.potential import Potential, on_tokens, reward_model
 from motes.language.processor import processor
+from motes.language.rewriting import Rewriting
 from motes.language.rule import Rule
 from motes.language.rules import (
     antidistillation,
@@ -41,13 +44,16 @@ from motes.language.rules import (
     top_n_sigma,
     typical,
 )
+from motes.language.speculation import speculating
 from motes.language.table import TableModel
 
 __all__ = [
     "Constraint",
+    "Expansion",
     "Generation",
     "LanguageModel",
     "Potential",
+    "Rewriting",
     "Rule",
     "TableModel",
     "TransformersModel",
@@ -80,6 +86,7 @@ __all__ = [
     "no_repeat",
     "nucleus",
     "on_tokens",
+    "particle_gibbs",
     "pointwise_information",
     "predicate",
     "presence",
@@ -91,6 +98,8 @@ __all__ = [
     "search",
     "self_terminating",
     "source",
+    "speculating",
+    "speculation",
     "stable_entropy",
     "starts_with",
     "temperature",

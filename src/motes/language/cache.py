@@ -17,7 +17,7 @@ from transformers.cache_utils import Cache, CacheLayerMixin, DynamicCache
 
 from motes.core.errors import MotesError
 from motes.language.attention import MASK, PROMPT
-from motes.language.model import Prefixes, check_keep, check_look, kept_logits
+from motes.language.model import Prefixes, check_keep, check_look, check_shorten, kept_logits
 
 MOST_ROWS = 64
 """Rows a call of the model where the caller fixes nothing."""
@@ -170,6 +170,10 @@ class CachedPrefixes(Prefixes):
         assert self.looked is not None
         self.logits = kept_logits(self.logits, self.looked[1], count)
         self.length, self.looked = self.length + count, None
+
+    def shorten(self, length: Tensor, logits: Tensor) -> None:
+        check_shorten(length, self.length)
+        self.length, self.logits, self.looked = length, logits.to(self.logits), None
 
     def _evaluate(self, tokens: Tensor, length: Tensor, rows: Tensor | None, count: Tensor | None) -> Tensor:
         """The logits (B, L, V) after each new token, whose keys and values are written behind their rows.

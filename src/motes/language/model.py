@@ -51,6 +51,19 @@ class Prefixes(ABC):
         The row's logits are then those after the last of them; with 0 nothing changes.
         """
 
+    @abstractmethod
+    def shorten(self, length: Tensor, logits: Tensor) -> None:
+        """Row i goes back to its first `length[i]` tokens, (A,) int64; `logits` (A, V) are those after the last.
+
+        What was known there is the caller's to remember: nothing is evaluated.
+        """
+
+
+def check_shorten(length: Tensor, old: Tensor) -> None:
+    """What `Prefixes.shorten` is given is no longer than the rows are."""
+    if length.shape != old.shape or bool(((length < 0) | (length > old)).any()):
+        raise MotesError(f"rows of {old.tolist()[:8]} tokens cannot be shortened to {length.tolist()[:8]}")
+
 
 def check_look(tokens: Tensor, count: Tensor, rows: int) -> None:
     """What `Prefixes.look` is given fits its rows."""

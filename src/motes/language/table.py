@@ -16,6 +16,7 @@ from motes.language.model import (
     Prefixes,
     check_keep,
     check_look,
+    check_shorten,
     check_tokens,
     kept_logits,
 )
@@ -117,6 +118,11 @@ class _TablePrefixes(Prefixes):
         self.logits = kept_logits(self.logits, out, count)
         self.texts = [(*text, *tokens[i, : int(count[i])].tolist()) for i, text in enumerate(self.texts)]
         self.length, self.looked = self.length + count, None
+
+    def shorten(self, length: Tensor, logits: Tensor) -> None:
+        check_shorten(length, self.length)
+        self.texts = [text[:k] for text, k in zip(self.texts, length.tolist(), strict=True)]
+        self.length, self.logits, self.looked = length, logits, None
 
 
 class _ByteTokens:

@@ -1,1 +1,22 @@
-"""Schemes that verify cheap drafts of tokens and leave the law of the model as it is; one file a scheme."""
+"""Speculation: several tokens a call of the model, with its law left as it is.
+
+`speculating(model)` is for use; the schemes that verify random drafts are functions of laws, one file each.
+"""
+
+from motes.language.speculation import block, coupled, optimal, recursive, sequential, single
+from motes.language.speculation.ahead import Speculating, speculating
+from motes.language.speculation.guesses import Draft, ModelDraft, PromptLookup
+
+__all__ = [
+    "Draft",
+    "ModelDraft",
+    "PromptLookup",
+    "Speculating",
+    "block",
+    "coupled",
+    "optimal",
+    "recursive",
+    "sequential",
+    "single",
+    "speculating",
+]
