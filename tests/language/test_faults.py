@@ -8,6 +8,7 @@ import torch
 import motes
 from language.tables import TABLE, table
 from motes.core.errors import AllWeightsZero, EmptyConstraint, MotesError, NanLogPotential, ShapeError, UnknownName
+from motes.core.smc import steps
 from motes.language import Generation, TableModel, grammar, json_schema, nucleus, regex
 
 
@@ -81,6 +82,35 @@ def test_nan_logits_name_the_particles_and_the_step(value):
     model = Generation(TableModel(["a", "b", "."], logits), "", max_tokens=5)
     with pytest.raises(NanLogPotential, match=r"particles? \[\d.*at t=2"):
         sample(model, 30)
+
+
+@pytest.mark.parametrize("at", [(), (0, 1)])
+def test_logits_that_forbid_everything_name_the_particles(at):
+    """Their softmax is 0 / 0; a model that has nothing to say after a text is broken, and not a dead end."""
+
+    def logits(text):
+        return torch.full((3,), -torch.inf).double() if text == at else TABLE[text[-1] if text else -1]
+
+    model = Generation(TableModel(["a", "b", "."], logits), "", max_tokens=5)
+    with pytest.raises(NanLogPotential, match=rf"particles? \[\d.*at t={len(at)}"):
+        sample(model, 30)
+
+
+def test_only_texts_of_the_run_are_evaluated_again():
+    """Rows whose texts were lost are filled when a run is restored: a rule or a model may not bear texts made up."""
+    asked: set[tuple[int, ...]] = set()
+
+    def logits(text):
+        asked.add(text)
+        return TABLE[text[-1] if text else -1]
+
+    model = Generation(TableModel(["a", "b", "."], logits), "", constraint=regex("b(a|b)*b"), max_tokens=7)
+    for seed in range(5):
+        states = [state.particles for state in steps(model, 8, seed=seed, when=1.0)]
+        before = set(asked)
+        for state in states:
+            model.restore(state)
+        assert asked == before
 
 
 @pytest.mark.parametrize(

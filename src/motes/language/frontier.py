@@ -72,8 +72,8 @@ class Front:
     def log_prob(self) -> Tensor:
         """The model's own law of each row (A, V) float64."""
         logits = self.prefixes.logits.detach().cpu()
-        most = logits.amax(1)  # NaN if any is, +inf if any is
-        bad = torch.nonzero(torch.isnan(most) | (most == torch.inf))[:, 0]
+        most = logits.amax(1)  # NaN if any is, +inf if any is, -inf if all are
+        bad = torch.nonzero(~torch.isfinite(most))[:, 0]
         if len(bad):
             raise BadLogits(bad)
         return torch.log_softmax(logits.to(torch.float64), -1)
@@ -88,10 +88,10 @@ class Front:
 
 
 class BadLogits(MotesError):
-    """The model returned NaN or +inf in these rows."""
+    """The model returned NaN or +inf in these rows, or nothing but -inf."""
 
     def __init__(self, rows: Tensor):
-        super().__init__(f"NaN or +inf logits in rows {rows.tolist()[:8]}")
+        super().__init__(f"NaN or infinite logits in rows {rows.tolist()[:8]}")
         self.rows = rows
 
     def about(self, model: str, particles: Sequence[int], t: int) -> NanLogPotential:

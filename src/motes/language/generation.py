@@ -340,12 +340,12 @@ class Generation(FeynmanKac):
                 f"the law of the first token is not what it was when the run was saved: {self.model.name} has changed, "
                 "or what its rules or its constraint mean. Resume with the model that began the run"
             )
-        at = torch.zeros(n, dtype=torch.int64)
+        at, one = torch.zeros(n, dtype=torch.int64), int(torch.nonzero(alive)[0])
         if self.boundary is not None:
             return with_frontier(particles, self._again(front, x, alive))
         for j in range(particles.t):
             rows = int(particles.shared["rows"][j])
-            parent, token = torch.zeros(rows, dtype=torch.int64), torch.zeros(rows, dtype=torch.int64)
+            parent, token = at[one].repeat(rows), x["tokens"][one, j].repeat(rows)  # lost rows get a true text too
             now = x["row"][:, j].to(torch.int64)
             parent[now[alive]], token[now[alive]] = at[alive], x["tokens"][alive, j]
             front.replay(parent, token)
