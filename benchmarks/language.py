@@ -147,8 +147,8 @@ def plain(rounds: int) -> list[str]:
         f"| transformers, its prompt left out | {mid['new tokens']:.2f} | {N * NEW / mid['new tokens']:.0f} |",
         "",
         *wrapped(
-            f"motes makes **{rate['motes'] / rate['transformers']:.2f}** times the tokens per second. Without the prompt "
-            f"on either side it is {mid['new tokens'] / (mid['motes'] - mid['prompt']):.2f} times: most of the gain is "
+            f"motes makes **{rate['motes'] / rate['transformers']:.2f}** times the tokens per second. Without the "
+            f"prompt on either side it is {mid['new tokens'] / (mid['motes'] - mid['prompt']):.2f} times: most of the gain is "
             "that the prompt is evaluated and kept once."
         ),
         "",
