@@ -8,17 +8,25 @@ function of the text, so it belongs to a row and not to a particle.
 
 from __future__ import annotations
 
+import hashlib
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from motes.core.errors import MotesError, ShapeError
 from motes.core.tree import take
 from motes.language.model import LanguageModel, Prefixes
+
+SUM = 1e-5
+"""How far the probabilities of a rule's law may be from adding to one."""
+SPELT, ALIKE = 128, 0.75
+"""Tokens that are compared to tell vocabularies apart, and the share of them that must be the same."""
 
 State = Any
 """A pytree of tensors whose first axis is the rows, or None."""
@@ -75,8 +83,54 @@ class Rule(ABC):
         return ()
 
     def settings(self) -> dict[str, Any]:
-        """The rule and its knobs, as JSON."""
-        return {"rule": type(self).__name__, **asdict(self)}  # pyright: ignore[reportArgumentType]
+        """The rule and its knobs, as JSON: models by what identifies them, tensors by a digest."""
+        knobs = {field.name: plain(getattr(self, field.name)) for field in fields(self)}  # pyright: ignore[reportArgumentType]
+        return {"rule": type(self).__name__, **knobs}
+
+
+def plain(value: Any) -> Any:
+    """A knob as JSON that tells it from others."""
+    if isinstance(value, LanguageModel):
+        return value.settings()
+    if isinstance(value, np.ndarray):
+        value = torch.from_numpy(np.ascontiguousarray(value))
+    if isinstance(value, Tensor):
+        data = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+        kind = str(value.dtype).removeprefix("torch.")
+        return {"shape": list(value.shape), "dtype": kind, "sha256": hashlib.sha256(data).hexdigest()[:16]}
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if isinstance(value, Mapping):
+        return {str(key): plain(part) for key, part in value.items()}
+    if isinstance(value, (tuple, list)):
+        return [plain(part) for part in value]
+    return value
+
+
+def check_vocabulary(rule: Rule, model: LanguageModel, other: LanguageModel) -> None:
+    """A companion has the model's tokens, since both read the same ones.
+
+    Raises:
+        MotesError: it has another number of tokens, or most of them are spelt differently.
+    """
+    kind = type(rule).__name__
+    if other.vocabulary != model.vocabulary:
+        raise MotesError(
+            f"{other.name} has {other.vocabulary} tokens and {model.name} has {model.vocabulary}: the two laws that "
+            f"{kind} compares need one vocabulary"
+        )
+    if other is model:
+        return
+    some = range(0, model.vocabulary, max(1, model.vocabulary // SPELT))
+    differ = [v for v in some if model.decode([v]) != other.decode([v])]
+    if len(differ) > (1 - ALIKE) * len(some):
+        v = differ[0]
+        raise MotesError(
+            f"{other.name} and {model.name} have as many tokens but spell them differently (token {v} is "
+            f"{other.decode([v])!r} and {model.decode([v])!r}): the two laws that {kind} compares need one vocabulary"
+        )
 
 
 def scattered(old: State, new: State, rows: Tensor) -> State:
@@ -112,29 +166,31 @@ class Chain:
         self.tokens = torch.zeros(1, 0, dtype=torch.int64)
         self.length = torch.zeros(1, dtype=torch.int64)
         self.states = [rule.start(model, prompt) for rule in self.rules]
-        self.companions: list[list[Prefixes]] = [
-            [other.prefixes(tokens, max_tokens) for other, tokens in rule.companions(model, prompt)]
-            for rule in self.rules
-        ]
+        self.companions: list[list[tuple[LanguageModel, Prefixes]]] = []
+        for rule in self.rules:
+            pairs = rule.companions(model, prompt)
+            for other, _ in pairs:
+                check_vocabulary(rule, model, other)
+            self.companions.append([(other, other.prefixes(tokens, max_tokens)) for other, tokens in pairs])
         self.remembers = [type(rule).advance is not Rule.advance for rule in self.rules]
         self.given: list[Tensor | None] = [None] * len(self.rules)
         self.others: list[tuple[Tensor, ...]] = [()] * len(self.rules)
         self.raw = torch.zeros(1, model.vocabulary, dtype=torch.float64)
+        self.checked = False
 
     def __call__(self, log_prob: Tensor) -> tuple[Tensor, Tensor]:
         """The law of each row after all rules (A, V), and the log of the mass that they kept together (A,).
 
         Raises:
-            MotesError: a rule left no token, or NaN; the message says which rule and in how many rows.
+            MotesError: a rule left no token, or NaN, or a law that does not add to one; the message says which rule
+                and in how many rows. Or a companion returned NaN.
         """
         self.raw = log_prob
         kept = torch.zeros(len(log_prob), dtype=torch.float64)
         for at, rule in enumerate(self.rules):
             if self.remembers[at]:
                 self.given[at] = log_prob
-            if self.companions[at]:
-                laws = (prefixes.logits.detach().cpu().double() for prefixes in self.companions[at])
-                self.others[at] = tuple(torch.log_softmax(law, -1) for law in laws)
+            self.others[at] = tuple(_law(rule, other, prefixes) for other, prefixes in self.companions[at])
             changed, mass = rule(log_prob, self._seen(at))
             if changed.shape != log_prob.shape or mass.shape != kept.shape:
                 raise ShapeError(
@@ -147,7 +203,15 @@ class Chain:
                     f"the rule {rule!r} leaves no token in {int(bad.sum())} of {len(bad)} rows (or NaN): every rule "
                     "must keep at least one token that the rules before it keep; weaken it or change the order"
                 )
+            if not self.checked:  # of the first law only, since it costs as much as a rule
+                total = torch.logsumexp(changed, -1)
+                if bool((total.abs() > SUM).any()):
+                    raise MotesError(
+                        f"the rule {rule!r} returns probabilities that add to {float(total[0].exp()):.6g}: divide them "
+                        "by that and return its log as the mass kept (motes.language.rule.renormalised does both)"
+                    )
             log_prob, kept = changed, kept + mass
+        self.checked = True
         return log_prob, kept
 
     def extend(self, parent: Tensor, token: Tensor) -> None:
@@ -162,7 +226,7 @@ class Chain:
                 moved = rule.advance(self._taken(at, parent[on]), given[parent[on]], token[on])
                 after = moved if len(on) == len(parent) else scattered(after, moved, on)
             self.states[at] = after
-            for prefixes in self.companions[at]:
+            for _, prefixes in self.companions[at]:
                 prefixes.extend(parent, token)
         tokens, length = self.tokens[parent], self.length[parent]
         if len(on) and int(length[on].max()) == tokens.shape[1]:
@@ -184,3 +248,15 @@ class Chain:
             state=None if seen.state is None else take(seen.state, parent),
             others=tuple(other[parent] for other in seen.others),
         )
+
+
+def _law(rule: Rule, other: LanguageModel, prefixes: Prefixes) -> Tensor:
+    """The law (A, V) float64 of a companion."""
+    logits = prefixes.logits.detach().cpu()
+    bad = ~torch.isfinite(logits.amax(1))  # NaN if any is, +inf if any is, -inf if all are
+    if bad.any():
+        raise MotesError(
+            f"{other.name}, which {type(rule).__name__} asks, returned NaN or infinite logits in {int(bad.sum())} of "
+            f"{len(bad)} rows: look at its weights and its number type"
+        )
+    return torch.log_softmax(logits.double(), -1)

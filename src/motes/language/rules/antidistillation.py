@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import copy
+import hashlib
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from motes.core.errors import MotesError
 from motes.language.model import LanguageModel
-from motes.language.rule import Rule, Seen
+from motes.language.rule import Rule, Seen, plain
 from motes.language.rules import check
-from motes.language.rules.paired import paired_settings
 from motes.language.rules.ranking import renormalised
 
 
@@ -52,21 +52,12 @@ class Antidistillation(Rule):
         check.number("antidistillation", "step", self.step, 0, math.inf, open_low=True)
 
     def companions(self, model: LanguageModel, prompt: Tensor) -> Sequence[tuple[LanguageModel, Tensor]]:
-        for student in (self.plus, self.minus):
-            if student.vocabulary != model.vocabulary:
-                raise MotesError(
-                    f"the student {student.name} has {student.vocabulary} tokens and {model.name} has "
-                    f"{model.vocabulary}: antidistillation needs one vocabulary"
-                )
         return ((self.plus, prompt), (self.minus, prompt))
 
     def __call__(self, log_prob: Tensor, seen: Seen | None = None) -> tuple[Tensor, Tensor]:
         plus, minus = check.needs_run(self, seen).others
         tilted = log_prob + self.strength / (2 * self.step) * (plus - minus)
         return renormalised(torch.where(torch.isneginf(log_prob), log_prob, tilted))
-
-    def settings(self) -> dict[str, Any]:
-        return paired_settings(self)
 
 
 def moved(model: LanguageModel, gradient: Mapping[str, Tensor], step: float) -> tuple[LanguageModel, LanguageModel]:
@@ -88,6 +79,7 @@ def moved(model: LanguageModel, gradient: Mapping[str, Tensor], step: float) -> 
     for name, g in gradient.items():
         if name not in known or known[name].shape != g.shape:
             raise MotesError(f"the model has no parameter {name!r} of shape {tuple(g.shape)}")
+    digest = hashlib.sha256(json.dumps({name: plain(g) for name, g in sorted(gradient.items())}).encode()).hexdigest()
     copies: list[LanguageModel] = []
     for sign in (1.0, -1.0):
         net = copy.deepcopy(model.model)
@@ -95,7 +87,7 @@ def moved(model: LanguageModel, gradient: Mapping[str, Tensor], step: float) -> 
             for name, parameter in net.named_parameters():
                 if name in gradient:
                     parameter.add_(gradient[name].to(parameter), alpha=sign * step)
-        name = f"{model.name} {'+' if sign > 0 else '-'} {step:g} g"
+        name = f"{model.name} {'+' if sign > 0 else '-'} {step:g} g ({digest[:8]})"
         copies.append(TransformersModel(net, model.tokenizer, name=name, micro_batch=model.micro_batch))
     return copies[0], copies[1]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -51,6 +51,8 @@ class BasisAware(Rule):
         check.whole("basis_aware", "candidates", self.candidates, 0)
         if not isinstance(self.basis, Tensor) or self.basis.ndim != 2:
             raise MotesError("the basis of basis_aware must be a tensor (V, c), as motes.language.rules.basis_of makes")
+        if not torch.isfinite(self.basis).all():
+            raise MotesError("the basis of basis_aware holds NaN or infinite numbers")
 
     def __call__(self, log_prob: Tensor, seen: Seen | None = None) -> tuple[Tensor, Tensor]:
         if self.basis.shape[0] != log_prob.shape[1]:
@@ -81,14 +83,6 @@ class BasisAware(Rule):
             torch.zeros(len(p)).numpy(), A_eq=equal.numpy(), b_eq=value.numpy(), bounds=bounds, method="highs"
         )
         return found.status == 0
-
-    def settings(self) -> dict[str, Any]:
-        return {
-            "rule": "BasisAware",
-            "delta": self.delta,
-            "candidates": self.candidates,
-            "columns": int(self.basis.shape[1]),
-        }
 
 
 def basis_of(model: TransformersModel | LanguageModel, columns: int = 20) -> Tensor:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -45,9 +44,6 @@ class LogitBias(Rule):
         out = log_prob.clone()
         out[:, list(self.bias)] += torch.tensor(list(self.bias.values()), dtype=log_prob.dtype)
         return renormalised(out)
-
-    def settings(self) -> dict[str, Any]:
-        return {"rule": "LogitBias", "bias": {str(token): nats for token, nats in self.bias.items()}}
 
 
 logit_bias = LogitBias

@@ -29,7 +29,7 @@ class Nucleus(Rule):
     mass: float
 
     def __post_init__(self) -> None:
-        if not 0 < self.mass <= 1:
+        if not isinstance(self.mass, (int, float)) or not 0 < self.mass <= 1:
             raise MotesError(f"the mass of a nucleus must lie in (0, 1], not {self.mass!r}")
 
     def __call__(self, log_prob: Tensor, seen: Seen | None = None) -> tuple[Tensor, Tensor]:

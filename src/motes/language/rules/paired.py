@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import fields
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,17 +15,8 @@ from motes.language.rule import Rule, Seen
 def paired(
     context: str | Sequence[Message], other: LanguageModel | None, model: LanguageModel
 ) -> tuple[LanguageModel, Tensor]:
-    """The model that reads the other context, and the context's tokens.
-
-    Raises:
-        MotesError: the two models have different vocabularies, so that their laws cannot be compared token by token.
-    """
+    """The model that reads the other context, and the context's tokens."""
     reads = model if other is None else other
-    if reads.vocabulary != model.vocabulary:
-        raise MotesError(
-            f"{reads.name} has {reads.vocabulary} tokens and {model.name} has {model.vocabulary}: a rule that compares "
-            "two laws needs models of one vocabulary"
-        )
     return reads, reads.encode(context)
 
 
@@ -47,12 +36,3 @@ def other_law(rule: Rule, log_prob: Tensor, seen: Seen | None) -> Tensor:
             f"{int(torch.nonzero(lacking)[0, 1])}: their ratio is infinite. Put a rule before it that drops them"
         )
     return other
-
-
-def paired_settings(rule: Rule) -> dict[str, Any]:
-    """A rule's knobs as JSON, with models by what identifies them."""
-    out: dict[str, Any] = {"rule": type(rule).__name__}
-    for field in fields(rule):  # pyright: ignore[reportArgumentType]
-        value = getattr(rule, field.name)
-        out[field.name] = value.settings() if isinstance(value, LanguageModel) else value
-    return out

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,7 +12,7 @@ from torch import Tensor
 from motes.language.model import LanguageModel, Message
 from motes.language.rule import Rule, Seen
 from motes.language.rules import check
-from motes.language.rules.paired import other_law, paired, paired_settings
+from motes.language.rules.paired import other_law, paired
 from motes.language.rules.ranking import renormalised
 
 
@@ -47,9 +46,6 @@ class PointwiseInformation(Rule):
 
     def companions(self, model: LanguageModel, prompt: Tensor) -> Sequence[tuple[LanguageModel, Tensor]]:
         return (paired(self.context, self.other, model),)
-
-    def settings(self) -> dict[str, Any]:
-        return paired_settings(self)
 
     def __call__(self, log_prob: Tensor, seen: Seen | None = None) -> tuple[Tensor, Tensor]:
         tilted = log_prob - self.strength * other_law(self, log_prob, seen)

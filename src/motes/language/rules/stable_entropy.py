@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -55,6 +54,11 @@ class StableEntropy(Rule):
     def __post_init__(self) -> None:
         if not (isinstance(self.width, (int, float)) and self.width >= 0):
             raise MotesError(f"width of stable_entropy must be a number of at least 0, or inf, not {self.width!r}")
+        for name, line in (("mean", self.mean), ("sd", self.sd)):
+            if not isinstance(line, (tuple, list)) or len(line) != 2:
+                raise MotesError(f"{name} of stable_entropy must be an intercept and a slope, not {line!r}")
+            for number in line:
+                check.number("stable_entropy", name, number, -math.inf, math.inf)
         check.whole("stable_entropy", "calm", self.calm, 0)
         check.number("stable_entropy", "mass", self.mass, 0, 1, open_low=True)
 
@@ -73,9 +77,6 @@ class StableEntropy(Rule):
         if high.any():
             law[high], kept[high] = Typical(self.mass)(log_prob[high])
         return law, kept
-
-    def settings(self) -> dict[str, Any]:
-        return {**super().settings(), "width": str(self.width) if self.width == math.inf else self.width}
 
 
 def decode_stable(

@@ -24,7 +24,7 @@ class Temperature(Rule):
     temperature: float
 
     def __post_init__(self) -> None:
-        if not 0 < self.temperature < float("inf"):
+        if not isinstance(self.temperature, (int, float)) or not 0 < self.temperature < float("inf"):
             raise MotesError(
                 f"a temperature must be positive and finite, not {self.temperature!r}; a small one is nearly greedy"
             )
