@@ -131,6 +131,7 @@ def plain(rounds: int) -> list[str]:
     mid = {name: statistics.median(s) for name, s in seconds.items()}
     floor = mid["prompt"] + mid["steps"] * evaluated / (N * (NEW - 1))
     rate = {name: N * NEW / mid[name] for name in ("motes", "transformers")}
+    alone = mid["new tokens"] / (mid["motes"] - mid["prompt"])
     call, share = mid["steps"] / (NEW - 1), evaluated / (N * (NEW - 1))
     return [
         "## Plain sampling beside transformers",
@@ -148,7 +149,7 @@ def plain(rounds: int) -> list[str]:
         "",
         *wrapped(
             f"motes makes **{rate['motes'] / rate['transformers']:.2f}** times the tokens per second. Without the "
-            f"prompt on either side it is {mid['new tokens'] / (mid['motes'] - mid['prompt']):.2f} times: most of the gain is "
+            f"prompt on either side it is {alone:.2f} times: most of the gain is "
             "that the prompt is evaluated and kept once."
         ),
         "",
