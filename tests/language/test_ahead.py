@@ -27,7 +27,7 @@ JOBS = {
 
 
 @pytest.mark.parametrize("job", JOBS)
-@pytest.mark.parametrize("draft", DRAFTS, ids=str)
+@pytest.mark.parametrize("draft", DRAFTS, ids=["look-up", "model"])
 @pytest.mark.parametrize("n", [1, 20])
 def test_texts_and_weights_are_the_same_bits(job, draft, n):
     plain = motes.sample(Generation(table(), "", max_tokens=12, **JOBS[job]), n, seed=4, progress=False, when=0.9)
