@@ -1,10 +1,12 @@
 """Language models: texts under rules, constraints and rewards, with weights that make them right."""
 
 from motes.language import compression, evaluation, rules, search, source, speculation, uncertainty
+from motes.language.bytes import ByteModel, next_bytes
 from motes.language.constraint import Constraint
 from motes.language.constraints import both, canonical, choices, grammar, json_schema, predicate, regex, starts_with
 from motes.language.expansion import Expansion
 from motes.language.generation import Generation
+from motes.language.healing import healed
 from motes.language.hub import TransformersModel, load
 from motes.language.model import LanguageModel
 from motes.language.particle_gibbs import particle_gibbs
@@ -48,6 +50,7 @@ from motes.language.speculation import speculating
 from motes.language.table import TableModel
 
 __all__ = [
+    "ByteModel",
     "Constraint",
     "Expansion",
     "Generation",
@@ -75,6 +78,7 @@ __all__ = [
     "green_list",
     "guidance",
     "gumbel_watermark",
+    "healed",
     "json_schema",
     "kl_temperature",
     "load",
@@ -83,6 +87,7 @@ __all__ = [
     "min_p",
     "mirostat_1",
     "mirostat_2",
+    "next_bytes",
     "no_repeat",
     "nucleus",
     "on_tokens",
