@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from itertools import pairwise
 
 import pytest
@@ -10,6 +11,7 @@ import torch
 from motes.core.errors import MotesError
 from motes.language import Generation, rules
 from motes.language.frontier import Front
+from motes.language.hub import TransformersModel
 from motes.language.processor import processor
 from motes.rng import Rng
 
@@ -87,6 +89,33 @@ def test_a_processor_is_for_one_call(tiny):
         made(ids, scores)
     with pytest.raises(MotesError, match="tokens"):
         processor(rules.top_k(2), tiny)(ids, scores[:, :3])
+
+
+def test_prompts_that_are_filled_up_need_their_token(tiny):
+    """Without it a repetition penalty would count the filling as text."""
+    tokenizer = copy.deepcopy(tiny.tokenizer)
+    tokenizer.pad_token = "</s>"
+    model = TransformersModel(tiny.model, tokenizer, name="filled")
+    ids, scores = torch.tensor([[1, 5, 6], [4, 5, 6]]), Rng(3).at("scores").normal((2, tiny.vocabulary))
+    with pytest.raises(MotesError, match="pass pad=1"):
+        processor(rules.repetition(1.5), model)(ids, scores)
+    out = processor(rules.repetition(1.5), model, pad=1)(ids, scores)
+    alone = processor(rules.repetition(1.5), model)(ids[:1, 1:], scores[:1])
+    torch.testing.assert_close(out[0], alone[0])
+    processor(rules.repetition(1.5), model)(torch.tensor([[1, 5, 6], [1, 7, 6]]), scores)  # what all begin with
+
+
+def test_another_context_has_no_more_room_than_its_model(tiny):
+    context = tiny.decode(tiny.encode("the cat sat on a mat." * 20)[:80].tolist())
+    room = tiny.longest - len(tiny.encode(context))
+    assert 0 < room < 40
+    made = processor(rules.guidance(context, 1.2), tiny, max_tokens=room)
+    ids, scores = torch.tensor([[5, 6]]), torch.zeros(1, tiny.vocabulary)
+    for _ in range(room + 1):
+        made(ids, scores)
+        ids = torch.cat([ids, torch.tensor([[4]])], 1)
+    with pytest.raises(MotesError, match=f"room for {room}"):
+        made(ids, scores)
 
 
 ROWS = Rng(1).at("rows").normal((20, 90)) * 2

@@ -169,6 +169,12 @@ def test_a_reward_model_of_transformers_scores_texts(folder):
     assert math.isfinite(run.log_evidence)
     with pytest.raises(MotesError, match="label"):
         reward_model(model, tokenizer, label=1)
+    tokenizer.model_max_length = 12
+    with pytest.raises(MotesError, match="at most 12 tokens"):
+        reward_model(model, tokenizer)(["cat", "the cat sat on the mat. the dog ran on the mat."])
+    model.config.pad_token_id = 0
+    with pytest.raises(MotesError, match="padding token 0 and its tokenizer writes 1"):
+        reward_model(model, tokenizer)
 
 
 def boom(texts):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -88,13 +89,20 @@ class SequenceReward:
     def __init__(self, model: Any, tokenizer: Any, *, scale: float, label: int, before: str, batch: int):
         self.model, self.tokenizer, self.scale, self.label = model.eval(), tokenizer, scale, label
         self.before, self.batch = before, batch
+        known = (tokenizer.model_max_length, getattr(model.config, "max_position_embeddings", None))
+        self.longest = min((most for most in known if most is not None), default=math.inf)
         self.__name__ = f"reward_model({type(model).__name__}, scale={scale}, label={label}, before={before!r})"
 
     def __call__(self, texts: list[str]) -> Tensor:
         out = []
         for first in range(0, len(texts), self.batch):
             part = [self.before + text for text in texts[first : first + self.batch]]
-            given = self.tokenizer(part, return_tensors="pt", padding=True, truncation=True).to(self.model.device)
+            given = self.tokenizer(part, return_tensors="pt", padding=True).to(self.model.device)
+            if given["input_ids"].shape[1] > self.longest:
+                raise MotesError(
+                    f"{type(self.model).__name__} reads at most {self.longest} tokens, and a text has "
+                    f"{given['input_ids'].shape[1]} with what is put before it: lower max_tokens, or shorten `before`"
+                )
             with torch.inference_mode():
                 out.append(self.model(**given).logits[:, self.label].double().cpu())
         return self.scale * torch.cat(out)
@@ -114,7 +122,8 @@ def reward_model(
         batch: texts a call.
 
     Raises:
-        MotesError: the label does not exist, or there is no tokenizer, or it has no padding token.
+        MotesError: the label does not exist, or there is no tokenizer, or it has no padding token; later, if a text is
+            longer than the model reads, since the score of its beginning is not that of the text.
     """
     if isinstance(model, str):
         from transformers import AutoModelForSequenceClassification, AutoTokenizer
@@ -127,6 +136,11 @@ def reward_model(
         raise MotesError("the reward model's tokenizer has no padding token: set tokenizer.pad_token")
     if model.config.pad_token_id is None:
         model.config.pad_token_id = tokenizer.pad_token_id
+    if model.config.pad_token_id != tokenizer.pad_token_id:
+        raise MotesError(
+            f"the reward model looks for the padding token {model.config.pad_token_id} and its tokenizer writes "
+            f"{tokenizer.pad_token_id}, so that scores would be read in the wrong place: make them the same"
+        )
     if not 0 <= label < model.config.num_labels:
         raise MotesError(f"label must be one of the model's {model.config.num_labels} labels, from 0, not {label}")
     return SequenceReward(model, tokenizer, scale=scale, label=label, before=before, batch=batch)

@@ -33,6 +33,10 @@ def processor(
         model: the language model that the rules see, and that reads their other contexts.
         max_tokens: the most new tokens, for rules that have companions.
         pad: the token with which prompts are filled up on the left; it is taken away from what the rules see.
+
+    Raises:
+        MotesError: later, if it is used for another call or with an assistant, or prompts are filled up and `pad` is
+            not given.
     """
     from transformers import LogitsProcessor
 
@@ -66,6 +70,7 @@ class _Rows:
                 f"{(len(tokens), self.model.vocabulary)}, not {tuple(scores.shape)}: pass the model that generates"
             )
         if self.start < 0:
+            self._check_padding(tokens)
             self.start = tokens.shape[1]
         elif tokens.shape[1] != self.reached + 1:
             raise MotesError(
@@ -100,6 +105,19 @@ class _Rows:
         self.place[prompt] = {text: i for i, text in enumerate(texts)}
         given = scores[[index[0] for index in texts.values()]].detach().cpu().double()
         return self.chains[prompt](torch.log_softmax(given, -1))[0]
+
+    def _check_padding(self, tokens: Tensor) -> None:
+        """Prompts are not filled up with a token that nobody named."""
+        from motes.language.hub import TransformersModel
+
+        if self.pad is None and isinstance(self.model, TransformersModel):
+            pad = self.model.tokenizer.pad_token_id
+            runs = (tokens == (-1 if pad is None else pad)).int().cumprod(1).sum(1)
+            if int(runs.min()) < int(runs.max()):  # one that begins every prompt may be a true beginning
+                raise MotesError(
+                    f"some prompts are filled up on the left with the token {pad}, which the rules would take for "
+                    f"text: pass pad={pad} to processor"
+                )
 
     def _prompt(self, prompt: Text) -> Tensor:
         at = 0

@@ -167,10 +167,14 @@ class Chain:
         self.length = torch.zeros(1, dtype=torch.int64)
         self.states = [rule.start(model, prompt) for rule in self.rules]
         self.companions: list[list[tuple[LanguageModel, Prefixes]]] = []
+        self.room = math.inf
+        """The most tokens that the companions can read behind their prompts."""
         for rule in self.rules:
             pairs = rule.companions(model, prompt)
-            for other, _ in pairs:
+            for other, tokens in pairs:
                 check_vocabulary(rule, model, other)
+                if other.longest is not None:
+                    self.room = min(self.room, other.longest - len(tokens))
             self.companions.append([(other, other.prefixes(tokens, max_tokens)) for other, tokens in pairs])
         self.remembers = [type(rule).advance is not Rule.advance for rule in self.rules]
         self.given: list[Tensor | None] = [None] * len(self.rules)
@@ -233,6 +237,11 @@ class Chain:
             tokens = torch.cat([tokens, torch.full((len(parent), 1), -1)], 1)
         tokens[on, length[on]] = token[on]
         self.tokens, self.length = tokens, length + (token >= 0)
+        if self.room < math.inf and int(self.length.max()) > self.room:
+            raise MotesError(
+                f"a text has {int(self.length.max())} tokens, but another context that a rule compares it with leaves "
+                f"room for {self.room}: shorten that context, or write fewer tokens"
+            )
 
     def _seen(self, at: int) -> Seen:
         state, others = self.states[at], self.others[at]
