@@ -12,6 +12,7 @@ import torch
 import motes
 from language.test_exact import TOLERANCE, assert_same_law, mean_law
 from motes.core.errors import MotesError
+from motes.core.smc import steps
 from motes.language import (
     ByteModel,
     Generation,
@@ -23,7 +24,9 @@ from motes.language import (
     regex,
     temperature,
 )
+from motes.language.compression import compress, decompress_tokens
 from motes.language.covers import Cover
+from motes.language.speculation import PromptLookup, speculating
 from motes.rng import Rng
 
 TOKENS = ["a", "b", "ab", "ba", "aab", "."]
@@ -195,7 +198,7 @@ def test_rows_may_be_looked_ahead_of_kept_and_shortened(beam):
 
 
 def test_rows_of_a_transformer_too(tiny):
-    walk(ByteModel(tiny, beam=4), torch.tensor([97]), list(b"aht "), 1e-4)
+    walk(ByteModel(tiny, beam=4), torch.tensor([97]), [*b"aht ", 257], 1e-4)
 
 
 def test_a_token_sequence_is_evaluated_once_for_all_that_it_covers():
@@ -205,6 +208,65 @@ def test_a_token_sequence_is_evaluated_once_for_all_that_it_covers():
         prefixes.extend(torch.zeros(2, dtype=torch.int64), torch.tensor([s, s + 1 if s == 97 else s - 1]))
     # nothing; a, b; a|a, a|b, ab; a|a|b, a|ab, aab, a|a|a
     assert model.evaluations == 1 + 2 + 3 + 4
+
+
+def test_tokens_that_write_the_same_count_each():
+    model = TableModel(["a", "a", "ab", "."], torch.tensor([0.3, 0.2, 0.1, 0.4]).double().log().expand(5, 4))
+    assert math.exp(next_bytes(model, "a").log_prob) == pytest.approx(0.6, abs=1e-7)
+    assert math.exp(next_bytes(model, "aa").log_prob) == pytest.approx(0.5 * 0.6, abs=1e-7)
+
+
+def test_control_tokens_are_symbols_of_their_own(tiny):
+    """The end of a text is 256, the beginning of one 257; neither is spelt as what its name looks like."""
+    model, prompt = ByteModel(tiny), tiny.encode("the cat")
+    assert model.vocabulary == 258 and model.end == (256,)
+    mine = model.prefixes(model.encode("the cat"), 8)
+    theirs = tiny.prefixes(prompt, 8)
+    p = theirs.logits[0].double().softmax(-1)
+    assert mine.logits[0, 256:].exp().tolist() == pytest.approx([float(p[1]), float(p[0])], rel=1e-5)
+    mine.extend(torch.tensor([0]), torch.tensor([257]))
+    theirs.extend(torch.tensor([0]), torch.tensor([0]))
+    p = theirs.logits[0].double().softmax(-1)
+    assert mine.logits[0, 256:].exp().tolist() == pytest.approx([float(p[1]), float(p[0])], rel=1e-5)
+    assert model.spelling.tokens([257, *b"the cat", 256]) == [0, *prompt.tolist(), 1]
+    assert model.decode([257, *b"the cat", 256]) == "the cat"
+
+
+def test_a_run_goes_on_from_what_was_saved():
+    model = Generation(ByteModel(table(), beam=3), "", rules=[temperature(1.2)], max_tokens=6)
+    states = list(steps(model, 8, seed=4))
+    middle = model.restore(states[3].particles)
+    row = middle.x["frontier"].row
+    alive = row >= 0
+    texts = [bytes(x[:3].tolist()) for x in middle.x["tokens"][alive]]
+    found = middle.x["frontier"].front.prefixes
+    assert [bytes(found.texts[r]) for r in row[alive].tolist()] == texts
+    for r in row[alive].tolist():
+        logits, _ = fresh(ByteModel(table(), beam=3), list(found.texts[r]))
+        torch.testing.assert_close(found.logits[r], logits, rtol=0, atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("beam", [None, 4])
+def test_speculation_changes_nothing(beam):
+    """Guesses are looked at, kept and gone back from; texts and weights are the same."""
+    plain = ByteModel(table(), beam)
+    quick = speculating(plain, PromptLookup(2), tokens=3)
+    runs = [
+        motes.sample(Generation(m, "", constraint=regex("[ab]*"), max_tokens=8), 6, seed=2, progress=False)
+        for m in (plain, quick)
+    ]
+    assert runs[0].texts == runs[1].texts
+    torch.testing.assert_close(runs[0].particles.log_weight, runs[1].particles.log_weight, rtol=0, atol=TOLERANCE)
+    assert quick.counts["right"] > 0
+
+
+def test_a_text_is_coded_with_all_its_spellings():
+    """The code length is minus log2 of the probability of the bytes, not of one tokenisation of them."""
+    model, text = ByteModel(table()), "abaababba"
+    packed = compress(model, list(text.encode()))
+    assert bytes(decompress_tokens(model, packed)).decode() == text
+    assert packed.log_prob == pytest.approx(math.log(brute(text)[1]), abs=1e-9)
+    assert packed.log_prob > compress(table(), text).log_prob + 1
 
 
 def test_what_no_token_spells_has_no_probability():
@@ -267,6 +329,16 @@ def test_only_what_may_go_on_is_cut():
         assert len(rest) >= len(max(goes_on, key=len, default=""))
         assert not prompt or model.encode(prompt).tolist() == tokens[: len(model.encode(prompt))]
         assert bool(rest) == bool(goes_on)
+
+
+def test_a_space_that_the_tokenizer_puts_in_front_is_written_again():
+    class Spaced(TableModel):
+        def encode(self, prompt, chat="auto"):
+            return torch.tensor([0] if prompt else [3])
+
+    model = Spaced([" a", "b", " ab", "."], torch.zeros(5, 4))
+    prompt, begun = healed(model, "a")
+    assert (prompt, begun.settings()["beginning"]) == ("", b" a".hex())
 
 
 @pytest.mark.parametrize("prompt", ["", b"ab", None])

@@ -43,7 +43,7 @@ def healed(model: LanguageModel, prompt: str) -> tuple[str, Constraint]:
     if not open_ends:
         return prompt, starts_with(b"")
     for at, rest in rests:
-        head = written[: len(written) - len(rest)]
+        head = written[: max(0, len(written) - len(rest))]
         if at > open_ends[-1] or whole(head)[1]:
             continue
         before = model.encode(head.decode(), chat=False).tolist()
@@ -65,8 +65,9 @@ def _rests(known: Pieces, tokens: list[int], written: bytes) -> list[tuple[int, 
     out, rest = [], b""
     for at in range(len(tokens) - 1, -1, -1):
         piece = known.bytes[tokens[at]]
-        if not piece or not written.endswith(piece + rest):  # a control token, or a space that no one wrote
-            break
         rest = piece + rest
+        # some tokenizers put a space in front of everything, which then belongs to what is written again
+        if not piece or not (written.endswith(rest) or rest == b" " + written):
+            break
         out.append((at, rest))
     return out
