@@ -144,11 +144,12 @@ def scattered(old: State, new: State, rows: Tensor) -> State:
 
 def renormalised(log_prob: Tensor) -> tuple[Tensor, Tensor]:
     """Log-probabilities (A, V) divided by their mass, and the log of that mass (A,); a row without mass stays -inf."""
-    kept = torch.logsumexp(log_prob, -1)
-    dead = torch.isneginf(kept)
+    most = log_prob.amax(-1)
+    law = torch.log_softmax(log_prob, -1)  # much faster than logsumexp, which its largest entry tells as well
+    dead = torch.isneginf(most)
     if not dead.any():
-        return log_prob - kept[:, None], kept
-    return torch.where(dead[:, None], log_prob, log_prob - kept[:, None]), kept
+        return law, most - law.amax(-1)
+    return torch.where(dead[:, None], log_prob, law), torch.where(dead, most, most - law.amax(-1))
 
 
 class Chain:

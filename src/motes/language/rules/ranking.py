@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from motes.language import rule
+from motes.language.rule import renormalised
 
 HEADS = (256, 4096)
 """How many of the best tokens are looked at first; a row whose end is not among them is looked at further."""
@@ -15,15 +15,6 @@ HEADS = (256, 4096)
 Enough = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """Log-probabilities (R, m) of the m best tokens of the rows (R,), best first, to how many of them to keep (R,) int64,
 at least 1, and whether that is certain without seeing more (R,) bool."""
-
-
-def renormalised(log_prob: Tensor) -> tuple[Tensor, Tensor]:
-    """`motes.language.rule.renormalised` in fewer passes, where every row has mass."""
-    most = log_prob.amax(-1)
-    if bool(torch.isinf(most).any()):
-        return rule.renormalised(log_prob)
-    law = torch.log_softmax(log_prob, -1)
-    return law, most - law.amax(-1)
 
 
 def heads(vocabulary: int) -> list[int]:
