@@ -153,6 +153,13 @@ def test_arguments_of_the_wrong_kind(arguments, what):
         Generation(table(), "", **arguments)
 
 
+def test_a_prompt_without_room_is_refused_at_once(tiny):
+    with pytest.raises(MotesError, match="reads at most 96 together"):
+        Generation(tiny, "the cat sat on a mat." * 20, max_tokens=8)
+    with pytest.raises(MotesError, match="reads at most 96 together"):
+        Generation(tiny, "the cat", max_tokens=96)
+
+
 def test_a_model_of_the_wrong_kind():
     with pytest.raises(MotesError, match=r"motes\.language\.load"):
         Generation("smollm2", "")  # pyright: ignore

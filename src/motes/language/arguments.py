@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from torch import Tensor
+
 from motes.core.errors import MotesError
 from motes.language.constraint import Constraint
-from motes.language.model import LanguageModel
+from motes.language.model import LanguageModel, Message
 from motes.language.potential import Potential
 from motes.language.rule import Rule
 
@@ -29,3 +31,14 @@ def check_arguments(
     for name, value in (("max_tokens", max_tokens), ("steer", 1 if steer is None else steer)):
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise MotesError(f"{name} must be a whole number of at least 1, not {value!r}")
+
+
+def encoded(model: LanguageModel, prompt: str | Sequence[Message], chat: bool | str, max_tokens: int) -> Tensor:
+    """The prompt as tokens (P,) int64, which leaves room for `max_tokens` more, or an error."""
+    tokens = model.encode(prompt, chat)
+    if model.longest is not None and len(tokens) + max_tokens > model.longest:
+        raise MotesError(
+            f"the prompt has {len(tokens)} tokens and max_tokens={max_tokens}, but {model.name} reads at most "
+            f"{model.longest} together: shorten the prompt, or lower max_tokens"
+        )
+    return tokens

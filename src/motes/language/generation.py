@@ -17,7 +17,7 @@ from motes.core.resampling import Scheme
 from motes.core.weights import log_mean_exp
 from motes.language import rejection
 from motes.language.annealed import Anneal, choose
-from motes.language.arguments import check_arguments
+from motes.language.arguments import check_arguments, encoded
 from motes.language.constraint import Constraint, no_room
 from motes.language.frontier import BadLogits, Closed, Front, Frontier
 from motes.language.lookahead import ahead, guides
@@ -123,7 +123,7 @@ class Generation(FeynmanKac):
         if not (isinstance(step, str) and step) and not callable(step):
             raise MotesError(f"step must be 'token', a string that ends a step, or a function of a text, not {step!r}")
         self.boundary, self.anneal = None if step == "token" else step, choose(anneal)
-        self.prompt = model.encode(prompt, chat)
+        self.prompt = encoded(model, prompt, chat, max_tokens)
         self.references = (LEW, LOULA) if constraint or reward or self.rules else ()
         self.references += () if lookahead is None else (FEARNHEAD,)
         if constraint is not None and reward is None and not (self.rules and globalise):
