@@ -108,7 +108,7 @@ def draw(
         for part in torch.nonzero(rows)[:, 0].split(max(1, 2**24 // log_prob.shape[1])):
             if len(part):
                 token[part], log_weight[part] = way(
-                    rng, log_prob[part], part, ids[part], asked, max_accepts, max_rejects
+                    rng, log_prob[part], mass[part], part, ids[part], asked, max_accepts, max_rejects
                 )
     return token, torch.where(token < 0, -torch.inf, log_weight + mass), calls
 
@@ -128,7 +128,14 @@ class _Asked:
 
 
 def _recursive(
-    rng: Rng, log_prob: Tensor, place: Tensor, ids: Tensor, test: _Asked, accepts: int, rejects: int | None
+    rng: Rng,
+    log_prob: Tensor,
+    total: Tensor,
+    place: Tensor,
+    ids: Tensor,
+    test: _Asked,
+    accepts: int,
+    rejects: int | None,
 ) -> tuple[Tensor, Tensor]:
     left = log_prob.clone()
     m = len(left)
@@ -137,10 +144,12 @@ def _recursive(
     refused = torch.zeros(m, dtype=torch.int64)
     chance = torch.zeros(m, dtype=torch.float64)
     """c of the valid token, for those that have one and look for a second."""
+    remaining = total.clone()
+    """log of the mass in `left`."""
     open_ = torch.arange(m)
     drawn = 0  # in the purpose, since `inner` belongs to the caller
     while len(open_):
-        rest = torch.logsumexp(left[open_], -1)
+        rest = remaining[open_]
         empty = torch.isneginf(rest)
         # nothing is left: without a valid token a dead end, with one c = 1 and the weight stands
         open_, rest = open_[~empty], rest[~empty]
@@ -152,7 +161,8 @@ def _recursive(
         c = left[open_, x] - rest
         left[open_, x] = -torch.inf
         # 1 - c as the share of what is left, without cancellation
-        without = torch.logsumexp(left[open_], -1) - rest
+        remaining[open_] = torch.logsumexp(left[open_], -1)
+        without = remaining[open_] - rest
         second = token[open_] >= 0
         last = refused[open_] + 1 == rejects if rejects is not None else torch.zeros_like(second)
         done = second | (valid & last) | (~valid & last)
@@ -165,10 +175,18 @@ def _recursive(
 
 
 def _geometric(
-    rng: Rng, log_prob: Tensor, place: Tensor, ids: Tensor, test: _Asked, accepts: int, rejects: int | None
+    rng: Rng,
+    log_prob: Tensor,
+    total: Tensor,
+    place: Tensor,
+    ids: Tensor,
+    test: _Asked,
+    accepts: int,
+    rejects: int | None,
 ) -> tuple[Tensor, Tensor]:
     left = log_prob.clone()
-    total = torch.logsumexp(log_prob, -1)
+    remaining = total.clone()
+    """log of the mass in `left`."""
     m = len(left)
     token = torch.full((m,), -1, dtype=torch.int64)
     known = torch.full((m, accepts), -1, dtype=torch.int64)
@@ -179,7 +197,7 @@ def _geometric(
     open_ = torch.arange(m)
     drawn = 0  # in the purpose, since `inner` belongs to the caller
     while len(open_):
-        left_mass = torch.logsumexp(left[open_], -1) - total[open_]
+        left_mass = remaining[open_] - total[open_]
         open_, left_mass = open_[~torch.isneginf(left_mass)], left_mass[~torch.isneginf(left_mass)]
         if not len(open_):
             break
@@ -204,6 +222,7 @@ def _geometric(
         refused[bad] += 1
         lost[bad] = torch.logaddexp(lost[bad], left[bad, x[~valid]] - total[bad])
         left[bad, x[~valid]] = -torch.inf
+        remaining[bad] = torch.logsumexp(left[bad], -1)
         open_ = open_[(accepted[open_] < accepts) & (refused[open_] < most)]
     # one draw in all, and it was valid: only if max_rejects is 1 and ... then a + r - 1 >= 1 all the same
     share = torch.minimum(torch.tensor(accepts - 1.0), accepted) / (accepted + refused - 1).clamp_min(1.0)
