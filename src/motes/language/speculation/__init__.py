@@ -3,7 +3,7 @@
 `speculating(model)` is for use; the schemes that verify random drafts are functions of laws, one file each.
 """
 
-from motes.language.speculation import block, coupled, optimal, recursive, sequential, single
+from motes.language.speculation import block, coupled, optimal, recursive, sequential, single, subset
 from motes.language.speculation.ahead import Speculating, speculating
 from motes.language.speculation.guesses import Draft, ModelDraft, PromptLookup
 
@@ -19,4 +19,5 @@ __all__ = [
     "sequential",
     "single",
     "speculating",
+    "subset",
 ]
