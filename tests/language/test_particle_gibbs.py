@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
+from importlib import import_module
 
 import pytest
 import torch
@@ -17,7 +18,6 @@ from language.test_steering import critic, rewards, worth
 from motes.core.errors import AllWeightsZero, MotesError, ShapeError
 from motes.core.resampling import Scheme
 from motes.language import Generation, nucleus, predicate, regex, temperature
-from motes.language import particle_gibbs as module
 from motes.language.particle_gibbs import Text, TextChains, _taken, effective_size, particle_gibbs, sweep
 
 PATTERN = "ab?|b|aab"
@@ -95,7 +95,7 @@ def test_a_filter_that_forgets_the_text_is_noticed():
 def test_unconditional_resampling_is_noticed(monkeypatch):
     """The broken twin: the text takes part, but resampling may drop it."""
     dropping = Scheme("dropping", lambda rng, log_weight, n: rng.categorical(log_weight, n), variance=None)
-    monkeypatch.setattr(module, "CONDITIONAL", dropping)
+    monkeypatch.setattr(import_module("motes.language.particle_gibbs"), "CONDITIONAL", dropping)
     model = Generation(table(), "", constraint=regex(PATTERN), reward=rewards, max_tokens=2)
     law = normal(exact(2, PATTERN, worth))
     assert distance(law, moved(model, law, 2, 1.0)) > 0.01
