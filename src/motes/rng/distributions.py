@@ -59,7 +59,7 @@ def sample(rng: Rng, distribution: td.Distribution, n: int | None) -> Tensor:
         if own.sample is td.TransformedDistribution.sample and own.rsample is td.TransformedDistribution.rsample:
             sampler = _transformed
     if sampler is None:
-        known = ", ".join(sorted(f.__name__ for f in SAMPLERS))
+        known = ", ".join(sorted({f.__name__ for f in SAMPLERS}))  # packages may register families of one name
         raise NotImplementedError(
             f"sample: no way to draw from {type(distribution).__name__} by address. Known are {known}, and whatever "
             "TransformedDistribution builds on them; add another with motes.rng.register"
