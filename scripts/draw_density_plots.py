@@ -25,6 +25,7 @@ from torch import Tensor
 from torch.distributions import Beta, HalfNormal, MultivariateNormal, Normal, Uniform
 
 import motes
+from motes.density import AMIS, From, Laplace, Pathfinder, PrivateRelease, WalkJump
 from motes.density.ais import AnnealedImportanceSampling
 from motes.density.cross_entropy import CrossEntropy
 from motes.density.data_annealing import DataAnnealing, evidence_path
@@ -448,8 +449,102 @@ def expectations() -> Figure:
     return figure
 
 
+def starts() -> Figure:
+    density, exact = line()
+    near, _ = Laplace().fit(density, Rng(0))
+    found = Pathfinder(inflate=1.3).fit(density, Rng(0)).mixture
+    models: dict[str, motes.FeynmanKac] = {
+        "from the prior": motes.Tempering(density),
+        "from Pathfinder": motes.Tempering(From(density, found)),
+        "from Laplace": motes.Tempering(From(density, near)),
+        "AMIS": AMIS(density),
+    }
+    figure, (left, right) = panels(
+        "evaluations a particle",
+        "log evidence of 512 particles, 12 seeds, ± 2 se",
+        ratios=(1, 2),
+    )
+    truth(right, exact)
+    for k, (name, model) in enumerate(models.items()):
+        runs = [sample(model, 512, seed) for seed in range(12)]
+        value, se = [r.log_evidence for r in runs], [r.log_evidence_se for r in runs]
+        bars(right, np.arange(12) + 15 * k, value, se, PAPER.families[k])
+        cost = np.mean([r.trace["evaluations"].sum() for r in runs])
+        left.barh(len(models) - k, cost, color=PAPER.families[k], height=0.7)
+        left.text(cost, len(models) - k, f" {cost:.0f}", va="center", fontsize=9)
+        left.text(0, len(models) - k + 0.37, name, va="bottom", fontsize=8.5, color=PAPER.muted)
+    left.set(yticks=[], xlim=(0, left.get_xlim()[1] * 1.15), ylim=(0.4, len(models) + 0.9))
+    right.set(xticks=[15 * k + 5.5 for k in range(len(models))], xticklabels=list(models), ylabel="nats")
+    right.legend(loc="upper right", fontsize=9)
+    return figure
+
+
+def jumps() -> Figure:
+    """Two narrow peaks with weights 0.7 and 0.3, sampled without ever seeing them sharp."""
+    centre, share, width = torch.tensor([-3.0, 3.0], dtype=DOUBLE), torch.tensor([0.7, 0.3], dtype=DOUBLE), 0.3
+
+    def smoothed(y: Tensor, sigma: float) -> Tensor:
+        return torch.logsumexp(share.log() + Normal(centre, math.hypot(sigma, width)).log_prob(y), 1)
+
+    figure, (left, right) = panels(
+        "WalkJump: 4000 chains after k measurements", "standard deviation within the right peak", ratios=(1.2, 1)
+    )
+    model = WalkJump(smoothed, 1, noise=3.0, measurements=64)
+    spread, edges = [], np.linspace(-5, 5, 81)
+
+    def look(state: object) -> None:
+        x = model.view(state.particles)[:, 0]  # type: ignore[attr-defined]
+        k = state.particles.t + 1  # type: ignore[attr-defined]
+        spread.append((k, float(x[x > 0].std())))
+        if k in (1, 4, 64):
+            at = (1, 4, 64).index(k)
+            left.hist(x, edges, density=True, histtype="step", lw=1.3, color=PAPER.families[at], label=f"k = {k}")
+
+    sample(model, 4000, callback=look)
+    at = torch.linspace(-5, 5, 400, dtype=DOUBLE)
+    left.plot(at, smoothed(at[:, None], 0.0).exp(), color=PAPER.ink, lw=1.0, ls=(0, (4, 3)), label="the law")
+    left.legend(loc="upper right", fontsize=9)
+    left.set(xlabel="x", yticks=[])
+    k, sd = np.array(spread).T
+    right.semilogx(k, sd, color=PAPER.families[2], lw=1.4, label="jumps")
+    narrower = width**2 / np.sqrt(width**2 + 9.0 / k)
+    right.semilogx(k, narrower, color=PAPER.muted, lw=1.0, label="of one Gaussian, in theory")
+    truth(right, width, "the law")
+    right.set(xlabel="measurements k", ylim=(0, 1.0))
+    right.set_xticks([1, 4, 16, 64], ["1", "4", "16", "64"])
+    right.minorticks_off()
+    right.legend(loc="upper right", fontsize=8.5)
+    return figure
+
+
+def private() -> Figure:
+    """The mean of 100 scores, released under two budgets."""
+    scores = torch.linspace(-1, 1, 100, dtype=DOUBLE)
+    gauss = motes.Density(
+        lambda m: -(m - scores).square().sum(-1) / 32, Normal(torch.zeros(1, dtype=DOUBLE), 1.0), vectorised=True
+    )
+    curve = 1 + 100 / 16
+    release = PrivateRelease(gauss, radius=2.0, convexity=curve, smoothness=curve, lipschitz=2 / 16)
+    figure, (left, right) = panels("400 draws for mu = 1.5, and the posterior", "sweeps of the chain that this takes")
+    out = release.draw(400, seed=0x51F0_92A7_C3D4_886B, noise=0.05, mu=1.5)
+    left.hist(out.values[:, 0], np.linspace(-1.3, 1.3, 40), density=True, color=PAPER.families[0], alpha=0.6)
+    at = torch.linspace(-1.3, 1.3, 200, dtype=DOUBLE)
+    left.plot(at, Normal(0.0, curve**-0.5).log_prob(at).exp(), color=PAPER.ink, lw=1.0, ls=(0, (4, 3)))
+    left.set(xlabel="mean score", yticks=[])
+    tolerated = np.geomspace(0.01, 0.5, 12)
+    for k, mu in enumerate((0.1, 0.5, 2.0)):
+        sweeps = [release.draw(1, seed=0x51F0_92A7_C3D4_886B + k, noise=float(v), mu=mu).sweeps for v in tolerated]
+        right.semilogx(tolerated, sweeps, "o-", ms=3, lw=1.0, color=PAPER.families[k], label=f"mu = {mu:g}")
+    right.set(xlabel="length of the noise that is tolerated", ylim=(0, None))
+    right.set_xticks([0.01, 0.03, 0.1, 0.3], ["0.01", "0.03", "0.1", "0.3"])
+    right.minorticks_off()
+    right.legend(fontsize=9)
+    return figure
+
+
 FIGURES: dict[str, Callable[[], Figure]] = {
-    f.__name__: f for f in (tempering, chains, evidence, modes, stream, kalman, rare, ising, expectations)
+    f.__name__: f
+    for f in (tempering, chains, evidence, modes, stream, kalman, rare, ising, expectations, starts, jumps, private)
 }
 
 
