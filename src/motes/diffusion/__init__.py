@@ -4,6 +4,7 @@ from motes.diffusion import demo as demo
 from motes.diffusion.denoiser import Denoiser as Denoiser
 from motes.diffusion.exact import gaussian as gaussian
 from motes.diffusion.exact import mixture as mixture
+from motes.diffusion.guided import Guided as Guided
 from motes.diffusion.process import Process as Process
 from motes.diffusion.process import VarianceExploding as VarianceExploding
 from motes.diffusion.process import VariancePreserving as VariancePreserving

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from motes.diffusion.reverse import Guidance, ReverseDiffusion
+from motes.diffusion.reverse import Guides, ReverseDiffusion
 from motes.diffusion.zoo import DIGITS_PROCESS, DIGITS_SHAPE, load
 
 
@@ -11,7 +11,7 @@ def steered_digits(
     *,
     scale: float = 1.0,
     steps: int = 40,
-    guidance: Guidance | None = 0.5,
+    guidance: Guides | None = 0.5,
     micro_batch: int = 64,
 ) -> ReverseDiffusion:
     """Images of a chosen digit from a denoiser that knows no classes, by a classifier's log-probability as reward.

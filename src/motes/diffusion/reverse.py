@@ -16,11 +16,12 @@ import torch
 from torch import Tensor
 
 from motes.core.cite import Reference
-from motes.core.errors import FileError, NanLogPotential, ShapeError, UnknownName, name_particles
+from motes.core.errors import FileError, UnknownName
 from motes.core.model import FeynmanKac
 from motes.core.particles import Particles
-from motes.core.parts import in_parts
 from motes.diffusion.denoiser import Denoiser
+from motes.diffusion.guidance import Given, Guidance, Twist, ValueGradient
+from motes.diffusion.observer import Observer
 from motes.diffusion.potential import POTENTIALS, Schedule, checked_reward, strengths
 from motes.diffusion.process import Process
 from motes.diffusion.transition import Transitions, transitions
@@ -51,7 +52,7 @@ TWISTING = Reference(
     "the weights of guided transitions",
 )
 
-Guidance = Literal["reward"] | float | Callable[[Tensor, float], Tensor]
+Guides = Literal["reward"] | float | Guidance | Callable[[Tensor, float], Tensor]
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,14 +65,17 @@ class ReverseDiffusion(FeynmanKac):
         steps: the number of steps K over the process's grid, or the falling times (K + 1,).
         reward: maps images (N, *shape) to (N,) nats; on the way it is asked about the denoised prediction. It must be
             finite there; at the end -inf excludes an image.
-        guidance: what moves the mean of each transition by its variance times a gradient: None; "reward", the gradient
-            of the predicted reward through the denoiser (a number multiplies it); or a function (x, t) -> like x.
-            The weights make up for it exactly, so it changes the error and not the target.
+        guidance: what moves the mean of each transition: None; "reward", its variance times the gradient of the
+            predicted reward (or of the twist) through the denoiser, a number multiplies it; a function (x, t) -> like
+            x in the place of that gradient; or a `Guidance`. The weights make up for it exactly, so it changes the
+            error and not the target.
         shape: the shape of one image.
         integrator: "ancestral" or "euler-maruyama", see `transition.py` for the normal law of a step.
         noise: a step's noise relative to the integrator's own; must be positive.
         schedule: how much of the predicted reward counts on the way, see `potential.strengths`.
         potential: "difference", "max" or "sum", see `potential.POTENTIALS`.
+        twist: a better guess than the predicted reward of what a path is worth before its end, see `guidance.Twist`; it
+            counts in full whatever the schedule.
         final: the image is the "denoised" prediction at the last time, or the last "state" itself.
         micro_batch: images a call of the model; fixing it makes results independent of how the population is cut.
         dtype, device: of the images; weights are float64.
@@ -99,19 +103,21 @@ class ReverseDiffusion(FeynmanKac):
     process: Process
     steps: int | Tensor
     reward: Callable[[Tensor], Tensor] | None = None
-    guidance: Guidance | None = None
+    guidance: Guides | None = None
     _: KW_ONLY
     shape: tuple[int, ...]
     integrator: str = "ancestral"
     noise: float = 1.0
     schedule: Schedule = "signal"
     potential: str = "difference"
+    twist: Twist | None = None
     final: Literal["denoised", "state"] = "denoised"
     micro_batch: int | None = None
     dtype: torch.dtype = torch.float32
     device: str = "cpu"
     table: Transitions = field(init=False, repr=False)
     strength: Tensor = field(init=False, repr=False)
+    observer: Observer = field(init=False, repr=False)
 
     domain: ClassVar[str] = "diffusion"
     quantity: ClassVar[str] = "log normaliser"
@@ -125,19 +131,33 @@ class ReverseDiffusion(FeynmanKac):
             raise UnknownName("potential", self.potential, POTENTIALS)
         if self.final not in ("denoised", "state"):
             raise UnknownName("final", self.final, ("denoised", "state"))
-        if isinstance(self.guidance, str) and self.guidance != "reward":
-            raise UnknownName("guidance", self.guidance, ("reward", "None, a number, or a function (x, t)"))
-        if self._scale and self.reward is None:
+        guidance = as_guidance(self.guidance)
+        if self.reward is None and guidance is not None and guidance.value:
             raise ValueError("guidance by the reward needs a reward; give one, or a function (x, t) as guidance")
+        if self.reward is None and self.twist is not None:
+            raise ValueError("a twist guesses what the reward will be: give the reward too")
         table = transitions(self.process, self.steps, self.integrator, self.noise)
+        strength = strengths(self.schedule, self.process, table.times)
+        observer = Observer(
+            self.denoiser,
+            table,
+            self.reward,
+            strength,
+            self.twist,
+            guidance,
+            table.std**2,
+            self.final,
+            self.micro_batch,
+        )
         object.__setattr__(self, "table", table)
-        object.__setattr__(self, "strength", strengths(self.schedule, self.process, table.times))
+        object.__setattr__(self, "strength", strength)
+        object.__setattr__(self, "observer", observer)
         object.__setattr__(self, "references", tuple(self._references()))
 
     def init(self, rng: Rng, n: int) -> Particles:
         noise = rng.at("start").normal((n, *self.shape), dtype=self.dtype).to(self.device)
         zero = torch.zeros(n, dtype=torch.float64)
-        x = self._look(noise * self.process.start_std, 0)
+        x = self.observer(rng, noise * self.process.start_std, 0)
         history = zero + POTENTIALS[self.potential][1]
         x["total"], x["history"] = self._total(x, 0, zero, history)
         return Particles.start(x, x["total"], shared={"probe": self._probe()}, info=self._info(x, 0))
@@ -146,12 +166,13 @@ class ReverseDiffusion(FeynmanKac):
         k, old = particles.t, particles.x
         xi = rng.at("noise").normal((particles.n, *self.shape), dtype=self.dtype).to(self.device)
         mean = float(self.table.keep[k]) * old["state"] + float(self.table.pull[k]) * old["denoised"]
-        shift = self._shift(old, k)
-        if shift is None:
-            state, log_ratio = mean + float(self.table.std[k]) * xi, 0.0
+        std = float(self.table.std[k])
+        if "shift" in old:
+            shift = old["shift"] / std
+            state, log_ratio = mean + std * (xi + shift), log_reference_over_guided(xi, shift)
         else:
-            state, log_ratio = mean + float(self.table.std[k]) * (xi + shift), log_reference_over_guided(xi, shift)
-        x = self._look(state, k + 1)
+            state, log_ratio = mean + std * xi, 0.0
+        x = self.observer(rng, state, k + 1)
         x["total"], x["history"] = self._total(x, k + 1, old["total"], old["history"])
         return particles.step(x, x["total"] - old["total"] + log_ratio, info=self._info(x, k + 1))
 
@@ -171,23 +192,13 @@ class ReverseDiffusion(FeynmanKac):
         Raises:
             FileError: the denoiser or the reward has changed since.
         """
-        images = ("state", "denoised", "gradient")  # files hold them on the CPU
-        saved = {k: v.to(self.device) if k in images else v for k, v in particles.x.items()}
-        now = self._look(saved["state"], particles.t)
+        x = self.observer.restored(particles.x, particles.t, self.device)
         for name, value in self._probe().items():
             if not torch.allclose(value, particles.shared["probe"][name], rtol=1e-3, atol=1e-3, equal_nan=True):
                 raise FileError(
                     f"the {name} is not what it was when the run was saved: resume with the one it began with"
                 )
-        for name in ("denoised", "reward"):
-            near = torch.isclose(saved[name], now[name], rtol=1e-3, atol=1e-3)
-            bad = ~near.flatten(1).all(1) if near.ndim > 1 else ~near
-            if bad.any():
-                raise FileError(
-                    f"the {name} of {name_particles(bad.nonzero().flatten().tolist())} is not what it was when the run "
-                    "was saved: resume with the denoiser and the reward that began it"
-                )
-        return replace(particles, x=saved)
+        return replace(particles, x=x)
 
     def _probe(self) -> dict[str, Tensor]:
         """What the functions given say of two fixed images, by which a file can tell them from others."""
@@ -196,8 +207,8 @@ class ReverseDiffusion(FeynmanKac):
         with torch.no_grad():
             if self.reward is not None:
                 found["reward"] = checked_reward(self.reward(image), 2)
-            if callable(self.guidance):
-                found["guidance"] = self.guidance(image, float(self.table.times[0]))
+            if isinstance(self.observer.guidance, Given):
+                found["guidance"] = self.observer.guidance.function(image, float(self.table.times[0]))
         return {name: value.detach().cpu() for name, value in found.items()}
 
     def order(self, particles: Particles) -> Tensor:
@@ -205,85 +216,54 @@ class ReverseDiffusion(FeynmanKac):
         return particles.x["reward"] if self.reward is not None else super().order(particles)
 
     def settings(self) -> dict[str, Any]:
-        callables = {"reward": self.reward, "guidance": self.guidance, "schedule": self.schedule}
+        callables = {"reward": self.reward, "schedule": self.schedule}
+        mine = {"guidance": self.observer.guidance, "twist": self.twist}
         return {
             "denoiser": self.denoiser.settings(),
             "times": hashlib.sha256(self.table.times.numpy().tobytes()).hexdigest()[:16],
             "steps": self.table.steps,
             "shape": list(self.shape),
             **{k: "function" if callable(v) else v for k, v in callables.items()},
+            **{k: None if v is None else v.settings() for k, v in mine.items()},
             **{k: getattr(self, k) for k in ("integrator", "noise", "potential", "final", "micro_batch", "device")},
             "dtype": str(self.dtype),
         }
 
-    @property
-    def _scale(self) -> float:
-        """What multiplies the reward's gradient; 0 if guidance does not come from the reward."""
-        if self.guidance is None or (callable(self.guidance) and not isinstance(self.guidance, str)):
-            return 0.0
-        return 1.0 if self.guidance == "reward" else float(self.guidance)
-
-    def _asks(self, k: int) -> bool:
-        """Whether the reward is asked at time k."""
-        return self.reward is not None and (bool(self._scale) or float(self.strength[k]) != 0)
-
     def _references(self) -> list[Reference]:
         return [SAMPLER] + [STEERING] * (self.reward is not None) + [TWISTING] * (self.guidance is not None)
-
-    def _look(self, state: Tensor, k: int) -> dict[str, Tensor]:
-        """What is known of states at time k: their denoised prediction, its reward, and the reward's gradient."""
-        last = k == self.table.steps
-        t = float(self.table.times[k])
-        wants_gradient = bool(self._scale) and not last
-        wants_reward = self._asks(k)
-
-        def look(x: Tensor) -> tuple[Tensor, ...]:
-            x = x.detach().requires_grad_(wants_gradient)
-            with torch.set_grad_enabled(wants_gradient):
-                image = x if last and self.final == "state" else self.denoiser.data(x, t)
-                zero = torch.zeros(len(x), dtype=torch.float64, device=x.device)
-                reward = checked_reward(self.reward(image), len(x)) if wants_reward and self.reward else zero
-                gradient = (_gradient(reward, x),) if wants_gradient else ()
-            return image.detach(), reward.detach().cpu(), *gradient
-
-        image, reward, *gradient = in_parts(look, self.micro_batch, state)
-        where = f"at step {k} of {self.table.steps} (t={t:.4g})"
-        _refuse(_not_finite(image), f"the denoised prediction is not finite {where}", "model")
-        _refuse(reward.isnan() | (reward == torch.inf), f"the reward is NaN or +inf {where}", "reward")
-        if not last:
-            mend = 'reward: before the end it would kill what may end well; schedule="end" asks about final images only'
-            _refuse(reward == -torch.inf, f"the reward is -inf {where}", mend)
-        x = {"state": state, "denoised": image, "reward": reward}
-        if gradient:
-            _refuse(_not_finite(gradient[0]), f"the gradient of the reward is not finite {where}", "reward")
-            x["gradient"] = gradient[0]
-        return x
 
     def _total(self, x: dict[str, Tensor], k: int, total: Tensor, history: Tensor) -> tuple[Tensor, Tensor]:
         """The log-potential of each path up to time k, and the history that the next one needs."""
         if k == self.table.steps:
             return x["reward"], history
-        return POTENTIALS[self.potential][0](float(self.strength[k]) * x["reward"], total, history)
-
-    def _shift(self, x: dict[str, Tensor], k: int) -> Tensor | None:
-        """How far guidance moves the mean of step k + 1, in standard deviations of its noise, (N, *shape)."""
-        if self.guidance is None:
-            return None
-        std = float(self.table.std[k])
-        if self._scale:
-            return std * self._scale * float(self.strength[k + 1]) * x["gradient"]
-        if not callable(self.guidance):
-            return None
-        state = x["state"]
-        push = self.guidance(state, float(self.table.times[k]))
-        if push.shape != state.shape:
-            raise ShapeError(f"guidance returned shape {tuple(push.shape)} for states of shape {tuple(state.shape)}")
-        _refuse(_not_finite(push), f"guidance is not finite at step {k + 1} of {self.table.steps}", "guidance")
-        return std * push.to(state)
+        twist = x["twist"] if "twist" in x else float(self.strength[k]) * x["reward"]
+        return POTENTIALS[self.potential][0](twist, total, history)
 
     def _info(self, x: dict[str, Tensor], k: int) -> dict[str, float]:
         info = {"noise_level": float(self.process.sigma(self.table.times[k]))}
-        return {**info, "reward": float(x["reward"].mean())} if self._asks(k) else info
+        if "twist" in x:
+            info["twist"] = float(x["twist"].mean())
+        return {**info, "reward": float(x["reward"].mean())} if self.observer.asks(k) else info
+
+
+def as_guidance(guidance: Guides | None) -> Guidance | None:
+    """What was given, as an object: names, numbers and functions have one each.
+
+    Raises:
+        UnknownName: another name than "reward".
+        TypeError: none of these.
+    """
+    if guidance is None or isinstance(guidance, Guidance):
+        return guidance
+    if isinstance(guidance, str):
+        if guidance != "reward":
+            raise UnknownName("guidance", guidance, ("reward", "None, a number, a Guidance, or a function (x, t)"))
+        return ValueGradient()
+    if isinstance(guidance, int | float) and not isinstance(guidance, bool):
+        return ValueGradient(float(guidance)) if guidance else None
+    if callable(guidance) and not isinstance(guidance, type):
+        return Given(guidance)
+    raise TypeError(f'guidance must be None, "reward", a number, a Guidance or a function (x, t), not {guidance!r}')
 
 
 def log_reference_over_guided(xi: Tensor, shift: Tensor) -> Tensor:
@@ -294,21 +274,3 @@ def log_reference_over_guided(xi: Tensor, shift: Tensor) -> Tensor:
     """
     xi, shift = xi.to(torch.float64).flatten(1), shift.to(torch.float64).flatten(1)
     return -((xi + 0.5 * shift) * shift).sum(1).cpu()
-
-
-def _gradient(reward: Tensor, x: Tensor) -> Tensor:
-    if not reward.requires_grad:
-        raise ValueError(
-            "the reward has no gradient with respect to the image, so it cannot guide: compute it with torch "
-            "operations that keep gradients, or use guidance=None or a function (x, t)"
-        )
-    return torch.autograd.grad(reward.sum(), x)[0]
-
-
-def _not_finite(x: Tensor) -> Tensor:
-    return ~torch.isfinite(x.flatten(1)).all(1).cpu()
-
-
-def _refuse(bad: Tensor, what: str, whose: str) -> None:
-    if bool(bad.any()):
-        raise NanLogPotential(f"{what} for {name_particles(bad.nonzero().flatten().tolist())}; look at the {whose}")

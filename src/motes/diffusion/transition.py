@@ -84,7 +84,7 @@ INTEGRATORS: dict[str, Integrator] = {"ancestral": ancestral, "euler-maruyama": 
 
 
 def transitions(
-    process: Process, steps: int | Tensor, integrator: str = "ancestral", noise: float = 1.0
+    process: Process, steps: int | Tensor, integrator: str = "ancestral", noise: float = 1.0, *, still: bool = False
 ) -> Transitions:
     """The table of a sampler.
 
@@ -93,21 +93,23 @@ def transitions(
         steps: how many steps over the process's own grid; or the falling times themselves (K + 1,).
         integrator: "ancestral" or "euler-maruyama".
         noise: how much noise a step draws, relative to the integrator's own.
+        still: whether steps without noise are allowed, for samplers that weigh nothing.
 
     Raises:
-        ValueError: a step without noise: it has no density, so neither weights nor resampling can use it.
+        ValueError: a step without noise where that is not allowed: it has no density, so neither weights nor resampling
+            can use it.
         UnknownName: another integrator.
     """
     if integrator not in INTEGRATORS:
         raise UnknownName("integrator", integrator, INTEGRATORS)
     times = process.times(steps) if isinstance(steps, int) else _given(steps, process)
-    if not noise > 0:
+    if not (noise > 0 or (still and noise == 0)):
         raise ValueError(_without_noise(f"noise={noise}"))
     keep, pull, std = INTEGRATORS[integrator](process, times[:-1], times[1:], noise)
-    still = torch.nonzero(~(std > 0)).flatten().tolist()
-    if still:
-        where = [f"{float(times[k]):.4g} -> {float(times[k + 1]):.4g}" for k in still[:3]]
-        raise ValueError(_without_noise(f"the transition of step {still[0] + 1} (t: {', '.join(where)}) has no noise"))
+    quiet = torch.nonzero(~(std > 0)).flatten().tolist()
+    if quiet and not still:
+        where = [f"{float(times[k]):.4g} -> {float(times[k + 1]):.4g}" for k in quiet[:3]]
+        raise ValueError(_without_noise(f"the transition of step {quiet[0] + 1} (t: {', '.join(where)}) has no noise"))
     return Transitions(times, keep, pull, std)
 
 

@@ -1,0 +1,33 @@
+"""Guidance by a user's function."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from motes.core.errors import ShapeError
+from motes.diffusion.look import Guidance, Look
+
+
+@dataclass(frozen=True)
+class Given(Guidance):
+    """A drift along what a function of the state and the time returns.
+
+    Args:
+        function: maps x (n, *shape) and the time to a push like x: the gradient of a log-value.
+    """
+
+    function: Callable[[Tensor, float], Tensor]
+    graph: ClassVar[bool] = False
+
+    def __call__(self, look: Look) -> Tensor:
+        push = self.function(look.x, look.t)
+        if push.shape != look.x.shape:
+            raise ShapeError(
+                f"guidance returned shape {tuple(push.shape)} for states of shape {tuple(look.x.shape)}: it must be "
+                "like them"
+            )
+        return look.shift(push.to(look.x))

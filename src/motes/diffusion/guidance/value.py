@@ -1,0 +1,38 @@
+"""Guidance along the gradient of what a path is thought to be worth: the predicted reward, or a twist."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from motes.diffusion.look import Guidance, Look
+
+
+@dataclass(frozen=True)
+class ValueGradient(Guidance):
+    """A drift along the gradient of the log-value, through the denoiser.
+
+    With the log of the expected exp(reward) given the state as value, and scale 1, it is the drift of Doob's transform:
+    the weights of small steps no longer vary.
+
+    Args:
+        scale: what multiplies the gradient.
+
+    References:
+        Wu, Trippe, Naesseth, Blei & Cunningham (2023), Practical and Asymptotically Exact Conditional Sampling in
+        Diffusion Models, NeurIPS, section 3.
+    """
+
+    scale: float = 1.0
+    graph: ClassVar[bool] = True
+    value: ClassVar[bool] = True
+
+    def __call__(self, look: Look) -> Tensor:
+        if look.log_value is None:
+            raise ValueError("guidance by the reward needs a reward; give one, or a function (x, t) as guidance")
+        return look.shift(self.scale * look.gradient(look.log_value))
+
+    def settings(self) -> dict[str, Any]:
+        return {"name": type(self).__name__, "scale": self.scale}

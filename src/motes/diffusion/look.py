@@ -1,0 +1,140 @@
+"""What a sampler sees of its particles at one time, and what guidance and twists are asked about.
+
+A sampler asks the denoiser once at each state; everything else that wants the prediction (the reward, a twist, guidance
+and their gradients) is handed the same look.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from motes.core.errors import NanLogPotential, name_particles
+from motes.diffusion.denoiser import Denoiser
+from motes.rng import Rng
+
+
+@dataclass(frozen=True)
+class Look:
+    """Some of the particles at time t, on their way to time s.
+
+    Attributes:
+        x: (n, *shape) the states; they carry a gradient where the twist or the guidance says that it needs one.
+        t, s: the time, and the time of the next step.
+        step: the number of steps done so far.
+        steps: the number of steps of the sampler.
+        denoised: (n, *shape) the denoiser's prediction of the data at x.
+        denoiser: the model, for guidance that asks elsewhere (at other points only: here it has been asked).
+        reward: the reward's function of images, None without one.
+        log_value: (n,) what the path is thought to be worth if it goes on from here, nats: the twist, or the predicted
+            reward by its strength at s; None where nothing is known.
+        gain: what multiplies the gradient of a log-value to give a shift of the next step's mean.
+        std: the standard deviation of the next step.
+        address, row: the address of this look's random numbers and which of its particles these are; `rng` joins them.
+    """
+
+    x: Tensor
+    t: float
+    s: float
+    step: int
+    steps: int
+    denoised: Tensor
+    denoiser: Denoiser
+    reward: Callable[[Tensor], Tensor] | None
+    log_value: Tensor | None
+    gain: float
+    std: float
+    address: Rng
+    row: Tensor
+
+    @property
+    def rng(self) -> Rng:
+        """The random numbers of this look, for its n particles."""
+        ids = self.address.ids
+        return self.address.at("guidance").shard(self.row if ids is None else ids[self.row])
+
+    @property
+    def alpha(self) -> float:
+        """What is left of the data in x."""
+        return float(self.denoiser.process.alpha(self.t))
+
+    @property
+    def sigma(self) -> float:
+        """The standard deviation of the noise in x."""
+        return float(self.denoiser.process.sigma(self.t))
+
+    def gradient(self, log_value: Tensor, what: str = "reward") -> Tensor:
+        """The gradient of (n,) values with respect to x, each by its own particle.
+
+        Raises:
+            ValueError: the values do not depend on x by operations that keep gradients.
+        """
+        if not log_value.requires_grad:
+            raise ValueError(
+                f"the {what} has no gradient with respect to the image, so it cannot guide: compute it with torch "
+                "operations that keep gradients, or use guidance=None or a function (x, t)"
+            )
+        return torch.autograd.grad(log_value.sum(), self.x, retain_graph=True)[0]
+
+    def shift(self, push: Tensor) -> Tensor:
+        """How far a drift along `push`, the gradient of a log-value like x, moves the mean of the next step."""
+        return self.gain * push
+
+
+class Twist(ABC):
+    """A guess of the log of the expected exp(reward) given a state: what a path is worth before its end.
+
+    Any finite guess leaves the target as it is, since what was provisional cancels at the end; a good one keeps the
+    weights even on the way, and its gradient guides.
+    """
+
+    graph: ClassVar[bool] = False
+    """Whether the value needs gradients of the denoiser with respect to x."""
+
+    @abstractmethod
+    def __call__(self, look: Look) -> Tensor:
+        """(n,) nats."""
+
+    def settings(self) -> dict[str, Any]:
+        """What identifies it, as JSON."""
+        return {"name": type(self).__name__}
+
+
+class Guidance(ABC):
+    """A rule for how far the mean of a step is moved.
+
+    Under `ReverseDiffusion` the weights make up for whatever it does; under `Guided` nothing does.
+    """
+
+    graph: ClassVar[bool] = True
+    """Whether the shift needs gradients of the denoiser with respect to x."""
+    value: ClassVar[bool] = False
+    """Whether it needs the look's `log_value`."""
+
+    @abstractmethod
+    def __call__(self, look: Look) -> Tensor:
+        """The shift of the mean of the next step, (n, *shape), in units of x."""
+
+    def settings(self) -> dict[str, Any]:
+        """What identifies it, as JSON."""
+        return {"name": type(self).__name__}
+
+
+def not_finite(x: Tensor) -> Tensor:
+    """(N,) which rows hold a number that is not finite."""
+    return ~torch.isfinite(x.flatten(1)).all(1).cpu()
+
+
+def refuse(bad: Tensor, what: str, whose: str) -> None:
+    """Raise for the particles that are marked.
+
+    Raises:
+        NanLogPotential: some are.
+    """
+    if bool(bad.any()):
+        raise NanLogPotential(f"{what} for {name_particles(bad.nonzero().flatten().tolist())}; look at the {whose}")

@@ -1,0 +1,160 @@
+"""Asking the model, the reward, the twist and the guidance about a population, once each and in parts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from motes.core.errors import FileError, ShapeError, name_particles
+from motes.core.parts import in_parts
+from motes.diffusion.denoiser import Denoiser
+from motes.diffusion.look import Guidance, Look, Twist, not_finite, refuse
+from motes.diffusion.potential import checked_reward
+from motes.diffusion.transition import Transitions
+from motes.rng import Rng
+
+EARLY = 'reward: before the end it would kill what may end well; schedule="end" asks about final images only'
+
+
+@dataclass(frozen=True)
+class Observer:
+    """What is known of states at each time of a sampler.
+
+    Args:
+        denoiser, table: the model and the steps.
+        reward: maps images (N, *shape) to (N,) nats, or None.
+        strength: (K + 1,) how much of the predicted reward counts at each time.
+        twist: what a path is worth before its end, instead of the predicted reward; or None.
+        guidance: what moves the means; or None.
+        gain: (K,) what turns the gradient of a log-value into a shift of the mean of each step.
+        final: whether the image at the end is the "denoised" prediction or the "state".
+        micro_batch: rows a call.
+    """
+
+    denoiser: Denoiser
+    table: Transitions
+    reward: Callable[[Tensor], Tensor] | None
+    strength: Tensor
+    twist: Twist | None
+    guidance: Guidance | None
+    gain: Tensor
+    final: Literal["denoised", "state"] = "denoised"
+    micro_batch: int | None = None
+
+    def asks(self, k: int) -> bool:
+        """Whether the reward is asked about the prediction at time k."""
+        if self.reward is None or k == self.table.steps:
+            return self.reward is not None
+        wanted = self.guidance is not None and self.guidance.value
+        return self.twist is None and (wanted or float(self.strength[k]) != 0)
+
+    def __call__(self, rng: Rng | None, state: Tensor, k: int) -> dict[str, Tensor]:
+        """The denoised prediction, its reward, the twist and the shift of the next mean, of states (N, *shape).
+
+        Args:
+            rng: the address of what guidance draws; None leaves guidance out.
+            state: (N, *shape).
+            k: the number of steps done.
+
+        Returns:
+            "state", "denoised", "reward" (N,) and, where there are such, "twist" (N,) and "shift" like the state.
+
+        Raises:
+            NanLogPotential: something is not finite; names particles and step.
+            ShapeError: a function returned another shape.
+        """
+        last, t = k == self.table.steps, float(self.table.times[k])
+        guidance = None if last or rng is None else self.guidance
+        twist = None if last else self.twist
+        graph = bool(guidance and guidance.graph) or bool(twist and twist.graph)
+        asks = self.asks(k)
+
+        def look(x: Tensor, row: Tensor) -> tuple[Tensor, ...]:
+            x = x.detach().requires_grad_(graph)
+            with torch.set_grad_enabled(graph):
+                image = x if last and self.final == "state" else self.denoiser.data(x, t)
+                zero = torch.zeros(len(x), dtype=torch.float64, device=x.device)
+                reward = checked_reward(self.reward(image), len(x)) if asks and self.reward else zero
+                out = [image, reward]
+                if twist or guidance:
+                    seen = self._look(rng, x, row, k, image, reward if asks else None)
+                    if twist:
+                        value = twist(seen)
+                        if value.shape != zero.shape:
+                            raise ShapeError(
+                                f"the twist must return one number a particle, a tensor of shape ({len(x)},), "
+                                f"not {tuple(value.shape)}"
+                            )
+                        seen = self._look(rng, x, row, k, image, value.to(torch.float64))
+                        out.append(value.to(torch.float64))
+                    if guidance:
+                        out.append(guidance(seen))
+            return tuple(o.detach() if o.ndim > 1 else o.detach().cpu() for o in out)
+
+        image, reward, *more = in_parts(look, self.micro_batch, state, torch.arange(len(state)))
+        x = {"state": state, "denoised": image, "reward": reward}
+        x |= dict(zip(["twist"] * bool(twist) + ["shift"] * bool(guidance), more, strict=True))
+        self._check(x, k, f"at step {k} of {self.table.steps} (t={t:.4g})")
+        return x
+
+    def restored(self, x: dict[str, Tensor], k: int, device: str) -> dict[str, Tensor]:
+        """Saved particles on the device, if the model and the reward still say of them what their file says.
+
+        Raises:
+            FileError: the denoiser or the reward has changed since.
+        """
+        images = ("state", "denoised", "shift")  # files hold them on the CPU
+        x = {name: v.to(device) if name in images else v for name, v in x.items()}
+        now = self(None, x["state"], k)
+        for name in ("denoised", "reward"):
+            near = torch.isclose(x[name], now[name], rtol=1e-3, atol=1e-3)
+            bad = ~near.flatten(1).all(1) if near.ndim > 1 else ~near
+            if bad.any():
+                raise FileError(
+                    f"the {name} of {name_particles(bad.nonzero().flatten().tolist())} is not what it was when the run "
+                    "was saved: resume with the denoiser and the reward that began it"
+                )
+        return x
+
+    def _look(self, rng: Rng | None, x: Tensor, row: Tensor, k: int, image: Tensor, value: Tensor | None) -> Look:
+        if value is not None and self.twist is None:
+            value = float(self.strength[k + 1]) * value
+        return Look(
+            x,
+            float(self.table.times[k]),
+            float(self.table.times[k + 1]),
+            k,
+            self.table.steps,
+            image,
+            self.denoiser,
+            self.reward,
+            value,
+            float(self.gain[k]),
+            float(self.table.std[k]),
+            rng or Rng(0),  # without one nothing is drawn, since guidance is left out
+            row,
+        )
+
+    def _check(self, x: dict[str, Tensor], k: int, where: str) -> None:
+        refuse(not_finite(x["denoised"]), f"the denoised prediction is not finite {where}", "model")
+        reward = x["reward"]
+        refuse(reward.isnan() | (reward == torch.inf), f"the reward is NaN or +inf {where}", "reward")
+        if k < self.table.steps:
+            refuse(reward == -torch.inf, f"the reward is -inf {where}", EARLY)
+        if "twist" in x:
+            refuse(~torch.isfinite(x["twist"]), f"the twist is not finite {where}", "twist")
+        if "shift" in x:
+            if x["shift"].shape != x["state"].shape:
+                raise ShapeError(
+                    f"guidance returned shape {tuple(x['shift'].shape)} for states of shape {tuple(x['state'].shape)}"
+                )
+            value = self.guidance is not None and self.guidance.value
+            if value:
+                what, whose = f"the gradient of the reward is not finite {where}", "reward"
+            else:
+                what, whose = f"guidance is not finite at step {k + 1} of {self.table.steps}", "guidance"
+            refuse(not_finite(x["shift"]), what, whose)
