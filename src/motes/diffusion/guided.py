@@ -102,7 +102,8 @@ class Guided(FeynmanKac):
         process = self.denoiser.process
         table = transitions(process, self.steps, self.integrator, self.noise, still=True)
         gain = table.pull * process.sigma(table.times[:-1]) ** 2 / process.alpha(table.times[:-1])
-        strength = strengths(self.schedule, process, table.times)
+        schedule = self.schedule if guidance is not None and guidance.value else "end"  # nobody else asks on the way
+        strength = strengths(schedule, process, table.times)
         observer = Observer(
             self.denoiser, table, self.reward, strength, self.twist, guidance, gain, self.final, self.micro_batch
         )

@@ -27,13 +27,15 @@ class Look:
         x: (n, *shape) the states; they carry a gradient where the twist or the guidance says that it needs one.
         t, s: the time, and the time of the next step.
         step: the number of steps done so far.
-        steps: the number of steps of the sampler.
+        times: (K + 1,) all times of the sampler, falling.
         denoised: (n, *shape) the denoiser's prediction of the data at x.
         denoiser: the model, for guidance that asks elsewhere (at other points only: here it has been asked).
         reward: the reward's function of images, None without one.
+        predicted: (n,) the reward of the prediction, nats; None where it was not asked.
         log_value: (n,) what the path is thought to be worth if it goes on from here, nats: the twist, or the predicted
             reward by its strength at s; None where nothing is known.
         gain: what multiplies the gradient of a log-value to give a shift of the next step's mean.
+        pull: what multiplies the prediction in the mean of the next step.
         std: the standard deviation of the next step.
         address, row: the address of this look's random numbers and which of its particles these are; `rng` joins them.
     """
@@ -42,12 +44,14 @@ class Look:
     t: float
     s: float
     step: int
-    steps: int
+    times: Tensor
     denoised: Tensor
     denoiser: Denoiser
     reward: Callable[[Tensor], Tensor] | None
+    predicted: Tensor | None
     log_value: Tensor | None
     gain: float
+    pull: float
     std: float
     address: Rng
     row: Tensor
@@ -93,8 +97,10 @@ class Twist(ABC):
     weights even on the way, and its gradient guides.
     """
 
-    graph: ClassVar[bool] = False
-    """Whether the value needs gradients of the denoiser with respect to x."""
+    @property
+    def graph(self) -> bool:
+        """Whether the value needs gradients of the denoiser with respect to x."""
+        return False
 
     @abstractmethod
     def __call__(self, look: Look) -> Tensor:
@@ -111,10 +117,13 @@ class Guidance(ABC):
     Under `ReverseDiffusion` the weights make up for whatever it does; under `Guided` nothing does.
     """
 
-    graph: ClassVar[bool] = True
-    """Whether the shift needs gradients of the denoiser with respect to x."""
     value: ClassVar[bool] = False
     """Whether it needs the look's `log_value`."""
+
+    @property
+    def graph(self) -> bool:
+        """Whether the shift needs gradients of the denoiser with respect to x."""
+        return True
 
     @abstractmethod
     def __call__(self, look: Look) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -81,7 +81,10 @@ class Observer:
                 reward = checked_reward(self.reward(image), len(x)) if asks and self.reward else zero
                 out = [image, reward]
                 if twist or guidance:
-                    seen = self._look(rng, x, row, k, image, reward if asks else None)
+                    predicted = reward if asks else None
+                    strength = float(self.strength[k + 1])
+                    ahead = strength * reward if asks and not twist else None
+                    seen = self._look(rng, x, row, k, image, predicted, ahead)
                     if twist:
                         value = twist(seen)
                         if value.shape != zero.shape:
@@ -89,7 +92,7 @@ class Observer:
                                 f"the twist must return one number a particle, a tensor of shape ({len(x)},), "
                                 f"not {tuple(value.shape)}"
                             )
-                        seen = self._look(rng, x, row, k, image, value.to(torch.float64))
+                        seen = replace(seen, log_value=value.to(torch.float64))
                         out.append(value.to(torch.float64))
                     if guidance:
                         out.append(guidance(seen))
@@ -120,20 +123,29 @@ class Observer:
                 )
         return x
 
-    def _look(self, rng: Rng | None, x: Tensor, row: Tensor, k: int, image: Tensor, value: Tensor | None) -> Look:
-        if value is not None and self.twist is None:
-            value = float(self.strength[k + 1]) * value
+    def _look(
+        self,
+        rng: Rng | None,
+        x: Tensor,
+        row: Tensor,
+        k: int,
+        image: Tensor,
+        predicted: Tensor | None,
+        ahead: Tensor | None,
+    ) -> Look:
         return Look(
             x,
             float(self.table.times[k]),
             float(self.table.times[k + 1]),
             k,
-            self.table.steps,
+            self.table.times,
             image,
             self.denoiser,
             self.reward,
-            value,
+            predicted,
+            ahead,
             float(self.gain[k]),
+            float(self.table.pull[k]),
             float(self.table.std[k]),
             rng or Rng(0),  # without one nothing is drawn, since guidance is left out
             row,

@@ -192,12 +192,12 @@ class ReverseDiffusion(FeynmanKac):
         Raises:
             FileError: the denoiser or the reward has changed since.
         """
-        x = self.observer.restored(particles.x, particles.t, self.device)
         for name, value in self._probe().items():
             if not torch.allclose(value, particles.shared["probe"][name], rtol=1e-3, atol=1e-3, equal_nan=True):
                 raise FileError(
                     f"the {name} is not what it was when the run was saved: resume with the one it began with"
                 )
+        x = self.observer.restored(particles.x, particles.t, self.device)
         return replace(particles, x=x)
 
     def _probe(self) -> dict[str, Tensor]:

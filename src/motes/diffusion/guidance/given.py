@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
 
 from torch import Tensor
 
@@ -21,7 +20,10 @@ class Given(Guidance):
     """
 
     function: Callable[[Tensor, float], Tensor]
-    graph: ClassVar[bool] = False
+
+    @property
+    def graph(self) -> bool:
+        return False
 
     def __call__(self, look: Look) -> Tensor:
         push = self.function(look.x, look.t)

@@ -26,7 +26,6 @@ class ValueGradient(Guidance):
     """
 
     scale: float = 1.0
-    graph: ClassVar[bool] = True
     value: ClassVar[bool] = True
 
     def __call__(self, look: Look) -> Tensor:
