@@ -1,0 +1,83 @@
+"""Conditioning on an event that the user states, and its probability."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from motes.core.errors import ShapeError
+from motes.diffusion.look import Look, Twist
+
+
+@dataclass(frozen=True, eq=False)
+class Event(Twist):
+    """The event that statistic(x_0) > 0: its log-probability given a state, by the state's own posterior moments.
+
+    With D the denoised prediction, S = (sigma^2 / alpha) dD/dx the posterior covariance (exact for the true denoiser)
+    and g the statistic's gradient at D, log P(event | x_t) is taken as log Phi(statistic(D) / sqrt(g' S g)): exact for
+    normal data and a linear statistic. Give it as `twist`, its `reward` as the reward and guidance="reward": the log
+    normaliser of the run is the log-probability of the event under the model, whatever the quality of the guess.
+
+    Args:
+        statistic: maps images (n, *shape) to (n,), differentiably.
+        floor: the least standard deviation of the statistic that is believed, as a share of that of normal data of unit
+            variance; networks have covariances that are not positive.
+
+    References:
+        Finzi, Boral, Wilson, Sha & Zepeda-Núñez (2023), User-defined Event Sampling and Uncertainty Quantification in
+        Diffusion Models for Physical Dynamical Systems, ICML, section 4 (there the covariance; the probability is the
+        normal one).
+
+    Example:
+        >>> import torch, motes
+        >>> from motes.diffusion import VariancePreserving, gaussian
+        >>> process = VariancePreserving()
+        >>> denoiser = gaussian(process, torch.zeros(1), torch.eye(1))
+        >>> event = Event(lambda x: x[:, 0] - 1.5)
+        >>> model = motes.ReverseDiffusion(
+        ...     denoiser, process, 50, event.reward, "reward", shape=(1,), twist=event, integrator="euler-maruyama"
+        ... )
+        >>> run = motes.sample(model, 500, seed=1, progress=False)
+        >>> abs(run.log_evidence - (-2.706)) < 0.3  # log P(N(0, 1) > 1.5)
+        True
+    """
+
+    statistic: Callable[[Tensor], Tensor]
+    floor: float = 0.05
+
+    def __post_init__(self) -> None:
+        if not self.floor > 0:
+            raise ValueError(f"floor must be positive, not {self.floor}")
+
+    @property
+    def graph(self) -> bool:
+        return True
+
+    def reward(self, images: Tensor) -> Tensor:
+        """0 for images (n, *shape) in the event and -inf for others, (n,)."""
+        zero = torch.zeros(len(images), dtype=torch.float64, device=images.device)
+        return torch.where(self._value(images) > 0, zero, -torch.inf)
+
+    def __call__(self, look: Look) -> Tensor:
+        value = self._value(look.denoised)
+        (slope,) = torch.autograd.grad(value.sum(), look.denoised, retain_graph=True)
+        (carried,) = torch.autograd.grad(look.denoised, look.x, slope, retain_graph=True)  # (dD/dx)' g
+        variance = look.sigma**2 / look.alpha * (carried * slope).to(torch.float64).flatten(1).sum(1)
+        normal = look.sigma**2 / (look.alpha**2 + look.sigma**2) * slope.to(torch.float64).square().flatten(1).sum(1)
+        std = torch.maximum(variance, self.floor**2 * normal).clamp(min=torch.finfo(torch.float64).tiny).sqrt()
+        return torch.special.log_ndtr(value.to(torch.float64) / std)
+
+    def settings(self) -> dict[str, Any]:
+        return {"name": type(self).__name__, "floor": self.floor}
+
+    def _value(self, images: Tensor) -> Tensor:
+        value = self.statistic(images)
+        if value.shape != (len(images),):
+            raise ShapeError(
+                f"the statistic must return one number an image, ({len(images)},), not {tuple(value.shape)}"
+            )
+        return value

@@ -1,0 +1,76 @@
+"""Self-guided sampling of what a model finds rare."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from motes.diffusion.denoiser import Denoiser
+from motes.diffusion.look import Guidance, Look
+from motes.rng import Rng
+
+
+@dataclass(frozen=True)
+class Minority(Guidance):
+    """A drift towards images that the model loses when it noises and denoises them again: low-density samples.
+
+    The metric is the squared distance of the prediction from the prediction of its own noised copy (the second held
+    fixed). For normal data it is a quadratic about the mean, so the drift points away from it. It is a heuristic that
+    leaves the model's law: for a stated target use `rarity` as a reward, with this as guidance or without.
+
+    Args:
+        scale: what multiplies the gradient.
+        level: log(alpha / sigma) of the noise that the copy gets.
+        every: the drift acts at each `every`-th step.
+        until: the share of steps after which it stops.
+
+    References:
+        Um & Ye (2024), Self-Guided Generation of Minority Samples Using Diffusion Models, ECCV, section 3.
+    """
+
+    scale: float = 1.0
+    level: float = 0.0
+    every: int = 1
+    until: float = 0.9
+
+    def __post_init__(self) -> None:
+        if self.every < 1 or not 0 < self.until <= 1:
+            raise ValueError(f"need every >= 1 and 0 < until <= 1, not {self.every} and {self.until}")
+
+    def __call__(self, look: Look) -> Tensor:
+        if look.step % self.every or look.step >= self.until * (len(look.times) - 1):
+            return torch.zeros_like(look.x)
+        with torch.no_grad():
+            again = _again(look.denoiser, look.denoised.detach(), self.level, look.rng)
+        value = (look.denoised - again).flatten(1).square().sum(1)
+        return look.shift(self.scale * look.gradient(value, "metric"))
+
+    def settings(self) -> dict[str, Any]:
+        return {"name": type(self).__name__, **{k: getattr(self, k) for k in ("scale", "level", "every", "until")}}
+
+
+def rarity(denoiser: Denoiser, images: Tensor, rng: Rng, *, level: float = 0.0) -> Tensor:
+    """(N,) the squared distance of images (N, *shape) from what the model makes of them, noised once and denoised.
+
+    As a reward (times what it should count, with a fixed `rng`) it tilts a model's law towards what it finds rare.
+
+    Args:
+        denoiser: the model.
+        images: (N, *shape).
+        rng: the address of the noise.
+        level: log(alpha / sigma) of the noise.
+
+    References:
+        Um & Ye (2024), Self-Guided Generation of Minority Samples Using Diffusion Models, ECCV, section 3.
+    """
+    return (images - _again(denoiser, images, level, rng)).flatten(1).square().sum(1)
+
+
+def _again(denoiser: Denoiser, images: Tensor, level: float, rng: Rng) -> Tensor:
+    process = denoiser.process
+    t = float(process.time(level))
+    noise = rng.at("copy").normal(tuple(images.shape), dtype=images.dtype).to(images.device)
+    return denoiser.data(float(process.alpha(t)) * images + float(process.sigma(t)) * noise, t)
