@@ -24,6 +24,7 @@ from motes.diffusion.guidance import Twist
 from motes.diffusion.observer import Observer
 from motes.diffusion.potential import Schedule, strengths
 from motes.diffusion.reverse import SAMPLER, Guides, as_guidance
+from motes.diffusion.start import Start, started
 from motes.diffusion.transition import Transitions, transitions
 from motes.rng import Rng
 
@@ -53,7 +54,7 @@ class Guided(FeynmanKac):
         shape: the shape of one image.
         repeats: how often each step is done: in between, the particle is noised again to where the step began.
         integrator, noise: as for `ReverseDiffusion`; noise = 0 is the deterministic sampler.
-        schedule, twist, final, micro_batch, dtype, device: as for `ReverseDiffusion`.
+        schedule, twist, final, start, micro_batch, dtype, device: as for `ReverseDiffusion`.
 
     Raises:
         NanLogPotential, ShapeError, UnknownName, ValueError: as for `ReverseDiffusion`.
@@ -84,6 +85,7 @@ class Guided(FeynmanKac):
     schedule: Schedule = "constant"
     twist: Twist | None = None
     final: Literal["denoised", "state"] = "denoised"
+    start: Start | None = None
     micro_batch: int | None = None
     dtype: torch.dtype = torch.float32
     device: str = "cpu"
@@ -112,8 +114,8 @@ class Guided(FeynmanKac):
         object.__setattr__(self, "references", (SAMPLER, TRAVEL) if self.repeats > 1 else (SAMPLER,))
 
     def init(self, rng: Rng, n: int) -> Particles:
-        noise = rng.at("start").normal((n, *self.shape), dtype=self.dtype).to(self.device)
-        x = self.observer(rng, noise * self.denoiser.process.start_std, 0)
+        state = started(rng, self.denoiser.process, self.start, (n, *self.shape), self.dtype)
+        x = self.observer(rng, state.to(self.device), 0)
         return Particles.start(x, torch.zeros(n, dtype=torch.float64), info=self._info(x, 0))
 
     def step(self, rng: Rng, particles: Particles) -> Particles:
@@ -167,6 +169,7 @@ class Guided(FeynmanKac):
             "guidance": None if guidance is None else guidance.settings(),
             "twist": None if self.twist is None else self.twist.settings(),
             "reward": "function" if self.reward else None,
+            **({} if self.start is None else {"start": self.start.settings()}),
             "schedule": "function" if callable(self.schedule) else self.schedule,
             **{k: getattr(self, k) for k in ("repeats", "integrator", "noise", "final", "micro_batch", "device")},
             "dtype": str(self.dtype),

@@ -24,6 +24,7 @@ from motes.diffusion.guidance import Given, Guidance, Twist, ValueGradient
 from motes.diffusion.observer import Observer
 from motes.diffusion.potential import POTENTIALS, Schedule, checked_reward, strengths
 from motes.diffusion.process import Process
+from motes.diffusion.start import Start, started
 from motes.diffusion.transition import Transitions, transitions
 from motes.rng import Rng
 
@@ -77,6 +78,7 @@ class ReverseDiffusion(FeynmanKac):
         twist: a better guess than the predicted reward of what a path is worth before its end, see `guidance.Twist`; it
             counts in full whatever the schedule.
         final: the image is the "denoised" prediction at the last time, or the last "state" itself.
+        start: the law of the states at the first time, see `Start`; None is the process's own normal law.
         micro_batch: images a call of the model; fixing it makes results independent of how the population is cut.
         dtype, device: of the images; weights are float64.
 
@@ -112,6 +114,7 @@ class ReverseDiffusion(FeynmanKac):
     potential: str = "difference"
     twist: Twist | None = None
     final: Literal["denoised", "state"] = "denoised"
+    start: Start | None = None
     micro_batch: int | None = None
     dtype: torch.dtype = torch.float32
     device: str = "cpu"
@@ -155,9 +158,8 @@ class ReverseDiffusion(FeynmanKac):
         object.__setattr__(self, "references", tuple(self._references()))
 
     def init(self, rng: Rng, n: int) -> Particles:
-        noise = rng.at("start").normal((n, *self.shape), dtype=self.dtype).to(self.device)
         zero = torch.zeros(n, dtype=torch.float64)
-        x = self.observer(rng, noise * self.process.start_std, 0)
+        x = self.observer(rng, started(rng, self.process, self.start, (n, *self.shape), self.dtype).to(self.device), 0)
         history = zero + POTENTIALS[self.potential][1]
         x["total"], x["history"] = self._total(x, 0, zero, history)
         return Particles.start(x, x["total"], shared={"probe": self._probe()}, info=self._info(x, 0))
@@ -225,6 +227,7 @@ class ReverseDiffusion(FeynmanKac):
             "shape": list(self.shape),
             **{k: "function" if callable(v) else v for k, v in callables.items()},
             **{k: None if v is None else v.settings() for k, v in mine.items()},
+            **({} if self.start is None else {"start": self.start.settings()}),
             **{k: getattr(self, k) for k in ("integrator", "noise", "potential", "final", "micro_batch", "device")},
             "dtype": str(self.dtype),
         }
