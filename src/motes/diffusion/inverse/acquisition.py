@@ -1,0 +1,291 @@
+"""Choosing what to measure next by what the particles disagree about."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable
+from dataclasses import KW_ONLY, dataclass, field, replace
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from motes.core.cite import Reference
+from motes.core.errors import ShapeError, UnknownName
+from motes.core.model import FeynmanKac
+from motes.core.particles import Particles
+from motes.core.weights import normalise
+from motes.diffusion.denoiser import Denoiser
+from motes.diffusion.guidance.value import ValueGradient
+from motes.diffusion.inverse.observation import Observation
+from motes.diffusion.inverse.operator import Function
+from motes.diffusion.observer import Observer
+from motes.diffusion.reverse import SAMPLER, log_reference_over_guided
+from motes.diffusion.transition import Transitions, transitions
+from motes.rng import Rng
+
+ACTIVE = Reference(
+    "nolan2025",
+    "Nolan, Stevens, van Nierop, van Sloun",
+    2025,
+    "Active Diffusion Subsampling",
+    "Transactions on Machine Learning Research",
+    "the choice of measurements",
+)
+CHOICES = ("entropy", "variance", "random", "equispaced")
+
+
+@dataclass(frozen=True, eq=False)
+class ActiveDiffusion(FeynmanKac):
+    """A reverse diffusion that asks for measurements on its way, each where its particles disagree the most.
+
+    There are L candidates; candidate l measures the numbers `measure(images)[:, l]` of an image, with normal noise. At
+    chosen steps the next one is picked from those that are left, asked of `ask`, and from then on guides and weighs.
+    The weighted particles target p(x_0 | all that was measured), which does not depend on how the candidates were picked,
+    since they are picked by what was measured and by the sampler's own random numbers alone; the log normaliser
+    estimates the log-density of the measurements that were made. With the choice made by the particles themselves the
+    estimate is consistent but not unbiased.
+
+    Args:
+        denoiser: the prior.
+        steps: the number of steps, or the falling times.
+        measure: maps images (n, *shape) to (n, L, m), linearly: all candidates of m numbers each.
+        ask: maps the number of a candidate to its measurement (m,) of the true image, noise included.
+        noise: the standard deviation of the noise.
+        budget: how many are measured.
+        shape: of one image.
+        choice: "entropy", of the mixture of normals that the particles predict; "variance", the same for one normal;
+            "random" and "equispaced" for comparison.
+        first: candidates that are measured before the first step.
+        window: the share of the steps, from and to, over which the measurements are spread.
+        scale, guidance, integrator, noise_level, micro_batch, dtype, device: as for `Observation` and
+            `ReverseDiffusion`; `noise_level` is that sampler's `noise`.
+
+    Raises:
+        ValueError, UnknownName, ShapeError: what was given does not fit.
+
+    References:
+        Nolan, Stevens, van Nierop & van Sloun (2025), Active Diffusion Subsampling, TMLR, Eq. (7) and Algorithm 1.
+    """
+
+    denoiser: Denoiser
+    steps: int | Tensor
+    measure: Callable[[Tensor], Tensor]
+    ask: Callable[[int], Tensor]
+    noise: float
+    budget: int
+    _: KW_ONLY
+    shape: tuple[int, ...]
+    choice: Literal["entropy", "variance", "random", "equispaced"] = "entropy"
+    first: tuple[int, ...] = ()
+    window: tuple[float, float] = (0.1, 0.8)
+    scale: float = 1.0
+    guidance: float = 1.0
+    integrator: str = "ancestral"
+    noise_level: float = 1.0
+    micro_batch: int | None = None
+    dtype: torch.dtype = torch.float32
+    device: str = "cpu"
+    table: Transitions = field(init=False, repr=False)
+
+    domain: ClassVar[str] = "diffusion"
+    quantity: ClassVar[str] = "log normaliser"
+    references: ClassVar[tuple[Reference, ...]] = (SAMPLER, ACTIVE)  # type: ignore[misc]
+
+    def __post_init__(self) -> None:
+        if self.choice not in CHOICES:
+            raise UnknownName("choice", self.choice, CHOICES)
+        if not self.noise > 0:
+            raise ValueError(f"noise must be positive, not {self.noise}")
+        if not 0 <= self.window[0] < self.window[1] <= 1:
+            raise ValueError(f"window must be two rising shares of the steps in [0, 1], not {self.window}")
+        table = transitions(self.denoiser.process, self.steps, self.integrator, self.noise_level)
+        blank = self.measure(torch.zeros(1, *self.shape, dtype=self.dtype, device=self.device))
+        if blank.ndim != 3 or len(blank) != 1:
+            raise ShapeError(f"measure must return (n, L, m) for n images, not {tuple(blank.shape)} for one")
+        count = blank.shape[1]
+        if not len(self.first) <= self.budget <= count or self.budget < 1:
+            raise ValueError(f"budget must be from {max(1, len(self.first))} to {count}, not {self.budget}")
+        if len(set(self.first)) != len(self.first) or any(not 0 <= l < count for l in self.first):  # noqa: E741
+            raise ValueError(f"first must name different candidates from 0 to {count - 1}, not {self.first}")
+        object.__setattr__(self, "table", table)
+        object.__setattr__(self, "_size", tuple(blank.shape[1:]))
+
+    @property
+    def when(self) -> list[int]:
+        """The number of measurements that are there after each step, (K + 1,)."""
+        last = self.table.steps
+        start, end = self.window[0] * last, max(self.window[1] * last, self.window[0] * last + 1)
+        open_, rest = len(self.first), self.budget - len(self.first)
+        return [open_ + min(rest, max(0, math.ceil(rest * (k - start) / (end - start)))) for k in range(last)] + [
+            self.budget
+        ]
+
+    def init(self, rng: Rng, n: int) -> Particles:
+        count, m = self._size  # type: ignore[attr-defined]
+        shared = {
+            "asked": torch.full((self.budget,), -1, dtype=torch.int64),
+            "y": torch.full((count, m), math.nan, dtype=torch.float64),
+            "entropy": torch.full((self.budget,), math.nan, dtype=torch.float64),
+        }
+        for l in self.first:  # noqa: E741
+            shared = self._asked(shared, l, math.nan)
+        noise = rng.at("start").normal((n, *self.shape), dtype=self.dtype).to(self.device)
+        observation = self._observation(shared)
+        x = self._observer(observation)(rng, noise * self.denoiser.process.start_std, 0)
+        x["total"] = self._total(x, observation, 0)
+        return Particles.start(x, x["total"], shared=shared, info=self._info(x, shared, 0))
+
+    def step(self, rng: Rng, particles: Particles) -> Particles:
+        k, old, shared = particles.t, particles.x, particles.shared
+        while self._count(shared) < self.when[k + 1]:
+            shared = self._next(rng, particles, shared)
+        xi = rng.at("noise").normal((particles.n, *self.shape), dtype=self.dtype).to(self.device)
+        state = float(self.table.keep[k]) * old["state"] + float(self.table.pull[k]) * old["denoised"]
+        std, log_ratio = float(self.table.std[k]), torch.zeros(particles.n, dtype=torch.float64)
+        if "shift" in old:
+            shift = old["shift"] / std
+            state, log_ratio = state + std * (xi + shift), log_reference_over_guided(xi, shift)
+        else:
+            state = state + std * xi
+        observation = self._observation(shared)
+        x = self._observer(observation)(rng, state, k + 1)
+        x["total"] = self._total(x, observation, k + 1)
+        new = particles.step(x, x["total"] - old["total"] + log_ratio, info=self._info(x, shared, k + 1))
+        return replace(new, shared=shared)
+
+    def done(self, particles: Particles) -> bool:
+        return particles.t >= self.table.steps
+
+    def progress(self, particles: Particles) -> float:
+        return particles.t / self.table.steps
+
+    def view(self, particles: Particles) -> Tensor:
+        """The images (N, *shape): the denoised predictions on the way, x_0 at the end."""
+        return particles.x["denoised"]
+
+    def restore(self, particles: Particles) -> Particles:
+        """The particles, if the model and the measurements still say of them what their file says.
+
+        Raises:
+            FileError: the denoiser or the measurements have changed since.
+        """
+        observer = self._observer(self._observation(particles.shared))
+        return replace(particles, x=observer.restored(particles.x, particles.t, self.device))
+
+    def settings(self) -> dict[str, Any]:
+        names = ("noise", "budget", "choice", "scale", "guidance", "integrator", "noise_level", "micro_batch", "device")
+        return {
+            "denoiser": self.denoiser.settings(),
+            "times": hashlib.sha256(self.table.times.numpy().tobytes()).hexdigest()[:16],
+            "shape": list(self.shape),
+            "first": list(self.first),
+            "window": list(self.window),
+            "candidates": list(self._size),  # type: ignore[attr-defined]
+            **{k: getattr(self, k) for k in names},
+            "dtype": str(self.dtype),
+        }
+
+    # ---------------------------------------------------------------- measuring
+
+    def _count(self, shared: Any) -> int:
+        return int((shared["asked"] >= 0).sum())
+
+    def _asked(self, shared: Any, candidate: int, entropy: float) -> dict[str, Tensor]:
+        y = torch.as_tensor(self.ask(candidate))
+        if y.shape != shared["y"].shape[1:]:
+            raise ShapeError(f"ask({candidate}) returned shape {tuple(y.shape)}, not {tuple(shared['y'].shape[1:])}")
+        if not bool(torch.isfinite(y).all()):
+            raise ValueError(f"ask({candidate}) returned a number that is not finite")
+        i = self._count(shared)
+        new = {name: value.clone() for name, value in shared.items()}
+        new["asked"][i], new["y"][candidate], new["entropy"][i] = candidate, y.to(new["y"]), entropy
+        return new
+
+    def _next(self, rng: Rng, particles: Particles, shared: Any) -> dict[str, Tensor]:
+        left = torch.ones(len(shared["y"]), dtype=torch.bool)
+        left[shared["asked"][shared["asked"] >= 0]] = False
+        if self.choice == "random":
+            order = rng.at("choice", inner=self._count(shared)).permutation(len(left))
+            score = order.argsort().to(torch.float64)
+        elif self.choice == "equispaced":
+            score = -spread_out(len(left), self.budget, shared["asked"][shared["asked"] >= 0])
+        else:
+            predicted = self._measured(particles.x["denoised"])
+            score = SCORES[self.choice](predicted, normalise(particles.log_weight), self.noise)
+        score = score.cpu().where(left, torch.tensor(-math.inf, dtype=score.dtype))
+        best = int(score.argmax())
+        return self._asked(shared, best, float(score[best]))
+
+    def _measured(self, images: Tensor) -> Tensor:
+        with torch.no_grad():
+            return self.measure(images).to(torch.float64)
+
+    def _observation(self, shared: Any) -> Observation | None:
+        asked = shared["asked"][shared["asked"] >= 0]
+        if not len(asked):
+            return None
+        operator = Function(lambda images: self.measure(images)[:, asked.to(images.device)], shape=self.shape)
+        return Observation(operator, shared["y"][asked], self.noise, self.scale)
+
+    def _observer(self, observation: Observation | None) -> Observer:
+        guidance = ValueGradient(self.guidance) if observation and self.guidance else None
+        reward, table = (observation.reward if observation else None), self.table
+        strength = torch.zeros_like(table.times)  # the twist speaks for the reward until the end
+        return Observer(
+            self.denoiser, table, reward, strength, observation, guidance, table.std**2, micro_batch=self.micro_batch
+        )
+
+    def _total(self, x: dict[str, Tensor], observation: Observation | None, k: int) -> Tensor:
+        if observation is None:
+            return torch.zeros(len(x["state"]), dtype=torch.float64)
+        return x["reward"] if k == self.table.steps else x.pop("twist")
+
+    def _info(self, x: dict[str, Tensor], shared: Any, k: int) -> dict[str, float]:
+        level = float(self.denoiser.process.sigma(self.table.times[k]))
+        return {"noise_level": level, "measurements": float(self._count(shared))}
+
+
+def mixture_entropy(predicted: Tensor, weight: Tensor, noise: float) -> Tensor:
+    """(L,) how much the particles disagree about each candidate, nats.
+
+    -sum_i w_i log sum_j w_j exp(-|mu_i - mu_j|^2 / (2 noise^2)): up to the entropy of the noise, an upper bound on that
+    of the mixture of normals that the particles predict, by pairwise divergences.
+
+    Args:
+        predicted: (N, L, m) each particle's prediction of each candidate.
+        weight: (N,) normalised.
+        noise: the standard deviation of the measurement.
+
+    References:
+        Nolan et al. (2025), Active Diffusion Subsampling, TMLR, Eq. (7).
+        Kolchinsky & Tracey (2017), Estimating Mixture Entropy with Pairwise Distances, Entropy 19, Eq. (10).
+    """
+    log_weight = torch.log(weight)
+    score = torch.zeros(predicted.shape[1], dtype=torch.float64)
+    for l in range(predicted.shape[1]):  # noqa: E741
+        far = torch.cdist(predicted[:, l], predicted[:, l]).square()
+        inside = (log_weight[None] - far / (2 * noise**2)).logsumexp(1)
+        score[l] = -(weight * inside.where(weight > 0, 0.0)).sum()
+    return score
+
+
+def normal_entropy(predicted: Tensor, weight: Tensor, noise: float) -> Tensor:
+    """(L,) the information gain 1/2 sum log(1 + variance / noise^2) of each candidate, as if all were normal, nats."""
+    mean = (weight[:, None, None] * predicted).sum(0)
+    variance = (weight[:, None, None] * (predicted - mean).square()).sum(0)
+    return 0.5 * torch.log1p(variance / noise**2).sum(1)
+
+
+SCORES = {"entropy": mixture_entropy, "variance": normal_entropy}
+
+
+def spread_out(count: int, budget: int, asked: Tensor) -> Tensor:
+    """(count,) the rank of each candidate in an evenly spaced choice of `budget`; what was asked counts first."""
+    grid = [round(i * count / budget) % count for i in range(budget)]
+    order = [l for l in grid if l not in asked.tolist()]  # noqa: E741
+    rank = torch.full((count,), float(count), dtype=torch.float64)
+    for i, l in enumerate(order):  # noqa: E741
+        rank[l] = i
+    return rank

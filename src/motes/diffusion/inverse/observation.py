@@ -1,0 +1,106 @@
+"""What was measured of an image, as a reward, as a twist and as guidance."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from motes.core.errors import ShapeError
+from motes.diffusion.denoiser import Denoiser
+from motes.diffusion.guidance.control import variance_left
+from motes.diffusion.inverse.operator import LinearOperator
+from motes.diffusion.look import Look, Twist
+from motes.diffusion.reverse import ReverseDiffusion
+
+
+@dataclass(frozen=True, eq=False)
+class Observation(Twist):
+    """y = A(x_0) + noise * N(0, I): its log-likelihood, and a guess of it given a noisy state.
+
+    On the way the likelihood of y is taken as that of N(A(D), spread A A' + noise^2 I) with D the denoised prediction
+    and spread = scale^2 sigma^2 / (alpha^2 scale^2 + sigma^2), exact for normal data of covariance scale^2 I; constants
+    that are the same for all particles are left out. Its gradient through the denoiser is pseudo-inverse guidance. The
+    weights make up for what is not exact.
+
+    Args:
+        operator: a `LinearOperator`, or any differentiable function of images (n, *shape), not linear, for which A A'
+            is replaced by the identity times `gain`.
+        y: (*out) the measurement.
+        noise: its standard deviation.
+        scale: the standard deviation of the data about its mean.
+        gain: for functions: the squared size of the function's derivative.
+
+    Raises:
+        ValueError: a noise or scale that is not positive.
+        ShapeError: the operator gives another shape than y has.
+
+    References:
+        Song, Vahdat, Mardani & Kautz (2023), Pseudoinverse-Guided Diffusion Models for Inverse Problems, ICLR, Eq. 7.
+        Wu et al. (2023), Practical and Asymptotically Exact Conditional Sampling in Diffusion Models, NeurIPS, 3.3.
+    """
+
+    operator: LinearOperator | Callable[[Tensor], Tensor]
+    y: Tensor
+    noise: float
+    scale: float = 1.0
+    gain: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name in ("noise", "scale", "gain"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be positive, not {getattr(self, name)}")
+
+    def reward(self, images: Tensor) -> Tensor:
+        """The log-likelihood of the measurement given images (n, *shape), (n,) nats, with its normalising constant."""
+        residual = self._residual(images).to(torch.float64).flatten(1)
+        constant = residual.shape[1] * (math.log(self.noise) + 0.5 * math.log(2 * math.pi))
+        return -0.5 * residual.square().sum(1) / self.noise**2 - constant
+
+    def __call__(self, look: Look) -> Tensor:
+        residual = self._residual(look.denoised)
+        noise, spread = self.noise**2, variance_left(look, self.scale)
+        if isinstance(self.operator, LinearOperator):
+            with torch.no_grad():
+                solved = self.operator.solve(residual.detach(), noise, spread)
+        else:
+            solved = residual.detach() / (spread * self.gain + noise)
+        # The quadratic form r' M r / 2 and its gradient M r, without differentiating the solver.
+        product = (residual * solved).to(torch.float64).flatten(1).sum(1)
+        return 0.5 * product.detach() - product
+
+    def settings(self) -> dict[str, Any]:
+        linear = isinstance(self.operator, LinearOperator)
+        operator = self.operator.settings() if isinstance(self.operator, LinearOperator) else "function"
+        mine = {"noise": self.noise, "scale": self.scale} | ({} if linear else {"gain": self.gain})
+        return {"name": "Observation", "operator": operator, **mine}
+
+    def _residual(self, images: Tensor) -> Tensor:
+        seen = self.operator.apply(images) if isinstance(self.operator, LinearOperator) else self.operator(images)
+        if seen.shape[1:] != self.y.shape:
+            raise ShapeError(
+                f"the operator returns shape {tuple(seen.shape[1:])}, the measurement has {tuple(self.y.shape)}"
+            )
+        return self.y.to(seen) - seen
+
+
+def posterior(
+    denoiser: Denoiser, steps: int | Tensor, observation: Observation, *, shape: tuple[int, ...], **knobs: Any
+) -> ReverseDiffusion:
+    """The images behind a measurement: weighted samples, and log p(y) as the log normaliser.
+
+    Args:
+        denoiser: the prior.
+        steps: the number of steps, or the falling times.
+        observation: what was measured.
+        shape: of one image.
+        knobs: as for `ReverseDiffusion`; guidance is by the observation unless given otherwise.
+    """
+    knobs = {"guidance": "reward", **knobs}
+    return ReverseDiffusion(
+        denoiser, denoiser.process, steps, observation.reward, shape=shape, twist=observation, **knobs
+    )
