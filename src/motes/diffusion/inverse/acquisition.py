@@ -42,8 +42,8 @@ class ActiveDiffusion(FeynmanKac):
 
     There are L candidates; candidate l measures the numbers `measure(images)[:, l]` of an image, with normal noise. At
     chosen steps the next one is picked from those that are left, asked of `ask`, and from then on guides and weighs.
-    The weighted particles target p(x_0 | all that was measured), which does not depend on how the candidates were picked,
-    since they are picked by what was measured and by the sampler's own random numbers alone; the log normaliser
+    The weighted particles target p(x_0 | all that was measured), which does not depend on how the candidates were
+    picked, since they are picked by what was measured and by the sampler's own random numbers alone; the log normaliser
     estimates the log-density of the measurements that were made. With the choice made by the particles themselves the
     estimate is consistent but not unbiased.
 
