@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -26,6 +28,7 @@ def mixture(process: Process, weights: Tensor, means: Tensor, covariances: Tenso
 
     Raises:
         ShapeError: the shapes do not fit.
+        ValueError: a weight or a covariance is not positive.
     """
     weights, means, covariances = (torch.as_tensor(a, dtype=torch.float64) for a in (weights, means, covariances))
     m, d = means.shape if means.ndim == 2 else (0, 0)
@@ -34,18 +37,31 @@ def mixture(process: Process, weights: Tensor, means: Tensor, covariances: Tenso
             f"need weights (M,), means (M, d) and covariances (M, d, d), not {tuple(weights.shape)}, "
             f"{tuple(means.shape)}, {tuple(covariances.shape)}"
         )
-    log_weight, eye = torch.log(weights / weights.sum()), torch.eye(d, dtype=torch.float64)
+    log_weight = torch.log(weights / weights.sum())
+    variances, axes = torch.linalg.eigh(covariances)  # (M, d), (M, d, d): then any time costs no inverse
+    if not bool((weights > 0).all()) or not bool((variances > 0).all()):
+        raise ValueError("the weights must be positive and the covariances positive definite")
+
+    def components(x: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """log P(m) p(x | m) (N, M), residuals over their variances (N, M, d), both along the axes; alpha (N, 1, 1)."""
+        t = t.to(means).reshape(-1, 1, 1)
+        t = t[:1] if bool((t == t[:1]).all()) else t
+        alpha, sigma = process.alpha(t), process.sigma(t)
+        spread = alpha**2 * variances + sigma**2  # (1 or N, M, d)
+        residual = torch.einsum("mde,nmd->nme", axes, x.to(means)[:, None] - alpha * means)
+        solved = residual / spread
+        log_p = log_weight - 0.5 * (residual * solved + torch.log(2 * math.pi * spread)).sum(-1)
+        return log_p, solved, alpha
 
     def posterior_mean(x: Tensor, t: Tensor) -> Tensor:
         """sum_m P(m | x) E[x_0 | x, m]."""
-        if not bool((t == t[0]).all()):
-            raise ShapeError("an exact denoiser takes one time for all particles of a call")
-        alpha, sigma = process.alpha(t[0].to(torch.float64)), process.sigma(t[0].to(torch.float64))
-        spread = alpha**2 * covariances + sigma**2 * eye  # (M, d, d)
-        residual = x.to(torch.float64)[:, None] - alpha * means  # (N, M, d)
-        solved = torch.einsum("mde,nme->nmd", torch.linalg.inv(spread), residual)
-        log_p = log_weight - 0.5 * (residual * solved).sum(-1) - 0.5 * torch.logdet(spread)
-        each = means + alpha * torch.einsum("mde,nme->nmd", covariances, solved)
+        log_p, solved, alpha = components(x, t)
+        each = means + alpha * torch.einsum("mde,nme->nmd", axes, variances * solved)
         return torch.einsum("nm,nmd->nd", torch.softmax(log_p, dim=1), each).to(x)
 
-    return Denoiser(posterior_mean, process, predicts="data", name=f"mixture of {m} normals in {d} dimensions")
+    def log_density(x: Tensor, t: Tensor) -> Tensor:
+        """log sum_m P(m) p(x | m)."""
+        return torch.logsumexp(components(x, t)[0], dim=1)
+
+    name = f"mixture of {m} normals in {d} dimensions"
+    return Denoiser(posterior_mean, process, predicts="data", name=name, log_density=log_density)

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from motes.core.errors import UnknownName
 
-SPACINGS = ("time", "snr")
+SPACINGS = ("time", "snr", "karras", "geometric")
 
 
 class Process(ABC):
@@ -31,6 +31,8 @@ class Process(ABC):
     t_min: float
     t_max: float
     spacing: str
+    rho: float = 7.0
+    """The power of Karras's spacing."""
 
     @abstractmethod
     def alpha(self, t: Tensor | float) -> Tensor:
@@ -61,15 +63,26 @@ class Process(ABC):
         """log(alpha / sigma) at time t, float64: falls as t grows."""
         return torch.log(self.alpha(t)) - torch.log(self.sigma(t))
 
+    def rates(self, t: Tensor | float) -> tuple[Tensor, Tensor]:
+        """(d alpha/dt, d sigma/dt) at time t, float64."""
+        f, sigma = self.drift(t), self.sigma(t)
+        return f * self.alpha(t), self.diffusion(t) ** 2 / (2 * sigma) + f * sigma
+
     def times(self, steps: int, spacing: str | None = None) -> Tensor:
         """The (steps + 1,) times of a sampler, float64, from t_max down to t_min.
 
         Args:
             steps: number of steps, at least 1.
-            spacing: "time" for equal steps in t, "snr" for equal steps in log(alpha / sigma); None is the default.
+            spacing: "time" for equal steps in t; "snr" for equal steps in log(alpha / sigma); "karras" for equal steps
+                in (sigma / alpha)^(1 / rho), which lie closer near the data, rho = 7 unless the process says another;
+                "geometric" for equal ratios of t; None is the process's own.
 
         Raises:
             UnknownName: another spacing.
+            ValueError: no step; or geometric times down to 0.
+
+        References:
+            Karras, Aittala, Aila & Laine (2022), Elucidating the Design Space, NeurIPS, Eq. (5) ("karras").
         """
         spacing = self.spacing if spacing is None else spacing
         if spacing not in SPACINGS:
@@ -78,9 +91,14 @@ class Process(ABC):
             raise ValueError(f"a sampler needs at least 1 step, not {steps}")
         if spacing == "time":
             times = torch.linspace(self.t_max, self.t_min, steps + 1, dtype=torch.float64)
+        elif spacing == "geometric":
+            if self.t_min <= 0:
+                raise ValueError('equal ratios of t never reach t_min=0: give the process t_min > 0, or use "snr"')
+            times = self.t_max * (self.t_min / self.t_max) ** torch.linspace(0, 1, steps + 1, dtype=torch.float64)
         else:
-            ends = self.log_snr(_t(self.t_max)), self.log_snr(_t(self.t_min))
-            times = self.time(torch.linspace(float(ends[0]), float(ends[1]), steps + 1, dtype=torch.float64))
+            ends = [float(self.log_snr(t)) for t in (self.t_max, self.t_min)]
+            power = self.rho if spacing == "karras" else 0.0
+            times = self.time(_between(ends[0], ends[1], steps, power))
         times[0], times[-1] = self.t_max, self.t_min
         return times
 
@@ -207,6 +225,15 @@ class VarianceExploding(Process):
     @property
     def start_std(self) -> float:
         return float(self.sigma(self.t_max))
+
+
+def _between(first: float, last: float, steps: int, rho: float) -> Tensor:
+    """(steps + 1,) values of log(alpha / sigma), equally spaced in exp(-value / rho); rho = 0: in the value."""
+    if rho == 0:
+        return torch.linspace(first, last, steps + 1, dtype=torch.float64)
+    return -rho * torch.log(
+        torch.linspace(math.exp(-first / rho), math.exp(-last / rho), steps + 1, dtype=torch.float64)
+    )
 
 
 def _t(t: Tensor | float) -> Tensor:
