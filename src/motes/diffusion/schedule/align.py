@@ -1,0 +1,161 @@
+"""Times for a sampler that suit a model: steps are put where the model's prediction changes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from motes.core.errors import ShapeError, UnknownName
+from motes.core.parts import in_parts
+from motes.diffusion.denoiser import Denoiser
+from motes.diffusion.process import Process
+from motes.diffusion.schedule.path import best_path, finer
+from motes.diffusion.transition import INTEGRATORS
+from motes.rng import Rng
+
+REFINE = 6
+
+
+def align_your_steps(
+    denoiser: Denoiser,
+    samples: Tensor,
+    steps: int,
+    rng: Rng,
+    *,
+    integrator: str = "ancestral",
+    noise: float = 1.0,
+    grid: int = 128,
+    micro_batch: int | None = None,
+) -> Tensor:
+    """The (steps + 1,) falling times at which this model is best sampled with so few steps.
+
+    Ancestral steps with noise = 1 hold the prediction of the data D still during a step and follow the process
+    otherwise, so by Girsanov's theorem the Kullback-Leibler divergence between the paths of the true reverse equation
+    and of the sampler is
+
+        KLUB = 1/2 sum_i int E|D(x_t, t) - D(x_{t_i}, t_i)|^2 d snr(t),        snr = alpha^2 / sigma^2,
+
+    with (x_t, x_{t_i}) two places of one forward path: it bounds the divergence of what is sampled. Deterministic steps
+    (noise = 0, any integrator) have no such bound; there a step costs the root mean square of its error against a fine
+    solution of the flow, relative to the spread of the population, and costs add up: the relative error at the end if
+    the flow carries errors as it carries the spread, which is exact for normal data and a rule of thumb otherwise.
+
+    The model is asked on a grid of times only (`grid` evaluations a sample, and a few more where the grid is refined);
+    the best `steps + 1` of them come from dynamic programming, where the original descends coordinate by coordinate:
+    the optimum of the grid is the global one. Exact as `grid` and the number of samples grow.
+
+    Args:
+        denoiser: the model.
+        samples: (n, *shape) data, or samples of the model itself; some dozens do.
+        steps: how many steps.
+        rng: the address of the noise.
+        integrator, noise: the sampler's; "ancestral" with noise = 1, or noise = 0.
+        grid: how many cells of equal log-snr the times are first looked for in.
+        micro_batch: rows a call of the model.
+
+    Raises:
+        ShapeError: samples have no axis beside the first, or there are fewer than 2.
+        UnknownName: another integrator.
+        ValueError: a mixture of noise and integrator without an objective, or more steps than grid cells.
+
+    References:
+        Sabour, Fidler & Kreis (2024), Align Your Steps: Optimizing Sampling Schedules in Diffusion Models, ICML,
+        section 3 and appendix A.
+
+    Example:
+        >>> import torch
+        >>> from motes import Rng
+        >>> from motes.diffusion import VariancePreserving, gaussian
+        >>> process = VariancePreserving()
+        >>> denoiser = gaussian(process, torch.zeros(1), 0.25 * torch.eye(1))
+        >>> data = 0.5 * Rng(0).at("data").normal((32, 1))
+        >>> align_your_steps(denoiser, data, 4, Rng(0), grid=32).shape
+        torch.Size([5])
+    """
+    if integrator not in INTEGRATORS:
+        raise UnknownName("integrator", integrator, INTEGRATORS)
+    if noise != 0 and (noise != 1 or integrator != "ancestral"):
+        raise ValueError(
+            f"steps can be aligned for noise=0, or for integrator='ancestral' with noise=1, not for {integrator!r} "
+            f"with noise={noise}: only then is there a path divergence or an error of a step"
+        )
+    if samples.ndim < 2 or len(samples) < 2:
+        raise ShapeError(f"need at least 2 samples (n, *shape), not a tensor of shape {tuple(samples.shape)}")
+
+    def data(x: Tensor, t: Tensor) -> Tensor:
+        return in_parts(lambda part: denoiser.data(part, float(t)).detach(), micro_batch, x)
+
+    process = denoiser.process
+    log_snr = process.log_snr(process.times(grid, "snr"))
+    for again in range(2):
+        times = process.time(log_snr)
+        times[0], times[-1] = process.t_max, process.t_min
+        with torch.no_grad():
+            if noise == 0:
+                cost = flow_cost(data, process, samples, times, rng.at("flow"), integrator)
+            else:
+                cost = path_divergence(data, process, samples, times, rng.at("path", inner=again))
+        path = best_path(cost, steps)
+        if steps > 1:
+            log_snr = finer(log_snr, path, REFINE)
+        else:
+            break
+    return times[path]
+
+
+def forward_path(process: Process, samples: Tensor, times: Tensor, rng: Rng) -> list[Tensor]:
+    """x_t at each of the falling times (M,), joint: x_t / alpha = x_0 + a Brownian motion at time sigma^2 / alpha^2."""
+    clock = (-2 * process.log_snr(times)).exp()
+    began = torch.cat([clock[1:], torch.zeros(1, dtype=clock.dtype)])
+    place, out = samples, []
+    for m in reversed(range(len(times))):
+        xi = rng.at(f"increment-{m}").normal(tuple(samples.shape), dtype=samples.dtype).to(samples.device)
+        place = place + float(torch.sqrt(clock[m] - began[m])) * xi
+        out.append(float(process.alpha(times[m])) * place)
+    return out[::-1]
+
+
+def path_divergence(
+    data: Callable[[Tensor, Tensor], Tensor], process: Process, samples: Tensor, times: Tensor, rng: Rng
+) -> Tensor:
+    """(M, M) the divergence that a step from time i to time j leaves, nats, by the trapezoid rule in snr."""
+    states = forward_path(process, samples, times, rng)
+    d = torch.stack([data(x, t).flatten().double() for x, t in zip(states, times, strict=True)])
+    square = torch.cdist(d, d, compute_mode="donot_use_mm_for_euclid_dist").square().cpu() / len(samples)
+    snr = (2 * process.log_snr(times)).exp()
+    cell = 0.25 * (square[:, 1:] + square[:, :-1]) * (snr[1:] - snr[:-1])
+    total = torch.cat([torch.zeros(len(times), 1, dtype=torch.float64), cell.cumsum(1)], 1)
+    return total - total.diagonal()[:, None]
+
+
+def flow_cost(
+    data: Callable[[Tensor, Tensor], Tensor],
+    process: Process,
+    samples: Tensor,
+    times: Tensor,
+    rng: Rng,
+    integrator: str,
+) -> Tensor:
+    """(M, M) the error of a step from time i to time j on the flow through the samples, in shares of the spread."""
+    m = len(times)
+    z = rng.normal(tuple(samples.shape), dtype=samples.dtype).to(samples.device)
+    states = [float(process.alpha(times[0])) * samples + float(process.sigma(times[0])) * z]
+    predicted: list[Tensor] = []
+    log_snr = process.log_snr(times)
+    keep, pull, _ = INTEGRATORS["ancestral"](process, times[:-1], times[1:], 0.0)
+    for i in range(m - 1):
+        predicted.append(data(states[i], times[i]))
+        slope = 0.0 if i == 0 else float(0.5 * (log_snr[i + 1] - log_snr[i]) / (log_snr[i] - log_snr[i - 1]))
+        middle = predicted[i] if i == 0 else predicted[i] + slope * (predicted[i] - predicted[i - 1])
+        states.append(float(keep[i]) * states[i] + float(pull[i]) * middle)  # second order in the cell
+    flow = torch.stack(states).flatten(1).double()
+    spread = torch.stack([(s - s.mean(0)).double().square().mean().sqrt() for s in states]).cpu()
+    cost = torch.full((m, m), torch.inf, dtype=torch.float64)
+    for i in range(m - 1):
+        t = times[i].expand(m - 1 - i)
+        keep, pull, _ = (v.to(flow.device)[:, None] for v in INTEGRATORS[integrator](process, t, times[i + 1 :], 0.0))
+        step = keep * flow[i] + pull * predicted[i].flatten().double()
+        cost[i, i + 1 :] = (step - flow[i + 1 :]).square().mean(1).sqrt().cpu() / spread[i + 1 :]
+    return cost
