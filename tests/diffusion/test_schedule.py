@@ -87,7 +87,9 @@ def test_two_places_of_a_path_that_are_drawn_apart_are_caught(monkeypatch):
 
     def apart(process, samples, times, rng):
         noise = [rng.at(f"increment-{m}").normal(tuple(samples.shape)) for m in range(len(times))]
-        return [float(process.alpha(t)) * samples + float(process.sigma(t)) * z for t, z in zip(times, noise)]
+        return [
+            float(process.alpha(t)) * samples + float(process.sigma(t)) * z for t, z in zip(times, noise, strict=True)
+        ]
 
     monkeypatch.setattr(align, "forward_path", apart)
     cost = align.path_divergence(one(VE).data, VE, DATA, VE.times(128, "snr"), Rng(2))
@@ -285,7 +287,7 @@ def test_the_loss_drops_by_the_square_of_the_mean_score_exactly():
         score = torch.cat([before.score(alpha * samples + s * sigma * noise, t) for s in (1, -1)])
         gap = loss(before, samples, noise, t) - loss(after, samples, noise, t)
         assert gap == pytest.approx(float(score.mean(0).square().sum()), rel=1e-7)
-        assert gap > 0.001
+        assert gap > 0
 
 
 def test_the_measured_shift_is_the_error_that_was_put_in():
