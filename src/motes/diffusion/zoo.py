@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
+import json
 from collections.abc import Callable
+from dataclasses import asdict, is_dataclass
 from importlib.resources import as_file, files
 from pathlib import Path
-from typing import Literal, overload
+from typing import Any, Literal, overload
 
 import torch
 from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from motes.core.errors import UnknownName
@@ -18,6 +22,11 @@ from motes.diffusion.process import VariancePreserving
 
 DIGITS_PROCESS = VariancePreserving(schedule="cosine", t_min=0.01, t_max=0.99)
 DIGITS_SHAPE = (1, 8, 8)
+FASHION_PROCESS = VariancePreserving(schedule="cosine", t_min=0.01, t_max=0.99)
+FASHION_SHAPE = (1, 28, 28)
+FASHION_CLASSES = (
+    "t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot",
+)  # fmt: skip
 MODELS = ("digits", "digits-classifier")
 
 
@@ -47,20 +56,30 @@ def load(name: str) -> Denoiser | Callable[[Tensor], Tensor]:
     raise UnknownName("diffusion model", name, MODELS)
 
 
-def _shipped(kind: Callable[[int], nn.Module], name: str) -> nn.Module:
+def _shipped(kind: Callable[..., nn.Module], name: str) -> nn.Module:
     with as_file(files("motes.diffusion") / "weights" / f"{name}.safetensors") as path:
         return read(kind, path)
 
 
-def read(kind: Callable[[int], nn.Module], path: Path) -> nn.Module:
-    """The network in a file that scripts/train_digits.py wrote, in float32, ready for use.
+def read(kind: Callable[..., nn.Module], path: Path) -> nn.Module:
+    """The network in a file that `write` made, in float32, ready for use.
 
     It is made without storage first: an ordinary initialisation would draw from the global generator.
     """
     with safe_open(path, "pt") as file:
         weights = {key: file.get_tensor(key).to(torch.float32) for key in file.keys()}  # noqa: SIM118
-        channels = int(file.metadata()["channels"])
+        about = file.metadata()
+    sizes = {k: int(about[k]) for k in inspect.signature(kind).parameters if k in about}
     with torch.device("meta"):
-        network = kind(channels)
+        network = kind(**sizes)
     network.load_state_dict(weights, assign=True)
     return network.eval().requires_grad_(False)
+
+
+def write(network: nn.Module, path: Path, about: dict[str, Any]) -> None:
+    """The weights in half precision; what the network needs to be made again, and how it was trained, in the header."""
+    weights = {k: v.to(torch.float16).contiguous() for k, v in network.state_dict().items()}
+    plain = {k: asdict(v) if is_dataclass(v) and not isinstance(v, type) else v for k, v in about.items()}
+    header = {k: v if isinstance(v, str) else json.dumps(v) for k, v in plain.items()}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file(weights, path, metadata=header)

@@ -1,4 +1,4 @@
-"""The small networks whose weights come with the package: a denoiser and a classifier of 8 x 8 images."""
+"""The networks of 8 x 8 images, and the parts that larger ones share."""
 
 from __future__ import annotations
 

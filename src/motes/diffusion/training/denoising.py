@@ -1,0 +1,181 @@
+"""Denoising: a network learns what the data, noise or velocity was, from states of a process."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from motes.core.errors import UnknownName
+from motes.diffusion.denoiser import CONDITIONS, PREDICTIONS
+from motes.diffusion.process import SPACINGS, Process
+from motes.diffusion.training.conservative import asymmetry
+from motes.diffusion.training.objective import Objective
+from motes.rng import Rng
+
+WEIGHTINGS = ("plain", "data", "truncated", "likelihood")
+SNR_LIMIT = 5.0
+
+
+@dataclass(frozen=True)
+class Noised:
+    """States of a process x = alpha data + sigma noise at times t; levels are shaped to multiply images."""
+
+    x: Tensor
+    t: Tensor
+    data: Tensor
+    noise: Tensor
+    alpha: Tensor
+    sigma: Tensor
+
+
+@dataclass(frozen=True)
+class Denoising(Objective):
+    """The squared error of a prediction of data, noise, score or velocity, at random times.
+
+    The error of any prediction is a multiple of the error of the data, e(t)^2 |data error|^2; the weighting chooses the
+    multiple: "plain" is the error of what is predicted itself, "data" is 1, "truncated" is min(snr, 5) with
+    snr = alpha^2 / sigma^2, and "likelihood" is g^2 alpha^2 / (2 sigma^4), whose integral over time bounds
+    the log-likelihood. Whatever the weighting, the lowest loss is at the conditional mean.
+
+    - `perturbation` gamma > 0 shows the network noise (noise + gamma xi) but asks for `noise`, as if the state came
+      from a sampler with errors. The law learned is a slightly wider one: a bias, wanted.
+    - `self_conditioning` p > 0 passes, with that probability for a batch, the network's own first estimate of the data
+      as `estimate`; use `SelfConditioned` to sample.
+    - `drop` is the probability that a label is hidden (-1), which guidance without a classifier needs.
+    - `symmetry` weighs the asymmetry of the Jacobian (the curl) of what is predicted.
+
+    Args:
+        process: the noising process.
+        predicts: what the network returns.
+        weighting: "plain", "data", "truncated" or "likelihood".
+        times: how times are spread, "time" or "snr" (equally over log alpha / sigma); the process's default if None.
+        condition: what the network is told, "t" or "sigma".
+        perturbation, self_conditioning, drop, symmetry: see above; all off.
+
+    Raises:
+        UnknownName: an option with another name.
+        ValueError: a share outside [0, 1] or a negative amount.
+
+    References:
+        Ho, Jain & Abbeel (2020), Denoising Diffusion Probabilistic Models, NeurIPS.
+        Song, Durkan, Murray & Ermon (2021), Maximum Likelihood Training of Score-Based Diffusion Models, NeurIPS.
+        Hang et al. (2023), Efficient Diffusion Training via Min-SNR Weighting Strategy, ICCV.
+        Ning, Sangineto, Porrello, Calderara & Cucchiara (2023), Input Perturbation Reduces Exposure Bias, ICML, alg. 3.
+        Chen, Zhang & Hinton (2023), Analog Bits, ICLR, section 2.2 (self-conditioning).
+        Ho & Salimans (2021), Classifier-Free Diffusion Guidance, NeurIPS workshop (dropping labels).
+        Chao et al. (2023), On Investigating the Conservative Property of Score-Based Generative Models, ICML.
+
+    Example:
+        >>> import motes
+        >>> from motes.diffusion import VariancePreserving
+        >>> from motes.diffusion.networks import PointNetwork, build
+        >>> network = build(lambda: PointNetwork(2), motes.Rng(0))
+        >>> objective = Denoising(VariancePreserving(), predicts="noise")
+        >>> objective(network, motes.Rng(1), (torch.zeros(4, 2),)).shape
+        torch.Size([4])
+    """
+
+    process: Process
+    predicts: Literal["noise", "data", "velocity", "score"] = "velocity"
+    weighting: Literal["plain", "data", "truncated", "likelihood"] = "plain"
+    times: Literal["time", "snr"] | None = None
+    condition: Literal["t", "sigma"] = "t"
+    perturbation: float = field(default=0.0, kw_only=True)
+    self_conditioning: float = field(default=0.0, kw_only=True)
+    drop: float = field(default=0.0, kw_only=True)
+    symmetry: float = field(default=0.0, kw_only=True)
+
+    def __post_init__(self) -> None:
+        for kind, value, legal in (
+            ("prediction", self.predicts, PREDICTIONS),
+            ("weighting", self.weighting, WEIGHTINGS),
+            ("spacing", self.times, (None, *SPACINGS)),
+            ("condition", self.condition, CONDITIONS),
+        ):
+            if value not in legal:
+                raise UnknownName(kind, value, (str(name) for name in legal))
+        for name in ("self_conditioning", "drop"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} must lie in [0, 1], not {getattr(self, name)}")
+        if self.perturbation < 0 or self.symmetry < 0:
+            raise ValueError(f"need perturbation >= 0, symmetry >= 0, not {self.perturbation}, {self.symmetry}")
+
+    def __call__(self, network: nn.Module, rng: Rng, batch: tuple[Tensor, ...]) -> Tensor:
+        at = noised(rng, self.process, batch[0], self.times)
+        more: dict[str, Any] = {}
+        if len(batch) > 1:
+            hidden = rng.at("drop").uniform((len(at.t),)) < self.drop
+            more["label"] = torch.where(hidden, -1, batch[1])
+        gamma, x, told = self.perturbation, at.x, self._told(at)
+        if gamma:
+            extra = rng.at("perturbation").normal(tuple(x.shape), dtype=x.dtype)
+            x = x + gamma * at.sigma * extra
+        if self.self_conditioning:
+            more["estimate"] = torch.zeros_like(x)
+            if float(rng.at("estimate").uniform(())) < self.self_conditioning:
+                with torch.no_grad():
+                    first = network(x, told, **more)
+                more["estimate"] = data_of(self.predicts, first, x, at.alpha, at.sigma)
+        error = (network(x, told, **more) - self._target(at)).square().flatten(1).mean(1)
+        loss = error * self._weight(at).flatten().to(error)
+        if self.symmetry:
+            curl = asymmetry(lambda z: network(z, told, **more), x, rng.at("symmetry"))
+            loss = loss + self.symmetry * curl / x[0].numel()
+        return loss
+
+    def _told(self, at: Noised) -> Tensor:
+        return (at.t if self.condition == "t" else at.sigma.flatten()).to(at.x)
+
+    def _target(self, at: Noised) -> Tensor:
+        if self.predicts == "velocity":
+            return at.alpha * at.noise - at.sigma * at.data
+        return {"noise": at.noise, "data": at.data, "score": -at.noise / at.sigma}[self.predicts]
+
+    def _weight(self, at: Noised) -> Tensor:
+        """What multiplies the squared error of what is predicted."""
+        if self.weighting == "plain":
+            return torch.ones_like(at.alpha)
+        alpha, sigma = at.alpha.double(), at.sigma.double()
+        per_data = {
+            "noise": sigma / alpha,
+            "data": torch.ones_like(alpha),
+            "score": sigma**2 / alpha,
+            "velocity": sigma / (alpha**2 + sigma**2),
+        }[self.predicts]
+        snr = (alpha / sigma) ** 2
+        if self.weighting == "likelihood":
+            diffusion = self.process.diffusion(at.t).reshape(alpha.shape)
+            return 0.5 * (diffusion / sigma) ** 2 * snr * per_data**2
+        return per_data**2 * (snr.clamp(max=SNR_LIMIT) if self.weighting == "truncated" else 1.0)
+
+
+def noised(rng: Rng, process: Process, data: Tensor, times: str | None = None) -> Noised:
+    """States of a process at random times, spread evenly over the batch: one uniform number shifts them all."""
+    place = torch.arange(len(data), device=data.device, dtype=torch.float64) / len(data)
+    u = (place + rng.at("time").uniform(()).to(place)) % 1.0
+    if (process.spacing if times is None else times) == "time":
+        t = process.t_min + u * (process.t_max - process.t_min)
+    else:
+        low, high = float(process.log_snr(process.t_max)), float(process.log_snr(process.t_min))
+        t = process.time(low + u * (high - low))
+    return noised_at(rng, process, data, t)
+
+
+def noised_at(rng: Rng, process: Process, data: Tensor, t: Tensor) -> Noised:
+    """States of a process at given times (B,)."""
+    shape = (-1, *[1] * (data.ndim - 1))
+    alpha, sigma = (f(t).to(data).reshape(shape) for f in (process.alpha, process.sigma))
+    noise = rng.at("noise").normal(tuple(data.shape), dtype=data.dtype).to(data.device)
+    return Noised(alpha * data + sigma * noise, t, data, noise, alpha, sigma)
+
+
+def data_of(predicts: str, out: Tensor, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+    """What a prediction says about the data."""
+    if predicts == "data":
+        return out
+    if predicts == "velocity":
+        return (alpha * x - sigma * out) / (alpha**2 + sigma**2)
+    return (x - sigma * (out if predicts == "noise" else -sigma * out)) / alpha
