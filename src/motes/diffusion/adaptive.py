@@ -1,0 +1,177 @@
+"""A reward that comes in as fast as the population bears."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import KW_ONLY, dataclass, field, replace
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from motes.core.cite import Reference
+from motes.core.model import FeynmanKac
+from motes.core.particles import Particles
+from motes.core.weights import conditional_ess
+from motes.diffusion.denoiser import Denoiser
+from motes.diffusion.guidance.value import ValueGradient
+from motes.diffusion.observer import Observer
+from motes.diffusion.reverse import SAMPLER, STEERING, log_reference_over_guided
+from motes.diffusion.start import Start, started
+from motes.diffusion.transition import Transitions, transitions
+from motes.rng import Rng
+
+TEMPERED = Reference(
+    "kim2025das",
+    "Kim, Kim, Kim",
+    2025,
+    "Test-time Alignment of Diffusion Models without Reward Over-optimization",
+    "International Conference on Learning Representations",
+    "tempering the reward",
+)
+LOW = 0.5
+"""The share of the particles' worth below which the last step is remarked on."""
+
+
+@dataclass(frozen=True, eq=False)
+class AdaptiveReward(FeynmanKac):
+    """Reverse diffusion tilted by exp(reward), the reward's share chosen at each step from the population.
+
+    At each step the share is the largest at which the conditional effective sample size stays above `cess`; at the end
+    the reward counts in full, and if much of it was missing by then the run says so. The share need not rise: early
+    predictions hardly differ, so that all of their reward can be afforded, and fall apart later. Since the shares come
+    from the particles, the estimate of the normaliser is consistent and not unbiased; `ReverseDiffusion` is unbiased,
+    and takes the shares that a first run chose (`run.trace["share"]`) as a `schedule`.
+
+    Args:
+        denoiser: the model.
+        steps: the number of steps, or the falling times.
+        reward: maps images (N, *shape) to (N,) nats.
+        guidance: what multiplies the gradient of the present share of the reward; 0 is without.
+        shape: of one image.
+        cess: the conditional effective sample size that a step keeps, as a fraction.
+        integrator, noise, start, micro_batch, dtype, device: as for `ReverseDiffusion`.
+
+    References:
+        Kim, Kim & Kim (2025), Test-time Alignment of Diffusion Models without Reward Over-optimization, ICLR.
+        Zhou, Johansen & Aston (2016), Toward Automatic Model Comparison: An Adaptive SMC Approach, JCGS 25, Eq. 9.
+    """
+
+    denoiser: Denoiser
+    steps: int | Tensor
+    reward: Callable[[Tensor], Tensor]
+    guidance: float = 0.0
+    _: KW_ONLY
+    shape: tuple[int, ...]
+    cess: float = 0.9
+    integrator: str = "ancestral"
+    noise: float = 1.0
+    start: Start | None = None
+    micro_batch: int | None = None
+    dtype: torch.dtype = torch.float32
+    device: str = "cpu"
+    table: Transitions = field(init=False, repr=False)
+    observer: Observer = field(init=False, repr=False)
+
+    domain: ClassVar[str] = "diffusion"
+    quantity: ClassVar[str] = "log normaliser"
+    references: ClassVar[tuple[Reference, ...]] = (SAMPLER, STEERING, TEMPERED)  # type: ignore[misc]
+
+    def __post_init__(self) -> None:
+        if not 0 < self.cess < 1:
+            raise ValueError(f"cess must be between 0 and 1, not {self.cess}")
+        table = transitions(self.denoiser.process, self.steps, self.integrator, self.noise)
+        full = torch.ones(table.steps + 1, dtype=torch.float64)
+        guidance = ValueGradient(self.guidance) if self.guidance else None
+        observer = Observer(
+            self.denoiser, table, self.reward, full, None, guidance, table.std**2, micro_batch=self.micro_batch
+        )
+        object.__setattr__(self, "table", table)
+        object.__setattr__(self, "observer", observer)
+
+    def init(self, rng: Rng, n: int) -> Particles:
+        process = self.denoiser.process
+        x = self.observer(rng, started(rng, process, self.start, (n, *self.shape), self.dtype).to(self.device), 0)
+        x["total"] = torch.zeros(n, dtype=torch.float64)
+        return Particles.start(x, x["total"], shared={"share": 0.0, "kept": 1.0}, info=self._info(x, 0.0, 0))
+
+    def step(self, rng: Rng, particles: Particles) -> Particles:
+        k, old, share = particles.t, particles.x, particles.shared["share"]
+        xi = rng.at("noise").normal((particles.n, *self.shape), dtype=self.dtype).to(self.device)
+        std = float(self.table.std[k])
+        shift = share * old["shift"] / std if "shift" in old else torch.zeros_like(xi)
+        mean = float(self.table.keep[k]) * old["state"] + float(self.table.pull[k]) * old["denoised"]
+        x = self.observer(rng, mean + std * (xi + shift), k + 1)
+        ratio = log_reference_over_guided(xi, shift)
+        last = k + 1 == self.table.steps
+        new = 1.0 if last else affordable(particles.log_weight, ratio - old["total"], x["reward"], self.cess)
+        x["total"] = new * x["reward"] if new < 1 else x["reward"]
+        increment = x["total"] - old["total"] + ratio
+        kept = conditional_ess(particles.log_weight, increment) / particles.n
+        return particles.step(
+            x,
+            increment,
+            shared={"share": new, "kept": kept},
+            info=self._info(x, new, k + 1),
+        )
+
+    def done(self, particles: Particles) -> bool:
+        return particles.t >= self.table.steps
+
+    def progress(self, particles: Particles) -> float:
+        return particles.t / self.table.steps
+
+    def view(self, particles: Particles) -> Tensor:
+        """The images (N, *shape)."""
+        return particles.x["denoised"]
+
+    def restore(self, particles: Particles) -> Particles:
+        """The particles, if the model still says of them what their file says."""
+        return replace(particles, x=self.observer.restored(particles.x, particles.t, self.device))
+
+    def order(self, particles: Particles) -> Tensor:
+        """(N,) the reward."""
+        return particles.x["reward"]
+
+    def remarks(self, particles: Particles) -> list[str]:
+        kept = float(particles.shared["kept"])
+        if not self.done(particles) or kept >= LOW:
+            return []
+        return [
+            f"the last step, where the reward counts in full, left {kept:.2g} of the particles' worth: use more steps, "
+            "guidance, or more particles"
+        ]
+
+    def settings(self) -> dict[str, Any]:
+        names = ("guidance", "cess", "integrator", "noise", "micro_batch", "device")
+        return {
+            "denoiser": self.denoiser.settings(),
+            "times": self.table.times.tolist(),
+            "shape": list(self.shape),
+            **({} if self.start is None else {"start": self.start.settings()}),
+            **{k: getattr(self, k) for k in names},
+            "dtype": str(self.dtype),
+        }
+
+    def _info(self, x: dict[str, Tensor], share: float, k: int) -> dict[str, float]:
+        level = float(self.denoiser.process.sigma(self.table.times[k]))
+        return {"noise_level": level, "share": share, "reward": float(x["reward"].mean())}
+
+
+def affordable(log_weight: Tensor, carried: Tensor, reward: Tensor, cess: float) -> float:
+    """The largest share in [0, 1], to a hundredth, that keeps the conditional effective sample size above `cess`.
+
+    Args:
+        log_weight: (N,) nats, before the step.
+        carried: (N,) nats, what the step adds besides the share of the reward.
+        reward: (N,) nats, finite.
+        cess: the fraction of N; where no share keeps it, the share that keeps most is taken.
+    """
+    best, most, n = 0.0, -1.0, len(reward)
+    for i in range(100, -1, -1):
+        kept = conditional_ess(log_weight, carried + i / 100 * reward) / n
+        if kept >= cess:
+            return i / 100
+        if kept > most:
+            best, most = i / 100, kept
+    return best
