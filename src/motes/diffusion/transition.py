@@ -49,7 +49,8 @@ def ancestral(process: Process, t: Tensor, s: Tensor, noise: float) -> tuple[Ten
     """The forward process's own step backwards, given that the data is the denoised prediction.
 
     With noise = 1 the transition is q(x_s | x_t, x_0 = denoised), the sampler of denoising diffusion models; `noise`
-    multiplies its standard deviation as eta does in denoising diffusion implicit models, whose mean is kept.
+    multiplies its standard deviation as eta does in denoising diffusion implicit models, whose mean is kept: "ddim" is
+    another name of it.
 
     References:
         Ho, Jain & Abbeel (2020), Denoising Diffusion Probabilistic Models, NeurIPS, Eq. (6)-(7).
@@ -80,7 +81,36 @@ def euler_maruyama(process: Process, t: Tensor, s: Tensor, noise: float) -> tupl
     return 1 - step * process.drift(t) - gain, gain * process.alpha(t), noise * g * torch.sqrt(step)
 
 
-INTEGRATORS: dict[str, Integrator] = {"ancestral": ancestral, "euler-maruyama": euler_maruyama}
+def exponential(process: Process, t: Tensor, s: Tensor, noise: float) -> tuple[Tensor, Tensor, Tensor]:
+    """The reverse equation solved exactly for a prediction of the data that does not change within the step.
+
+    The equation of `euler_maruyama` in y = x / alpha and nu = sigma / alpha is dy = (1 + noise^2) (y - data) / nu dnu +
+    noise sqrt(2 nu) dW, linear in y: with h the gain of log(alpha / sigma) in the step and c = noise^2,
+
+        x_s = sigma_s / sigma_t e^(-c h) x_t + alpha_s (1 - e^(-(1 + c) h)) data + sigma_s sqrt(1 - e^(-2 c h)) N(0, I).
+
+    It is the ancestral step at noise = 1 and noise = 0, and takes any amount of noise.
+
+    References:
+        Lu, Zhou, Bao, Chen, Li & Zhu (2022), DPM-Solver++, arXiv 2211.01095, section 6 (noise = 1, first order).
+        Zhang & Chen (2023), Fast Sampling of Diffusion Models with Exponential Integrator, ICLR.
+    """
+    alpha_s, sigma_s, sigma_t = process.alpha(s), process.sigma(s), process.sigma(t)
+    ratio = process.alpha(t) * sigma_s / (alpha_s * sigma_t)  # e^-h; 0 where a step ends without noise
+    churn = noise**2
+    return (
+        sigma_s / sigma_t * ratio**churn,
+        alpha_s * (1 - ratio ** (1 + churn)),
+        sigma_s * torch.sqrt(1 - ratio ** (2 * churn)),
+    )
+
+
+INTEGRATORS: dict[str, Integrator] = {
+    "ancestral": ancestral,
+    "ddim": ancestral,
+    "euler-maruyama": euler_maruyama,
+    "exponential": exponential,
+}
 
 
 def transitions(
@@ -91,7 +121,7 @@ def transitions(
     Args:
         process: the noising process that is walked back.
         steps: how many steps over the process's own grid; or the falling times themselves (K + 1,).
-        integrator: "ancestral" or "euler-maruyama".
+        integrator: "ancestral" (also called "ddim"), "euler-maruyama" or "exponential".
         noise: how much noise a step draws, relative to the integrator's own.
         still: whether steps without noise are allowed, for samplers that weigh nothing.
 
