@@ -63,8 +63,10 @@ class Denoising(Objective):
         Ho, Jain & Abbeel (2020), Denoising Diffusion Probabilistic Models, NeurIPS.
         Song, Durkan, Murray & Ermon (2021), Maximum Likelihood Training of Score-Based Diffusion Models, NeurIPS.
         Hang et al. (2023), Efficient Diffusion Training via Min-SNR Weighting Strategy, ICCV.
-        Ning, Sangineto, Porrello, Calderara & Cucchiara (2023), Input Perturbation Reduces Exposure Bias, ICML, alg. 3.
-        Chen, Zhang & Hinton (2023), Analog Bits, ICLR, section 2.2 (self-conditioning).
+        Ning, Sangineto, Porrello, Calderara & Cucchiara (2023), Input Perturbation Reduces Exposure Bias in Diffusion
+        Models, ICML.
+        Chen, Zhang & Hinton (2023), Analog Bits: Generating Discrete Data using Diffusion Models with
+        Self-Conditioning, ICLR.
         Ho & Salimans (2021), Classifier-Free Diffusion Guidance, NeurIPS workshop (dropping labels).
         Chao et al. (2023), On Investigating the Conservative Property of Score-Based Generative Models, ICML.
 
@@ -100,6 +102,8 @@ class Denoising(Objective):
         for name in ("self_conditioning", "drop"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must lie in [0, 1], not {getattr(self, name)}")
+        if self.self_conditioning and self.condition != "t":
+            raise ValueError('self-conditioning needs condition="t", so that an estimate can be made of an answer')
         if self.perturbation < 0 or self.symmetry < 0:
             raise ValueError(f"need perturbation >= 0, symmetry >= 0, not {self.perturbation}, {self.symmetry}")
 
