@@ -41,6 +41,17 @@ RULES = {
 }
 
 
+def test_weighed_the_published_rule_shrinks_with_the_step():
+    """The default keeps nine tenths of the particles' worth; the published shape, which does not shrink, keeps none."""
+
+    def worth(rule):
+        model = motes.ReverseDiffusion(DENOISER, VP, 40, lambda x: x[:, 0], rule, shape=(1,), dtype=F64)
+        return motes.sample(model, 500, seed=1, progress=False, when=0).ess / 500
+
+    assert worth(guidance.diffusion_posterior(0.8)) > 0.9
+    assert worth(guidance.diffusion_posterior(0.8, shapes=rules.PUBLISHED)) < 0.1
+
+
 @pytest.mark.parametrize("rule", RULES)
 def test_under_the_weights_no_rule_changes_the_normaliser(rule):
     """By quadrature over start and noise. Rules that draw numbers of their own have them fixed by the seed."""

@@ -107,7 +107,7 @@ class Guided(FeynmanKac):
         schedule = self.schedule if guidance is not None and guidance.value else "end"  # nobody else asks on the way
         strength = strengths(schedule, process, table.times)
         observer = Observer(
-            self.denoiser, table, self.reward, strength, self.twist, guidance, gain, self.final, self.micro_batch
+            self.denoiser, table, self.reward, strength, self.twist, guidance, gain, self.final, self.micro_batch, False
         )
         object.__setattr__(self, "table", table)
         object.__setattr__(self, "observer", observer)

@@ -212,6 +212,7 @@ def _features(model: ReverseDiffusion, basis: Basis, x: dict[str, Tensor], k: in
         float(model.observer.gain[k]),
         float(model.table.pull[k]),
         float(model.table.std[k]),
+        True,
         Rng(0),
         torch.arange(len(state)),
     )

@@ -37,6 +37,7 @@ class Look:
         gain: what multiplies the gradient of a log-value to give a shift of the next step's mean.
         pull: what multiplies the prediction in the mean of the next step.
         std: the standard deviation of the next step.
+        weighed: whether the sampler compares guided steps with its own: then a shift should shrink with the step.
         address, row: the address of this look's random numbers and which of its particles these are; `rng` joins them.
     """
 
@@ -53,6 +54,7 @@ class Look:
     gain: float
     pull: float
     std: float
+    weighed: bool
     address: Rng
     row: Tensor
 

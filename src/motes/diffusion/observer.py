@@ -33,6 +33,7 @@ class Observer:
         gain: (K,) what turns the gradient of a log-value into a shift of the mean of each step.
         final: whether the image at the end is the "denoised" prediction or the "state".
         micro_batch: rows a call.
+        weighed: whether the sampler weighs what guidance does.
     """
 
     denoiser: Denoiser
@@ -44,6 +45,7 @@ class Observer:
     gain: Tensor
     final: Literal["denoised", "state"] = "denoised"
     micro_batch: int | None = None
+    weighed: bool = True
 
     def asks(self, k: int) -> bool:
         """Whether the reward is asked about the prediction at time k."""
@@ -147,6 +149,7 @@ class Observer:
             float(self.gain[k]),
             float(self.table.pull[k]),
             float(self.table.std[k]),
+            self.weighed,
             rng or Rng(0),  # without one nothing is drawn, since guidance is left out
             row,
         )

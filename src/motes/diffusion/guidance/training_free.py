@@ -13,8 +13,10 @@ from torch import Tensor
 from motes.core.errors import UnknownName
 from motes.diffusion.look import Guidance, Look
 
-SHAPES = ("increase", "decrease", "constant")
-Shape = Literal["increase", "decrease", "constant"]
+Shape = Literal["increase", "decrease", "constant", "variance"]
+SHAPES = ("increase", "decrease", "constant", "variance")
+PUBLISHED: tuple[Shape, Shape, Shape] = ("increase", "increase", "decrease")
+WEIGHED: tuple[Shape, Shape, Shape] = ("variance", "variance", "decrease")
 
 
 @dataclass(frozen=True)
@@ -28,8 +30,10 @@ class TrainingFree(Guidance):
                                                                  of gradient ascent from z),
 
     in the scale where alpha^2 + sigma^2 = 1 (other processes are brought to it). Each knob's strength over time has
-    mean one; "increase" goes with alpha_t^2 / alpha_s^2, "decrease" with one minus it. Under `ReverseDiffusion` all of
-    this is a proposal and the weights are exact; under `Guided`, with `repeats`, it is the published algorithm.
+    mean one; "increase" goes with alpha_t^2 / alpha_s^2, "decrease" with one minus it. Under `Guided`, with `repeats`,
+    this is the published algorithm. Under `ReverseDiffusion` it is a proposal whose weights are exact; there a shift
+    that does not shrink with the step's noise would leave no weight worth having, so rho and mu multiply the step's
+    variance ("variance", which has no mean of one).
 
     Args:
         rho: the gradient through the denoiser ("variance guidance"); 0 leaves the backward pass out.
@@ -37,7 +41,8 @@ class TrainingFree(Guidance):
         smooth: the standard deviation of the cloud; 0 is the prediction alone.
         samples: points of the cloud.
         iterations: steps of the ascent.
-        shapes: how rho, mu and smooth go with time: "increase", "decrease" or "constant" each.
+        shapes: how rho, mu and smooth go with time: "increase", "decrease", "constant" or "variance" each; None is
+            increase, increase, decrease under `Guided`, and variance, variance, decrease where steps are weighed.
         reward: maps images (n, *shape) to (n,); None takes the sampler's.
 
     Raises:
@@ -54,7 +59,7 @@ class TrainingFree(Guidance):
     smooth: float = 0.0
     samples: int = 4
     iterations: int = 1
-    shapes: tuple[Shape, Shape, Shape] = ("increase", "increase", "decrease")
+    shapes: tuple[Shape, Shape, Shape] | None = None
     reward: Callable[[Tensor], Tensor] | None = None
 
     def __post_init__(self) -> None:
@@ -64,7 +69,7 @@ class TrainingFree(Guidance):
         for name in ("samples", "iterations"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
-        for shape in self.shapes:
+        for shape in self.shapes or ():
             if shape not in SHAPES:
                 raise UnknownName("shape", shape, SHAPES)
 
@@ -74,10 +79,11 @@ class TrainingFree(Guidance):
 
     def __call__(self, look: Look) -> Tensor:
         process = look.denoiser.process
+        shapes = self.shapes or (WEIGHED if look.weighed else PUBLISHED)
         share = torch.sigmoid(2 * process.log_snr(look.times))  # alpha^2 where alpha^2 + sigma^2 = 1
         rho, mu, smooth = (
-            knob * strength(share, shape, look.step)
-            for knob, shape in zip((self.rho, self.mu, self.smooth), self.shapes, strict=True)
+            knob * (look.gain if shape == "variance" else strength(share, shape, look.step))
+            for knob, shape in zip((self.rho, self.mu, self.smooth), shapes, strict=True)
         )
         here, ahead = (float(share[k]) ** 0.5 for k in (look.step, look.step + 1))
         cloud = None
