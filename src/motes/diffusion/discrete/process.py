@@ -95,6 +95,13 @@ class TokenProcess(ABC):
         """The derivative of the clock, float64."""
         return -self.slope(t) / self.alpha(t).clamp(min=FIRMEST)
 
+    def time(self, alpha: Tensor | float) -> Tensor:
+        """The time at which alpha(t) is `alpha`, float64."""
+        alpha = _t(alpha)
+        if self.schedule == "cosine":
+            return 1 - torch.acos(1 - alpha) * (2 / math.pi)
+        return (1 - alpha) / (1.0 if self.schedule == "linear" else 1 - LEFT)
+
     def kept(self, s: Tensor | float, t: Tensor | float) -> Tensor:
         """alpha(t) / alpha(s), float64: what is left at t of what there was at s <= t."""
         return self.alpha(t) / self.alpha(s).clamp(min=FIRMEST)

@@ -1,0 +1,165 @@
+"""Guided proposals: the laws of the places that a step draws are tilted towards reward, and weights make up for it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from motes.core.cite import Reference
+from motes.core.errors import NanLogPotential, ShapeError, UnknownName, name_particles
+from motes.diffusion.discrete.step import TokenLook
+
+FIRST_ORDER = Reference(
+    "nisonoff2025",
+    "Nisonoff, Xiong, Allenspach, Listgarten",
+    2025,
+    "Unlocking Guidance for Discrete State-Space Diffusion and Flow Models",
+    "International Conference on Learning Representations",
+    "guidance of each token, exact and to first order",
+)
+
+
+class TokenGuidance(ABC):
+    """A rule that says by how many nats each token is preferred at each place that is drawn.
+
+    The laws drawn from are those of the rule times exp(tilt), normalised; the weights hold their exact ratio, so that
+    guidance changes the error and not the target.
+    """
+
+    needs_reward: ClassVar[bool] = True
+    """Whether it asks the reward."""
+    references: ClassVar[tuple[Reference, ...]] = (FIRST_ORDER,)
+
+    @abstractmethod
+    def __call__(self, look: TokenLook, particle: Tensor, place: Tensor) -> Tensor:
+        """The tilts (R, V) in nats of the places look.tokens[particle, place], particle and place (R,) int64."""
+
+    @abstractmethod
+    def settings(self) -> dict[str, Any]:
+        """What identifies it, as JSON."""
+
+
+@dataclass(frozen=True)
+class LocalReward(TokenGuidance):
+    """Each token is preferred by what it would do to the reward of the completed sequence, all else as it is.
+
+    Exact in one place at a time: V - 1 further evaluations of the reward for each place that is drawn. If the reward
+    is a sum over places, a run with one place a step and this guidance has even weights.
+
+    Args:
+        gain: multiplies the change of the reward, besides the schedule.
+        limit: the largest tilt either way, nats; it keeps every token possible where the reward is -inf.
+
+    References:
+        Nisonoff, Xiong, Allenspach & Listgarten (2025), Unlocking Guidance for Discrete State-Space Diffusion and Flow
+        Models, ICLR, section 3 (exact guidance).
+    """
+
+    gain: float = 1.0
+    limit: float = 20.0
+
+    def __call__(self, look: TokenLook, particle: Tensor, place: Tensor) -> Tensor:
+        assert look.reward_of is not None
+        v = look.process.vocabulary
+        changed = look.filled[particle].repeat_interleave(v, 0)
+        row = torch.arange(len(changed), device=changed.device)
+        changed[row, place.repeat_interleave(v)] = torch.arange(v, device=changed.device).repeat(len(particle))
+        value = look.reward_of(changed).reshape(-1, v).to(changed.device)
+        if bool(torch.isnan(value).any()):
+            who = name_particles(particle[torch.isnan(value).any(1)].unique().tolist())
+            raise NanLogPotential(f"the reward of sequences changed in one place is NaN for {who}; look at the reward")
+        change = value - look.reward.to(value.device)[particle, None]
+        return (self.gain * look.strength * change).clamp(-self.limit, self.limit)
+
+    def settings(self) -> dict[str, Any]:
+        return {"name": "LocalReward", "gain": self.gain, "limit": self.limit}
+
+
+@dataclass(frozen=True, eq=False)
+class RewardGradient(TokenGuidance):
+    """Each token is preferred by the reward's gradient with respect to its one-hot entry: one gradient for all places.
+
+    To first order what `LocalReward` computes; good where the reward is nearly linear in one place.
+
+    Args:
+        relaxed: maps (N, L, V) float64, one-hot rows or probabilities, to the reward (N,), with gradients kept.
+        at: where the gradient is taken: at the one-hot "completion", or at the "mean" of the prediction.
+        gain, limit: as for `LocalReward`.
+
+    References:
+        Nisonoff et al. (2025), ICLR, section 3.2 (the first-order form).
+        Grathwohl, Swersky, Hashemi, Duvenaud & Maddison (2021), Oops I Took A Gradient, ICML, section 3.
+    """
+
+    relaxed: Callable[[Tensor], Tensor]
+    at: Literal["completion", "mean"] = "completion"
+    gain: float = 1.0
+    limit: float = 20.0
+
+    def __post_init__(self) -> None:
+        if self.at not in ("completion", "mean"):
+            raise UnknownName("place of the gradient", self.at, ("completion", "mean"))
+
+    def __call__(self, look: TokenLook, particle: Tensor, place: Tensor) -> Tensor:
+        with torch.enable_grad():
+            if self.at == "completion":
+                point = torch.nn.functional.one_hot(look.filled, look.process.vocabulary).to(torch.float64)
+            else:
+                point = look.log_p0.detach().to(torch.float64).exp()
+            point.requires_grad_(True)
+            value = self.relaxed(point)
+            if not isinstance(value, Tensor) or value.shape != (len(point),) or not value.requires_grad:
+                raise ShapeError("`relaxed` must return one number a sequence that has a gradient with respect to them")
+            gradient = torch.autograd.grad(value.sum(), point)[0]
+        return (self.gain * look.strength * gradient[particle, place]).clamp(-self.limit, self.limit)
+
+    def settings(self) -> dict[str, Any]:
+        return {"name": "RewardGradient", "at": self.at, "gain": self.gain, "limit": self.limit}
+
+
+@dataclass(frozen=True, eq=False)
+class GivenTilt(TokenGuidance):
+    """A function (tokens (N, L), t) of the user's that returns the tilts (N, L, V), finite."""
+
+    function: Callable[[Tensor, float], Tensor]
+
+    needs_reward: ClassVar[bool] = False
+    references: ClassVar[tuple[Reference, ...]] = ()
+
+    def __call__(self, look: TokenLook, particle: Tensor, place: Tensor) -> Tensor:
+        tilt = self.function(look.tokens, look.t)
+        shape = (*look.tokens.shape, look.process.vocabulary)
+        if not isinstance(tilt, Tensor) or tilt.shape != shape:
+            raise ShapeError(f"guidance must return tilts of shape {shape}")
+        return tilt[particle, place]
+
+    def settings(self) -> dict[str, Any]:
+        return {"name": "function"}
+
+
+Guides = Literal["reward"] | float | TokenGuidance | Callable[[Tensor, float], Tensor]
+
+
+def as_guidance(guidance: Guides | None) -> TokenGuidance | None:
+    """What was given, as an object: "reward" and numbers are `LocalReward`, functions are `GivenTilt`.
+
+    Raises:
+        UnknownName: another name than "reward".
+        TypeError: none of these.
+    """
+    if guidance is None or isinstance(guidance, TokenGuidance):
+        return guidance
+    if isinstance(guidance, str):
+        if guidance != "reward":
+            raise UnknownName("guidance", guidance, ("reward", "None, a number, a TokenGuidance, a function"))
+        return LocalReward()
+    if isinstance(guidance, int | float) and not isinstance(guidance, bool):
+        return LocalReward(float(guidance)) if guidance else None
+    if callable(guidance) and not isinstance(guidance, type):
+        return GivenTilt(guidance)
+    raise TypeError(f"guidance must be None, 'reward', a number, a TokenGuidance or a function, not {guidance!r}")

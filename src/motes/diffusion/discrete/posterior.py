@@ -1,0 +1,86 @@
+"""Steps of all places at once: by the posterior of each place, or by its rates (tau-leaping)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from motes.core.cite import Reference
+from motes.diffusion.discrete.process import Masked, TokenProcess
+from motes.diffusion.discrete.step import PARALLEL, Move, Rule, TokenLook
+from motes.rng import Rng
+
+AUSTIN = Reference(
+    "austin2021",
+    "Austin, Johnson, Ho, Tarlow, van den Berg",
+    2021,
+    "Structured Denoising Diffusion Models in Discrete State-Spaces",
+    "Advances in Neural Information Processing Systems 34",
+    "the posterior of each token",
+)
+CAMPBELL = Reference(
+    "campbell2022",
+    "Campbell, Benton, De Bortoli, Rainforth, Deligiannidis, Doucet",
+    2022,
+    "A Continuous Time Framework for Discrete Denoising Models",
+    "Advances in Neural Information Processing Systems 35",
+    "tau-leaping",
+)
+
+
+@dataclass(frozen=True)
+class Posterior(Rule):
+    """Each place moves by its exact law given the whole sequence, all at once.
+
+    With a mask, a masked place is drawn with probability (alpha_s - alpha_t) / (1 - alpha_t), from the prediction:
+    parallel unmasking. Exact for each place; the places of one step are drawn as if independent, an error that falls
+    with the number of steps (see `parallel_cost`).
+
+    References:
+        Austin et al. (2021), NeurIPS, section 3; Sahoo et al. (2024), NeurIPS, section 3.3 (masked).
+    """
+
+    references: ClassVar[tuple[Reference, ...]] = (AUSTIN,)
+
+    def plan(self, rng: Rng, look: TokenLook) -> Move:
+        process, tokens = look.process, look.tokens
+        if isinstance(process, Masked):
+            u = rng.at("places").uniform(tuple(tokens.shape)).to(tokens.device)
+            return Move((tokens < 0) & (u < process.unmasks(look.t, look.s)), look.log_p0)
+        law = process.posterior(tokens, look.log_p0, look.t, look.s)
+        return Move(look.free.expand(tokens.shape), law)
+
+    def error(self, process: TokenProcess, times: Tensor, free: int) -> str:
+        return PARALLEL if free > 1 else ""
+
+
+@dataclass(frozen=True)
+class TauLeap(Rule):
+    """Each place jumps at most once a step, at the rates of the step's beginning.
+
+    Biased at any number of steps, in order 1 / K, even for one place; `Posterior` costs the same and is better where
+    the process has it. It is here for models that are trained as rates, and for comparison.
+
+    References:
+        Gillespie (2001), Approximate accelerated stochastic simulation of chemically reacting systems, J. Chem. Phys.
+        115; Campbell et al. (2022), NeurIPS, section 4.3.
+    """
+
+    references: ClassVar[tuple[Reference, ...]] = (CAMPBELL,)
+    finishes: ClassVar[bool] = False
+
+    def plan(self, rng: Rng, look: TokenLook) -> Move:
+        rates = look.process.reverse_rates(look.tokens, look.log_p0, look.t) * (look.t - look.s)
+        total = rates.sum(-1, keepdim=True)
+        jump = torch.log(-torch.expm1(-total)) + torch.log(rates / torch.where(total > 0, total, 1.0))
+        law = jump.scatter(-1, look.process.index(look.tokens)[..., None], -total)
+        return Move(look.free.expand(look.tokens.shape), law)
+
+    def error(self, process: TokenProcess, times: Tensor, free: int) -> str:
+        return (
+            "tau-leaping holds rates fixed over a step: the weights are exact for this chain, whose law is that of the "
+            "model in the limit of many steps only"
+        )

@@ -1,0 +1,77 @@
+"""Remasking: tokens that were filled in may be masked again, so that errors can be mended."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from torch import Tensor
+
+from motes.core.cite import Reference
+from motes.core.errors import UnknownName
+from motes.diffusion.discrete.process import TokenProcess
+from motes.diffusion.discrete.step import PARALLEL, Move, Rule, TokenLook, needs_masks
+from motes.rng import Rng
+
+SOURCE = Reference(
+    "wang2025remasking",
+    "Wang, Schiff, Sahoo, Kuleshov",
+    2025,
+    "Remasking Discrete Diffusion Models with Inference-Time Scaling",
+    "arXiv 2503.00307",
+    "remasking",
+)
+HOW = ("rescale", "cap")
+
+
+@dataclass(frozen=True)
+class Remask(Rule):
+    """Parallel unmasking in which a token that is there is masked again with probability sigma.
+
+    A masked place is drawn with probability (alpha_s - (1 - sigma) alpha_t) / (1 - alpha_t), so that as many places are
+    masked at each time as without it; sigma is at most (1 - alpha_s) / alpha_t and 1. Every place keeps its exact law
+    given the data; like parallel unmasking it is exact in the limit of many steps, and nearer to it at as many.
+
+    Args:
+        eta: how much is masked again: 0 is `Posterior`.
+        how: sigma is eta times the largest that is possible ("rescale"), or eta where that is possible ("cap").
+        since, until: remask only at times t in [until, since].
+
+    References:
+        Wang, Schiff, Sahoo & Kuleshov (2025), Remasking Discrete Diffusion Models with Inference-Time Scaling, arXiv
+        2503.00307, sections 3 and 4.
+    """
+
+    eta: float = 0.1
+    how: Literal["rescale", "cap"] = "rescale"
+    since: float = 1.0
+    until: float = 0.0
+
+    references: ClassVar[tuple[Reference, ...]] = (SOURCE,)
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.eta <= 1:
+            raise ValueError(f"eta must lie in [0, 1], not {self.eta}")
+        if self.how not in HOW:
+            raise UnknownName("way to remask", self.how, HOW)
+
+    def plan(self, rng: Rng, look: TokenLook) -> Move:
+        tokens = look.tokens
+        fill, sigma = self.probabilities(look.process, look.t, look.s)
+        u = rng.at("places").uniform(tuple(tokens.shape)).to(tokens.device)
+        masked = tokens < 0
+        return Move(masked & (u < fill), look.log_p0, ~masked & (u < sigma) & look.free)
+
+    def probabilities(self, process: TokenProcess, t: float, s: float) -> tuple[float, float]:
+        """That a masked place is drawn, and that a filled one is masked, in the step from t to s."""
+        before, after = float(process.alpha(t)), float(process.alpha(s))
+        most = min(1.0, (1 - after) / before) if before > 0 else 1.0
+        sigma = self.eta * most if self.how == "rescale" else min(self.eta, most)
+        sigma = sigma if self.until <= t <= self.since else 0.0
+        return min(1.0, (after - (1 - sigma) * before) / (1 - before)), sigma
+
+    def check(self, process: TokenProcess) -> None:
+        needs_masks(self, process)
+
+    def error(self, process: TokenProcess, times: Tensor, free: int) -> str:
+        return PARALLEL if free > 1 else ""

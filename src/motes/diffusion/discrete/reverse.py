@@ -1,0 +1,352 @@
+"""Sampling tokens as a Feynman-Kac model: a chain that undoes the noise, and a reward that tilts its samples."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable
+from dataclasses import KW_ONLY, dataclass, field, replace
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from motes.core.cite import Reference
+from motes.core.errors import FileError, ShapeError, UnknownName
+from motes.core.model import FeynmanKac
+from motes.core.particles import Particles
+from motes.core.parts import in_parts
+from motes.diffusion.discrete.draw import draw, draw_rows
+from motes.diffusion.discrete.guidance import Guides, TokenGuidance, as_guidance
+from motes.diffusion.discrete.model import TokenModel
+from motes.diffusion.discrete.posterior import Posterior
+from motes.diffusion.discrete.process import MASK, TokenProcess
+from motes.diffusion.discrete.step import Rule, TokenLook
+from motes.diffusion.look import refuse
+from motes.diffusion.observer import EARLY
+from motes.diffusion.potential import POTENTIALS, Schedule, checked_reward, strengths
+from motes.rng import Rng
+
+STEERING = Reference(
+    "singhal2025",
+    "Singhal, Horvitz, Teehan, Ren, Yu, McKeown, Ranganath",
+    2025,
+    "A General Framework for Inference-time Scaling and Steering of Diffusion Models",
+    "arXiv 2501.06848",
+    "the intermediate rewards",
+)
+
+
+@dataclass(frozen=True, eq=False)
+class ReverseDiscrete(FeynmanKac):
+    """Sequences of a discrete diffusion model, tilted by exp(reward) and weighted for it.
+
+    The chain of a rule (`Posterior`: all places at once) starts from noise and ends in a sequence x_0; the particles
+    target its law tilted by exp(reward(x_0)), with normaliser E[exp(reward(x_0))] under that chain: exactly, at any
+    number of steps and of particles, whatever the guidance. How far the chain's law is from the model's is a matter of
+    the rule: nothing for `Ordered` with one place a step, otherwise see `parallel_cost`.
+
+    Args:
+        model: the model and the process that it undoes.
+        process: the same process.
+        steps: the number of steps K over the process's times, or the falling times (K + 1,).
+        reward: maps sequences (N, L) int64 to (N,) nats; on the way it is asked about completions drawn from the
+            prediction. It must be finite there; at the end -inf excludes a sequence.
+        guidance: what tilts the laws that a step draws from: None; "reward" (`LocalReward`), a number multiplies it; a
+            function (tokens, t) to tilts (N, L, V); or a `TokenGuidance`. The weights make up for it exactly.
+        rule: how a step draws: `Posterior`, `TauLeap`, `Remask`, `Ordered`, `Routed`.
+        given: (L,) int64, tokens that are there from the start, -1 at the places to be filled; masked models only.
+        schedule: how much of the predicted reward counts on the way: "signal" is alpha(t), else see
+            `diffusion.potential.strengths`.
+        potential: "difference", "max" or "sum", see `diffusion.potential.POTENTIALS`.
+        completions: how many completions the predicted reward is a log-mean-exp of.
+        twist: a better guess of what a path is worth before its end, (tokens, t) to (N,) nats; it counts in full.
+        device: of tokens and model; weights are float64 on the CPU.
+
+    Raises:
+        NanLogPotential: the model, the reward or guidance returned NaN, +inf, or -inf on the way; names particles.
+        ShapeError, UnknownName, ValueError: what was given does not fit.
+
+    References:
+        Singhal et al. (2025), arXiv 2501.06848 (potentials). Wu, Trippe, Naesseth, Blei & Cunningham (2023), NeurIPS,
+        section 3 (weights of guided transitions; here ratios of products of categorical laws).
+
+    Example:
+        >>> import torch, motes
+        >>> from motes.diffusion.discrete import Masked, Ordered, ReverseDiscrete, joint
+        >>> process = Masked(2)
+        >>> exact = joint(process, torch.tensor([[0.4, 0.1], [0.1, 0.4]]))
+        >>> model = ReverseDiscrete(exact, process, 2, reward=lambda x: 2.0 * x[:, 0], rule=Ordered())
+        >>> run = motes.sample(model, 1000, seed=1, progress=False)  # log E[exp(2 x)] = log((1 + e^2) / 2) = 1.434
+        >>> abs(run.log_evidence - 1.434) < 0.1
+        True
+    """
+
+    model: TokenModel
+    process: TokenProcess
+    steps: int | Tensor
+    reward: Callable[[Tensor], Tensor] | None = None
+    guidance: Guides | None = None
+    _: KW_ONLY
+    rule: Rule = field(default_factory=Posterior)
+    given: Tensor | None = None
+    schedule: Schedule = "signal"
+    potential: str = "difference"
+    completions: int = 1
+    twist: Callable[[Tensor, float], Tensor] | None = None
+    device: str = "cpu"
+    times: Tensor = field(init=False, repr=False)
+    strength: Tensor = field(init=False, repr=False)
+    free: Tensor = field(init=False, repr=False)
+    guide: TokenGuidance | None = field(init=False, repr=False)
+
+    domain: ClassVar[str] = "diffusion"
+    quantity: ClassVar[str] = "log normaliser"
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.model, TokenModel):
+            raise TypeError(f"give a TokenModel(model, process, length), not a {type(self.model).__name__}")
+        if self.model.process != self.process:
+            raise ValueError(f"the model belongs to {self.model.process}, the sampler was given {self.process}")
+        if self.potential not in POTENTIALS:
+            raise UnknownName("potential", self.potential, POTENTIALS)
+        if self.completions < 1:
+            raise ValueError(f"completions must be at least 1, not {self.completions}")
+        guide = as_guidance(self.guidance)
+        if self.reward is None and ((guide is not None and guide.needs_reward) or self.twist is not None):
+            raise ValueError("a twist, and guidance by the reward, need the reward too")
+        self.rule.check(self.process)
+        times = self.process.times(self.steps) if isinstance(self.steps, int) else self.steps.to(torch.float64)
+        if times.ndim != 1 or len(times) < 2 or not bool((times.diff() < 0).all()):
+            raise ValueError("steps must be a number, or at least two falling times (K + 1,)")
+        if not self.process.t_min <= float(times[-1]) or not float(times[0]) <= self.process.t_max:
+            raise ValueError(f"times must lie in [{self.process.t_min}, {self.process.t_max}]")
+        signal = self.schedule == "signal"
+        curve: Schedule = (lambda t: float(self.process.alpha(t))) if signal else self.schedule
+        object.__setattr__(self, "times", times)
+        object.__setattr__(self, "strength", strengths(curve, self.process, times))  # type: ignore[arg-type]
+        object.__setattr__(self, "free", self._free())
+        object.__setattr__(self, "guide", guide)
+        guided = guide.references if guide is not None else ()
+        used = (*self.rule.references, *((STEERING,) if self.reward is not None else ()), *guided)
+        object.__setattr__(self, "references", used)
+
+    def init(self, rng: Rng, n: int) -> Particles:
+        if self.given is None:
+            tokens = self.process.start(rng, (n, self.model.length))
+        else:
+            tokens = self.given.expand(n, -1).clone()
+        tokens = tokens.to(self.device)
+        zero = torch.zeros(n, dtype=torch.float64)
+        x = self._observe(rng, tokens, torch.zeros_like(tokens, dtype=torch.float64), 0)
+        x["total"], x["history"] = self._total(x, 0, zero, zero + POTENTIALS[self.potential][1])
+        return Particles.start(x, x["total"], shared={"probe": self._probe()}, info=self._info(x, 0))
+
+    def step(self, rng: Rng, particles: Particles) -> Particles:
+        k, old = particles.t, particles.x
+        look = self._look(old, k)
+        move = self.rule.plan(rng, look)
+        particle, place = move.where.nonzero(as_tuple=True)
+        u = rng.at("token").uniform(tuple(look.tokens.shape)).to(self.device)[particle, place]
+        log_law, log_ratio = move.log_law, torch.zeros(particles.n, dtype=torch.float64)
+        if self.guide is None or not len(particle):
+            state = draw_rows(u, log_law, particle, place)
+            score = log_law[particle, place].gather(1, state[:, None])[:, 0].to(torch.float64)
+        else:
+            base = torch.log_softmax(log_law[particle, place].to(torch.float64), -1)
+            guided = torch.log_softmax(base + self._tilt(look, particle, place, base), -1)
+            rows = torch.arange(len(particle), device=base.device)
+            state = draw_rows(u, guided[None], torch.zeros_like(rows), rows)
+            score = base[rows, state]
+            log_ratio.index_add_(0, particle.cpu(), (score - guided[rows, state]).cpu())
+        tokens, scores = look.tokens.clone(), look.score.clone()
+        tokens[particle, place] = self.process.tokens(state)
+        scores[particle, place] = score
+        if move.lost is not None:
+            tokens, scores = torch.where(move.lost, MASK, tokens), torch.where(move.lost, 0.0, scores)
+        tokens, scores = self.rule.settle(rng, look, tokens, scores)
+        x = self._observe(rng, tokens, scores, k + 1)
+        x["total"], x["history"] = self._total(x, k + 1, old["total"], old["history"])
+        return particles.step(x, x["total"] - old["total"] + log_ratio, info=self._info(x, k + 1))
+
+    def done(self, particles: Particles) -> bool:
+        return particles.t >= self.last
+
+    def progress(self, particles: Particles) -> float:
+        return particles.t / self.last
+
+    @property
+    def last(self) -> int:
+        """The number of steps."""
+        return len(self.times) - 1
+
+    def view(self, particles: Particles) -> Tensor:
+        """The sequences (N, L): x_0 at the end; on the way completions, or the tokens where none were drawn."""
+        return particles.x["filled"]
+
+    def order(self, particles: Particles) -> Tensor:
+        """(N,) the reward, by which sorted resampling orders the particles (zeros where it was not asked)."""
+        return particles.x["reward"] if self.reward is not None else super().order(particles)
+
+    def remarks(self, particles: Particles) -> list[str]:
+        found = self.rule.error(self.process, self.times, int(self.free.sum()))
+        return [found] if found else []
+
+    def restore(self, particles: Particles) -> Particles:
+        """The particles, if model and reward still say of them what their file says.
+
+        Raises:
+            FileError: the model or the reward has changed since.
+        """
+        x = {k: v.to(self.device) if v.ndim > 1 else v for k, v in particles.x.items()}
+        pairs = [("reward", self._probe(), particles.shared["probe"])] if self.reward is not None else []
+        if "log_p0" in x:
+            now = self._predict(x["tokens"], particles.t)
+            pairs.append(("prediction", {"prediction": now.exp()}, {"prediction": x["log_p0"].exp()}))
+        for name, now, then in pairs:
+            if not all(torch.allclose(now[k], then[k].to(now[k]), rtol=1e-3, atol=1e-3, equal_nan=True) for k in now):
+                raise FileError(f"the {name} is not what it was when the run was saved: resume with what it began with")
+        return replace(particles, x=x)
+
+    def settings(self) -> dict[str, Any]:
+        given = None if self.given is None else self.given.tolist()
+        return {
+            "model": self.model.settings(),
+            "process": self.process.settings(),
+            "times": hashlib.sha256(self.times.numpy().tobytes()).hexdigest()[:16],
+            "steps": self.last,
+            "rule": self.rule.settings(),
+            "guidance": None if self.guide is None else self.guide.settings(),
+            "reward": "function" if self.reward else None,
+            "twist": "function" if self.twist else None,
+            "schedule": "function" if callable(self.schedule) else self.schedule,
+            "given": given,
+            **{k: getattr(self, k) for k in ("potential", "completions", "device")},
+        }
+
+    # ---------------------------------------------------------------- what is known of the particles
+
+    def _observe(self, rng: Rng, tokens: Tensor, score: Tensor, k: int) -> dict[str, Tensor]:
+        """The prediction at time k, completions and their reward, and what they say that the path is worth."""
+        last = k == self.last
+        x = {"tokens": tokens, "score": score}
+        if not last or float(self.times[-1]) > 0 or (self.process.masks and not self.rule.finishes):
+            x["log_p0"] = self._predict(tokens, k)
+        wanted = self.reward is not None and (last or self._asks(k))
+        values, filled = [], tokens
+        for m in range(1 if last or not wanted else self.completions):
+            now = self._filled(rng.at("complete", inner=m), x) if wanted or last else tokens
+            filled = now if m == 0 else filled
+            if wanted:
+                values.append(self._reward(now, k))
+        zero = torch.zeros(len(tokens), dtype=torch.float64)
+        x["filled"], x["reward"] = filled, values[0] if wanted else zero
+        if self.twist is not None and not last:
+            worth = checked_reward(self.twist(tokens, float(self.times[k])), len(tokens)).cpu()
+            refuse(~torch.isfinite(worth), f"the twist is not finite at step {k}", "twist")
+        elif wanted:
+            strength = float(self.strength[k])
+            worth = (
+                torch.logsumexp(strength * torch.stack(values), 0) - math.log(len(values)) if not last else values[0]
+            )
+        else:
+            worth = zero
+        x["worth"] = worth
+        return x
+
+    def _asks(self, k: int) -> bool:
+        """Whether the reward is asked about completions at time k, before the end."""
+        guides = self.guide is not None and self.guide.needs_reward and float(self.strength[k + 1]) != 0
+        return guides or (self.twist is None and float(self.strength[k]) != 0)
+
+    def _predict(self, tokens: Tensor, k: int) -> Tensor:
+        with torch.no_grad():
+            return self.model(tokens, float(self.times[k]))
+
+    def _filled(self, rng: Rng, x: dict[str, Tensor]) -> Tensor:
+        """The tokens with what the noise hides drawn from the prediction."""
+        tokens = x["tokens"]
+        if "log_p0" not in x:
+            return tokens
+        if not self.process.keeps:
+            return draw(rng, x["log_p0"])
+        masked = tokens < 0
+        return torch.where(masked, draw(rng, x["log_p0"], masked), tokens)
+
+    def _reward(self, sequences: Tensor, k: int) -> Tensor:
+        reward = self._ask(sequences)
+        where = f"at step {k} of {self.last}"
+        refuse(reward.isnan() | (reward == torch.inf), f"the reward is NaN or +inf {where}", "reward")
+        if k < self.last:
+            refuse(reward == -torch.inf, f"the reward is -inf {where}", EARLY)
+        return reward
+
+    def _ask(self, sequences: Tensor) -> Tensor:
+        assert self.reward is not None
+        reward = self.reward
+
+        def rows(x: Tensor) -> Tensor:
+            with torch.no_grad():
+                return checked_reward(reward(x), len(x)).cpu()
+
+        return in_parts(rows, self.model.micro_batch, sequences)
+
+    def _look(self, x: dict[str, Tensor], k: int) -> TokenLook:
+        known = {name: x[name] for name in ("tokens", "log_p0", "score", "filled", "reward")}
+        return TokenLook(
+            **known,
+            free=self.free.to(self.device),
+            t=float(self.times[k]),
+            s=float(self.times[k + 1]),
+            step=k,
+            times=self.times,
+            process=self.process,
+            reward_of=None if self.reward is None else self._ask,
+            strength=float(self.strength[k + 1]),
+        )
+
+    def _tilt(self, look: TokenLook, particle: Tensor, place: Tensor, base: Tensor) -> Tensor:
+        """(R, C) finite tilts of the rows' laws; a mask among the states is not tilted."""
+        if self.guide is None or (self.guide.needs_reward and look.strength == 0):
+            return torch.zeros_like(base)
+        tilt = self.guide(look, particle, place).detach().to(base)
+        if tilt.shape != (len(base), self.process.vocabulary):
+            raise ShapeError(f"guidance must return tilts of shape {(len(base), self.process.vocabulary)}")
+        bad = ~torch.isfinite(tilt).all(1)
+        if bool(bad.any()):
+            marked = torch.zeros(len(look.tokens), dtype=torch.bool)
+            marked[particle[bad].cpu()] = True
+            refuse(marked, f"guidance is not finite at step {look.step + 1} of {self.last}", "guidance")
+        return torch.nn.functional.pad(tilt, (0, base.shape[1] - tilt.shape[1]))
+
+    def _total(self, x: dict[str, Tensor], k: int, total: Tensor, history: Tensor) -> tuple[Tensor, Tensor]:
+        """The log-potential of each path up to time k, and the history that the next one needs."""
+        worth = x.pop("worth")
+        return (worth, history) if k == self.last else POTENTIALS[self.potential][0](worth, total, history)
+
+    def _free(self) -> Tensor:
+        """(L,) bool: the places that are not given."""
+        length = self.model.length
+        if self.given is None:
+            return torch.ones(length, dtype=torch.bool)
+        if not self.process.keeps:
+            raise ValueError("tokens can be given to masked models only; tilt others by a reward")
+        if self.given.shape != (length,):
+            raise ShapeError(f"given must have shape ({length},), not {tuple(self.given.shape)}")
+        self.process.check(self.given[None])
+        if bool((self.given >= 0).all()):
+            raise ValueError("all tokens are given: leave some places masked, as -1")
+        return self.given < 0
+
+    def _probe(self) -> dict[str, Tensor]:
+        """What the reward says of four fixed sequences, by which a file can tell it from others."""
+        if self.reward is None:
+            return {}
+        sequences = Rng(0).at("probe").integers((4, self.model.length), self.process.vocabulary).to(self.device)
+        return {"reward": self._ask(sequences)}
+
+    def _info(self, x: dict[str, Tensor], k: int) -> dict[str, float]:
+        masked = float((x["tokens"] < 0).to(torch.float64).mean())
+        info = {"noise_level": 1 - float(self.process.alpha(self.times[k])), "masked": masked}
+        asked = self.reward is not None and (k == self.last or self._asks(k))
+        return {**info, "reward": float(x["reward"].mean())} if asked else info
