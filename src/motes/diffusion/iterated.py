@@ -40,7 +40,7 @@ class Learned(Guidance):
 
     Args:
         basis: what the drift is made of.
-        coefficients: (K, J) float64; the mean of a step moves by std * sum_j coefficients_j basis_j.
+        coefficients: (K, J) float64; the mean of a step moves by std^2 * sum_j coefficients_j basis_j.
     """
 
     basis: Basis
@@ -55,7 +55,7 @@ class Learned(Guidance):
         shift = torch.zeros_like(look.x)
         for theta, part in zip(self.coefficients[look.step].tolist(), parts, strict=True):
             shift = shift + theta * part.to(look.x)
-        return look.std * shift
+        return look.std**2 * shift
 
     def settings(self) -> dict[str, Any]:
         return {"name": "Learned", "coefficients": self.coefficients.tolist()}
@@ -66,7 +66,8 @@ class Twisted:
     """What iterated twisting found.
 
     Attributes:
-        model: the sampler with the learned guidance; its weights are exact.
+        model: the sampler with the learned guidance; its weights are exact. Sample it with `when=0`: a drift is paid for
+            on the way and earns its reward at the end, so that the weights are even there and not before.
         power: the trust region's power alpha of each iteration; 1 where the whole weight was within it.
         spread: the standard deviation of the log-weights of each iteration's paths, nats.
     """
@@ -84,13 +85,14 @@ def iterated_twisting(
     trust: float = 0.3,
     iterations: int = 20,
     basis: Basis = affine,
+    pool: int | None = None,
     ridge: float = 1e-6,
 ) -> Twisted:
     """Learn guidance by iterated twisting under a trust region (TRI-TSMC).
 
     Each iteration draws n paths under the present guidance, raises their weights to the largest power alpha in (0, 1]
     that keeps the divergence of the reweighted paths from the drawn ones within `trust`, and fits the drift to them by
-    weighted maximum likelihood: at each step a least-squares fit of the noise of the reference on the basis. It stops
+    weighted maximum likelihood: around each step a least-squares fit of the reference's noise on the basis. It stops
     when alpha is 1 and the log-weights' spread falls no more. The final weights do not depend on how good the fit is.
 
     Args:
@@ -100,10 +102,12 @@ def iterated_twisting(
         trust: the divergence allowed in an iteration, nats.
         iterations: iterations at most.
         basis: what the drift is made of: `affine`, `radial`, or a function of a `Look`.
+        pool: the fit of a step takes in that many steps before and after it, since the drift changes slowly and a fit
+            to n paths has an error of its own; None is a twentieth of the steps.
         ridge: added to the normal equations, as a share of their diagonal.
 
     Raises:
-        ValueError: trust, iterations or ridge that are not positive.
+        ValueError: trust, iterations or ridge that are not positive, or a negative pool.
         ShapeError: a basis function of another shape.
         MotesError: no path has a positive weight.
 
@@ -115,7 +119,10 @@ def iterated_twisting(
     """
     if not trust > 0 or iterations < 1 or not ridge > 0:
         raise ValueError(f"trust, iterations and ridge must be positive, not {trust}, {iterations}, {ridge}")
+    if pool is not None and pool < 0:
+        raise ValueError(f"pool must be at least 0, not {pool}")
     rng = seed if isinstance(seed, Rng) else Rng(seed)
+    window = model.table.steps // 20 if pool is None else pool
     powers: list[float] = []
     spreads: list[float] = []
     size: int | None = None
@@ -137,7 +144,7 @@ def iterated_twisting(
         spreads.append(float(alive.std()) if len(alive) > 1 else 0.0)
         if alpha == 1 and len(spreads) > 1 and powers[-2] == 1 and spreads[-1] > 0.95 * spreads[-2]:
             break
-        theta = keeper.fit(normalise(alpha * log_weight.clamp(min=-1e300)), ridge)
+        theta = keeper.fit(normalise(alpha * log_weight.clamp(min=-1e300)), ridge, window)
         present = replace(model, guidance=Learned(basis, theta))
     return Twisted(present, tuple(powers), tuple(spreads))
 
@@ -184,12 +191,16 @@ class _Keeper:
             self.features.append(_features(self.model, self.basis, x, k))
         self.before = particles
 
-    def fit(self, weight: Tensor, ridge: float) -> Tensor:
-        """(K, J): at each step, the weighted least-squares fit of the noise on the basis."""
+    def fit(self, weight: Tensor, ridge: float, pool: int) -> Tensor:
+        """(K, J): around each step, the weighted least-squares fit of the noise on std times the basis."""
+        grams, rights = [], []
+        for std, phi, noise in zip(self.model.table.std.tolist(), self.features, self.noise, strict=True):
+            grams.append(std**2 * torch.einsum("n,njd,nkd->jk", weight, phi, phi))  # phi (N, J, d), noise (N, d)
+            rights.append(std * torch.einsum("n,njd,nd->j", weight, phi, noise))
         rows = []
-        for phi, noise in zip(self.features, self.noise, strict=True):  # (N, J, d) and (N, d)
-            gram = torch.einsum("n,njd,nkd->jk", weight, phi, phi)
-            right = torch.einsum("n,njd,nd->j", weight, phi, noise)
+        for k in range(len(grams)):
+            near = slice(max(0, k - pool), k + pool + 1)
+            gram, right = torch.stack(grams[near]).sum(0), torch.stack(rights[near]).sum(0)
             diagonal = gram.diagonal()
             rows.append(torch.linalg.solve(gram + torch.diag(ridge * (diagonal + diagonal.mean() + 1e-12)), right))
         return torch.stack(rows)
