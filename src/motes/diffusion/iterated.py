@@ -66,8 +66,8 @@ class Twisted:
     """What iterated twisting found.
 
     Attributes:
-        model: the sampler with the learned guidance; its weights are exact. Sample it with `when=0`: a drift is paid for
-            on the way and earns its reward at the end, so that the weights are even there and not before.
+        model: the sampler with the learned guidance; its weights are exact. Sample it with `when=0`: a drift is paid
+            for on the way and earns its reward at the end, so that the weights are even there and not before.
         power: the trust region's power alpha of each iteration; 1 where the whole weight was within it.
         spread: the standard deviation of the log-weights of each iteration's paths, nats.
     """
