@@ -127,7 +127,10 @@ def test_reflected_sampling_reaches_the_data(model, domain, exact):
 @pytest.mark.parametrize("schedule", ["end", "linear"])
 def test_a_reward_in_the_box_has_its_normaliser(schedule):
     """E exp(x) and the tilted mean under 1 + A cos(pi x), over 40 seeds."""
-    reward = lambda x: 2 * x[:, 0]
+
+    def reward(x):
+        return 2 * x[:, 0]
+
     z = math.expm1(2) / 2 + A * -(math.e**2 + 1) * 2 / (4 + math.pi**2)
     model = ReflectedDiffusion(cosine, BOX, 60, reward, shape=(1,), schedule=schedule, dtype=F64)
     found = [motes.sample(model, 200, seed=i, progress=False).log_evidence for i in range(40)]
@@ -231,7 +234,10 @@ def test_poisson_flows_that_do_not_fit():
 def test_cold_diffusion_is_exact_for_any_restorer():
     x = Rng(0).at("x").normal((4, 3, 3))
     e = Rng(0).at("e").normal((3, 3))
-    degrade = lambda image, s: image + s * e
+
+    def degrade(image, s):
+        return image + s * e
+
     for restore in (lambda x, s: torch.sin(x) - s, lambda x, s: 0 * x):
         back = cold_diffusion(degrade(x, 20), degrade, restore, 20)
         assert float((back - x).abs().max()) < 1e-12

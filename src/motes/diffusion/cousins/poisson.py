@@ -11,7 +11,7 @@ from torch import Tensor
 
 from motes.core.errors import ShapeError
 from motes.diffusion.denoiser import Denoiser
-from motes.diffusion.process import Process, VarianceExploding
+from motes.diffusion.process import Process
 from motes.diffusion.start import Start
 from motes.rng import Rng
 
@@ -52,14 +52,14 @@ class PoissonStart(Start):
     the step size and to what of the data is left at sigma_max; steps with noise would not keep these marginals.
 
     Args:
-        process: the variance exploding process that says what the noise levels are.
+        process: with alpha = 1, such as `VarianceExploding` or `EDM`; it says what the noise levels are.
         extra: D, the number of extra dimensions, as for the denoiser.
 
     References:
         Xu et al. (2023), PFGM++, ICML, Algorithm 2.
     """
 
-    process: VarianceExploding
+    process: Process
     extra: int
 
     def __post_init__(self) -> None:
@@ -79,7 +79,7 @@ def poisson_empirical(process: Process, samples: Tensor, extra: int) -> Denoiser
     D(x) = sum_i w_i y_i with w_i proportional to (|x - y_i|^2 + r^2)^(-(N + D) / 2).
 
     Args:
-        process: with alpha = 1, such as `VarianceExploding`.
+        process: with alpha = 1, such as `VarianceExploding` or `EDM`.
         samples: (M, *shape), the data.
         extra: D, the number of extra dimensions.
 
