@@ -75,7 +75,7 @@ def test_a_wrong_law_from_a_guess_would_be_noticed(monkeypatch):
     """The broken twin: a token that was not the guess takes the guess's law."""
     from motes.language.speculation import ahead
 
-    real = ahead._Ahead.extend
+    real = ahead.Ahead.extend
 
     def careless(self, parent, token):
         for p, v in zip(parent.tolist(), token.tolist(), strict=True):
@@ -83,7 +83,7 @@ def test_a_wrong_law_from_a_guess_would_be_noticed(monkeypatch):
                 self.guesses[p][0] = v
         real(self, parent, token)
 
-    monkeypatch.setattr(ahead._Ahead, "extend", careless)
+    monkeypatch.setattr(ahead.Ahead, "extend", careless)
     plain = motes.sample(Generation(table(), "", max_tokens=12), 20, seed=4, progress=False)
     quick = speculating(table(), ModelDraft(small()))
     wrong = motes.sample(Generation(quick, "", max_tokens=12), 20, seed=4, progress=False)

@@ -69,21 +69,24 @@ class Front:
             self.recogniser.reopen(texts, len(self.prefixes.logits))
         self.law = self.find_law()
 
-    def log_prob(self) -> Tensor:
-        """The model's own law of each row (A, V) float64."""
-        logits = self.prefixes.logits.detach().cpu()
+    def log_prob(self, first: int | None = None) -> Tensor:
+        """The model's own law of each row (A, V) float64, or of so many of the first."""
+        logits = self.prefixes.logits[:first].detach().cpu()
         most = logits.amax(1)  # NaN if any is, +inf if any is, -inf if all are
         bad = torch.nonzero(~torch.isfinite(most))[:, 0]
         if len(bad):
             raise BadLogits(bad)
         return torch.log_softmax(logits.to(torch.float64), -1)
 
-    def find_law(self) -> Law:
-        """The law of each row: log-softmax, then the rules in order, then the constraint."""
-        log_prob, by_rules = self.rules(self.log_prob())
+    def find_law(self, first: int | None = None) -> Law:
+        """The law of each row, or of so many of the first: log-softmax, the rules in order, then the constraint.
+
+        Until it is found for them too, only those rows can be parents of a row with a new token.
+        """
+        log_prob, by_rules = self.rules(self.log_prob(first))
         by_constraint = torch.zeros_like(by_rules)
         if self.recogniser is not None:
-            log_prob, by_constraint = renormalised(log_prob.masked_fill(~self.recogniser.allowed(), -torch.inf))
+            log_prob, by_constraint = renormalised(log_prob.masked_fill(~self.recogniser.allowed()[:first], -torch.inf))
         return Law(log_prob, by_rules, by_constraint)
 
 

@@ -186,6 +186,8 @@ class Chain:
     def __call__(self, log_prob: Tensor) -> tuple[Tensor, Tensor]:
         """The law of each row after all rules (A, V), and the log of the mass that they kept together (A,).
 
+        A is the number of rows, or less: then it is the first rows that are asked about.
+
         Raises:
             MotesError: a rule left no token, or NaN, or a law that does not add to one; the message says which rule
                 and in how many rows. Or a companion returned NaN.
@@ -195,7 +197,8 @@ class Chain:
         for at, rule in enumerate(self.rules):
             if self.remembers[at]:
                 self.given[at] = log_prob
-            self.others[at] = tuple(_law(rule, other, prefixes) for other, prefixes in self.companions[at])
+            pairs = self.companions[at]
+            self.others[at] = tuple(_law(rule, other, prefixes)[: len(log_prob)] for other, prefixes in pairs)
             changed, mass = rule(log_prob, self._seen(at))
             if changed.shape != log_prob.shape or mass.shape != kept.shape:
                 raise ShapeError(
@@ -245,8 +248,10 @@ class Chain:
             )
 
     def _seen(self, at: int) -> Seen:
-        state, others = self.states[at], self.others[at]
-        return Seen(self.model, self.prompt, self.tokens, self.length, self.raw, state, others)
+        state, others, rows = self.states[at], self.others[at], len(self.raw)
+        if state is not None and rows < len(self.length):
+            state = take(state, torch.arange(rows))
+        return Seen(self.model, self.prompt, self.tokens[:rows], self.length[:rows], self.raw, state, others)
 
     def _taken(self, at: int, parent: Tensor) -> Seen:
         seen = self._seen(at)

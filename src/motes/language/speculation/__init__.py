@@ -6,9 +6,11 @@
 from motes.language.speculation import block, coupled, optimal, recursive, sequential, single, subset
 from motes.language.speculation.ahead import Speculating, speculating
 from motes.language.speculation.guesses import Draft, ModelDraft, PromptLookup
+from motes.language.speculation.rounds import Drafted
 
 __all__ = [
     "Draft",
+    "Drafted",
     "ModelDraft",
     "PromptLookup",
     "Speculating",

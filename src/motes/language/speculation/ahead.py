@@ -11,6 +11,7 @@ from torch import Tensor
 from motes.core.errors import MotesError
 from motes.language.model import LanguageModel, Message, Prefixes, check_keep
 from motes.language.speculation.guesses import Draft, Guesser, PromptLookup
+from motes.language.speculation.patience import Patient
 
 
 def speculating(model: LanguageModel, draft: Draft | None = None, *, tokens: int = 4) -> Speculating:
@@ -24,7 +25,8 @@ def speculating(model: LanguageModel, draft: Draft | None = None, *, tokens: int
     do better with a guess that is not itself random: max-coupling accepts it with min(1, p(g) / 1).
 
     Worth it where a call costs much the same for several tokens as for one: few particles, guesses that are often
-    right (texts that repeat their prompt, forms). With many particles the guesses are paid for each of them.
+    right (texts that repeat their prompt, forms). With many particles the guesses are paid for each of them. Where
+    guesses keep failing, they become short and rare (`motes.language.speculation.patience`).
 
     Args:
         model: from `motes.language.load`, or any other.
@@ -50,11 +52,14 @@ def speculating(model: LanguageModel, draft: Draft | None = None, *, tokens: int
         >>> same[0] == same[1], quick.counts["calls"] < 20
         (True, True)
     """
+    if not isinstance(model, LanguageModel):
+        raise MotesError(f"model must come from motes.language.load, or be a TableModel, not {model!r}")
     draft = PromptLookup() if draft is None else draft
     if isinstance(tokens, bool) or not isinstance(tokens, int) or tokens < 1:
         raise MotesError(f"tokens must be a whole number of at least 1, not {tokens!r}")
     if not isinstance(draft, Draft):
         raise MotesError(f"a draft is PromptLookup(...) or ModelDraft(...), not a {type(draft).__name__}")
+    draft.check(model)
     return Speculating(model, draft, tokens)
 
 
@@ -73,8 +78,9 @@ class Speculating(LanguageModel):
         return self.model.decode(tokens)
 
     def prefixes(self, prompt: Tensor, max_tokens: int) -> Prefixes:
-        guesser = self.draft.open(self.model, prompt, max_tokens)
-        return _Ahead(self, self.model.prefixes(prompt, max_tokens), guesser, max_tokens)
+        guesser = Patient(self.draft.open(self.model, prompt, max_tokens))
+        inner = self.model.prefixes(prompt, max_tokens)
+        return Ahead(inner, guesser, self.tokens, max_tokens, self.end, self.counts)
 
     def recogniser_tokenizer(self) -> Any:
         return self.model.recogniser_tokenizer()
@@ -83,12 +89,33 @@ class Speculating(LanguageModel):
         return {**self.model.settings(), "speculation": {**self.draft.settings(), "tokens": self.tokens}}
 
 
-class _Ahead(Prefixes):
-    """Rows whose inner rows may be longer than they are, by guesses whose laws are known."""
+class Ahead(Prefixes):
+    """Rows that point into inner rows, which may be longer than they are: by guesses whose laws are known, or because
+    several rows are beginnings of one text. Inner rows are copied only where texts part.
 
-    def __init__(self, owner: Speculating, inner: Prefixes, guesser: Guesser, max_tokens: int):
-        self.owner, self.inner, self.guesser, self.max_tokens = owner, inner, guesser, max_tokens
+    Args:
+        inner: the model's own prefixes, at the prompt.
+        guesser: what is read along behind a token.
+        most: the most guesses a row.
+        max_tokens: the most tokens of a text.
+        end: the tokens behind which nothing is read.
+        counts: where calls, guesses and right guesses are counted.
+    """
+
+    def __init__(
+        self,
+        inner: Prefixes,
+        guesser: Guesser,
+        most: int,
+        max_tokens: int,
+        end: tuple[int, ...],
+        counts: dict[str, int],
+    ):
+        self.inner, self.guesser, self.most, self.max_tokens = inner, guesser, most, max_tokens
+        self.end, self.counts = end, counts
         self.logits, self.length = inner.logits, inner.length
+        self.at: list[int] = [0]
+        """The inner row of each row."""
         self.guesses: list[list[int]] = [[]]
         self.known: list[Tensor] = [inner.logits[:0]]
         """(g, V): the logits after each guess."""
@@ -96,58 +123,88 @@ class _Ahead(Prefixes):
 
     def extend(self, parent: Tensor, token: Tensor) -> None:
         pairs = list(zip(parent.tolist(), token.tolist(), strict=True))
-        before, rows = self.length[parent], self.logits[parent]
+        rows = self.logits[parent]
         guesses, known, ask = [], [], []
         for i, (p, v) in enumerate(pairs):
             guess, laws = self.guesses[p], self.known[p]
             if v >= 0 and guess and guess[0] == v:  # foreseen
                 rows[i], guess, laws = laws[0], guess[1:], laws[1:]
-                self.owner.counts["right"] += 1
+                self.counts["right"] += 1
             elif v >= 0:
                 guess, laws = [], laws[:0]
                 ask.append(i)
             guesses.append(guess)
             known.append(laws)
-        self.inner.extend(parent, torch.full_like(parent, -1))
         self.guesser.extend(parent, token)
-        self.guesses, self.known, self.seen = guesses, known, None
-        self.length = before + (token >= 0)
-        asked = torch.zeros(len(pairs), dtype=torch.bool)
-        asked[ask] = True
-        held = torch.tensor([len(guess) for guess in guesses], dtype=torch.int64)
-        self.inner.shorten(torch.where(asked, before, self.length + held), rows)
+        self.at, self.guesses, self.known, self.seen = [self.at[p] for p, _ in pairs], guesses, known, None
+        self.length = self.length[parent] + (token >= 0)
         self.logits = self._read(ask, token, rows) if ask else rows
 
     def _read(self, ask: list[int], token: Tensor, rows: Tensor) -> Tensor:
         """The logits of all rows, of which those in `ask` read their new token and guesses behind it."""
-        room = (self.max_tokens - self.length[ask]).clamp(max=self.owner.tokens).tolist()
+        room = (self.max_tokens - self.length[ask]).clamp(max=self.most).tolist()
         new = self.guesser.guess(ask, room)
-        ends = set(self.owner.end)
-        count = torch.zeros(len(rows), dtype=torch.int64)
-        block = torch.zeros(len(rows), 1 + max(map(len, new), default=0), dtype=torch.int64)
+        ends = set(self.end)
+        self._part(ask)
+        count = torch.zeros(len(self.inner.length), dtype=torch.int64)
+        block = torch.zeros(len(count), 1 + max(map(len, new), default=0), dtype=torch.int64)
         for i, guess in zip(ask, new, strict=True):
             stop = next((j for j, v in enumerate(guess) if v in ends), len(guess))  # nothing follows an end
             self.guesses[i] = guess[:stop]
-            count[i] = 1 + stop
-            block[i, : 1 + stop] = torch.tensor([int(token[i]), *guess[:stop]])
-            self.owner.counts["guessed"] += stop
-        self.owner.counts["calls"] += 1
-        looked = self.inner.look(block, count)
+            count[self.at[i]] = 1 + stop
+            block[self.at[i], : 1 + stop] = torch.tensor([int(token[i]), *guess[:stop]])
+            self.counts["guessed"] += stop
+        self.counts["calls"] += 1
+        looked = self.inner.look(block[:, : int(count.max())], count)
         self.inner.keep(count)
         for i in ask:
-            rows[i] = looked[i, 0]
-            self.known[i] = looked[i, 1 : int(count[i])].clone()
+            rows[i] = looked[self.at[i], 0]
+            self.known[i] = looked[self.at[i], 1 : 1 + len(self.guesses[i])].clone()
         return rows
 
+    def _part(self, ask: list[int]) -> None:
+        """Give each row in `ask` an inner row that ends before its new token; the others keep what they point to.
+
+        The first to ask goes on in the inner row itself if nothing behind its place is needed any more.
+        """
+        length, asks = self.length.tolist(), set(ask)
+        needed: dict[int, int] = {}
+        """How long the inner rows must stay for the rows that read nothing."""
+        for i, r in enumerate(self.at):
+            if i not in asks:
+                needed[r] = max(needed.get(r, 0), length[i] + len(self.guesses[i]))
+        kept, more = dict(needed), []
+        owner: dict[int, int] = {}
+        for i in ask:
+            r, before = self.at[i], length[i] - 1
+            if r not in owner and needed.get(r, 0) <= before:
+                owner[r], kept[r] = i, before
+            else:
+                more.append((i, r, before))
+        size = len(kept) + len(more)
+        free = iter([k for k in range(size) if k not in kept])
+        place = {r: r if r < size else next(free) for r in kept}  # as few as possible move
+        parent, cut, at = [0] * size, [0] * size, [place.get(r, 0) for r in self.at]
+        for r, k in place.items():
+            parent[k], cut[k] = r, kept[r]
+        for i, r, before in more:
+            k = next(free)
+            parent[k], cut[k], at[i] = r, before, k
+        self.at = at
+        self.inner.extend(torch.tensor(parent), torch.full((size,), -1))
+        self.inner.shorten(torch.tensor(cut), self.inner.logits)
+
     def _drop(self) -> None:
-        """Without guesses: the inner rows are the rows."""
+        """Without guesses, and with an inner row for each row."""
+        self.inner.extend(torch.tensor(self.at), torch.full_like(self.length, -1))
         self.inner.shorten(self.length, self.logits)
+        self.at = list(range(len(self.at)))
         self.guesses = [[] for _ in self.guesses]
         self.known = [laws[:0] for laws in self.known]
 
     def look(self, tokens: Tensor, count: Tensor) -> Tensor:
         self._drop()
-        self.owner.counts["calls"] += 1
+        self.counts["calls"] += 1
         self.seen, self.tokens = count, tokens
         return self.inner.look(tokens, count)
 

@@ -43,6 +43,14 @@ class Draft(ABC):
     def open(self, model: LanguageModel, prompt: Tensor, max_tokens: int) -> Guesser:
         """Guesses behind a prompt (P,), for one row as yet."""
 
+    def check(self, model: LanguageModel) -> None:
+        """The draft's guesses are tokens of `model`.
+
+        Raises:
+            MotesError: it has another vocabulary or other end tokens.
+        """
+        return
+
     @abstractmethod
     def settings(self) -> dict[str, Any]:
         """The draft as JSON."""
@@ -104,19 +112,21 @@ class ModelDraft(Draft):
 
     model: LanguageModel
 
-    def open(self, model: LanguageModel, prompt: Tensor, max_tokens: int) -> Guesser:
-        """The guesses of the smaller model.
+    def __post_init__(self) -> None:
+        if not isinstance(self.model, LanguageModel):
+            raise MotesError(f"a ModelDraft guesses with a model, as from motes.language.load, not {self.model!r}")
 
-        Raises:
-            MotesError: it has another vocabulary or other end tokens.
-        """
+    def check(self, model: LanguageModel) -> None:
         small = self.model
         if small.vocabulary != model.vocabulary or small.end != model.end:
             raise MotesError(
                 f"the draft model {small.name} has {small.vocabulary} tokens (end {small.end}), and {model.name} has "
                 f"{model.vocabulary} (end {model.end}): a draft must have the same vocabulary"
             )
-        return _Greedy(small, prompt, max_tokens)
+
+    def open(self, model: LanguageModel, prompt: Tensor, max_tokens: int) -> Guesser:
+        self.check(model)
+        return _Greedy(self.model, prompt, max_tokens)
 
     def settings(self) -> dict[str, Any]:
         return {"draft": self.model.settings()}

@@ -1,0 +1,388 @@
+"""Generation by rounds: a smaller model drafts, the model verifies, and the weights are those of single tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from motes.core.cite import Reference
+from motes.core.errors import FileError, MotesError, UnknownName
+from motes.core.model import FeynmanKac
+from motes.core.particles import Particles
+from motes.core.resampling import Scheme
+from motes.language.frontier import BadLogits, Closed, Front, Frontier
+from motes.language.generation import Generation
+from motes.language.model import LanguageModel
+from motes.language.speculation import block, single
+from motes.language.speculation.ahead import Ahead, Speculating
+from motes.language.speculation.guesses import LEVIATHAN, Guesser, ModelDraft
+from motes.rng import Rng
+
+SUN = Reference(
+    "sun2024",
+    "Sun, Mendlovic, Leviathan, Aharoni, Ro, Beirami, Suresh",
+    2024,
+    "Block verification accelerates speculative decoding",
+    "arXiv 2403.10444",
+    "drafts accepted or refused together",
+)
+SCHEMES = {"single": single.verify, "block": block.verify}
+
+
+class Drafted(FeynmanKac):
+    """The texts of a `Generation`, several tokens a step: drawn by a smaller model, verified by the model in one call.
+
+    In a round every particle draws up to k tokens from the smaller model's laws q, changed by the generation's rules and
+    held within its constraint as the model's own laws are. One call of the model gives its laws p behind each of them.
+    `single.verify` or `block.verify` keeps some of the drafts and draws one more token, so that what has been written
+    and what will be written have together the law of tokens drawn from p one by one. A particle's weight is multiplied
+    by what a `Generation` multiplies it by, the masses of the rules and of the constraint along the tokens that it
+    wrote. With one particle texts and weights have the law that they have in a `Generation`. With more of them the
+    population is resampled between rounds, where texts differ in length, and not between tokens: any number of particles
+    estimates the same normaliser without bias, and the same weighted law.
+
+    What the law behind a round's last token keeps is only known with the next call, and so counts in the next round.
+    Worth it where a call for several tokens costs about as much as a call for one, and the smaller model costs little
+    and is often right.
+
+    Args:
+        generation: a `motes.Generation`, its steps single tokens. Its `steer` counts rounds.
+        draft: the smaller model, with the same tokens.
+        tokens: the most drafts a round, at least 1.
+        scheme: "block", which accepts no fewer, or "single", token by token.
+
+    Raises:
+        MotesError: the draft has other tokens, or the generation has steps of text, looks ahead, or has a constraint
+            whose tokens can only be tested one by one.
+
+    Example:
+        >>> import motes
+        >>> model, small = (motes.language.TableModel(["a", "b", "."], torch.tensor(logits).expand(4, 3))
+        ...                 for logits in ([0.0, 1.0, -1.0], [0.0, 0.5, -1.0]))
+        >>> pairs = motes.Generation(model, "", constraint=motes.language.regex("(ab)+"), max_tokens=8)
+        >>> run = motes.sample(Drafted(pairs, small), 100, seed=0, progress=False)
+        >>> set(run.texts) <= {"ab", "abab", "ababab", "abababab", ""}
+        True
+
+    References:
+        Leviathan, Kalman & Matias (2023), Fast inference from transformers via speculative decoding, ICML, algorithm 1.
+        Sun, Mendlovic, Leviathan, Aharoni, Ro, Beirami & Suresh (2024), arXiv 2403.10444, algorithm 2.
+    """
+
+    domain: ClassVar[str] = "language"
+
+    def __init__(self, generation: Generation, draft: LanguageModel, *, tokens: int = 4, scheme: str = "block"):
+        if not isinstance(generation, Generation):
+            raise MotesError(f"what is to be drafted is a motes.Generation, not a {type(generation).__name__}")
+        if isinstance(tokens, bool) or not isinstance(tokens, int) or tokens < 1:
+            raise MotesError(f"tokens must be a whole number of at least 1, not {tokens!r}")
+        if scheme not in SCHEMES:
+            raise UnknownName("scheme of verification", scheme, SCHEMES)
+        ModelDraft(draft).check(generation.model)
+        if draft.longest is not None and len(generation.prompt) + generation.max_tokens > draft.longest:
+            raise MotesError(
+                f"the draft model {draft.name} reads at most {draft.longest} tokens, and prompt and text have up to "
+                f"{len(generation.prompt)} + {generation.max_tokens}: shorten them, or take another draft"
+            )
+        if generation.boundary is not None or generation.lookahead is not None:
+            raise MotesError("a step is a round here: the generation can have neither `step` nor `lookahead`")
+        constraint = generation.constraint
+        if constraint is not None and not constraint.open(generation.model).full:
+            raise MotesError(
+                f"the tokens of the {constraint.kind} can only be tested one by one, and verification needs the mass "
+                "of all that are allowed: leave the draft out"
+            )
+        self.generation, self.tokens, self.scheme = generation, tokens, scheme
+        self.draft = unwrapped(draft)
+        self.quantity = generation.quantity  # pyright: ignore[reportAttributeAccessIssue]
+        self.references = (*generation.references, SUN if scheme == "block" else LEVIATHAN)
+
+    # ---------------------------------------------------------------- the three methods
+
+    def init(self, rng: Rng, n: int) -> Particles:
+        start = self.generation.init(rng, n)
+        counts = {name: torch.zeros(n, dtype=torch.int64) for name in ("drafted", "accepted")}
+        kept = ("tokens", "length", "finished", "provisional", "log_prob", "kept")
+        x = {**{name: start.x[name] for name in kept}, **counts, "unread": torch.full((n,), -1, dtype=torch.int64)}
+        big, small = self._open()
+        at = torch.zeros(n, dtype=torch.int64)
+        x |= {"frontier": Frontier(at, big, big.version), "small": Frontier(at, small, small.version)}
+        shared = {"first": start.shared["first"]}
+        return Particles.start(x, start.log_weight, shared=shared, info={"finished": 0.0, "accepted": 0.0})
+
+    def step(self, rng: Rng, particles: Particles) -> Particles:
+        frontier, small = particles.x["frontier"], particles.x["small"]
+        if not isinstance(frontier, Frontier) or not isinstance(small, Frontier) or frontier.stale or small.stale:
+            particles = self.restore(particles)
+            frontier, small = particles.x["frontier"], particles.x["small"]
+        t = particles.t + 1
+        x = {key: value.clone() if isinstance(value, Tensor) else value for key, value in particles.x.items()}
+        ids = torch.nonzero(~x["finished"])[:, 0]
+        turn = Turn(ids, x["unread"][ids], x["length"][ids], self.generation.max_tokens - x["length"][ids])
+        drafts, count, log_q = self._draft(rng, small, turn, t)
+        seen = self._read(frontier, turn, drafts, count, t)
+        log_p = torch.stack([*seen.log_prob, *[torch.zeros_like(log_q[:, 0])] * (log_q.shape[1] + 1 - seen.depths)], 1)
+        accepted, token = SCHEMES[self.scheme](rng.at("verify"), ids, log_p, log_q, drafts, count)
+        whole = torch.zeros_like(ids, dtype=torch.bool)  # complete with an accepted draft: nothing follows
+        for j in range(drafts.shape[1]):
+            last = (accepted == j + 1) & (count == j + 1)
+            whole |= last & (self._ends(drafts[:, j]) | (turn.room == j + 1))
+        token[whole] = -1
+        gained = self._write(x, frontier.front, turn, seen, drafts, accepted, token, whole)
+        x["drafted"][ids] += count
+        x["accepted"][ids] += accepted
+        self._commit(x, frontier, small, turn, seen, drafts, accepted)
+        potential = torch.zeros(particles.n, dtype=torch.float64)
+        potential[ids] = gained
+        alive = ~(torch.isneginf(potential) | torch.isneginf(particles.log_weight))
+        ended = x["finished"] & ~particles.x["finished"] & alive
+        paid, x["provisional"] = self.generation._pay(x, ended, ~x["finished"], t)
+        share = float(x["accepted"].sum() / x["drafted"].sum().clamp(min=1))
+        info = {"finished": float(x["finished"].double().mean()), "accepted": share}
+        return particles.step(x, potential + paid, shared=particles.shared, info=info)
+
+    def done(self, particles: Particles) -> bool:
+        return self.generation.done(particles)
+
+    # ---------------------------------------------------------------- their parts
+
+    def _open(self) -> tuple[Front, Front]:
+        job = self.generation
+        fronts = []
+        for model in (unwrapped(job.model), self.draft):
+            try:
+                front = Front(model, job.prompt, job.max_tokens, job.rules, job.constraint)
+            except BadLogits as error:
+                raise error.about(model.name, (0,), 0) from error
+            counts = {"calls": 0, "guessed": 0, "right": 0}
+            front.prefixes = Ahead(front.prefixes, Planned(), self.tokens, job.max_tokens, model.end, counts)
+            fronts.append(front)
+        return fronts[0], fronts[1]
+
+    def _ends(self, token: Tensor) -> Tensor:
+        return torch.isin(token, torch.tensor(self.generation.model.end))
+
+    def _draft(self, rng: Rng, small: Frontier, turn: Turn, t: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Drafts (M, L), how many of them count (M,), and the laws that they come from (M, L, V)."""
+        front, ids = small.front, turn.ids
+        front.extend(small.row[ids], turn.unread)
+        drafts, laws, count = [], [], torch.zeros_like(ids)
+        going = torch.ones_like(ids, dtype=torch.bool)
+        for j in range(self.tokens):
+            if j:
+                deeper(front, torch.where(going, drafts[-1], -1))
+            law = found(front, turn, t)
+            going = going & (turn.room > j) & ~torch.isneginf(law).all(1)
+            token = torch.zeros_like(ids)
+            if going.any():
+                token[going] = rng.at("draft", inner=j).shard(ids[going]).categorical(law[going])
+            drafts.append(token)
+            laws.append(law)
+            count += going
+            going = going & ~self._ends(token)
+            if not going.any():
+                break
+        return torch.stack(drafts, 1), count, torch.stack(laws, 1)
+
+    def _read(self, big: Frontier, turn: Turn, drafts: Tensor, count: Tensor, t: int) -> Seen:
+        """The model's laws before each draft and behind the last, by one call."""
+        front, ids = big.front, turn.ids
+        plan = guesser(front).plan
+        paths = [path[:c] for path, c in zip(drafts.tolist(), count.tolist(), strict=True)]
+        plan[:] = paths
+        front.extend(big.row[ids], turn.unread)
+        seen = Seen([], [], [])
+        for j in range(drafts.shape[1] + 1):
+            seen.log_prob.append(found(front, turn, t))
+            seen.kept.append(self.generation._weight(front))
+            seen.raw.append(front.rules.raw)
+            if j == drafts.shape[1]:
+                break
+            reads = (count > j) & (turn.room > j + 1) & ~self._ends(drafts[:, j])
+            if not reads.any():
+                break
+            plan[:] = [path[j + 1 :] for path in paths]
+            deeper(front, torch.where(reads, drafts[:, j], -1))
+        plan.clear()
+        return seen
+
+    def _write(
+        self,
+        x: dict[str, Any],
+        front: Front,
+        turn: Turn,
+        seen: Seen,
+        drafts: Tensor,
+        accepted: Tensor,
+        token: Tensor,
+        whole: Tensor,
+    ) -> Tensor:
+        """The new tokens, and what the weights gain by them (M,)."""
+        ids, gained = turn.ids, torch.zeros(len(turn.ids), dtype=torch.float64)
+        for j in range(seen.depths):
+            drawn = (accepted > j) | ((accepted == j) & ~whole)
+            new = torch.where(accepted > j, drafts[:, min(j, drafts.shape[1] - 1)], token)
+            new_mass = drawn if j else drawn & (turn.unread >= 0)  # the prompt's is in the weight already
+            gained += torch.where(new_mass, seen.kept[j], 0.0)
+            on = torch.nonzero(drawn & (new >= 0))[:, 0]
+            i, at = ids[on], turn.length[on] + j
+            x["tokens"][i, at] = new[on]
+            x["log_prob"][i, at] = seen.raw[j][on, new[on]]
+            x["kept"][i, at] = seen.kept[j][on]
+        written = accepted + (token >= 0)
+        x["length"][ids] = turn.length + written
+        x["unread"][ids] = token
+        last = torch.where(token >= 0, token, drafts.gather(1, (accepted - 1).clamp(min=0)[:, None])[:, 0])
+        cut = (written > 0) & (turn.room == written) & ~self._ends(last)
+        if front.recogniser is not None and cut.any():
+            row = seen.row(written - 1, turn)
+            gained[cut] += torch.where(front.recogniser.accepts(row[cut], last[cut]), 0.0, -torch.inf).double()
+        dead = torch.isneginf(gained) | ((token < 0) & ~whole)
+        x["finished"][ids] = whole | cut | dead | self._ends(token)
+        return gained
+
+    def _commit(
+        self,
+        x: dict[str, Any],
+        frontier: Frontier,
+        small: Frontier,
+        turn: Turn,
+        seen: Seen,
+        drafts: Tensor,
+        accepted: Tensor,
+    ) -> None:
+        """The rows of both models are those of the texts that go on, without their last token."""
+        on = torch.nonzero(~x["finished"][turn.ids])[:, 0]
+        n = len(x["finished"])
+        if not len(on):
+            x["frontier"], x["small"] = Closed(n), Closed(n)
+            return
+        at = torch.full((n,), -1, dtype=torch.int64)
+        at[turn.ids[on]] = torch.arange(len(on))
+        front, lesser = frontier.front, small.front
+        front.extend(seen.row(accepted, turn)[on], torch.full_like(on, -1))
+        # the last draft was not read by the smaller model
+        depths = drafts.shape[1]
+        unread = torch.where(accepted == depths, drafts[:, -1], -1)
+        row = (depths - 1 - accepted).clamp(min=0) * len(turn.ids) + torch.arange(len(turn.ids))
+        lesser.extend(row[on], unread[on])
+        for each in (front, lesser):
+            if any(each.rules.remembers):  # it remembers what it was given where a token is drawn
+                each.rules(each.log_prob())
+        x["frontier"], x["small"] = Frontier(at, front, front.version), Frontier(at, lesser, lesser.version)
+
+    # ---------------------------------------------------------------- around them
+
+    def view(self, particles: Particles) -> list[str]:
+        return self.generation.view(particles)
+
+    def resampled(self, rng: Rng, scheme: Scheme, particles: Particles) -> Particles:
+        return self.generation.resampled(rng, scheme, particles)
+
+    def advice(self, particles: Particles) -> str:
+        return self.generation.advice(particles)
+
+    def progress(self, particles: Particles) -> float:
+        return self.generation.progress(particles)
+
+    def restore(self, particles: Particles) -> Particles:
+        """Evaluate the unfinished texts again, without their unread tokens.
+
+        Raises:
+            FileError: the reward of a finished text, or the law of the first token, is not what it was.
+        """
+        x, n = particles.x, particles.n
+        alive = ~x["finished"]
+        self.generation._check_reward(particles)
+        if not alive.any():
+            return replace(particles, x={**x, "frontier": Closed(n), "small": Closed(n)})
+        fronts = self._open()
+        if not torch.allclose(fronts[0].law.log_prob[0], particles.shared["first"], rtol=1e-3, atol=1e-3):
+            raise FileError(
+                f"the law of the first token is not what it was when the run was saved: {self.generation.model.name} "
+                "has changed, or what its rules or its constraint mean. Resume with the model that began the run"
+            )
+        read = {**x, "length": x["length"] - (x["unread"] >= 0).long()}
+        frontier, small = (self.generation._again(front, read, alive) for front in fronts)
+        return replace(particles, x={**x, "frontier": frontier, "small": small})
+
+    def settings(self) -> dict[str, Any]:
+        own = {"draft": self.draft.settings(), "tokens": self.tokens, "scheme": self.scheme}
+        return {**self.generation.settings(), "drafted": own}
+
+
+# -------------------------------------------------------------------- one round
+
+
+@dataclass(frozen=True)
+class Turn:
+    """The M particles that go on: which they are, their last tokens that no model has read (-1: none), how many tokens
+    they have, and how many more they may have, (M,) each."""
+
+    ids: Tensor
+    unread: Tensor
+    length: Tensor
+    room: Tensor
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What the model said at each depth of a round, 0 before the first draft: laws (M, V), masses (M,), own laws."""
+
+    log_prob: list[Tensor]
+    kept: list[Tensor]
+    raw: list[Tensor]
+
+    @property
+    def depths(self) -> int:
+        return len(self.log_prob)
+
+    def row(self, depth: Tensor, turn: Turn) -> Tensor:
+        """(M,) where each particle's text with so many drafts stands among the rows."""
+        m = len(turn.ids)
+        return (self.depths - 1 - depth).clamp(min=0) * m + torch.arange(m)
+
+
+class Planned(Guesser):
+    """Guesses that are drafts: those of the first rows, as they are set."""
+
+    def __init__(self) -> None:
+        self.plan: list[list[int]] = []
+
+    def extend(self, parent: Tensor, token: Tensor) -> None:
+        return
+
+    def guess(self, rows: Sequence[int], most: Sequence[int]) -> list[list[int]]:
+        if not self.plan:
+            return [[] for _ in rows]
+        return [self.plan[i][:k] for i, k in zip(rows, most, strict=True)]
+
+
+def guesser(front: Front) -> Planned:
+    """Where the drafts of a front are set."""
+    assert isinstance(front.prefixes, Ahead) and isinstance(front.prefixes.guesser, Planned)
+    return front.prefixes.guesser
+
+
+def deeper(front: Front, token: Tensor) -> None:
+    """The first M rows with `token` (M,) behind them, -1 for none, and then all rows as they were."""
+    m, rows = len(token), len(front.prefixes.length)
+    front.extend(torch.cat([torch.arange(m), torch.arange(rows)]), torch.cat([token, torch.full((rows,), -1)]))
+
+
+def found(front: Front, turn: Turn, t: int) -> Tensor:
+    """(M, V) the laws of the first M rows."""
+    try:
+        front.law = front.find_law(len(turn.ids))
+    except BadLogits as error:
+        raise error.about(front.model.name, turn.ids[error.rows].tolist(), t) from error
+    return front.law.log_prob
+
+
+def unwrapped(model: LanguageModel) -> LanguageModel:
+    """The model itself, without guesses."""
+    return model.model if isinstance(model, Speculating) else model
