@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import itertools
+import json
 import re
 
+import jsonschema
 import pytest
 import torch
 
 from language.tables import TABLE, exact, table
 from language.test_exact import assert_same_law, mean_law
 from motes.core.errors import EmptyConstraint, MotesError
-from motes.language import Generation, TableModel, regex
+from motes.language import Generation, TableModel, json_schema, regex
 from motes.language.constraint import no_room
 from motes.language.constraints import both, canonical, choices, predicate, starts_with
+from motes.language.constraints import example as search
+from motes.language.constraints.example import example
+from motes.language.constraints.parsed import Parsers
 from motes.language.rejection import draw
 from motes.rng import Rng
 
@@ -155,7 +160,41 @@ def test_too_little_room_is_an_error_that_says_how_much_is_needed():
     with pytest.raises(EmptyConstraint, match="at least 2 tokens"):
         choices(["abba", "aabb"]).open(pair_table(), 1)
     assert "8 tokens" in no_room(regex("(ab){4}"), table(), 5)
-    assert table().decode(choices(["aab"]).open(table()).example(5) or []) == "aab"
+    both_ways = regex("(ab){4}") & predicate(lambda text: "aba" not in text)
+    assert "a short search found none either" in no_room(both_ways, table(), 5)
+
+
+@pytest.mark.parametrize("constraint, text", [(choices(["aab"]), "aab"), (regex("b|aa"), "b"), (regex("a*"), "")])
+def test_a_short_text_that_satisfies(constraint, text):
+    found = example(constraint.open(table()), table(), 5)
+    assert found is not None and table().decode(found) == text
+    if text:
+        assert example(constraint.open(table()), table(), len(text) - 1) is None
+
+
+NAMED = {"type": "object", "properties": {"city": {"type": "string"}, "n": {"type": "integer"}}}
+NAMED |= {"required": ["city", "n"]}
+
+
+@pytest.mark.parametrize(
+    "schema, most", [(NAMED, 12), ({"type": "array", "items": NAMED, "minItems": 3}, 60)], ids=["object", "array"]
+)
+def test_the_length_of_some_json_is_found_with_little_work(smollm2, schema, most, monkeypatch):
+    """Free strings, numbers and properties can go on for ever; a search that forgets what it met is lost in them."""
+    recogniser, rows, reopen = json_schema(schema).open(smollm2), [], Parsers.reopen
+    monkeypatch.setattr(Parsers, "reopen", lambda self, texts, n: (rows.append(n), reopen(self, texts, n))[1])
+    found = example(recogniser, smollm2, 400)
+    assert found is not None and len(found) <= most
+    jsonschema.validate(json.loads(smollm2.decode(found)), schema)
+    assert sum(rows) < search.TRIED + 200
+    monkeypatch.setattr(search, "MET", 0)
+    monkeypatch.setattr(search, "FORCED", 0)
+    assert example(json_schema(schema).open(smollm2), smollm2, 400) is None
+
+
+def test_how_long_some_json_would_have_to_be_is_said(smollm2):
+    said = no_room(json_schema(NAMED), smollm2, 6)
+    assert re.search(r"one of \d+ tokens is .*: raise max_tokens", said)
 
 
 @pytest.mark.parametrize(

@@ -49,10 +49,6 @@ class Recogniser(ABC):
         """At least so many tokens, the end not counted, has every text that satisfies the constraint; 0: not known."""
         return 0
 
-    def example(self, most: int) -> list[int] | None:
-        """A text of at most so many tokens that satisfies the constraint, as short as was found; None: none found."""
-        return None
-
 
 class Constraint(ABC):
     """A set of texts. It is tied to a model's tokens by `open`, and `a & b` is what satisfies both."""
@@ -98,15 +94,20 @@ class Constraint(ABC):
 
 
 def no_room(constraint: Constraint, model: LanguageModel, max_tokens: int) -> str:
-    """What to say where every text was cut before it satisfied the constraint: a number of tokens that suffices."""
-    found = constraint.recogniser(model).example(4 * max_tokens + 64)
+    """What to say where texts were cut before they satisfied the constraint: a number of tokens that suffices."""
+    from motes.language.constraints.example import example
+
+    said = f"no text reached the end of the {constraint.kind} within max_tokens={max_tokens}"
+    recogniser = constraint.recogniser(model)
+    least = max(recogniser.needs(), 1)
+    found = example(recogniser, model, 8 * max_tokens + 256)
     if found is None:
-        return f"no text reached the end of the {constraint.kind} within max_tokens={max_tokens}; raise it"
+        return (
+            f"{said}, and a short search found none either (at least {least} token{'s' * (least > 1)} and perhaps many "
+            "more): raise max_tokens, or ask for less"
+        )
     more = "raise max_tokens" if len(found) > max_tokens else "the model avoids such texts: use more particles"
-    return (
-        f"no text reached the end of the {constraint.kind} within max_tokens={max_tokens}; one of {len(found)} tokens "
-        f"is {shorten(model.decode(found))}: {more}"
-    )
+    return f"{said}; one of {len(found)} tokens is {shorten(model.decode(found))}: {more}"
 
 
 def shorten(text: str, most: int = 120) -> str:

@@ -79,19 +79,3 @@ class Listed(Spelt):
     def needs(self) -> int:
         least = min(fewest[0] for fewest in self.least.values())
         return int(least) if least < float("inf") else 0
-
-    def example(self, most: int) -> list[int] | None:
-        text = min(self.choices, key=lambda choice: self.least[choice][0])
-        if self.least[text][0] > most:
-            return None
-        out, at = [], 0
-        while at < len(text):
-            ends = range(at + 1, min(len(text), at + self.pieces.longest) + 1)
-            end = next(
-                e
-                for e in ends
-                if text[at:e] in self.pieces.tokens_of and self.least[text][e] == self.least[text][at] - 1
-            )
-            out.append(self.pieces.tokens_of[text[at:end]][0])
-            at = end
-        return out

@@ -22,8 +22,6 @@ DEAD_END = "NoExtension"
 """How a parser's error begins where no token can follow."""
 EXPLORED = 256
 """Parser states that `needs` looks at before it settles for a lower bound."""
-WIDTH = 12
-"""Parser states that `example` keeps for each number of tokens."""
 
 
 @dataclass(frozen=True)
@@ -204,45 +202,3 @@ class Parsers(Recogniser):
                     following[text].consume_token(v)
             level, tokens = following, tokens + 1
         return tokens
-
-    def example(self, most: int) -> list[int] | None:
-        """Found by a beam that prefers tokens of few characters that close something; not always the shortest."""
-        spelt = pieces(self.model)
-        beam: list[tuple[list[int], bytes, Any]] = [([], b"", self.start)]
-        for _ in range(most + 1):
-            for tokens, _, matcher in beam:
-                if matcher.is_accepting():
-                    return tokens
-            following: dict[bytes, tuple[list[int], bytes, Any]] = {}
-            masks = self._masks([m.deep_copy() for _, _, m in beam])
-            for (tokens, text, matcher), mask in zip(beam, masks, strict=True):
-                forced = matcher.deep_copy().compute_ff_bytes()
-                for v in sorted(torch.nonzero(mask)[:, 0].tolist(), key=lambda v: eagerness(spelt.bytes[v], forced))[
-                    :WIDTH
-                ]:
-                    longer = text + spelt.bytes[v]
-                    if longer not in following:
-                        copy = matcher.deep_copy()
-                        copy.consume_token(v)
-                        following[longer] = ([*tokens, v], longer, copy)
-            # what is open counts most: of equally many tokens, the text that has said more that had to be said
-            beam = sorted(following.values(), key=lambda entry: openness(entry[1]))[:WIDTH]
-            if not beam:
-                return None
-        return None
-
-
-CLOSERS = b'"}])'
-
-
-def eagerness(piece: bytes, forced: bytes) -> tuple[int, int]:
-    """Lower for what must come, then for what closes, then for what is short."""
-    common = next(
-        (i for i, (a, b) in enumerate(zip(piece, forced, strict=False)) if a != b), min(len(piece), len(forced))
-    )
-    return (-common - 4 * sum(c in CLOSERS for c in piece), len(piece))
-
-
-def openness(text: bytes) -> tuple[int, int]:
-    """Brackets that are open, and the length with its sign turned."""
-    return (text.count(b"{") + text.count(b"[") - text.count(b"}") - text.count(b"]"), -len(text))
