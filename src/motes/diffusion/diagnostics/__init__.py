@@ -3,6 +3,7 @@
 from motes.diffusion.diagnostics.calibration import calibration as calibration
 from motes.diffusion.diagnostics.calibration import posterior_ranks as posterior_ranks
 from motes.diffusion.diagnostics.conservative import non_conservativeness as non_conservativeness
+from motes.diffusion.diagnostics.distances import frechet_distance as frechet_distance
 from motes.diffusion.diagnostics.divergence import kl_divergence as kl_divergence
 from motes.diffusion.diagnostics.divergence import mutual_information as mutual_information
 from motes.diffusion.diagnostics.entropy import entropy_bound as entropy_bound
