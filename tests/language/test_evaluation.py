@@ -14,6 +14,7 @@ import motes
 from motes.core.errors import MotesError, MotesWarning, ShapeError
 from motes.language import Generation, TableModel, regex
 from motes.language.evaluation import (
+    Counts,
     accuracy,
     accuracy_of_run,
     accuracy_of_runs,
@@ -39,7 +40,7 @@ def test_beta_is_that_of_scipy(a, b):
 
 
 def test_intervals_of_the_literature():
-    found = {counts: accuracy(counts) for counts in [(10, 0), (0, 10), (50, 50)]}
+    found = {counts: accuracy(counts) for counts in [Counts(10, 0), Counts(0, 10), Counts(50, 50)]}
     assert (found[10, 0].low, found[10, 0].high) == pytest.approx((0.7151, 0.9977), abs=5e-5)
     assert (found[0, 10].low, found[0, 10].high) == pytest.approx((0.0023, 0.2849), abs=5e-5)
     assert (found[50, 50].low, found[50, 50].high) == pytest.approx((0.4036, 0.5964), abs=5e-5)
@@ -71,7 +72,7 @@ def test_coverage_under_the_prior_is_exact_and_that_of_the_clt_is_not():
     """The smallest error that is noticed: 0.001 of coverage."""
 
     def ours(s, f):
-        found = accuracy((s, f))
+        found = accuracy(Counts(s, f))
         return found.low, found.high
 
     def clt(s, f):  # the broken twin
@@ -83,14 +84,14 @@ def test_coverage_under_the_prior_is_exact_and_that_of_the_clt_is_not():
 
 
 def test_answers_count_as_their_counts():
-    assert accuracy([True, True, False]) == accuracy((2, 1))
-    assert accuracy(torch.tensor([1.0, 0.5, 0.0])) == accuracy((1.5, 1.5))
+    assert accuracy([True, True, False]) == accuracy(Counts(2, 1))
+    assert accuracy(torch.tensor([1.0, 0.5, 0.0])) == accuracy(Counts(1.5, 1.5))
     with pytest.raises(MotesError, match="between 0 and 1"):
         accuracy(torch.tensor([1.0, 3.0]))
     with pytest.raises(MotesError, match="level"):
-        accuracy((1, 1), level=95)
+        accuracy(Counts(1, 1), level=95)
     with pytest.raises(MotesError, match="equal-tailed"):
-        accuracy((1, 1), kind="hpd")
+        accuracy(Counts(1, 1), kind="hpd")
 
 
 # ------------------------------------------------------------------------------------------------ two models
@@ -120,11 +121,11 @@ def test_independent_models_against_the_closed_form():
 
     terms = (log_beta(c + i, b + d) - math.log(b + i) - log_beta(1 + i, b) - log_beta(c, d) for i in range(a))
     exact = sum(map(math.exp, terms))
-    found = compare((9, 1), (5, 5))
+    found = compare(Counts(9, 1), Counts(5, 5))
     assert found.better == pytest.approx(exact, abs=4.9 * 0.5 / 256)
     assert found.difference == pytest.approx(a / (a + b) - c / (c + d), abs=1e-12)
     assert found.low < found.difference < found.high
-    same = compare((7, 3), (7, 3))
+    same = compare(Counts(7, 3), Counts(7, 3))
     assert abs(same.better - 0.5) < 4.9 * 0.5 / 256
 
 
@@ -199,7 +200,7 @@ def test_few_effective_draws_are_told():
 
 
 def test_one_answer_a_cluster_is_the_plain_posterior():
-    found, plain = clustered_accuracy([1] * 7 + [0] * 3, [1] * 10), accuracy((7, 3))
+    found, plain = clustered_accuracy([1] * 7 + [0] * 3, [1] * 10), accuracy(Counts(7, 3))
     assert (found.low, found.high, found.mean) == pytest.approx((plain.low, plain.high, plain.mean), abs=2e-4)
 
 
@@ -230,7 +231,7 @@ def test_clusters_that_are_too_much_alike_for_the_prior_are_still_summed_exactly
 
 
 def test_answers_that_agree_within_clusters_say_less():
-    clustered, apart = clustered_accuracy([5, 5, 5, 0, 0, 0], [5] * 6), accuracy((15, 15))  # the broken twin
+    clustered, apart = clustered_accuracy([5, 5, 5, 0, 0, 0], [5] * 6), accuracy(Counts(15, 15))  # the broken twin
     assert clustered.high - clustered.low > 1.4 * (apart.high - apart.low)
     with pytest.raises(MotesError, match=r"clusters \[1\]"):
         clustered_accuracy([1, 3], [2, 2])
@@ -247,7 +248,7 @@ def right(texts):
 
 def test_equal_weights_give_the_plain_formula_and_others_their_effective_number():
     texts = ["a", "b", "a", "a"]
-    assert accuracy_of_run((texts, torch.full((4,), -3.0)), right) == accuracy((3, 1))
+    assert accuracy_of_run((texts, torch.full((4,), -3.0)), right) == accuracy(Counts(3, 1))
     w = torch.tensor([0.1, 0.6, 0.2, 0.1], dtype=torch.float64)
     found = accuracy_of_run((texts, w.log()), right)
     n = 1 / float(w.square().sum())

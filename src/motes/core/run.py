@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from enum import Enum
+from numbers import Integral
 from pathlib import Path
 from typing import Any, overload
 
@@ -261,7 +262,10 @@ class Run:
 
         Raises:
             AllWeightsZero: no particle has a positive weight.
+            MotesError: `k` is no whole number of at least 0.
         """
+        if isinstance(k, bool) or not isinstance(k, Integral) or k < 0:
+            raise MotesError(f"k, the number of draws, must be a whole number of at least 0, not {k!r}")
         rng = Rng(seed if seed is not None else self.setup["seed"] or 0).at("draws")
         view = self.flat
         if self.chains:

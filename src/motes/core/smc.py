@@ -111,10 +111,12 @@ def steps(
     """
     must_be_model(model)
     scheme, name = find_scheme(resampling), type(model).__name__
+    if isinstance(n, bool) or not isinstance(n, Integral):
+        raise TypeError(f"n, the number of particles, must be a whole number, not {n!r}")
     if n < 1:
         raise ValueError(f"n, the number of particles, must be at least 1, not {n}")
-    if not 0 <= when <= 1:
-        raise ValueError(f"when must lie in [0, 1], not {when}")
+    if isinstance(when, str) or not 0 <= when <= 1:
+        raise ValueError(f"when must lie in [0, 1], not {when!r}")
     rng = source(seed)
     state, clock = start, time.perf_counter()
     if state is not None:  # the walk writes on in copies

@@ -2,26 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from torch import Tensor
 
 from motes.core.errors import MotesError
 from motes.language.constraint import Constraint
-from motes.language.model import LanguageModel, Message
+from motes.language.model import LanguageModel, Message, check_prompt
 from motes.language.potential import Potential
 from motes.language.rule import Rule
 
+Rules = Rule | Sequence[Rule] | str
+"""One rule, several in their order, or text as in "temperature(0.8), min_p(0.05)"."""
 
-def check_arguments(
-    model: object, rules: Sequence[object], constraint: object, reward: object, max_tokens: object, steer: object
-) -> None:
+
+def as_rules(rules: object) -> tuple[Rule, ...]:
+    """Rules from one or several of them, or from text as in "temperature(0.8), min_p(0.05)".
+
+    Raises:
+        MotesError: something among them is no rule.
+    """
+    from motes.language.rules.registry import parse, signature, snake
+
+    if isinstance(rules, str):
+        return parse(rules)
+    several = [*rules] if isinstance(rules, Iterable) and not isinstance(rules, type) else [rules]
+    out: list[Rule] = []
+    for rule in several:
+        if isinstance(rule, type) and issubclass(rule, Rule):
+            name = snake(rule.__name__)
+            raise MotesError(f"{name} is a kind of rule: give its knobs, as in {signature(name, rule)}")
+        if isinstance(rule, str):
+            out += parse(rule)
+        elif isinstance(rule, Rule):
+            out.append(rule)
+        else:
+            raise MotesError(f"rules are made by motes.language.temperature, nucleus or another; {rule!r} is none")
+    return tuple(out)
+
+
+def check_arguments(model: object, constraint: object, reward: object, max_tokens: object, steer: object) -> None:
     """Every argument of `Generation` is of its kind, or an error says what belongs there."""
     if not isinstance(model, LanguageModel):
         raise MotesError(f"model must come from motes.language.load, or be a TableModel, not {type(model).__name__}")
-    for rule in rules:
-        if not isinstance(rule, Rule):
-            raise MotesError(f"rules are made by motes.language.temperature, nucleus or another; {rule!r} is none")
     if constraint is not None and not isinstance(constraint, Constraint):
         raise MotesError(
             f"a constraint is made by motes.language.regex, json_schema, choices or another; {constraint!r} is none"
@@ -35,6 +58,7 @@ def check_arguments(
 
 def encoded(model: LanguageModel, prompt: str | Sequence[Message], chat: bool | str, max_tokens: int) -> Tensor:
     """The prompt as tokens (P,) int64, which leaves room for `max_tokens` more, or an error."""
+    check_prompt(prompt)
     tokens = model.encode(prompt, chat)
     if model.longest is not None and len(tokens) + max_tokens > model.longest:
         raise MotesError(

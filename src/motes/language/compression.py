@@ -8,6 +8,7 @@ import math
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Final
 
 import numpy as np
@@ -190,6 +191,8 @@ def tokenise(model: LanguageModel, text: str | Sequence[int]) -> list[int]:
     Raises:
         MotesError: a token is none of the model's, or ends a text, or a table has no token that goes on.
     """
+    if not isinstance(text, (str, Sequence, Tensor)) or not all(isinstance(v, (str, Integral, Tensor)) for v in text):
+        raise MotesError(f"a text to compress is a string, or its tokens as whole numbers, not {text!r}")
     if not isinstance(text, str):
         tokens = [int(v) for v in text]
     elif isinstance(model, TableModel):

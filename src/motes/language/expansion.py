@@ -11,12 +11,11 @@ from torch import Tensor
 
 from motes.core.particles import Particles
 from motes.core.variance import StandardError
-from motes.language.arguments import check_arguments
+from motes.language.arguments import Rules, check_arguments
 from motes.language.constraint import Constraint
 from motes.language.lookahead import check_size, guides, worth
 from motes.language.model import LanguageModel, Message
 from motes.language.potential import Potential, Reward, reward_name
-from motes.language.rule import Rule
 from motes.language.search.beam import Beam
 from motes.language.search.population import TOGETHER, Choice, Population
 from motes.language.sources import LEW
@@ -67,7 +66,7 @@ class Expansion(Population):
         model: LanguageModel,
         prompt: str | Sequence[Message],
         *,
-        rules: Sequence[Rule] = (),
+        rules: Rules = (),
         constraint: Constraint | None = None,
         reward: Reward | Potential | None = None,
         max_tokens: int = 128,
@@ -80,7 +79,7 @@ class Expansion(Population):
         super().__init__(
             model, prompt, rules=rules, constraint=constraint, max_tokens=max_tokens, globalise=globalise, chat=chat
         )
-        check_arguments(model, self.rules, constraint, reward, max_tokens, steer)
+        check_arguments(model, constraint, reward, max_tokens, steer)
         self.reward, self.twist, self.steer = guides(reward, twist, steer)
         if factor is not None:
             check_size(factor, "factor")

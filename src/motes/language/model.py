@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -150,6 +150,21 @@ def in_place(slot: Tensor, token: Tensor, vocabulary: int) -> tuple[Tensor, Tens
     place[~stays] = torch.nonzero(free)[:, 0]
     order = torch.argsort(place)
     return parent[order], added[order], place[inverse]
+
+
+def check_prompt(prompt: object) -> None:
+    """A prompt is a text, or a list of chat messages.
+
+    Raises:
+        MotesError: it is neither.
+    """
+    messages = isinstance(prompt, Sequence) and all(
+        isinstance(m, Mapping) and {"role", "content"} <= m.keys() for m in prompt
+    )
+    if not isinstance(prompt, str) and not messages:
+        raise MotesError(
+            f"a prompt is a text, or chat messages as [{{'role': 'user', 'content': 'Hello'}}], not {prompt!r}"
+        )
 
 
 def check_chat(chat: bool | str) -> None:

@@ -105,7 +105,8 @@ def particle_gibbs(
 
     A run of the generation itself has an error of order 1/n in the mean of its texts; a chain has none once its start
     is forgotten, but its draws depend on each other. Beginnings of texts change rarely where the filter resamples
-    often and n is small: `changed` and `ess` tell. Look-ahead is not used: tokens come from the rules' law.
+    often and n is small: `changed` and `ess` tell. A generation with `lookahead` is refused: the sets that its tokens
+    were chosen from would have to be kept with the text.
 
     References:
         Andrieu, Doucet & Holenstein (2010), Particle Markov chain Monte Carlo methods, JRSS B 72(3), sections 2.4.3 and
@@ -124,7 +125,7 @@ def particle_gibbs(
         The chains.
 
     Raises:
-        MotesError: an argument outside its range.
+        MotesError: an argument outside its range, or a generation with `lookahead`.
         AllWeightsZero: the run that starts a chain found no text; more particles, or a `reward` without -inf, help.
 
     Example:
@@ -137,6 +138,8 @@ def particle_gibbs(
     """
     if not isinstance(generation, Generation):
         raise MotesError(f"particle_gibbs takes a Generation, not a {type(generation).__name__}")
+    if generation.lookahead is not None:
+        raise MotesError("particle_gibbs draws tokens from the rules' law, without a look ahead: leave lookahead out")
     for name, value, least in (("n", n, 2), ("sweeps", sweeps, 1), ("chains", chains, 1), ("burn", burn, 0)):
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
             raise MotesError(f"{name} must be a whole number of at least {least}, not {value!r}")

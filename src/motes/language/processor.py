@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from motes.core.errors import MotesError, ShapeError
+from motes.language.arguments import Rules, as_rules
 from motes.language.model import LanguageModel
 from motes.language.rule import Chain, Rule
 
@@ -18,9 +19,7 @@ if TYPE_CHECKING:
 Text = tuple[int, ...]
 
 
-def processor(
-    rules: Rule | Sequence[Rule], model: LanguageModel, *, max_tokens: int = 256, pad: int | None = None
-) -> LogitsProcessor:
+def processor(rules: Rules, model: LanguageModel, *, max_tokens: int = 256, pad: int | None = None) -> LogitsProcessor:
     """Rules as a logits processor, for `net.generate(..., logits_processor=LogitsProcessorList([...]))`.
 
     A row's scores become the changed log-probabilities, so that sampling draws from the rules' own law (that of
@@ -40,7 +39,7 @@ def processor(
     """
     from transformers import LogitsProcessor
 
-    chain_of = _Rows((rules,) if isinstance(rules, Rule) else tuple(rules), model, max_tokens, pad)
+    chain_of = _Rows(as_rules(rules), model, max_tokens, pad)
 
     class Processor(LogitsProcessor):
         """See `processor`."""
@@ -55,9 +54,6 @@ class _Rows:
     """The rows of all prompts of one call of `generate`: a chain of rules a prompt. Mutable, as a cache."""
 
     def __init__(self, rules: Sequence[Rule], model: LanguageModel, max_tokens: int, pad: int | None):
-        for rule in rules:
-            if not isinstance(rule, Rule):
-                raise MotesError(f"processor takes rules of motes.language.rules, not {rule!r}")
         self.rules, self.model, self.max_tokens, self.pad = tuple(rules), model, max_tokens, pad
         self.start = self.reached = -1
         self.chains: dict[Text, Chain] = {}

@@ -1,6 +1,6 @@
 """Evaluations with few questions: posterior intervals, comparisons of two models, clusters, weighted answers."""
 
-from motes.language.evaluation.accuracy import Accuracy, accuracy, accuracy_of_run
+from motes.language.evaluation.accuracy import Accuracy, Counts, accuracy, accuracy_of_run
 from motes.language.evaluation.beta import beta_interval
 from motes.language.evaluation.clustered import accuracy_of_runs, clustered_accuracy
 from motes.language.evaluation.comparison import Comparison, compare, compare_paired
@@ -8,6 +8,7 @@ from motes.language.evaluation.comparison import Comparison, compare, compare_pa
 __all__ = [
     "Accuracy",
     "Comparison",
+    "Counts",
     "accuracy",
     "accuracy_of_run",
     "accuracy_of_runs",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 import torch
 from torch import Tensor
@@ -27,6 +27,17 @@ BOWYER: Final = Reference(
     "ICML 2025",
     "intervals and comparisons of evaluations",
 )
+
+
+class Counts(NamedTuple):
+    """How many answers were right and how many wrong (not how many were asked)."""
+
+    right: float
+    wrong: float
+
+
+Correct = Tensor | Sequence[bool] | Counts
+"""(n,) answers, true or false, or numbers from 0 to 1; or how many were right and how many wrong."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +68,7 @@ class Accuracy:
 
 
 def accuracy(
-    correct: Tensor | Sequence[bool] | tuple[float, float],
+    correct: Correct,
     *,
     level: float = 0.95,
     kind: str = "equal-tailed",
@@ -69,16 +80,19 @@ def accuracy(
     leaves [0, 1] and never has width zero, as the one from the central limit theorem has at 0 of n.
 
     Args:
-        correct: (n,) true or false, or numbers from 0 to 1; or the pair (right, wrong) of counts.
+        correct: (n,) true or false, or numbers from 0 to 1; or `Counts(right=, wrong=)`.
         level: how much of the posterior the interval holds.
         kind: "equal-tailed" or "shortest", see `beta_interval`.
         prior: the Beta prior; (1, 1) is uniform, (0.5, 0.5) is Jeffreys'.
+
+    Raises:
+        MotesError: there are no answers, or two bare numbers, which could be right and wrong or right and asked.
 
     References:
         Bowyer, Aitchison & Ivanova (2025), Position: don't use the CLT in LLM evals, ICML, section 3.1.
 
     Example:
-        >>> accuracy((10, 0))
+        >>> accuracy(Counts(right=10, wrong=0))
         1.000 (0.715 to 0.998 with 95 %, n = 10)
     """
     right, wrong = counts(correct)
@@ -148,13 +162,27 @@ def posterior(right: float, wrong: float, level: float, kind: str, prior: tuple[
     return Accuracy(right / n if n else math.nan, a / (a + b), *beta_interval(a, b, level, kind), level, n)
 
 
-def counts(correct: Tensor | Sequence[bool] | tuple[float, float]) -> tuple[float, float]:
-    """Right and wrong, from answers or from the pair itself (numbers that are no booleans)."""
-    if isinstance(correct, tuple) and len(correct) == 2 and not any(isinstance(c, (bool, Tensor)) for c in correct):
-        right, wrong = (float(c) for c in correct)
-        if not (right >= 0 and wrong >= 0):
-            raise MotesError(f"counts of right and wrong answers must not be negative: {correct}")
+def counts(correct: Correct) -> tuple[float, float]:
+    """Right and wrong answers, at least one in all.
+
+    Raises:
+        MotesError: there are none, or it is not clear what the numbers are.
+        ShapeError: they are no vector.
+    """
+    if isinstance(correct, Counts):
+        right, wrong = float(correct.right), float(correct.wrong)
+        if not (right >= 0 and wrong >= 0 and right + wrong > 0):
+            raise MotesError(f"counts must not be negative, and there must be at least one answer, not {correct}")
         return right, wrong
+    if isinstance(correct, tuple) and len(correct) == 2 and not any(isinstance(c, (bool, Tensor)) for c in correct):
+        raise MotesError(
+            f"{correct} may be right and wrong, right and asked, or two answers: for counts write "
+            "Counts(right=..., wrong=...), and give answers as a list"
+        )
+    if not isinstance(correct, (Tensor, Sequence)) or isinstance(correct, str) or len(correct) == 0:
+        raise MotesError(
+            f"correct must hold at least one answer, true or false, or be Counts(right=..., wrong=...), not {correct!r}"
+        )
     value = torch.as_tensor(correct)
     value = check_values(value, len(value) if value.ndim else 0)
     right = float(value.sum())
@@ -168,5 +196,8 @@ def check_values(value: object, n: int) -> Tensor:
         raise ShapeError(f"what {n} answers are worth must be a tensor ({n},), not {what}")
     value = value.detach().cpu().to(torch.float64)
     if not ((value >= 0) & (value <= 1)).all():
-        raise MotesError("what answers are worth must lie between 0 and 1 (0 wrong, 1 right), and not be NaN")
+        raise MotesError(
+            "what answers are worth must lie between 0 and 1 (0 wrong, 1 right), and not be NaN; for counts write "
+            "Counts(right=..., wrong=...)"
+        )
     return value

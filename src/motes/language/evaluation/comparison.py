@@ -12,7 +12,7 @@ from torch import Tensor
 
 from motes.core import weights
 from motes.core.errors import MotesError, ShapeError, warn
-from motes.language.evaluation.accuracy import BOWYER, check_values, counts
+from motes.language.evaluation.accuracy import BOWYER, Correct, check_values, counts
 from motes.language.evaluation.beta import check_level
 from motes.language.evaluation.binormal import binormal_cdf
 from motes.rng import Rng
@@ -55,8 +55,8 @@ class Comparison:
 
 
 def compare(
-    first: Tensor | Sequence[bool] | tuple[float, float],
-    second: Tensor | Sequence[bool] | tuple[float, float],
+    first: Correct,
+    second: Correct,
     *,
     level: float = 0.95,
     prior: tuple[float, float] = (1.0, 1.0),
@@ -68,7 +68,7 @@ def compare(
     Both posteriors are Beta, and `draws` pairs are drawn from them; the mean of the difference is exact.
 
     Args:
-        first: (n,) answers of the first model, or its counts (right, wrong).
+        first: (n,) answers of the first model, or its `Counts(right=, wrong=)`.
         second: (m,) the same of the second.
         level: how much of the posterior the interval holds.
         prior: the Beta prior of each.
@@ -79,7 +79,7 @@ def compare(
         Bowyer, Aitchison & Ivanova (2025), Position: don't use the CLT in LLM evals, ICML, section 3.3.
 
     Example:
-        >>> compare((9, 1), (5, 5)).better > 0.9
+        >>> compare(Counts(9, 1), Counts(5, 5)).better > 0.9
         True
     """
     check_level(level)

@@ -48,6 +48,8 @@ class Antidistillation(Rule):
     step: float = 1e-2
 
     def __post_init__(self) -> None:
+        check.model("antidistillation", "plus", self.plus)
+        check.model("antidistillation", "minus", self.minus)
         check.number("antidistillation", "strength", self.strength, -math.inf, math.inf)
         check.number("antidistillation", "step", self.step, 0, math.inf, open_low=True)
 

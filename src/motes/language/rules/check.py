@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from motes.core.errors import MotesError, UnknownName
+from motes.language.model import LanguageModel, check_prompt
 from motes.language.rule import Rule, Seen
 
 
@@ -51,6 +52,22 @@ def mask(rule: str, numbers: tuple[int, ...], vocabulary: int) -> Tensor:
     out = torch.zeros(vocabulary, dtype=torch.bool)
     out[list(numbers)] = True
     return out
+
+
+def context(rule: str, value: object, other: object) -> None:
+    """`value` is a prompt to compare with, and `other` the model that reads it, or None."""
+    try:
+        check_prompt(value)
+    except MotesError as error:
+        raise MotesError(f"the context of {rule}, with which it compares, comes first: {error}") from error
+    if other is not None:
+        model(rule, "other", other)
+
+
+def model(rule: str, name: str, value: object) -> None:
+    """`value` is a language model."""
+    if not isinstance(value, LanguageModel):
+        raise MotesError(f"{name} of {rule} must be a model, as from motes.language.load, not {value!r}")
 
 
 def needs_run(rule: Rule, seen: Seen | None) -> Seen:

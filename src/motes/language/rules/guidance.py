@@ -38,6 +38,7 @@ class Guidance(Rule):
     other: LanguageModel | None = None
 
     def __post_init__(self) -> None:
+        check.context("guidance", self.context, self.other)
         check.number("guidance", "scale", self.scale, -math.inf, math.inf)
 
     def companions(self, model: LanguageModel, prompt: Tensor) -> Sequence[tuple[LanguageModel, Tensor]]:

@@ -42,6 +42,7 @@ class KLTemperature(Rule):
     other: LanguageModel | None = None
 
     def __post_init__(self) -> None:
+        check.context("kl_temperature", self.context, self.other)
         check.number("kl_temperature", "base", self.base, 0, math.inf, open_low=True)
         check.number("kl_temperature", "scale", self.scale, 0, math.inf, open_low=True)
 

@@ -42,6 +42,7 @@ class PointwiseInformation(Rule):
     other: LanguageModel | None = None
 
     def __post_init__(self) -> None:
+        check.context("pointwise_information", self.context, self.other)
         check.number("pointwise_information", "strength", self.strength, 0, math.inf)
 
     def companions(self, model: LanguageModel, prompt: Tensor) -> Sequence[tuple[LanguageModel, Tensor]]:

@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Iterator
 from typing import Any
 
-from motes.core.errors import MotesError, UnknownName
+from motes.core.errors import MotesError, UnknownName, perhaps
 from motes.language.rule import Rule
 
 
@@ -48,6 +48,10 @@ def by_name(name: str, *arguments: Any, **named: Any) -> Rule:
     if name not in known:
         raise UnknownName("rule", name, known)
     kind = known[name]
+    knobs = inspect.signature(kind).parameters
+    for knob in named:
+        if knob not in knobs:
+            raise MotesError(f"the rule {signature(name)} has no knob {knob!r}{perhaps(knob, knobs)}")
     try:
         inspect.signature(kind).bind(*arguments, **named)
     except TypeError as error:
@@ -55,9 +59,9 @@ def by_name(name: str, *arguments: Any, **named: Any) -> Rule:
     return kind(*arguments, **named)
 
 
-def signature(name: str) -> str:
-    """`mirostat_2(target=5.0, rate=0.1)`: a rule's name with its knobs."""
-    knobs = inspect.signature(rules()[name]).parameters.values()
+def signature(name: str, kind: type[Rule] | None = None) -> str:
+    """`mirostat_2(target=5.0, rate=0.1)`: a rule's name with its knobs; `kind` for a rule of your own."""
+    knobs = inspect.signature(kind or rules()[name]).parameters.values()
     shown = (k.name if k.default is k.empty else f"{k.name}={k.default!r}" for k in knobs)
     return f"{name}({', '.join(shown)})"
 

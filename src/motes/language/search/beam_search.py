@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import torch
 
 from motes.core.errors import MotesError
+from motes.language.arguments import Rules
 from motes.language.constraint import Constraint
 from motes.language.model import LanguageModel, Message
-from motes.language.rule import Rule
 from motes.language.search.beam import Beam
 from motes.language.search.found import Found, check_whole, ranked, start
 
@@ -19,7 +19,7 @@ def beam_search(
     prompt: str | Sequence[Message],
     width: int = 4,
     *,
-    rules: Sequence[Rule] | Rule = (),
+    rules: Rules = (),
     constraint: Constraint | None = None,
     max_tokens: int = 128,
     length_penalty: float = 1.0,
@@ -102,7 +102,7 @@ def greedy(
     model: LanguageModel,
     prompt: str | Sequence[Message],
     *,
-    rules: Sequence[Rule] | Rule = (),
+    rules: Rules = (),
     constraint: Constraint | None = None,
     max_tokens: int = 128,
     chat: bool | str = "auto",

@@ -9,10 +9,9 @@ import torch
 from torch import Tensor
 
 from motes.core.errors import EmptyConstraint, MotesError
-from motes.language.arguments import check_arguments
+from motes.language.arguments import Rules, as_rules, check_arguments
 from motes.language.constraint import Constraint
 from motes.language.model import LanguageModel, Message
-from motes.language.rule import Rule
 from motes.language.search.beam import Beam, open_beam
 
 
@@ -39,7 +38,7 @@ class Found:
 def start(
     model: LanguageModel,
     prompt: str | Sequence[Message],
-    rules: Sequence[Rule] | Rule,
+    rules: Rules,
     constraint: Constraint | None,
     max_tokens: int,
     chat: bool | str,
@@ -49,8 +48,8 @@ def start(
     Raises:
         EmptyConstraint: nothing can follow the prompt.
     """
-    rules = (rules,) if isinstance(rules, Rule) else tuple(rules)
-    check_arguments(model, rules, constraint, None, max_tokens, None)
+    rules = as_rules(rules)
+    check_arguments(model, constraint, None, max_tokens, None)
     beam = open_beam(model, model.encode(prompt, chat), max_tokens, rules, constraint)
     if not bool(beam.going.all()):
         raise EmptyConstraint("no first token is left after the rules and the constraint: weaken the rules")

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from motes.core.errors import MotesError
+from motes.language.arguments import Rules
 from motes.language.constraint import Constraint
 from motes.language.model import LanguageModel, Message
-from motes.language.rule import Rule
 from motes.language.search.beam import Beam
 from motes.language.search.found import Found, check_whole, ranked, start
 from motes.rng import Rng
@@ -26,7 +26,7 @@ def information_search(
     width: int = 4,
     samples: int = 4,
     step: int = 8,
-    rules: Sequence[Rule] | Rule = (),
+    rules: Rules = (),
     constraint: Constraint | None = None,
     max_tokens: int = 64,
     chat: bool | str = "auto",

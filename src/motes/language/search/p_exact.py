@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import torch
 
 from motes.core.errors import MotesError
+from motes.language.arguments import Rules
 from motes.language.constraint import Constraint
 from motes.language.model import LanguageModel, Message
-from motes.language.rule import Rule
 from motes.language.search.beam import Beam
 from motes.language.search.found import Found, check_whole, ranked, start
 
@@ -19,7 +19,7 @@ def p_exact(
     prompt: str | Sequence[Message],
     p: float = 0.9,
     *,
-    rules: Sequence[Rule] | Rule = (),
+    rules: Rules = (),
     constraint: Constraint | None = None,
     max_tokens: int = 32,
     most: int = 4096,
@@ -85,7 +85,7 @@ def dynamic_beam(
     prompt: str | Sequence[Message],
     p: float = 0.9,
     *,
-    rules: Sequence[Rule] | Rule = (),
+    rules: Rules = (),
     constraint: Constraint | None = None,
     max_tokens: int = 128,
     most: int = 256,

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from motes.core.errors import MotesError, ShapeError
+from motes.language.arguments import Rules
 from motes.language.constraint import Constraint
 from motes.language.model import LanguageModel, Message
-from motes.language.rule import Rule
 from motes.language.search.beam import Beam, drawn_on
 from motes.language.search.found import Found, check_whole, ranked, start
 from motes.language.search.word_clusters import word_clusters
@@ -38,7 +38,7 @@ def phi_decoding(
     clusters: int | Cluster = 3,
     least: int = 4,
     agreement: float = 0.69,
-    rules: Sequence[Rule] | Rule = (),
+    rules: Rules = (),
     constraint: Constraint | None = None,
     max_tokens: int = 128,
     chat: bool | str = "auto",

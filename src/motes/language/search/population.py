@@ -17,11 +17,10 @@ from motes.core.model import FeynmanKac
 from motes.core.particles import Particles
 from motes.core.run import Estimate, Run
 from motes.core.variance import StandardError
-from motes.language.arguments import check_arguments
+from motes.language.arguments import Rules, as_rules, check_arguments, encoded
 from motes.language.constraint import Constraint
 from motes.language.frontier import Frontier
 from motes.language.model import LanguageModel, Message
-from motes.language.rule import Rule
 from motes.language.search.beam import Beam, follow, open_beam
 from motes.rng import Rng
 
@@ -63,16 +62,16 @@ class Population(FeynmanKac):
         model: LanguageModel,
         prompt: str | Sequence[Message],
         *,
-        rules: Sequence[Rule] = (),
+        rules: Rules = (),
         constraint: Constraint | None = None,
         max_tokens: int = 128,
         globalise: bool = True,
         chat: bool | str = "auto",
     ):
-        self.rules = (rules,) if isinstance(rules, Rule) else tuple(rules)
-        check_arguments(model, self.rules, constraint, None, max_tokens, None)
+        self.rules = as_rules(rules)
+        check_arguments(model, constraint, None, max_tokens, None)
         self.model, self.constraint, self.max_tokens, self.globalise = model, constraint, max_tokens, globalise
-        self.prompt = model.encode(prompt, chat)
+        self.prompt = encoded(model, prompt, chat, max_tokens)
 
     @abstractmethod
     def choose(self, rng: Rng, beam: Beam, more: dict[str, Tensor], shared: dict[str, Any], n: int) -> Choice:

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 import torch
 
 from motes.core.errors import UnknownName
+from motes.language.arguments import Rules
 from motes.language.constraint import Constraint
 from motes.language.model import LanguageModel, Message
-from motes.language.rule import Rule
 from motes.language.search.beam import Beam
 from motes.language.search.found import Found, check_whole, ranked, start
 
@@ -23,7 +23,7 @@ def priority_sampling(
     n: int,
     *,
     priority: str = "joint",
-    rules: Sequence[Rule] | Rule = (),
+    rules: Rules = (),
     constraint: Constraint | None = None,
     max_tokens: int = 32,
     chat: bool | str = "auto",

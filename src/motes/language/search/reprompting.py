@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from motes.core.errors import MotesError
+from motes.language.arguments import Rules
 from motes.language.constraint import Constraint
 from motes.language.model import LanguageModel, Message
-from motes.language.rule import Rule
 from motes.language.search.beam import drawn_on
 from motes.language.search.found import check_whole, start
 from motes.rng import Rng
@@ -83,7 +83,7 @@ def reprompting(
     read: Callable[[str], str | None] = last_word,
     write: Write = written,
     stop: str | None = "\n\n",
-    rules: Sequence[Rule] | Rule = (),
+    rules: Rules = (),
     constraint: Constraint | None = None,
     max_tokens: int = 64,
     chat: bool | str = False,

@@ -15,10 +15,10 @@ from motes.core.errors import MotesError, warn
 from motes.core.particles import Particles
 from motes.core.sample import sample
 from motes.core.variance import StandardError
+from motes.language.arguments import Rules
 from motes.language.constraint import Constraint
 from motes.language.model import LanguageModel, Message
 from motes.language.potential import Reward, ask
-from motes.language.rule import Rule
 from motes.language.rules.gumbel_watermark import GumbelWatermark
 from motes.language.search.beam import Beam
 from motes.language.search.found import check_whole
@@ -78,7 +78,7 @@ class Watermarked(Population):
         *,
         key: int,
         width: int = 4,
-        rules: Sequence[Rule] = (),
+        rules: Rules = (),
         constraint: Constraint | None = None,
         max_tokens: int = 128,
         globalise: bool = True,
@@ -184,7 +184,7 @@ def alignment_resampling(
     seed: int | Rng,
     width: int = 4,
     level: float | None = None,
-    rules: Sequence[Rule] = (),
+    rules: Rules = (),
     constraint: Constraint | None = None,
     max_tokens: int = 128,
     chat: bool | str = "auto",

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from motes.core.errors import MotesError, ShapeError
-from motes.core.genealogy import Genealogy
+from motes.core.genealogy import Genealogy, spread
 from motes.core.particles import Particles
 from motes.core.resampling import find_scheme
 from motes.core.run import Run
@@ -128,13 +128,31 @@ class Answers:
             )
         return self.log_prob.to(torch.float64)
 
-    def estimate(self, value: float, influence: Tensor, **parts: Any) -> Uncertainty:
+    def estimate(self, value: float, influence: Tensor, second: float = 0.0, **parts: Any) -> Uncertainty:
         """A value with the standard error of the weighted mean of its influence (N,): the delta method.
 
         The influence of text i is the derivative of the value by the weight of i; an additive constant does not matter.
+        Where it is the same for all texts there is a reason and no error: what they share says nothing of others.
+
+        Args:
+            second: the variance times the square of the number of texts that the term of second order adds.
         """
-        se, reason = mean_se(influence, self._particles, self._genealogy, find_scheme("systematic"))
-        return Uncertainty(value, float(se), self.ess, reason, parts)
+        se, reason = mean_se(influence, self._particles, self._genealogy, SYSTEMATIC)
+        if not reason and second == 0 and self.alike(influence):
+            reason = SAME
+        if reason:
+            return Uncertainty(value, math.nan, self.ess, reason, parts)
+        return Uncertainty(value, math.hypot(float(se), math.sqrt(second) / self.families), self.ess, "", parts)
+
+    def alike(self, value: Tensor) -> bool:
+        """Whether a number (N,) is the same for all texts that have weight, but for rounding."""
+        inside = value[self.weight > 0]
+        return float(inside.max() - inside.min()) <= ROUNDING * float(inside.abs().max())
+
+    @property
+    def families(self) -> float:
+        """The effective number of independent texts: that of the weights, or of families where texts were resampled."""
+        return 1 / spread(self._genealogy.anchors[0].slot, self.weight)
 
     def bootstrap(
         self, rng: Rng, value: Callable[[Tensor], Tensor], replicates: int = 400, **parts: Any
@@ -170,6 +188,8 @@ class Answers:
         return self.run.genealogy if self.run is not None else Genealogy.start(self.n)
 
 
+ROUNDING = 1e-12
+SAME = "the number is the same for all texts, so their spread says nothing; texts not drawn have at most about 3 / ess"
 SYSTEMATIC = find_scheme("systematic")
 Given = Answers | Run | Sequence[str]
 

@@ -80,6 +80,8 @@ def embed_texts(embed: Embed, texts: Sequence[str]) -> Tensor:
         ShapeError: what `embed` returns is no (N, D).
         MotesError: an embedding is zero or not finite.
     """
+    if not callable(embed):
+        raise MotesError(f"an embedding is a function of texts, such as MiniLM(), not a {type(embed).__name__}")
     found = embed(list(texts))
     if not isinstance(found, Tensor) or found.ndim != 2 or len(found) != len(texts):
         what = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__

@@ -81,10 +81,13 @@ def good_turing(answers: Given) -> Uncertainty:
         return Uncertainty(value, math.nan, answers.ess, "the texts were resampled, so they are not independent", parts)
     if len(first) == 1:
         return Uncertainty(value, math.nan, answers.ess, ONE_TEXT, parts)
+    if bool(single[weight > 0].all()):
+        return Uncertainty(value, math.nan, answers.ess, ALL_ONCE, parts)
     variance = float(_squares(weight, single) + 2 * _pairs(weight, label, count)) - value**2 / answers.n
     return Uncertainty(value, math.sqrt(max(variance, 0.0)), answers.ess, "", parts)
 
 
+ALL_ONCE = "no text was drawn twice, so there may be any number of others; draw more texts"
 ONE_TEXT = "all texts are the same: what was not seen has at most about 3 / ess"
 
 

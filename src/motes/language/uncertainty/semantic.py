@@ -4,26 +4,37 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from numbers import Integral
 
 import torch
 from torch import Tensor
 
 from motes.core.errors import MotesError, ShapeError
 from motes.language.uncertainty.answers import Answers, Given, Uncertainty, answers_of, entropy_of, shares
-from motes.language.uncertainty.clusters import Meaning, cluster
+from motes.language.uncertainty.clusters import ByEmbedding, Meaning, cluster
+from motes.language.uncertainty.embedding import Embed
 from motes.rng import Rng
 
-Clusters = Meaning | Tensor | Sequence[int]
+Clusters = Meaning | Embed | Tensor | Sequence[int]
+"""Who judges what means the same (a function of texts is an embedding), or the cluster of each text."""
 
 
 def labels_of(answers: Answers, clusters: Clusters, how: str) -> Tensor:
     """(N,) int64, the cluster of each text, 0.. in the order of appearance."""
     if isinstance(clusters, Meaning):
         return cluster(answers.texts, clusters, how)
-    label = torch.as_tensor(clusters)
+    if isinstance(clusters, type):
+        raise MotesError(f"{clusters.__name__} is a class: make one, as in ByKey(str.casefold) or MiniLM()")
+    if callable(clusters):
+        return cluster(answers.texts, ByEmbedding(clusters), how)
+    numbers = isinstance(clusters, Tensor) or (
+        isinstance(clusters, Sequence) and all(isinstance(k, Integral) for k in clusters)
+    )
+    label = torch.as_tensor(clusters) if numbers else torch.zeros(0)
     if label.shape != (answers.n,) or label.is_floating_point():
         raise ShapeError(
-            f"clusters of {answers.n} texts must be a Meaning or {answers.n} whole numbers, not {clusters!r}"
+            f"clusters of {answers.n} texts must be {answers.n} whole numbers, a Meaning (ByKey, ByFunction, "
+            f"ByEmbedding, ByJudge) or an embedding such as MiniLM(), not {clusters!r}"
         )
     number: dict[int, int] = {}
     return torch.tensor([number.setdefault(k, len(number)) for k in label.tolist()])
@@ -33,16 +44,24 @@ def semantic_entropy(answers: Given, clusters: Clusters, *, how: str = "first") 
     """The entropy of the meanings of weighted texts, nats; for equal weights that of the counts ("discrete").
 
     P_c = sum of W_i over the texts that mean c, H = -sum P_c log P_c. A plug-in estimate: biased down by about
-    (meanings - 1) / (2 ess). Its standard error is that of the delta method. If all texts mean the same there is none,
-    since nothing then tells what other meanings might have; their mass is at most about 3 / ess.
+    (meanings - 1) / (2 ess). Its standard error is that of the delta method with the term of second order,
+
+        var H = (sum_c P_c log^2 P_c - H^2) / n + (meanings - 1) / (2 n^2),    n = ess,
+
+    without which it would vanish for equal shares. There is none if all texts mean the same (other meanings have at
+    most about 3 / ess) or if each means something else (the entropy is then at least of the order of log n, and
+    nothing bounds it from above).
 
     References:
+        Harris (1975), The statistical estimation of entropy in the non-parametric case, Colloq. Math. Soc. János
+        Bolyai 16, for the variance to second order.
         Kuhn, Gal & Farquhar (2023), Semantic uncertainty, ICLR; Farquhar, Kossen, Kuhn & Gal (2024), Detecting
         hallucinations in large language models using semantic entropy, Nature 630.
 
     Args:
         answers: a run, `Answers`, or a list of texts.
-        clusters: who judges what means the same (`ByKey`, `ByEmbedding`, ...), or a cluster for each text.
+        clusters: who judges what means the same (`ByKey`, `ByEmbedding`, ...; a bare embedding such as `MiniLM()`
+            is `ByEmbedding` with its default), or a cluster for each text.
         how: "first" or "components", see `cluster`.
 
     Example:
@@ -58,11 +77,17 @@ def semantic_entropy(answers: Given, clusters: Clusters, *, how: str = "first") 
     share = shares(label, answers.weight, int(label.max()) + 1)
     value = float(entropy_of(share))
     parts = {"cluster": label, "share": share}
-    if int((share > 0).sum()) == 1:
+    seen, drawn = int((share > 0).sum()), int((answers.weight > 0).sum())
+    if seen == drawn > 1:
+        return Uncertainty(value, math.nan, answers.ess, ALL_DIFFER, parts)
+    if seen == 1:
         return Uncertainty(0.0, math.nan, answers.ess, "all texts mean the same; other meanings: below 3 / ess", parts)
     # dH/dP_c = -log P_c up to a constant; a text of weight zero has no influence
     influence = -share.clamp(min=1e-300).log()[label]
-    return answers.estimate(value, influence, **parts)
+    return answers.estimate(value, influence, (seen - 1) / 2, **parts)
+
+
+ALL_DIFFER = "no two texts mean the same, so that the entropy may be larger without bound; draw more texts"
 
 
 def semantic_entropy_of_likelihood(
