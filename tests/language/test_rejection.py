@@ -38,6 +38,8 @@ SETTINGS = [
     {"method": "geometric", "max_rejects": 1},
     {"method": "geometric", "max_rejects": 3},
     {"method": "geometric", "max_rejects": 2, "max_accepts": 3},
+    {"method": "recursive", "max_refused": 2, "max_rejects": 3},
+    {"method": "geometric", "max_refused": 1, "max_rejects": 3},
     {"method": "auto"},
 ]
 
@@ -71,9 +73,15 @@ def naive(rng):
 
 
 @pytest.mark.parametrize(
-    "settings", [{"method": "recursive"}, *({"method": "geometric", "max_accepts": m} for m in (2, 4, 8))], ids=str
+    "settings",
+    [
+        {"method": "recursive"},
+        {"method": "geometric", "max_refused": 1},
+        *({"method": "geometric", "max_accepts": m} for m in (2, 4, 8)),
+    ],
+    ids=str,
 )
-def test_the_mean_weight_and_its_law_without_a_limit(settings):
+def test_the_mean_weight_and_its_law(settings):
     """40,000 particles: |z| < 4.9 for each token and the sum; an error of 3 % of the mass would be seen."""
     n = 40_000
     token, log_weight, calls = draw(Rng(3), P.log().expand(n, 4), made_of(VALID), **settings)
@@ -124,6 +132,16 @@ def test_a_particle_draws_the_same_alone():
             assert all(torch.equal(a[i : i + 1], b) for a, b in zip(whole, alone, strict=True))
 
 
+@pytest.mark.parametrize("method", ["recursive", "geometric"])
+def test_no_more_tokens_are_refused_than_the_limit_says(method):
+    """Draws of what is already refused are free: of two that are refused with 0.9998, one test each is enough."""
+    law = torch.tensor([[0.9, 0.0998, 0.0001, 0.0001]], dtype=torch.float64).log().expand(50, 4)
+    token, log_weight, calls = draw(Rng(0), law, lambda row, token: token == 4, method=method, max_refused=2)
+    assert (calls == 2).all() and (token == -1).all() and torch.isneginf(log_weight).all()
+    token, _, _ = draw(Rng(0), law, lambda row, token: token >= 2, method=method, max_refused=3)
+    assert (token >= 2).all()
+
+
 def test_arguments_out_of_range():
     with pytest.raises(UnknownName, match="geometric"):
         draw(Rng(0), P.log(), made_of(VALID), method="fast")
@@ -131,6 +149,8 @@ def test_arguments_out_of_range():
         draw(Rng(0), P.log(), made_of(VALID), max_accepts=1)
     with pytest.raises(MotesError, match="max_rejects"):
         draw(Rng(0), P.log(), made_of(VALID), max_rejects=0)
+    with pytest.raises(MotesError, match="max_refused must be None or"):
+        draw(Rng(0), P.log(), made_of(VALID), max_refused=0)
     with pytest.raises(ShapeError, match="float64"):
         draw(Rng(0), P.log().float(), made_of(VALID))
     with pytest.raises(ShapeError, match="bool"):

@@ -34,6 +34,7 @@ def draw(
     method: str = "auto",
     max_accepts: int = 2,
     max_rejects: int | None = None,
+    max_refused: int | None = None,
     ids: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """A valid token for each particle with a weight whose mean is the mass of all valid tokens.
@@ -51,9 +52,10 @@ def draw(
     on which valid token came first (inverse binomial sampling). Draws of what is already refused are not made but
     counted: their number is geometric.
 
-    With `max_rejects` the search gives up: then w = 0. The geometric weight allows for it (r is at most `max_rejects`).
-    The recursive method draws no second token where only one refusal is left: it takes what is valid there with weight
-    as it stands. Both keep the means above.
+    With `max_rejects` or `max_refused` the search gives up, and w = 0 if nothing valid was found. The geometric weight
+    allows for it with a and r as they are then: when it stops depends on a and on the refused draws in their order, of
+    which all arrangements with the valid ones are as likely, the last draw aside. The recursive method draws no second
+    token where only one refusal is left: it takes what is valid there with weight as it stands. Both keep the means.
 
     Args:
         rng: an address of the particles.
@@ -63,6 +65,7 @@ def draw(
             `max_accepts` is above 2.
         max_accepts: valid draws of the geometric method, at least 2. More cost more tests and vary less.
         max_rejects: the most refused draws of a particle; None has no limit, so that w = 0 says that no token is valid.
+        max_refused: the most different tokens that are refused, which is what the tests cost; None has no limit.
         ids: (M,) int64, the numbers of the particles; None: 0..M-1.
 
     Returns:
@@ -85,13 +88,14 @@ def draw(
     """
     if method not in METHODS:
         raise UnknownName("method of rejection", method, METHODS)
-    for name, value, least in (("max_accepts", max_accepts, 2), ("max_rejects", max_rejects or 1, 1)):
+    limits = [("max_rejects", max_rejects), ("max_refused", max_refused)]
+    checked = [(name, value, 1) for name, value in limits if value is not None]
+    for name, value, least in [("max_accepts", max_accepts, 2), *checked]:
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise MotesError(f"{name} must be a whole number of at least {least}, not {value!r}")
+            may = "" if name == "max_accepts" else "None or "
+            raise MotesError(f"{name} must be {may}a whole number of at least {least}, not {value!r}")
     if log_prob.ndim != 2 or log_prob.dtype != torch.float64:
         raise ShapeError(f"log_prob must be (M, V) float64, not {tuple(log_prob.shape)} {log_prob.dtype}")
-    if max_rejects == 0:
-        raise MotesError("max_rejects must be None or a whole number of at least 1, not 0")
     m = len(log_prob)
     ids = torch.arange(m) if ids is None else ids
     token = torch.full((m,), -1, dtype=torch.int64)
@@ -108,7 +112,7 @@ def draw(
         for part in torch.nonzero(rows)[:, 0].split(max(1, 2**24 // log_prob.shape[1])):
             if len(part):
                 token[part], log_weight[part] = way(
-                    rng, log_prob[part], mass[part], part, ids[part], asked, max_accepts, max_rejects
+                    rng, log_prob[part], mass[part], part, ids[part], asked, max_accepts, max_rejects, max_refused
                 )
     return token, torch.where(token < 0, -torch.inf, log_weight + mass), calls
 
@@ -136,6 +140,7 @@ def _recursive(
     test: _Asked,
     accepts: int,
     rejects: int | None,
+    different: int | None,
 ) -> tuple[Tensor, Tensor]:
     left = log_prob.clone()
     m = len(left)
@@ -148,6 +153,7 @@ def _recursive(
     """log of the mass in `left`."""
     open_ = torch.arange(m)
     drawn = 0  # in the purpose, since `inner` belongs to the caller
+    limit = min((k for k in (rejects, different) if k is not None), default=m * left.shape[1] + 1)
     while len(open_):
         rest = remaining[open_]
         empty = torch.isneginf(rest)
@@ -164,7 +170,7 @@ def _recursive(
         remaining[open_] = torch.logsumexp(left[open_], -1)
         without = remaining[open_] - rest
         second = token[open_] >= 0
-        last = refused[open_] + 1 == rejects if rejects is not None else torch.zeros_like(second)
+        last = refused[open_] + 1 == limit  # no token is refused twice
         done = second | (valid & last) | (~valid & last)
         weight[open_] += torch.where(second, torch.where(valid, 0.0, chance[open_]), torch.where(valid, 0.0, without))
         first = ~second & valid
@@ -183,6 +189,7 @@ def _geometric(
     test: _Asked,
     accepts: int,
     rejects: int | None,
+    different: int | None,
 ) -> tuple[Tensor, Tensor]:
     left = log_prob.clone()
     remaining = total.clone()
@@ -190,8 +197,8 @@ def _geometric(
     m = len(left)
     token = torch.full((m,), -1, dtype=torch.int64)
     known = torch.full((m, accepts), -1, dtype=torch.int64)
-    accepted, refused = torch.zeros(m, dtype=torch.float64), torch.zeros(m, dtype=torch.float64)
-    most = torch.inf if rejects is None else float(rejects)
+    accepted, refused, distinct = torch.zeros(3, m, dtype=torch.float64)
+    most, widest = (torch.inf if k is None else float(k) for k in (rejects, different))
     lost = torch.full((m,), -torch.inf, dtype=torch.float64)
     """log of the mass refused so far, as a share."""
     open_ = torch.arange(m)
@@ -220,10 +227,11 @@ def _geometric(
         known[good, accepted[good].long()] = x[valid]
         accepted[good] += 1
         refused[bad] += 1
+        distinct[bad] += 1
         lost[bad] = torch.logaddexp(lost[bad], left[bad, x[~valid]] - total[bad])
         left[bad, x[~valid]] = -torch.inf
         remaining[bad] = torch.logsumexp(left[bad], -1)
-        open_ = open_[(accepted[open_] < accepts) & (refused[open_] < most)]
+        open_ = open_[(accepted[open_] < accepts) & (refused[open_] < most) & (distinct[open_] < widest)]
     # one draw in all, and it was valid: only if max_rejects is 1 and ... then a + r - 1 >= 1 all the same
     share = torch.minimum(torch.tensor(accepts - 1.0), accepted) / (accepted + refused - 1).clamp_min(1.0)
     return token, share.log()
