@@ -132,7 +132,7 @@ def transitions(
     """
     if integrator not in INTEGRATORS:
         raise UnknownName("integrator", integrator, INTEGRATORS)
-    times = process.times(steps) if isinstance(steps, int) else _given(steps, process)
+    times = process.times(steps) if isinstance(steps, int) else falling(steps, process)
     if not (noise > 0 or (still and noise == 0)):
         raise ValueError(_without_noise(f"noise={noise}"))
     keep, pull, std = INTEGRATORS[integrator](process, times[:-1], times[1:], noise)
@@ -152,7 +152,12 @@ def _without_noise(what: str) -> str:
     )
 
 
-def _given(times: Any, process: Process) -> Tensor:
+def falling(times: Any, process: Process) -> Tensor:
+    """Times that a user gave, (K + 1,) float64.
+
+    Raises:
+        ShapeError, ValueError: they do not fall, or lie outside of the process.
+    """
     times = torch.as_tensor(times, dtype=torch.float64)
     if times.ndim != 1 or len(times) < 2 or not bool((times[1:] < times[:-1]).all()):
         raise ShapeError(f"times must be a falling vector of at least 2 numbers, from noise to data, not {times}")
