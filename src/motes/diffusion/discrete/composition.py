@@ -1,0 +1,210 @@
+"""Products and powers of discrete diffusion models, with the weights that make them so."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import KW_ONLY, dataclass, field
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from motes.core.cite import Reference
+from motes.core.errors import UnknownName
+from motes.core.model import FeynmanKac
+from motes.core.particles import Particles
+from motes.diffusion.discrete.draw import draw_rows
+from motes.diffusion.discrete.model import TokenModel
+from motes.diffusion.discrete.process import TokenProcess
+from motes.rng import Rng
+
+CORRECTOR = Reference(
+    "hasan2026",
+    "Hasan, Ohanesian, Gazizov, Bengio, Aspuru-Guzik, Bondesan, Skreta, Neklyudov",
+    2026,
+    "Discrete Feynman-Kac Correctors",
+    "arXiv 2601.10403",
+    "annealing, guidance and products of token models",
+)
+WEIGHTS = ("auto", "exact", "rate")
+
+
+@dataclass(frozen=True, eq=False)
+class TokenComposition(FeynmanKac):
+    """Sequences from the product of powers of discrete diffusion models, prod_i p_i(x)^w_i, weighted for it.
+
+    One model and w = (beta,) is annealing, (1 - g, g) classifier-free guidance, (1, 1) a product of experts, (1 - w, w)
+    guidance from a base model to a tuned one. With Omega = sum w_i, the log normaliser is that of the sum over
+    sequences.
+
+    "exact", for models that mask: places are filled one at a time in an order of each particle's own, from the product
+    of the predictions, and the weight is the sum that normalises it: exact at any number of particles for models whose
+    predictions are the conditionals of one law, and otherwise for the law that each order makes of them.
+
+    "rate", for any process: a small step jumps from x to y at the rate Q(y, x) prod_i r_i^w_i, with r_i = q_i(y) /
+    q_i(x) and Q(y, x) the noise's rate from y to x, while the log-weight grows at the rate
+
+        (Omega - 1) sum_y Q(x, y) + sum_y Q(y, x) [prod_i r_i^w_i - sum_i w_i r_i],
+
+    which follows from the masters' equation of prod_i q_i^w_i; its error falls with the steps.
+
+    Args:
+        models: of one process and length.
+        exponents: w_i, one a model.
+        steps: of "rate": the number of steps over the process's times, equal in the logarithm of the clock, or the
+            falling times. "exact" takes as many steps as there are places.
+        weights: "exact", "rate", or "auto": exact where the process only masks.
+
+    Raises:
+        ValueError: the models do not fit, or "exact" with a process that does not only mask.
+        UnknownName: another rule for the weights.
+
+    References:
+        Hasan, Ohanesian, Gazizov, Bengio, Aspuru-Guzik, Bondesan, Skreta & Neklyudov (2026), Discrete Feynman-Kac
+        Correctors, arXiv 2601.10403. The rate is derived here, and checked by integrating the weighted master equation.
+
+    Example:
+        >>> import torch, motes
+        >>> from motes.diffusion.discrete import Masked, TokenComposition, joint
+        >>> model = joint(Masked(2), torch.tensor([[0.4, 0.1], [0.1, 0.4]]))
+        >>> run = motes.sample(TokenComposition([model], [2.0]), 1000, seed=1, progress=False)
+        >>> abs(run.log_evidence - (-1.0788)) < 0.05  # log(2 * 0.4^2 + 2 * 0.1^2)
+        True
+    """
+
+    models: list[TokenModel] | tuple[TokenModel, ...]
+    exponents: list[float] | tuple[float, ...]
+    _: KW_ONLY
+    steps: int | Tensor = 400
+    weights: Literal["auto", "exact", "rate"] = "auto"
+    times: Tensor = field(init=False, repr=False)
+
+    domain: ClassVar[str] = "diffusion"
+    quantity: ClassVar[str] = "log normaliser"
+    references: ClassVar[tuple[Reference, ...]] = (CORRECTOR,)  # type: ignore[misc]
+
+    def __post_init__(self) -> None:
+        if self.weights not in WEIGHTS:
+            raise UnknownName("weights", self.weights, WEIGHTS)
+        if len(self.models) == 0 or len(self.models) != len(self.exponents):
+            raise ValueError(f"give one exponent a model, not {len(self.exponents)} for {len(self.models)}")
+        if any(not math.isfinite(w) for w in self.exponents):
+            raise ValueError(f"exponents must be finite, not {list(self.exponents)}")
+        first = self.models[0]
+        if any(m.process != first.process or m.length != first.length for m in self.models):
+            raise ValueError("the models must have one process and one length")
+        if self.weights == "exact" and not first.process.keeps:
+            raise ValueError(f'"exact" needs the process Masked, not {type(first.process).__name__}; use "rate"')
+        times = self.steps if isinstance(self.steps, Tensor) else _grid(self.process, self.steps)
+        if times.ndim != 1 or len(times) < 2 or not bool((times.diff() < 0).all()):
+            raise ValueError("steps must be a number, or at least two falling times (K + 1,)")
+        object.__setattr__(self, "times", times.to(torch.float64))
+
+    @property
+    def process(self) -> TokenProcess:
+        """The process of all models."""
+        return self.models[0].process
+
+    @property
+    def exact(self) -> bool:
+        """Whether the weights are exact at any number of steps."""
+        return self.weights == "exact" or (self.weights == "auto" and self.process.keeps)
+
+    def init(self, rng: Rng, n: int) -> Particles:
+        length = self.models[0].length
+        tokens = self.process.start(rng, (n, length))
+        if self.exact:
+            order = rng.at("order").uniform((n, length)).argsort(1)
+            return Particles.start({"tokens": tokens, "order": order}, torch.zeros(n, dtype=torch.float64))
+        law = self.process.stationary
+        inside = law > 0
+        # The start's own law against the target there, prod_i q_T^w_i = q_T^Omega.
+        log_weight = (sum(self.exponents) - 1) * torch.log(law.where(inside, torch.ones_like(law)))
+        return Particles.start({"tokens": tokens}, log_weight[self.process.index(tokens)].sum(1))
+
+    def step(self, rng: Rng, particles: Particles) -> Particles:
+        if self.exact:
+            return self._fill(rng, particles)
+        tokens, t = particles.x["tokens"], float(self.times[particles.t])
+        gap = t - float(self.times[particles.t + 1])
+        rates, h = self.rates(tokens, t)
+        total = rates.sum(-1)
+        jumps = rng.at("jump").uniform(tuple(tokens.shape)) < -torch.expm1(-gap * total)
+        particle, place = jumps.nonzero(as_tuple=True)
+        u = rng.at("token").uniform(tuple(tokens.shape))[particle, place]
+        tokens = tokens.clone()
+        tokens[particle, place] = self.process.tokens(draw_rows(u, torch.log(rates), particle, place))
+        info = {"noise_level": 1 - float(self.process.alpha(self.times[particles.t + 1]))}
+        return particles.step({"tokens": tokens}, gap * h, info=info)
+
+    def rates(self, tokens: Tensor, t: float) -> tuple[Tensor, Tensor]:
+        """The rates (N, L, S) of the jumps of each place, and the rate (N,) of the log-weight, per unit of t."""
+        process = self.process
+        index, speed = process.index(tokens), float(process.speed(t))
+        matrix = process.matrix
+        back = (speed * matrix.T[index]).scatter(-1, index[..., None], 0.0)  # Q(y, x)
+        log_product = torch.zeros_like(back)
+        weighted = torch.zeros_like(back)
+        for model, w in zip(self.models, self.exponents, strict=True):
+            with torch.no_grad():
+                ratio = process.ratios(tokens, model(tokens, t), t)
+            log_product = log_product + torch.where(back > 0, w * torch.log(ratio), 0.0)
+            weighted = weighted + w * ratio
+        rates = torch.where(back > 0, back * log_product.exp(), 0.0)
+        leaves = -speed * matrix.diagonal()[index].sum(1)
+        h = (sum(self.exponents) - 1) * leaves + (rates - torch.where(back > 0, back * weighted, 0.0)).sum((1, 2))
+        return rates, h
+
+    def done(self, particles: Particles) -> bool:
+        return particles.t >= (self.models[0].length if self.exact else len(self.times) - 1)
+
+    def progress(self, particles: Particles) -> float:
+        return particles.t / (self.models[0].length if self.exact else len(self.times) - 1)
+
+    def view(self, particles: Particles) -> Tensor:
+        """The sequences (N, L)."""
+        return particles.x["tokens"]
+
+    def remarks(self, particles: Particles) -> list[str]:
+        if self.exact:
+            return []
+        return [
+            f"the weights are rates, taken over {len(self.times) - 1} steps, so that the normaliser has an error of "
+            "the steps: compare with twice as many"
+        ]
+
+    def settings(self) -> dict[str, Any]:
+        return {
+            "models": [m.settings() for m in self.models],
+            "exponents": list(self.exponents),
+            "weights": "exact" if self.exact else "rate",
+            "times": self.times.tolist(),
+        }
+
+    def _fill(self, rng: Rng, particles: Particles) -> Particles:
+        tokens, order = particles.x["tokens"], particles.x["order"]
+        row, place = torch.arange(particles.n), order[:, particles.t]
+        t = float(self.process.time((particles.t + 0.5) / tokens.shape[1]))
+        law = torch.zeros(particles.n, self.process.vocabulary, dtype=torch.float64)
+        for model, w in zip(self.models, self.exponents, strict=True):
+            with torch.no_grad():
+                log_p = model(tokens, t)[row, place].to(torch.float64)
+            law = law + (w * log_p if w else 0.0)
+        mass = law.logsumexp(1)
+        dead = mass == -math.inf
+        law = law.where(~dead[:, None], torch.zeros_like(law))
+        u = rng.at("token").uniform((particles.n,))
+        tokens = tokens.clone()
+        tokens[row, place] = draw_rows(u, law[:, None], row, torch.zeros_like(row))
+        return particles.step({"tokens": tokens, "order": order}, mass)
+
+
+def _grid(process: TokenProcess, steps: int) -> Tensor:
+    """Falling times from t_max to t_min: where alpha stands still at an end, steps there are short."""
+    if steps < 1:
+        raise ValueError(f"a sampler needs at least 1 step, not {steps}")
+    share = torch.linspace(0, 1, steps + 1, dtype=torch.float64)
+    last = max(process.t_min, 1e-4 * process.t_max)
+    first = min(process.t_max, 1 - 1e-4)
+    odds = math.log(first / (1 - first)), math.log(last / (1 - last))
+    return torch.sigmoid(odds[0] + (odds[1] - odds[0]) * share)
