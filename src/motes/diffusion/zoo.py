@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from motes.core.errors import UnknownName
 from motes.diffusion.denoiser import Denoiser
+from motes.diffusion.discrete.process import Masked
 from motes.diffusion.networks import Classifier, UNet
 from motes.diffusion.process import VariancePreserving
 
@@ -27,6 +28,10 @@ FASHION_SHAPE = (1, 28, 28)
 FASHION_CLASSES = (
     "t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot",
 )  # fmt: skip
+DNA_PROCESS = Masked(4)
+DNA_LENGTH = 200
+DNA_BASES = "ACGT"
+DNA_CELLS = ("GM12878", "hESCT0", "K562", "HepG2")
 MODELS = ("digits", "digits-classifier")
 
 

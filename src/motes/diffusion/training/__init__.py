@@ -14,6 +14,7 @@ from motes.diffusion.training.fit import Plan as Plan
 from motes.diffusion.training.fit import fit as fit
 from motes.diffusion.training.objective import Diverged as Diverged
 from motes.diffusion.training.objective import Objective as Objective
+from motes.diffusion.training.scaled import Scaled as Scaled
 from motes.diffusion.training.tokens import TokenDenoising as TokenDenoising
 from motes.diffusion.training.train import Labelled as Labelled
 from motes.diffusion.training.train import SelfConditioned as SelfConditioned

@@ -9,14 +9,16 @@ import torch
 from torch import Tensor, nn
 
 from motes.core.errors import UnknownName
-from motes.diffusion.denoiser import CONDITIONS, PREDICTIONS
-from motes.diffusion.process import SPACINGS, Process
+from motes.diffusion.denoiser import CONDITIONS, PREDICTIONS, Denoiser
+from motes.diffusion.process import Process
 from motes.diffusion.training.conservative import asymmetry
 from motes.diffusion.training.objective import Objective
 from motes.rng import Rng
 
 WEIGHTINGS = ("plain", "data", "truncated", "likelihood")
+TIMES = ("time", "snr")
 SNR_LIMIT = 5.0
+Predicts = Literal["noise", "data", "velocity", "score", "flow", "backward flow"]
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,7 @@ class Noised:
 
 @dataclass(frozen=True)
 class Denoising(Objective):
-    """The squared error of a prediction of data, noise, score or velocity, at random times.
+    """The squared error of a prediction of data, noise, score, velocity or flow, at random times.
 
     The error of any prediction is a multiple of the error of the data, e(t)^2 |data error|^2; the weighting chooses the
     multiple: "plain" is the error of what is predicted itself, "data" is 1, "truncated" is min(snr, 5) with
@@ -51,7 +53,8 @@ class Denoising(Objective):
         process: the noising process.
         predicts: what the network returns.
         weighting: "plain", "data", "truncated" or "likelihood".
-        times: how times are spread, "time" or "snr" (equally over log alpha / sigma); the process's default if None.
+        times: how times are spread, "time" or "snr" (equally over log alpha / sigma); None is "time" for a process
+            whose own spacing is that, else "snr".
         condition: what the network is told, "t" or "sigma".
         perturbation, self_conditioning, drop, symmetry: see above; all off.
 
@@ -81,7 +84,7 @@ class Denoising(Objective):
     """
 
     process: Process
-    predicts: Literal["noise", "data", "velocity", "score"] = "velocity"
+    predicts: Predicts = "velocity"
     weighting: Literal["plain", "data", "truncated", "likelihood"] = "plain"
     times: Literal["time", "snr"] | None = None
     condition: Literal["t", "sigma"] = "t"
@@ -94,7 +97,7 @@ class Denoising(Objective):
         for kind, value, legal in (
             ("prediction", self.predicts, PREDICTIONS),
             ("weighting", self.weighting, WEIGHTINGS),
-            ("spacing", self.times, (None, *SPACINGS)),
+            ("spacing", self.times, (None, *TIMES)),
             ("condition", self.condition, CONDITIONS),
         ):
             if value not in legal:
@@ -122,9 +125,9 @@ class Denoising(Objective):
             if float(rng.at("estimate").uniform(())) < self.self_conditioning:
                 with torch.no_grad():
                     first = network(x, told, **more)
-                more["estimate"] = data_of(self.predicts, first, x, at.alpha, at.sigma)
+                more["estimate"] = data_of(self.process, self.predicts, first, x, at.t)
         error = (network(x, told, **more) - self._target(at)).square().flatten(1).mean(1)
-        loss = error * self._weight(at).flatten().to(error)
+        loss = error * self._weight(at).to(error)
         if self.symmetry:
             curl = asymmetry(lambda z: network(z, told, **more), x, rng.at("symmetry"))
             loss = loss + self.symmetry * curl / x[0].numel()
@@ -136,31 +139,29 @@ class Denoising(Objective):
     def _target(self, at: Noised) -> Tensor:
         if self.predicts == "velocity":
             return at.alpha * at.noise - at.sigma * at.data
+        if self.predicts in ("flow", "backward flow"):
+            alpha_rate, sigma_rate = (rate.to(at.x).reshape(at.alpha.shape) for rate in self.process.rates(at.t))
+            flow = alpha_rate * at.data + sigma_rate * at.noise
+            return flow if self.predicts == "flow" else -flow
         return {"noise": at.noise, "data": at.data, "score": -at.noise / at.sigma}[self.predicts]
 
     def _weight(self, at: Noised) -> Tensor:
         """What multiplies the squared error of what is predicted."""
         if self.weighting == "plain":
-            return torch.ones_like(at.alpha)
-        alpha, sigma = at.alpha.double(), at.sigma.double()
-        per_data = {
-            "noise": sigma / alpha,
-            "data": torch.ones_like(alpha),
-            "score": sigma**2 / alpha,
-            "velocity": sigma / (alpha**2 + sigma**2),
-        }[self.predicts]
-        snr = (alpha / sigma) ** 2
+            return torch.ones_like(at.t)
+        nothing = torch.zeros(len(at.t), 1, dtype=torch.float64, device=at.t.device)
+        per_data = data_of(self.process, self.predicts, torch.ones_like(nothing), nothing, at.t)[:, 0].square()
+        snr = torch.exp(2 * self.process.log_snr(at.t))
         if self.weighting == "likelihood":
-            diffusion = self.process.diffusion(at.t).reshape(alpha.shape)
-            return 0.5 * (diffusion / sigma) ** 2 * snr * per_data**2
-        return per_data**2 * (snr.clamp(max=SNR_LIMIT) if self.weighting == "truncated" else 1.0)
+            return 0.5 * (self.process.diffusion(at.t) / self.process.sigma(at.t)).square() * snr * per_data
+        return per_data * (snr.clamp(max=SNR_LIMIT) if self.weighting == "truncated" else 1.0)
 
 
 def noised(rng: Rng, process: Process, data: Tensor, times: str | None = None) -> Noised:
     """States of a process at random times, spread evenly over the batch: one uniform number shifts them all."""
     place = torch.arange(len(data), device=data.device, dtype=torch.float64) / len(data)
     u = (place + rng.at("time").uniform(()).to(place)) % 1.0
-    if (process.spacing if times is None else times) == "time":
+    if (times or process.spacing) == "time":
         t = process.t_min + u * (process.t_max - process.t_min)
     else:
         low, high = float(process.log_snr(process.t_max)), float(process.log_snr(process.t_min))
@@ -176,10 +177,6 @@ def noised_at(rng: Rng, process: Process, data: Tensor, t: Tensor) -> Noised:
     return Noised(alpha * data + sigma * noise, t, data, noise, alpha, sigma)
 
 
-def data_of(predicts: str, out: Tensor, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
-    """What a prediction says about the data."""
-    if predicts == "data":
-        return out
-    if predicts == "velocity":
-        return (alpha * x - sigma * out) / (alpha**2 + sigma**2)
-    return (x - sigma * (out if predicts == "noise" else -sigma * out)) / alpha
+def data_of(process: Process, predicts: Predicts, out: Tensor, x: Tensor, t: Tensor) -> Tensor:
+    """What a prediction `out` for states x (N, ...) at times t (N,) says about the data."""
+    return Denoiser(lambda *_: out, process, predicts).data(x, t)

@@ -12,6 +12,7 @@ from motes.diffusion.denoiser import Denoiser
 from motes.diffusion.process import Process
 from motes.diffusion.training.denoising import noised
 from motes.diffusion.training.objective import Objective
+from motes.diffusion.training.scaled import scales
 from motes.rng import Rng
 
 
@@ -24,16 +25,17 @@ class Energy(nn.Module):
         log q_t(x) = -|u|^2 / 2 + (alpha s / sigma) <u, F(u, t)> + a constant of t,
         noise = -sigma grad log q_t(x) = sigma x / v - (alpha s / sqrt(v)) (F + (dF/du)' u),
 
-    so F = 0 is exact for normal data and F has the scale of a velocity. The constants differ between times: densities
-    compare states at one time. `Denoising(process, predicts="noise")` trains it; a step costs about twice as much.
+    so F = 0 is exact for normal data and F has the scale of a velocity. F is told the place of t in [0, 1], linear in
+    log(alpha / sigma). The constants differ between times: densities compare states at one time, and a normaliser made
+    of them is known up to a factor only. `Denoising(process, "noise")` trains it; a step costs about twice as much.
 
     Args:
-        network: F, maps ((N, ...), (N,)) to the shape of its first argument.
+        network: F, maps ((N, ...), (N,)) to the shape of its first argument; smooth, for it is differentiated.
         process: gives alpha and sigma.
         spread: the standard deviation s of the data.
 
     Raises:
-        ValueError: a spread that is not positive.
+        ValueError: on a call, for a spread that is not positive.
 
     References:
         Salimans & Ho (2021), Should EBMs Model the Energy or the Score?, ICLR workshop.
@@ -50,17 +52,14 @@ class Energy(nn.Module):
 
     def __init__(self, network: Any, process: Process, spread: float = 1.0):
         super().__init__()
-        if not spread > 0:
-            raise ValueError(f"spread must be positive, not {spread}")
         self.network, self.process, self.spread = network, process, spread
 
     def log_density(self, x: Tensor, t: Tensor, **more: Any) -> Tensor:
         """(N,) nats up to a constant of the time, of states x (N, ...) at times t (N,)."""
-        signal, _, sigma, root = self._levels(x, t)
-        u = x / root
-        gain = (signal / sigma).flatten()
-        inner = (u * self.network(u, t.to(x), **more)).flatten(1).sum(1)
-        return gain * inner - 0.5 * u.square().flatten(1).sum(1)
+        at = scales(self.process, self.spread, x, t)
+        u = x / at.root
+        inner = (u * self.network(u, at.place, **more)).flatten(1).sum(1)
+        return (at.signal / at.sigma).flatten() * inner - 0.5 * u.square().flatten(1).sum(1)
 
     def forward(self, x: Tensor, t: Tensor, **more: Any) -> Tensor:
         """The predicted noise, like x."""
@@ -69,15 +68,7 @@ class Energy(nn.Module):
             z = x if x.requires_grad else x.detach().requires_grad_()
             total = self.log_density(z, t, **more).sum()
             (slope,) = torch.autograd.grad(total, z, create_graph=keep)
-        return -self._levels(x, t)[2] * slope
-
-    def _levels(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        shape, t = (-1, *[1] * (x.ndim - 1)), t.to(torch.float64)
-        alpha, sigma = self.process.alpha(t), self.process.sigma(t)
-        signal = alpha * self.spread
-        root = torch.sqrt(signal**2 + sigma**2)
-        levels = (signal, alpha, sigma, root)
-        return tuple(level.to(x).reshape(shape) for level in levels)  # type: ignore[return-value]
+        return -scales(self.process, self.spread, x, t).sigma * slope
 
 
 @dataclass(frozen=True)

@@ -10,18 +10,16 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from motes.diffusion.denoiser import Denoiser
+from motes.diffusion.denoiser import Denoiser, unknown
 from motes.diffusion.discrete.model import TokenModel
 from motes.diffusion.discrete.process import TokenProcess
 from motes.diffusion.process import Process
 from motes.diffusion.training.ambient import MissingParts, NoisyData
-from motes.diffusion.training.denoising import Denoising, data_of
+from motes.diffusion.training.denoising import Denoising, Predicts, data_of
 from motes.diffusion.training.energy import Distillation, Energy
 from motes.diffusion.training.fit import Fitted, Plan, fit
 from motes.diffusion.training.objective import Objective
 from motes.diffusion.training.tokens import TokenDenoising
-
-Predicts = Literal["noise", "data", "velocity", "score"]
 
 
 @dataclass(frozen=True)
@@ -94,7 +92,8 @@ def train(
             model = SelfConditioned(fitted.network, process, predicts)
     elif isinstance(objective, MissingParts):
         model = Whole(fitted.network)
-    denoiser = Denoiser(model, process, predicts=predicts, condition=told, name=name)
+    density = fitted.network.log_density if isinstance(fitted.network, Energy) else unknown
+    denoiser = Denoiser(model, process, predicts=predicts, condition=told, name=name, log_density=density)
     return Trained(**plain(fitted), denoiser=denoiser)
 
 
@@ -164,10 +163,8 @@ class SelfConditioned:
     predicts: Predicts
 
     def __call__(self, x: Tensor, t: Tensor, **more: Any) -> Tensor:
-        shape = (-1, *[1] * (x.ndim - 1))
-        alpha, sigma = (f(t).to(x).reshape(shape) for f in (self.process.alpha, self.process.sigma))
         first = self.network(x, t, estimate=torch.zeros_like(x), **more)
-        return self.network(x, t, estimate=data_of(self.predicts, first, x, alpha, sigma), **more)
+        return self.network(x, t, estimate=data_of(self.process, self.predicts, first, x, t), **more)
 
 
 @dataclass(frozen=True)
