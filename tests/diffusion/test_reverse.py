@@ -180,7 +180,7 @@ def test_wrong_shapes_and_names():
         run(made(reward=lambda x: 1.0, guidance=None))
     with pytest.raises(ShapeError, match="guidance returned shape"):
         run(made(guidance=lambda x, t: x[:, :1]))
-    for field, value in (("potential", "min"), ("schedule", "cosine"), ("integrator", "ddim"), ("final", "clean")):
+    for field, value in (("potential", "min"), ("schedule", "cosine"), ("integrator", "midpoint"), ("final", "clean")):
         with pytest.raises(UnknownName, match=value):
             made(**{field: value})
     with pytest.raises(UnknownName, match="guidance"):

@@ -69,7 +69,8 @@ class Denoiser:
             weights need it say so. Asked as `denoiser.log_density(x, t)`, with t a number or (N,), for (N,) float64.
 
     Raises:
-        MotesError: on a call of `log_density`, when the model has none.
+        MotesError: on a call of `log_density`, when the model has none; on a call with an x that needs gradients, when
+            the model keeps none.
         UnknownName: another prediction or condition.
         ShapeError: on a call, when the model returns another shape than x has.
 
@@ -168,6 +169,11 @@ class Denoiser:
         out = self.model(x, condition.to(x))
         if out.shape != x.shape:
             raise ShapeError(f"the model returned shape {tuple(out.shape)} for x of shape {tuple(x.shape)}")
+        if x.requires_grad and torch.is_grad_enabled() and not out.requires_grad:
+            raise MotesError(  # x itself is a part of most predictions, so a gradient would come out, and be wrong
+                "the model keeps no gradients, and its gradient is asked for: it must be made of torch operations, "
+                "outside of no_grad; else use what needs no gradient of the denoiser"
+            )
         return out
 
     def _forward(self, flow: Tensor) -> Tensor:
