@@ -9,8 +9,8 @@ import torch
 
 import motes
 from language.tables import exact, table
-from motes.core.errors import AllWeightsZero
-from motes.language import Generation, predicate, regex, temperature
+from motes.core.errors import AllWeightsZero, MotesError
+from motes.language import Generation, TableModel, predicate, regex, temperature
 
 
 def no_double(text: str) -> bool:
@@ -47,10 +47,11 @@ def z_score(values: torch.Tensor, truth: float) -> float:
     return float((values.mean() - truth) / (values.std() / math.sqrt(len(values))))
 
 
-@pytest.mark.parametrize("rules, power", [((), 1.0), ((temperature(0.5),), 2.0)])
-def test_a_predicate_gives_the_law_of_whole_texts(rules, power):
+@pytest.mark.parametrize("rules, power, max_refused", [((), 1.0, 512), ((temperature(0.5),), 2.0, None), ((), 1.0, 1)])
+def test_a_predicate_gives_the_law_of_whole_texts(rules, power, max_refused):
     """300 runs of 20 particles, resampled on the way: the mean weight of every text within 4.9 standard errors."""
-    model = Generation(table(), "", rules=rules, constraint=predicate(no_double, complete=ends_in_b), max_tokens=4)
+    constraint = predicate(no_double, complete=ends_in_b)
+    model = Generation(table(), "", rules=rules, constraint=constraint, max_tokens=4, max_refused=max_refused)
     z, by_text = estimates(model, 300, 20)
     expected = truth(4, ends_in_b, power)
     assert by_text.keys() <= expected.keys()
@@ -101,3 +102,40 @@ def test_a_predicate_that_nothing_satisfies_says_so():
         motes.sample(
             Generation(table(), "", constraint=predicate(lambda text: False), max_tokens=4), 10, seed=0, progress=False
         )
+
+
+def died(**settings) -> str:
+    """What a run says of which every text died."""
+    with pytest.raises(AllWeightsZero) as caught:
+        motes.sample(Generation(**{"model": table(), "prompt": "", **settings}), 20, seed=0, progress=False)
+    return str(caught.value)
+
+
+def test_a_constraint_that_refuses_everything_gives_up_and_does_not_blame_the_length():
+    asked = []
+    words = TableModel([*(f"<{i}>" for i in range(2000)), "."], lambda text: torch.zeros(2001).double())
+    never = predicate(lambda text: bool(asked.append(text)), name="never")
+    said = died(model=words, constraint=never, max_tokens=6, max_refused=40)
+    assert len(asked) <= 1 + 20 * 40
+    assert "no token that the predicate never accepts" in said and "up to 40" in said
+    assert "max_refused" in said and "max_tokens" not in said
+    assert "all 3" in died(constraint=predicate(lambda text: False), max_tokens=6)
+
+
+def test_what_texts_died_of_decides_the_advice():
+    no_b = predicate(lambda text: "b" not in text, name="no_b")
+    said = died(constraint=no_b & regex("ab[ab]{3}"), max_tokens=6)
+    assert "Behind 'a' no token" in said and "max_tokens" not in said
+    # each goes on, and no token does so for both
+    said = died(constraint=regex("a(b|a)a") & regex("a(b|bb)b"), max_tokens=6)
+    assert "Behind 'ab' there is no token" in said and "max_tokens" not in said
+    said = died(constraint=predicate(lambda text: True, complete=lambda text: len(text) > 4), max_tokens=4)
+    assert "one of 5 tokens" in said and "raise max_tokens" in said
+    # nothing of the constraint's
+    said = died(constraint=regex("a|b"), reward=lambda texts: torch.full((len(texts),), -torch.inf), max_tokens=4)
+    assert "softer potentials" in said and "max_tokens" not in said
+
+
+def test_the_limit_of_refusals_is_a_number():
+    with pytest.raises(MotesError, match="max_refused must be None or a whole number"):
+        Generation(table(), "", max_refused=0)

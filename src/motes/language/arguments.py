@@ -41,7 +41,9 @@ def as_rules(rules: object) -> tuple[Rule, ...]:
     return tuple(out)
 
 
-def check_arguments(model: object, constraint: object, reward: object, max_tokens: object, steer: object) -> None:
+def check_arguments(
+    model: object, constraint: object, reward: object, max_tokens: object, steer: object, max_refused: object = None
+) -> None:
     """Every argument of `Generation` is of its kind, or an error says what belongs there."""
     if not isinstance(model, LanguageModel):
         raise MotesError(f"model must come from motes.language.load, or be a TableModel, not {type(model).__name__}")
@@ -51,9 +53,10 @@ def check_arguments(model: object, constraint: object, reward: object, max_token
         )
     if reward is not None and not callable(reward) and not isinstance(reward, Potential):
         raise MotesError(f"reward must be a function of a list of texts, not {type(reward).__name__}")
-    for name, value in (("max_tokens", max_tokens), ("steer", 1 if steer is None else steer)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise MotesError(f"{name} must be a whole number of at least 1, not {value!r}")
+    optional = (("steer", steer, "None or "), ("max_refused", max_refused, "None or "))
+    for name, value, may in (("max_tokens", max_tokens, ""), *optional):
+        if (value is not None or not may) and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+            raise MotesError(f"{name} must be {may}a whole number of at least 1, not {value!r}")
 
 
 def encoded(model: LanguageModel, prompt: str | Sequence[Message], chat: bool | str, max_tokens: int) -> Tensor:

@@ -15,10 +15,11 @@ from motes.core.model import FeynmanKac
 from motes.core.particles import Particles
 from motes.core.resampling import Scheme
 from motes.core.weights import log_mean_exp
-from motes.language import rejection
 from motes.language.annealed import Anneal, choose
 from motes.language.arguments import Rules, as_rules, check_arguments, encoded
-from motes.language.constraint import Constraint, no_room
+from motes.language.constraint import Constraint
+from motes.language.dead_ends import why
+from motes.language.drawing import next_tokens
 from motes.language.frontier import BadLogits, Closed, Front, Frontier
 from motes.language.lookahead import ahead, guides
 from motes.language.model import LanguageModel, Message
@@ -77,6 +78,8 @@ class Generation(FeynmanKac):
             `motes.language.annealed`: a name, or a function of (ESS/N, progress) that returns T >= 1. None is T = 1.
         lookahead: ask the twist (without one the reward) about so many random next tokens of every text, and choose
             among them with what it says, see `motes.language.lookahead`; as many more texts to judge.
+        max_refused: where tokens are tested one by one, a text is given up, with weight zero, after so many different
+            next tokens were refused. The weights stay proper; None has no limit.
 
     Raises:
         EmptyConstraint: nothing can satisfy the constraint.
@@ -114,11 +117,12 @@ class Generation(FeynmanKac):
         step: Boundary = "token",
         anneal: str | Anneal | None = None,
         lookahead: int | None = None,
+        max_refused: int | None = 512,
     ):
         self.rules = as_rules(rules)
-        check_arguments(model, constraint, reward, max_tokens, steer)
+        check_arguments(model, constraint, reward, max_tokens, steer, max_refused)
         self.model, self.constraint, self.lookahead = model, constraint, lookahead
-        self.max_tokens, self.globalise = max_tokens, globalise
+        self.max_tokens, self.globalise, self.max_refused = max_tokens, globalise, max_refused
         self.reward, self.twist, self.steer = guides(reward, twist, steer, lookahead)
         if not (isinstance(step, str) and step) and not callable(step):
             raise MotesError(f"step must be 'token', a string that ends a step, or a function of a text, not {step!r}")
@@ -197,7 +201,9 @@ class Generation(FeynmanKac):
         tokens, log_prob, kept = x["tokens"].clone(), x["log_prob"].clone(), x["kept"].clone()
         tokens[ids, at] = token[ids].clamp(min=0)
         log_prob[ids, at] = frontier.front.rules.raw[row, token[ids].clamp(min=0)]
-        kept[ids, at] = self._weight(frontier.front)[row] + (potential[ids] if look is None else 0.0)
+        # what a look ahead gains is not the token's own, but that none was found is kept
+        own = potential[ids] if look is None else torch.where(token[ids] < 0, -torch.inf, 0.0)
+        kept[ids, at] = self._weight(frontier.front)[row] + own
         length = x["length"] + drawn
         dead = torch.isneginf(potential)
         ended = drawn & torch.isin(token, torch.tensor(self.model.end))
@@ -244,20 +250,7 @@ class Generation(FeynmanKac):
 
     def _draw(self, rng: Rng, frontier: Frontier, drawn: Tensor) -> tuple[Tensor, Tensor]:
         """(N,) the next token of the particles `drawn`, -1 for others and in a dead end; the weights gained (N,)."""
-        token = torch.full((len(drawn),), -1, dtype=torch.int64)
-        gained = torch.zeros(len(drawn), dtype=torch.float64)
-        law, recogniser = frontier.front.law.log_prob, frontier.front.recogniser
-        for ids in torch.nonzero(drawn)[:, 0].split(max(1, 2**24 // law.shape[1])):
-            row = frontier.row[ids]
-            if recogniser is None or recogniser.full:
-                token[ids] = rng.shard(ids).categorical(law, row=row)
-                continue
-
-            def test(place: Tensor, what: Tensor, row: Tensor = row) -> Tensor:
-                return recogniser.test(row[place], what)
-
-            token[ids], gained[ids], _ = rejection.draw(rng, law[row], test, ids=ids)
-        return token, gained
+        return next_tokens(rng, frontier, drawn, self.max_refused)
 
     def _cut_potential(self, frontier: Frontier, token: Tensor, cut: Tensor) -> Tensor:
         """(N,) zero, and -inf for texts cut at `max_tokens` that the constraint does not accept."""
@@ -319,8 +312,8 @@ class Generation(FeynmanKac):
     def advice(self, particles: Particles) -> str:
         if self.constraint is None:
             return super().advice(particles)
-        said = no_room(self.constraint, self.model, self.max_tokens)
-        return said[0].upper() + said[1:]
+        said = why(particles, self.model, self.constraint, self.max_tokens, self.max_refused)
+        return said or super().advice(particles)
 
     def progress(self, particles: Particles) -> float:
         return 1.0 if self.done(particles) else int(particles.x["length"].max()) / self.max_tokens
@@ -397,6 +390,7 @@ class Generation(FeynmanKac):
             "step": reward_name(self.boundary) if callable(self.boundary) else self.boundary or "token",
             "anneal": reward_name(self.anneal),
             "lookahead": self.lookahead,
+            "max_refused": self.max_refused,
         }
 
 
