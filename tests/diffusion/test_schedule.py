@@ -11,7 +11,7 @@ from motes import Rng
 from motes.core.errors import ShapeError, UnknownName
 from motes.diffusion import Denoiser, Guided, VarianceExploding, VariancePreserving, gaussian, mixture
 from motes.diffusion.calibrated import calibrated
-from motes.diffusion.schedule import Teleport, align, align_your_steps, deterministic_spread, steps_for_spread
+from motes.diffusion.schedule import Teleport, align_your_steps, cost, deterministic_spread, steps_for_spread
 from motes.diffusion.schedule.path import best_path, finer
 
 F64 = torch.float64
@@ -44,13 +44,13 @@ def karras(steps, rho=7):
 
 
 def test_the_best_path_is_the_best_of_all():
-    cost = Rng(3).at("cost").uniform((9, 9))
+    price = Rng(3).at("cost").uniform((9, 9))
     for steps in (1, 2, 4, 8):
         ways = [(0, *inner, 8) for inner in itertools.combinations(range(1, 8), steps - 1)]
-        best = min(ways, key=lambda way: sum(float(cost[i, j]) for i, j in itertools.pairwise(way)))
-        assert tuple(best_path(cost, steps).tolist()) == best
+        best = min(ways, key=lambda way: sum(float(price[i, j]) for i, j in itertools.pairwise(way)))
+        assert tuple(best_path(price, steps).tolist()) == best
     with pytest.raises(ValueError, match="1 to 8 steps"):
-        best_path(cost, 9)
+        best_path(price, 9)
     grid = finer(torch.tensor([0.0, 1.0, 2.0, 3.0, 4.0]), torch.tensor([0, 2, 4]), 2)
     assert grid.tolist() == [0, 1, 1.5, 2, 2.5, 3, 4]
 
@@ -75,11 +75,11 @@ def test_stochastic_steps_reach_the_optimum_of_the_divergence():
 def test_the_measured_divergence_is_the_closed_form():
     """256 samples estimate it to about a tenth; a factor of 2 would be seen."""
     times = VE.times(128, "snr")
-    cost = align.path_divergence(one(VE).data, VE, DATA, times, Rng(2))
+    found = cost.path_divergence(one(VE).data, VE, DATA, times, Rng(2))
     for i, j in ((0, 64), (40, 90), (64, 70)):
         exact = divergence([float(VE.sigma(times[i])), float(VE.sigma(times[j]))])
-        assert float(cost[i, j]) == pytest.approx(exact, rel=0.3)
-    assert float(cost.diagonal().abs().max()) == 0
+        assert float(found[i, j]) == pytest.approx(exact, rel=0.3)
+    assert float(found.diagonal().abs().max()) == 0
 
 
 def test_two_places_of_a_path_that_are_drawn_apart_are_caught(monkeypatch):
@@ -91,9 +91,9 @@ def test_two_places_of_a_path_that_are_drawn_apart_are_caught(monkeypatch):
             float(process.alpha(t)) * samples + float(process.sigma(t)) * z for t, z in zip(times, noise, strict=True)
         ]
 
-    monkeypatch.setattr(align, "forward_path", apart)
-    cost = align.path_divergence(one(VE).data, VE, DATA, VE.times(128, "snr"), Rng(2))
-    assert float(cost[64, 70]) > 1.5 * divergence(VE.sigma(VE.times(128)[[64, 70]]).tolist())
+    monkeypatch.setattr(cost, "forward_path", apart)
+    found = cost.path_divergence(one(VE).data, VE, DATA, VE.times(128, "snr"), Rng(2))
+    assert float(found[64, 70]) > 1.5 * divergence(VE.sigma(VE.times(128)[[64, 70]]).tolist())
     assert divergence(VE.sigma(align_your_steps(one(VE), DATA, 10, Rng(1))).tolist()) > 4.85
 
 
@@ -152,6 +152,9 @@ def test_what_cannot_be_aligned():
         align_your_steps(one(VE), DATA[:4], 9, Rng(0), grid=8)
     with pytest.raises(ShapeError, match="at least 2"):
         align_your_steps(one(VE), DATA[:1], 3, Rng(0))
+    with pytest.raises(ValueError, match="last must lie"):
+        align_your_steps(one(VE), DATA, 3, Rng(0), last=1.5)
+    assert float(align_your_steps(one(VE), DATA[:9], 3, Rng(0), last=0.2, grid=16)[-1]) == 0.2
 
 
 # ------------------------------------------------------------------------------------------------ the spread

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
 from motes.core.errors import ShapeError, UnknownName
 from motes.core.parts import in_parts
 from motes.diffusion.denoiser import Denoiser
-from motes.diffusion.process import Process
+from motes.diffusion.schedule.cost import flow_cost, path_divergence
 from motes.diffusion.schedule.path import best_path, finer
 from motes.diffusion.transition import INTEGRATORS
 from motes.rng import Rng
@@ -26,6 +24,7 @@ def align_your_steps(
     *,
     integrator: str = "ancestral",
     noise: float = 1.0,
+    last: float | None = None,
     grid: int = 128,
     micro_batch: int | None = None,
 ) -> Tensor:
@@ -43,6 +42,9 @@ def align_your_steps(
     solution of the flow, relative to the spread of the population, and costs add up: the relative error at the end if
     the flow carries errors as it carries the spread, which is exact for normal data and a rule of thumb otherwise.
 
+    A path divergence asks for right paths at every noise level, down to detail that nobody sees: with little noise at
+    the end most steps go there. `last` ends the schedule earlier, where the sampler's last denoising takes over.
+
     The model is asked on a grid of times only (`grid` evaluations a sample, and a few more where the grid is refined);
     the best `steps + 1` of them come from dynamic programming, where the original descends coordinate by coordinate:
     the optimum of the grid is the global one. Exact as `grid` and the number of samples grow.
@@ -53,13 +55,14 @@ def align_your_steps(
         steps: how many steps.
         rng: the address of the noise.
         integrator, noise: the sampler's; "ancestral" with noise = 1, "exponential", or any with noise = 0.
+        last: the time that the schedule ends at; None is the process's t_min.
         grid: how many cells of equal log-snr the times are first looked for in.
         micro_batch: rows a call of the model.
 
     Raises:
         ShapeError: samples have no axis beside the first, or there are fewer than 2.
         UnknownName: another integrator.
-        ValueError: a mixture of noise and integrator without an objective, or more steps than grid cells.
+        ValueError: noise and integrator without an objective, more steps than grid cells, or an end outside.
 
     References:
         Sabour, Fidler & Kreis (2024), Align Your Steps: Optimizing Sampling Schedules in Diffusion Models, ICML,
@@ -90,10 +93,14 @@ def align_your_steps(
         return in_parts(lambda part: denoiser.data(part, float(t)).detach(), micro_batch, x)
 
     process = denoiser.process
-    log_snr = process.log_snr(process.times(grid, "snr"))
+    end = process.t_min if last is None else last
+    if not process.t_min <= end < process.t_max:
+        raise ValueError(f"last must lie in [{process.t_min}, {process.t_max}), not {last}")
+    ends = [float(process.log_snr(t)) for t in (process.t_max, end)]
+    log_snr = torch.linspace(ends[0], ends[1], grid + 1, dtype=torch.float64)
     for again in range(2):
         times = process.time(log_snr)
-        times[0], times[-1] = process.t_max, process.t_min
+        times[0], times[-1] = process.t_max, end
         with torch.no_grad():
             if noise == 0:
                 cost = flow_cost(data, process, samples, times, rng.at("flow"), integrator)
@@ -105,59 +112,3 @@ def align_your_steps(
         else:
             break
     return times[path]
-
-
-def forward_path(process: Process, samples: Tensor, times: Tensor, rng: Rng) -> list[Tensor]:
-    """x_t at each of the falling times (M,), joint: x_t / alpha = x_0 + a Brownian motion at time sigma^2 / alpha^2."""
-    clock = (-2 * process.log_snr(times)).exp()
-    began = torch.cat([clock[1:], torch.zeros(1, dtype=clock.dtype)])
-    place, out = samples, []
-    for m in reversed(range(len(times))):
-        xi = rng.at(f"increment-{m}").normal(tuple(samples.shape), dtype=samples.dtype).to(samples.device)
-        place = place + float(torch.sqrt(clock[m] - began[m])) * xi
-        out.append(float(process.alpha(times[m])) * place)
-    return out[::-1]
-
-
-def path_divergence(
-    data: Callable[[Tensor, Tensor], Tensor], process: Process, samples: Tensor, times: Tensor, rng: Rng
-) -> Tensor:
-    """(M, M) the divergence that a step from time i to time j leaves, nats, by the trapezoid rule in snr."""
-    states = forward_path(process, samples, times, rng)
-    d = torch.stack([data(x, t).flatten().double() for x, t in zip(states, times, strict=True)])
-    square = torch.cdist(d, d, compute_mode="donot_use_mm_for_euclid_dist").square().cpu() / len(samples)
-    snr = (2 * process.log_snr(times)).exp()
-    cell = 0.25 * (square[:, 1:] + square[:, :-1]) * (snr[1:] - snr[:-1])
-    total = torch.cat([torch.zeros(len(times), 1, dtype=torch.float64), cell.cumsum(1)], 1)
-    return total - total.diagonal()[:, None]
-
-
-def flow_cost(
-    data: Callable[[Tensor, Tensor], Tensor],
-    process: Process,
-    samples: Tensor,
-    times: Tensor,
-    rng: Rng,
-    integrator: str,
-) -> Tensor:
-    """(M, M) the error of a step from time i to time j on the flow through the samples, in shares of the spread."""
-    m = len(times)
-    z = rng.normal(tuple(samples.shape), dtype=samples.dtype).to(samples.device)
-    states = [float(process.alpha(times[0])) * samples + float(process.sigma(times[0])) * z]
-    predicted: list[Tensor] = []
-    log_snr = process.log_snr(times)
-    keep, pull, _ = INTEGRATORS["ancestral"](process, times[:-1], times[1:], 0.0)
-    for i in range(m - 1):
-        predicted.append(data(states[i], times[i]))
-        slope = 0.0 if i == 0 else float(0.5 * (log_snr[i + 1] - log_snr[i]) / (log_snr[i] - log_snr[i - 1]))
-        middle = predicted[i] if i == 0 else predicted[i] + slope * (predicted[i] - predicted[i - 1])
-        states.append(float(keep[i]) * states[i] + float(pull[i]) * middle)  # second order in the cell
-    flow = torch.stack(states).flatten(1).double()
-    spread = torch.stack([(s - s.mean(0)).double().square().mean().sqrt() for s in states]).cpu()
-    cost = torch.full((m, m), torch.inf, dtype=torch.float64)
-    for i in range(m - 1):
-        t = times[i].expand(m - 1 - i)
-        keep, pull, _ = (v.to(flow.device)[:, None] for v in INTEGRATORS[integrator](process, t, times[i + 1 :], 0.0))
-        step = keep * flow[i] + pull * predicted[i].flatten().double()
-        cost[i, i + 1 :] = (step - flow[i + 1 :]).square().mean(1).sqrt().cpu() / spread[i + 1 :]
-    return cost
