@@ -48,12 +48,12 @@ class TokenGuidance(ABC):
 class LocalReward(TokenGuidance):
     """Each token is preferred by what it would do to the reward of the completed sequence, all else as it is.
 
-    Exact in one place at a time: V - 1 further evaluations of the reward for each place that is drawn. If the reward
+    Exact in one place at a time: V evaluations of the reward for each place that is drawn. If the reward
     is a sum over places, a run with one place a step and this guidance has even weights.
 
     Args:
         gain: multiplies the change of the reward, besides the schedule.
-        limit: the largest tilt either way, nats; it keeps every token possible where the reward is -inf.
+        limit: the largest difference of tilts, nats; it keeps every token possible where the reward is -inf.
 
     References:
         Nisonoff, Xiong, Allenspach & Listgarten (2025), Unlocking Guidance for Discrete State-Space Diffusion and Flow
@@ -73,8 +73,9 @@ class LocalReward(TokenGuidance):
         if bool(torch.isnan(value).any()):
             who = name_particles(particle[torch.isnan(value).any(1)].unique().tolist())
             raise NanLogPotential(f"the reward of sequences changed in one place is NaN for {who}; look at the reward")
-        change = value - look.reward.to(value.device)[particle, None]
-        return (self.gain * look.strength * change).clamp(-self.limit, self.limit)
+        most = value.amax(1, keepdim=True)
+        lost = torch.where(most == -torch.inf, 0.0, value - most)  # nothing to prefer where all are -inf
+        return (self.gain * look.strength * lost).clamp(-self.limit, self.limit)
 
     def settings(self) -> dict[str, Any]:
         return {"name": "LocalReward", "gain": self.gain, "limit": self.limit}
@@ -89,7 +90,8 @@ class RewardGradient(TokenGuidance):
     Args:
         relaxed: maps (N, L, V) float64, one-hot rows or probabilities, to the reward (N,), with gradients kept.
         at: where the gradient is taken: at the one-hot "completion", or at the "mean" of the prediction.
-        gain, limit: as for `LocalReward`.
+        gain: as for `LocalReward`.
+        limit: the largest tilt either way, nats.
 
     References:
         Nisonoff et al. (2025), ICLR, section 3.2 (the first-order form).

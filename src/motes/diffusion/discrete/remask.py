@@ -30,7 +30,9 @@ class Remask(Rule):
 
     A masked place is drawn with probability (alpha_s - (1 - sigma) alpha_t) / (1 - alpha_t), so that as many places are
     masked at each time as without it; sigma is at most (1 - alpha_s) / alpha_t and 1. Every place keeps its exact law
-    given the data; like parallel unmasking it is exact in the limit of many steps, and nearer to it at as many.
+    given the data, and the chain is the model's in the limit of many steps. More places are drawn in parallel than
+    without it, so with a perfect model it costs more at as many steps; it is for models whose predictions from few
+    tokens are bad, since what they get wrong early is drawn again.
 
     Args:
         eta: how much is masked again: 0 is `Posterior`.

@@ -232,32 +232,32 @@ class ReverseDiscrete(FeynmanKac):
         x = {"tokens": tokens, "score": score}
         if not last or float(self.times[-1]) > 0 or (self.process.masks and not self.rule.finishes):
             x["log_p0"] = self._predict(tokens, k)
-        wanted = self.reward is not None and (last or self._asks(k))
+        wanted = self._asks(k)
         values, filled = [], tokens
-        for m in range(1 if last or not wanted else self.completions):
-            now = self._filled(rng.at("complete", inner=m), x) if wanted or last else tokens
+        for m in range(self.completions if wanted and not last else 1):
+            now = self._filled(rng.at("complete", inner=m), x) if wanted or last or self._guides(k) else tokens
             filled = now if m == 0 else filled
             if wanted:
                 values.append(self._reward(now, k))
-        zero = torch.zeros(len(tokens), dtype=torch.float64)
-        x["filled"], x["reward"] = filled, values[0] if wanted else zero
+        x["filled"] = filled
+        x["reward"] = values[0] if wanted else torch.zeros(len(tokens), dtype=torch.float64)
         if self.twist is not None and not last:
             worth = checked_reward(self.twist(tokens, float(self.times[k])), len(tokens)).cpu()
             refuse(~torch.isfinite(worth), f"the twist is not finite at step {k}", "twist")
-        elif wanted:
-            strength = float(self.strength[k])
-            worth = (
-                torch.logsumexp(strength * torch.stack(values), 0) - math.log(len(values)) if not last else values[0]
-            )
+        elif wanted and not last:
+            worth = torch.logsumexp(float(self.strength[k]) * torch.stack(values), 0) - math.log(len(values))
         else:
-            worth = zero
+            worth = x["reward"]
         x["worth"] = worth
         return x
 
     def _asks(self, k: int) -> bool:
-        """Whether the reward is asked about completions at time k, before the end."""
-        guides = self.guide is not None and self.guide.needs_reward and float(self.strength[k + 1]) != 0
-        return guides or (self.twist is None and float(self.strength[k]) != 0)
+        """Whether the reward of a completion at time k counts."""
+        return self.reward is not None and (k == self.last or (self.twist is None and float(self.strength[k]) != 0))
+
+    def _guides(self, k: int) -> bool:
+        """Whether guidance of the step that begins at time k looks at a completion."""
+        return self.guide is not None and self.guide.needs_reward and float(self.strength[k + 1]) != 0
 
     def _predict(self, tokens: Tensor, k: int) -> Tensor:
         with torch.no_grad():
@@ -348,5 +348,4 @@ class ReverseDiscrete(FeynmanKac):
     def _info(self, x: dict[str, Tensor], k: int) -> dict[str, float]:
         masked = float((x["tokens"] < 0).to(torch.float64).mean())
         info = {"noise_level": 1 - float(self.process.alpha(self.times[k])), "masked": masked}
-        asked = self.reward is not None and (k == self.last or self._asks(k))
-        return {**info, "reward": float(x["reward"].mean())} if asked else info
+        return {**info, "reward": float(x["reward"].mean())} if self._asks(k) else info
