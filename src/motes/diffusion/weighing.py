@@ -1,0 +1,225 @@
+"""How the steps of a composition of models move, and what a step owes to the composition: three rules for the weights.
+
+The target at time t is gamma_t(x) = prod_i q_{i,t}(x)^{w_i} with W = sum_i w_i. A step from x at time t to y at the
+earlier time s is drawn from a normal law F(y | x), and its weight is
+
+    gamma_s(y) B(x | y) / (gamma_t(x) F(y | x))
+
+for any backward kernel B; the process's own noising kernel N is the natural one. The ratio of gammas is known
+("energy"), or follows from the models' transitions ("transition": q_s(y) N(x | y) = q_t(x) p(y | x) by Bayes' rule), or
+the whole is the limit of small steps ("rate").
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from motes.diffusion.process import Process
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The numbers of each step, float64.
+
+    Attributes:
+        process, times: the process, and the falling times (K + 1,).
+        exponents: (K + 1, M), of each model at each time.
+        churn: (K,) the noise variance of a step relative to the process's own.
+        flow: (K,) how much of the score's drift without noise, g^2 / 2 score, a step has.
+    """
+
+    process: Process
+    times: Tensor
+    exponents: Tensor
+    churn: Tensor
+    flow: Tensor
+
+    @property
+    def steps(self) -> int:
+        """The number of steps K."""
+        return len(self.times) - 1
+
+    def bridge(self, k: int, ahead: int = 1) -> tuple[float, float]:
+        """a and v of the noising kernel N(x_t; a x_s, v) from time s = times[k + ahead] to t = times[k]."""
+        t, s = self.times[k], self.times[k + ahead]
+        a = self.process.alpha(t) / self.process.alpha(s)
+        return float(a), float(self.process.sigma(t) ** 2 - (a * self.process.sigma(s)) ** 2)
+
+    def combined(self, k: int, scores: Tensor) -> Tensor:
+        """sum_i w_i s_i, like a state, of scores (N, M, ...)."""
+        return torch.einsum("m,nm...->n...", self.exponents[k].to(scores), scores)
+
+    def squares(self, k: int, scores: Tensor, by: Tensor | None = None) -> Tensor:
+        """(N,) sum_i w_i |s_i|^2, each times `by` (M,)."""
+        w = self.exponents[k] if by is None else self.exponents[k] * by
+        return scores.cpu().to(torch.float64).flatten(2).square().sum(2) @ w
+
+    def rate(self, k: int, scores: Tensor) -> Tensor:
+        """(N,) the log-weight a unit of time: (W - 1) div(f x) + g^2 / 2 (|sum_i w_i s_i|^2 - sum_i w_i |s_i|^2)."""
+        t, d = self.times[k], scores[0, 0].numel()
+        f, g2 = float(self.process.drift(t)), float(self.process.diffusion(t)) ** 2
+        gap = dot(mixed := self.combined(k, scores), mixed) - self.squares(k, scores)
+        return (float(self.exponents[k].sum()) - 1) * d * f + 0.5 * g2 * gap
+
+
+@dataclass(frozen=True)
+class Move:
+    """The normal law of a step: mean like the state, and the standard deviation."""
+
+    mean: Tensor
+    std: float
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """The log-ratio gamma_s(y) / gamma_t(x) as a quadratic in y - x / a, from the models' transitions at x.
+
+    Model i moves by N(x / a + v s_i / a, (v / a^2) (1 - v c_i)): Tweedie's formula, exact in the mean whatever the
+    data, and with the curvature c_i, minus the mean second derivative of log q_i, right in the mean variance too.
+
+    Attributes:
+        keep, added: a and v of the noising kernel.
+        exponent: W.
+        precision: sum_i w_i / v_i.
+        constant: what does not depend on the particles.
+        slope: like the state, sum_i w_i b_i / v_i with b_i the shift of model i's mean.
+        square: (N,) sum_i w_i |b_i|^2 / v_i.
+    """
+
+    keep: float
+    added: float
+    exponent: float
+    precision: float
+    constant: float
+    slope: Tensor
+    square: Tensor
+
+    @classmethod
+    def at(cls, grid: Grid, k: int, scores: Tensor, curvature: Tensor, ahead: int = 1) -> Ratio:
+        """The ratio of a step over `ahead` intervals of the grid, of scores (N, M, ...) and curvatures (M,)."""
+        a, added = grid.bridge(k, ahead)
+        w = grid.exponents[k]
+        exponent = float(w.sum())
+        least = float(grid.process.sigma(grid.times[k])) ** 2  # log q_t is nowhere more curved than its noise
+        curvature = curvature.clamp(0, 1 / least)
+        if float((w / (1 - added * curvature)).sum()) <= exponent - 1:  # the step would have no normal law
+            curvature = (w @ curvature / exponent).clamp(0, 1 / least).expand_as(w) if exponent > 0 else 0 * w
+        each = added / a**2 * (1 - added * curvature)  # (M,) the variances v_i
+        d = scores[0, 0].numel()
+        by = grid.exponents.new_tensor(added / a) / each
+        slope = torch.einsum("m,nm...->n...", (w * by).to(scores), scores)
+        square = grid.squares(k, scores, (added / a) ** 2 / each)
+        constant = 0.5 * d * float((w * torch.log(added / each)).sum())
+        return cls(a, added, exponent, float((w / each).sum()), constant, slope, square)
+
+    def __call__(self, x: Tensor, y: Tensor) -> Tensor:
+        """(N,) the log-ratio, nats, of states y against states x."""
+        gap = y - x / self.keep
+        bend = self.precision - self.exponent * self.keep**2 / self.added
+        return -0.5 * bend * dot(gap, gap) + dot(gap, self.slope) - 0.5 * self.square + self.constant
+
+    def move(self, x: Tensor) -> Move:
+        """The step that the transitions make of a composition, N(x | y)^(1 - W) prod_i p_i(y | x)^{w_i} in y."""
+        precision = self.precision + (1 - self.exponent) * self.keep**2 / self.added
+        return Move(x / self.keep + self.slope / precision, precision**-0.5)
+
+
+def tempered(grid: Grid, k: int, x: Tensor, score: Tensor, curvature: Tensor) -> Move:
+    """A step by the combined score: the linear part exact, the score held.
+
+    With churn and flow 1 / W it is Tweedie's formula for y given x where x = a y + noise of variance v / W: the law
+    sigma^2 / W of noise under a power W is kept by that; then the curvature (M,) gives the variance of y, too.
+    """
+    a, added = grid.bridge(k)
+    churn, flow = float(grid.churn[k]), float(grid.flow[k])
+    variance = churn * added / a**2
+    if churn == flow:
+        most = float(grid.exponents[k].sum()) / float(grid.process.sigma(grid.times[k])) ** 2
+        variance *= 1 - churn * added * float((grid.exponents[k] @ curvature).clamp(0, most))
+    return Move(x / a + 0.5 * (flow + churn) * added / a * score, math.sqrt(variance))
+
+
+def euler(grid: Grid, k: int, x: Tensor, score: Tensor) -> Move:
+    """Euler and Maruyama's step of -f x + g^2 (flow + churn) / 2 score with noise sqrt(churn) g."""
+    t = grid.times[k]
+    dt = float(t - grid.times[k + 1])
+    f, g = float(grid.process.drift(t)), float(grid.process.diffusion(t))
+    churn, flow = float(grid.churn[k]), float(grid.flow[k])
+    mean = x + dt * (0.5 * (flow + churn) * g**2 * score - f * x)
+    return Move(mean, math.sqrt(churn * dt) * g)
+
+
+def backward_over_forward(grid: Grid, k: int, x: Tensor, y: Tensor, score: Tensor, xi: Tensor, std: float) -> Tensor:
+    """(N,) log B(x | y) - log F(y | x), nats, for y drawn from F with the standard normal xi.
+
+    B is the time reversal of the step's equation where its law is gamma: drift f y + g^2 (churn - flow) / 2 score(y).
+
+    Args:
+        grid, k: the step.
+        x, y, xi: states before and after, and the noise that was drawn.
+        score: the combined score at y and its time.
+        std: the standard deviation of F.
+    """
+    a, added = grid.bridge(k)
+    churn, flow = float(grid.churn[k]), float(grid.flow[k])
+    mean = a * y
+    if churn != flow:
+        mean = mean + 0.5 * (churn - flow) * added * score
+    gap, variance = x - mean, churn * added
+    d = x[0].numel()
+    return 0.5 * (dot(xi, xi) - dot(gap, gap) / variance) + d * (math.log(std) - 0.5 * math.log(variance))
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """A map of states away from (or towards) a point that follows a step, y -> centre + factor (y - centre).
+
+    A drift u (x - m) adds u (d + (x - m) . score) to the rate of the weights; u is the least squares solution that
+    calms them most (the simplest of the drifts of `DriftLite`), and the map is that drift's flow.
+
+    Attributes:
+        centre: like one state.
+        factor: of every distance from the centre.
+    """
+
+    centre: Tensor
+    factor: float
+
+    @classmethod
+    def fit(cls, grid: Grid, k: int, x: Tensor, score: Tensor, rate: Tensor, weight: Tensor) -> Stretch:
+        """The map for particles x (N, ...) with weights (N,), and the rate (N,) of their log-weights."""
+        centre = torch.einsum("n,n...->...", weight.to(x), x)
+        change = dot(x - centre, score)  # but for a constant
+        change = change - weight @ change
+        speed = -float((weight * change) @ rate) / max(float(weight @ change.square()), 1e-300)
+        dt = float(grid.times[k] - grid.times[k + 1])
+        return cls(centre, math.exp(min(max(speed * dt, -0.5), 0.5)))
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return self.centre + self.factor * (x - self.centre)
+
+
+def curvatures(weight: Tensor, xi: Tensor, change: Tensor, std: float) -> tuple[Tensor, Tensor]:
+    """(M,) minus the mean second derivative of each model's log-density, and (N, M) what each particle says of it.
+
+    Stein's identity for the noise of the step: E[xi . s(y)] = std E[div s(y)]; the score at x, which the noise does not
+    know, is taken off to calm the estimate. It costs no evaluation.
+
+    Args:
+        weight: (N,) normalised.
+        xi: (N, ...) the noise drawn.
+        change: (N, M, ...) scores at y less those at x.
+        std: of the step.
+    """
+    flat = change.cpu().to(torch.float64).flatten(2)
+    each = -torch.einsum("nd,nmd->nm", xi.cpu().to(torch.float64).flatten(1), flat) / (std * flat.shape[2])
+    return weight @ each, each
+
+
+def dot(a: Tensor, b: Tensor) -> Tensor:
+    """(N,) float64 inner products of two states (N, ...)."""
+    return (a.to(torch.float64) * b.to(torch.float64)).flatten(1).sum(1).cpu()
