@@ -253,3 +253,29 @@ def test_report_of_several_runs(model: Path, tmp_path: Path, capsys: pytest.Capt
     said = capsys.readouterr().out
     assert "first" in said and "second" in said
     assert "first" in page.read_text() and "second" in page.read_text()
+
+
+def test_the_report_is_written_beside_the_runs(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    assert sample(model, tmp_path / "runs" / "first") == 0
+    shutil.copytree(tmp_path / "runs" / "first", tmp_path / "runs" / "second")
+    named = Path(shutil.copy(tmp_path / "runs" / "first" / "run.safetensors", tmp_path / "mine.safetensors"))
+    folder = tmp_path / "runs"
+    for runs, page in [
+        ([folder / "first"], folder / "first" / "report.html"),
+        ([folder / "first", folder / "second"], folder / "report.html"),
+        ([named], tmp_path / "mine.html"),
+    ]:
+        capsys.readouterr()
+        assert run("report", *runs) == 0
+        assert f"wrote {page}" in capsys.readouterr().out and page.exists()
+    assert not list(here.iterdir())
+
+
+def test_why_there_is_no_error_bar_is_printed(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("sample", model, "--n", 1, "--quiet", "--out", tmp_path) == 0
+    assert capsys.readouterr().out.count("no error bar: one particle alone has no spread") == 1

@@ -6,7 +6,7 @@ import pytest
 
 from motes.core.run import Result
 from motes.report.numerals import width
-from motes.report.table import table
+from motes.report.table import missing, table
 from report import made
 
 
@@ -33,6 +33,14 @@ def test_several_runs_of_one_model_are_numbered():
 def test_the_result_code_is_shown_and_a_missing_error_is_a_question_mark():
     run = dataclasses.replace(made.run(made.Tempered(), n=1), result=Result.MAX_STEPS)
     assert "± ?" in table(run) and "MAX_STEPS" in table(run)
+
+
+def test_why_there_is_no_error_bar_is_said_once_below():
+    whole, one = made.run(made.Tempered()), made.run(made.Tempered(), n=1)
+    assert missing(whole) == "" and str(whole) == repr(whole)
+    assert missing(one) == f"no error bar: {one.standard_error.reason}"
+    assert missing({"a": one, "b": whole, "c": one}) == f"no error bar (a, c): {one.standard_error.reason}"
+    assert str(one) == f"{one!r}\n{missing(one)}" and "nan" not in str(one) and "(no error bar)" in repr(one)
 
 
 def test_ascii_is_ascii():

@@ -103,9 +103,11 @@ def watched(go: Callable[[Callable[[State], None]], Run]) -> Run:
 def finish(runs: Run | dict[str, Run], files: list[Path], page: Path | None) -> None:
     """Print the table and what was drawn, write the report, and say where everything is."""
     from motes.core.run import Run
-    from motes.report.table import table
+    from motes.report.table import missing, table
 
     print(table(runs, ascii=not speaks_unicode()))
+    if why := missing(runs, ascii=not speaks_unicode()):
+        print(why)
     if isinstance(runs, Run):
         show_texts(runs)
     if page is not None:

@@ -325,10 +325,18 @@ class Run:
         if self.chains:
             shape = tuple(next(leaf for _, leaf in tree.leaves(self.view)).shape[:2])
             return f"Run({s['model']}, {shape[0]} chains of {shape[1]} draws, {self.result.value})"
+        se = self.log_evidence_se
+        error = "(no error bar)" if math.isnan(se) else f"± {se:.2g}"
         return (
             f"Run({s['model']}, n={self.n}, t={self.particles.t}, {self.result.value}, "
-            f"{s['quantity']}={self.log_evidence:.4f} ± {self.log_evidence_se:.2g}, ess={self.ess:.1f})"
+            f"{s['quantity']}={self.log_evidence:.4f} {error}, ess={self.ess:.1f})"
         )
+
+    def __str__(self) -> str:
+        """As `repr`, and why there is no error bar in a line below."""
+        error = self.standard_error
+        silent = self.chains or not (math.isnan(error.value) and error.reason)
+        return repr(self) if silent else f"{self!r}\nno error bar: {error.reason}"
 
 
 def _named(view: PyTree, name: str) -> Any:

@@ -29,6 +29,18 @@ def table(runs: Run | list[Run] | dict[str, Run], *, ascii: bool = False) -> str
     return "\n".join([lines[0], rule, *lines[1:]])
 
 
+def missing(runs: Run | list[Run] | dict[str, Run], *, ascii: bool = False) -> str:
+    """Why runs have no error bar, a line for each reason; empty where all have one."""
+    why: dict[str, list[str]] = {}
+    for name, run in named(runs).items():
+        error = run.standard_error
+        if not run.chains and math.isnan(error.value):
+            why.setdefault(error.reason or "the run gave no reason", []).append(name)
+    of = {reason: f" ({', '.join(who)})" if len(named(runs)) > 1 else "" for reason, who in why.items()}
+    lines = [f"no error bar{of[reason]}: {reason}" for reason in why]
+    return "\n".join(_ascii(line) if ascii else line for line in lines)
+
+
 def row(f: Facts) -> tuple[str, ...]:
     """The cells of one run."""
     value, error = numerals.with_error(f.log_evidence, f.se)
