@@ -8,18 +8,29 @@ import math
 import pytest
 import torch
 
+import motes
+from language.tables import table
+from motes.core.errors import MotesWarning
+from motes.language import Expansion, Generation, regex, search
+from motes.language.particle_gibbs import particle_gibbs
 from motes.language.uncertainty import (
     Answers,
     ByKey,
     contextual_entropy_reduction,
     good_turing,
+    score_run,
     semantic_entropy,
     sequence_entropy,
     shapley_uncertainty,
+    token_entropy,
 )
 from motes.language.uncertainty.shapley import _entropy, _second
 
 LETTERS = list("abcdefghij")
+
+
+def sample(model, n, seed=0):
+    return motes.sample(model, n, seed=seed, progress=False)
 
 
 def exact_spread(n: int, p: tuple[float, ...]) -> float:
@@ -82,3 +93,75 @@ def test_copies_of_different_weight_are_not_alike():
     weight = torch.tensor([0.0] * 9 + [-torch.inf], dtype=torch.float64)
     assert sequence_entropy(Answers(["a"] * 9 + ["b"], log_prob=log_prob)).se > 0
     assert math.isnan(sequence_entropy(Answers(["a"] * 9 + ["b"], weight, log_prob)).se)
+
+
+def never(texts: list[str]) -> torch.Tensor:
+    """Pays for what nobody writes."""
+    return torch.tensor([5.0 * ("abab" in text) for text in texts])
+
+
+def test_a_reward_that_no_text_earned_is_remarked_upon():
+    with pytest.warns(MotesWarning, match="the reward was 0 for each of the 8 texts"):
+        run = sample(Generation(table(), "", reward=never, max_tokens=4), 8)
+    assert run.log_evidence == 0 and math.isnan(run.log_evidence_se)
+    assert "at most about 0.38" in run.standard_error.reason
+
+    def b(texts: list[str]) -> torch.Tensor:
+        return torch.tensor([0.5 * ("b" in text) for text in texts])
+
+    paid = sample(Generation(table(), "", reward=b, max_tokens=4), 30)
+    assert paid.log_evidence_se > 0 and not paid.remarks
+
+
+def test_one_valid_text_of_several_has_no_error_bar_and_all_of_them_have():
+    """Of "a" and "bb", which weigh differently, two particles of this seed draw the first; 0 was their error bar."""
+    valid = regex("a|bb")
+    few, more = (sample(Generation(table(), "", constraint=valid, max_tokens=3), n, seed=3) for n in (2, 64))
+    assert set(few.texts) == {"a"} and math.isnan(few.log_evidence_se) and "weigh the same" in few.standard_error.reason
+    assert set(more.texts) == {"a", "bb"} and more.log_evidence_se > 0.01
+    both = sample(Generation(table(), "", constraint=regex("a|b"), max_tokens=2), 64)  # which weigh the same
+    assert set(both.texts) == {"a", "b"} and both.log_evidence_se < 1e-6
+    only = sample(Generation(table(), "", constraint=regex("ab"), max_tokens=3), 4)
+    assert set(only.texts) == {"ab"} and only.log_evidence_se < 1e-6
+    assert sample(Generation(table(), "", max_tokens=3), 4).log_evidence_se < 1e-6
+
+
+def test_the_mean_of_an_event_that_was_not_seen():
+    run = sample(Generation(table(), "", max_tokens=3), 30)
+    found = run.mean(lambda texts: torch.tensor([[1.0 * ("bbb" in t and "a" in t), len(t)] for t in texts]))
+    assert found.se.isnan().tolist() == [True, False] and "3 / ess = 0.1" in found.reason
+    chains = particle_gibbs(Generation(table(), "", max_tokens=3), 3, sweeps=4, seed=0, chains=16).mean(never)
+    assert chains.value == 0 and math.isnan(chains.se) and "same for all draws" in chains.reason
+
+
+def test_an_unbiased_mean_of_what_was_not_drawn():
+    few, all_of_them = (sample(search.StochasticBeam(table(), "", max_tokens=4), n) for n in (4, 64))
+    assert not any("abab" in text for text in few.texts)
+    found = search.unbiased_mean(few, never)
+    assert found.value == 0 and math.isnan(found.se) and "left out" in found.reason
+    exact = search.unbiased_mean(all_of_them, lambda texts: never([t.replace("bbaa", "") for t in texts]))
+    assert exact.value > 0 and exact.se == 0
+    assert search.unbiased_mean(few, lambda texts: torch.ones(len(texts))).se > 0
+
+
+@pytest.mark.parametrize("kind", [search.Arithmetic, search.PoissonBeam, Expansion])
+def test_one_text_of_a_search_has_no_error_bar(kind):
+    run = sample(kind(table(), "", constraint=regex("[ab]+"), max_tokens=4), 1)
+    assert math.isnan(run.log_evidence_se) and run.standard_error.reason
+    assert math.isnan(run.mean(never).se) and run.mean(never).reason
+
+
+def test_searches_whose_texts_are_chosen_together_have_no_error_bars_of_means(tmp_path):
+    """Those of independent texts were 2.5 times too large for `Expansion` and a third too small for `PoissonBeam`."""
+
+    def first(texts):
+        return torch.tensor([1.0 * text.startswith("a") for text in texts])
+
+    for kind in (Expansion, search.Arithmetic, search.PoissonBeam):
+        run = sample(kind(table(), "", constraint=regex("[ab]*b"), max_tokens=8), 12)
+        again = motes.load(run.save(tmp_path / kind.__name__))
+        for found in (run.mean(first), again.mean(first), token_entropy(score_run(run, kind(table(), ""), laws=True))):
+            assert math.isnan(float(found.se)) and "several runs" in found.reason
+    run = sample(Expansion(table(), "", max_tokens=2), 20)
+    assert run.log_evidence_se == 0 and "exact" in run.mean(first).reason
+    assert sample(search.StochasticBeam(table(), "", max_tokens=8), 12).mean(first).se > 0

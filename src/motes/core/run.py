@@ -25,7 +25,7 @@ from motes.core.particles import Particles
 from motes.core.psis import Smoothed
 from motes.core.psis import smooth as smooth_weights
 from motes.core.resampling import find_scheme
-from motes.core.series import chain_mean
+from motes.core.series import SAME, chain_mean
 from motes.core.trace import Trace
 from motes.core.tree import PyTree
 from motes.core.variance import StandardError, log_evidence_se, mean_se
@@ -57,7 +57,7 @@ class Estimate:
     Attributes:
         value: the weighted mean, shape of f(x) without the particles' axis.
         se: its standard error, same shape; NaN where the run cannot give one.
-        reason: why `se` is NaN, empty otherwise.
+        reason: why `se` is NaN (somewhere), empty otherwise.
     """
 
     value: Tensor
@@ -201,6 +201,7 @@ class Run:
         one = not isinstance(f, (list, tuple, Mapping))
         named: dict[Any, Function] = {"": f} if one else dict(f if isinstance(f, Mapping) else enumerate(f))
         values = [self.values(g) for g in named.values()]
+        same = [self._same(v) for v in values]
         particles, doubt = self.particles, ""
         if smooth:
             smoothed = self.psis()
@@ -209,16 +210,28 @@ class Run:
         if control and values:
             even = torch.full((len(values[0]),), 1 / len(values[0]), dtype=torch.float64)
             values = take_out(self, values, even if self.chains else normalise(particles.log_weight))
-        found = dict(zip(named, [self._estimate(v, particles, doubt) for v in values], strict=True))
+        found = dict(
+            zip(named, [self._estimate(v, s, particles, doubt) for v, s in zip(values, same, strict=True)], strict=True)
+        )
         return found[""] if one else found if isinstance(f, Mapping) else list(found.values())
 
-    def _estimate(self, value: Tensor, particles: Particles, doubt: str) -> Estimate:
+    def _same(self, value: Tensor) -> Tensor:
+        """(...) bool, whether a number (N, ...) is the same for all draws that have weight."""
+        alive = value if self.chains else value[self.weight > 0]
+        return alive.amax(0) == alive.amin(0)
+
+    def _estimate(self, value: Tensor, same: Tensor, particles: Particles, doubt: str) -> Estimate:
         if self.chains:
             return Estimate(*chain_mean(value.view(self.n, -1, *value.shape[1:])))
         mean = torch.tensordot(normalise(particles.log_weight), value, dims=1)
         if doubt:
             return Estimate(mean, torch.full_like(mean, math.nan), doubt)
+        if self.own_error is not None and self.own_error.means:
+            return Estimate(mean, torch.full_like(mean, math.nan), self.own_error.means)
         se, reason = mean_se(value, particles, self.genealogy, find_scheme(self.setup["resampling"]))
+        if not reason and same.any():
+            se = torch.where(same, math.nan, se)
+            reason = f"{SAME} 3 / ess = {3 / particles.ess:.2g}"
         return Estimate(mean, se, reason)
 
     def psis(self) -> Smoothed:

@@ -16,6 +16,8 @@ SHORT = 10
 LONG = 0.5
 """The largest correlation of neighbouring batches; above, memory is longer than they are."""
 
+SAME = "f is the same for all draws, so that their spread says nothing: what none shows may have a probability of about"
+
 
 def chain_mean(value: Tensor) -> tuple[Tensor, Tensor, str]:
     """The mean of `value` (chains, draws, ...) over both axes, its standard error, and why there is none, if so.
@@ -30,6 +32,9 @@ def chain_mean(value: Tensor) -> tuple[Tensor, Tensor, str]:
     """
     chains, draws = value.shape[:2]
     mean = value.mean((0, 1))
+    same = value.amax((0, 1)) == value.amin((0, 1))
+    if same.all():
+        return mean, torch.full_like(mean, math.nan), f"{SAME} 3 over the effective number of draws"
     cuts = 1 if chains >= ENOUGH else math.ceil(BATCHES / chains)
     length, named = draws // cuts, f"{chains} chain{'s' if chains != 1 else ''}"
     if cuts > 1 and length < SHORT:

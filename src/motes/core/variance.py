@@ -78,11 +78,13 @@ class StandardError:
         value: NaN where the run cannot give one.
         method: how it was found.
         reason: why there is none, in words; empty otherwise.
+        means: why the means of this run have no error bars either; empty where their own spread tells.
     """
 
     value: float
     method: str
     reason: str = ""
+    means: str = ""
 
     def __float__(self) -> float:
         return self.value

@@ -53,10 +53,24 @@ def check_arguments(
         )
     if reward is not None and not callable(reward) and not isinstance(reward, Potential):
         raise MotesError(f"reward must be a function of a list of texts, not {type(reward).__name__}")
-    optional = (("steer", steer, "None or "), ("max_refused", max_refused, "None or "))
-    for name, value, may in (("max_tokens", max_tokens, ""), *optional):
+    for name, value, may in (
+        ("max_tokens", max_tokens, ""),
+        ("steer", steer, "None or "),
+        ("max_refused", max_refused, "None or "),
+    ):
         if (value is not None or not may) and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
             raise MotesError(f"{name} must be {may}a whole number of at least 1, not {value!r}")
+
+
+def check_step(step: object, steer: int | None) -> None:
+    """What ends a step is a string or a function, and `steer` is not asked for beside it."""
+    if not (isinstance(step, str) and step) and not callable(step):
+        raise MotesError(f"step must be 'token', a string that ends a step, or a function of a text, not {step!r}")
+    if step != "token" and steer is not None:
+        raise MotesError(
+            "steer counts tokens, and with a step of text unfinished texts are judged where a step ends: leave steer "
+            "out, and give the reward as twist too if it is to be asked on the way"
+        )
 
 
 def encoded(model: LanguageModel, prompt: str | Sequence[Message], chat: bool | str, max_tokens: int) -> Tensor:

@@ -17,10 +17,16 @@ from motes.language.lookahead import check_size, guides, worth
 from motes.language.model import LanguageModel, Message
 from motes.language.potential import Potential, Reward, reward_name
 from motes.language.search.beam import Beam
-from motes.language.search.population import TOGETHER, Choice, Population
+from motes.language.search.population import Choice, Population
 from motes.language.sources import LEW
 from motes.language.thinning import FEARNHEAD, thin
 from motes.rng import Rng
+
+KEPT = (
+    "which texts are kept depends on all others at every token, so that one run holds one draw and no spread: take the "
+    "spread over several runs with other seeds"
+)
+EXACT = "every text was counted: it is exact"
 
 
 class Expansion(Population):
@@ -35,7 +41,8 @@ class Expansion(Population):
 
     The target is that of `motes.Generation`, and a run is unbiased at any N: the mean of w f(text) has the mean
     sum p(y) 1[accepted] exp(reward(y)) f(y). As long as there are no more than N candidates and `factor` is None, it is
-    that sum itself. It never resamples otherwise, and one run has no error bar.
+    that sum itself. It never resamples otherwise. Else one run has no error bar (`run.standard_error.reason`): whether
+    a text is kept depends on all others at every token, and one set of N says nothing of the sets that might have been.
 
     Args:
         model, prompt, rules, constraint, max_tokens, globalise, chat: as for `motes.Generation`.
@@ -151,8 +158,8 @@ class Expansion(Population):
 
     def standard_error(self, particles: Particles) -> StandardError:
         if bool(particles.shared["exact"]):
-            return StandardError(0.0, "every text was counted")
-        return StandardError(math.nan, "none", TOGETHER)
+            return StandardError(0.0, "every text was counted", means=EXACT)
+        return StandardError(math.nan, "none", KEPT, means=KEPT)
 
     def settings(self) -> dict[str, Any]:
         return {

@@ -14,9 +14,10 @@ from motes.core.errors import EmptyConstraint, FileError, MotesError, name_parti
 from motes.core.model import FeynmanKac
 from motes.core.particles import Particles
 from motes.core.resampling import Scheme
+from motes.core.variance import StandardError
 from motes.core.weights import log_mean_exp
 from motes.language.annealed import Anneal, choose
-from motes.language.arguments import Rules, as_rules, check_arguments, encoded
+from motes.language.arguments import Rules, as_rules, check_arguments, check_step, encoded
 from motes.language.constraint import Constraint
 from motes.language.dead_ends import why
 from motes.language.drawing import next_tokens
@@ -25,6 +26,7 @@ from motes.language.lookahead import ahead, guides
 from motes.language.model import LanguageModel, Message
 from motes.language.potential import OnTokens, Reward, ask, reward_name
 from motes.language.sources import LEW, LOULA
+from motes.language.spread import no_spread, unearned
 from motes.language.thinning import FEARNHEAD
 from motes.rng import Rng
 
@@ -124,13 +126,7 @@ class Generation(FeynmanKac):
         self.model, self.constraint, self.lookahead = model, constraint, lookahead
         self.max_tokens, self.globalise, self.max_refused = max_tokens, globalise, max_refused
         self.reward, self.twist, self.steer = guides(reward, twist, steer, lookahead)
-        if not (isinstance(step, str) and step) and not callable(step):
-            raise MotesError(f"step must be 'token', a string that ends a step, or a function of a text, not {step!r}")
-        if step != "token" and steer is not None:
-            raise MotesError(
-                "steer counts tokens, and with a step of text unfinished texts are judged where a step ends: leave "
-                "steer out, and give the reward as twist too if it is to be asked on the way"
-            )
+        check_step(step, steer)
         self.boundary, self.anneal = None if step == "token" else step, choose(anneal)
         self.prompt = encoded(model, prompt, chat, max_tokens)
         self.references = (LEW, LOULA) if constraint or reward or self.rules else ()
@@ -314,6 +310,12 @@ class Generation(FeynmanKac):
             return super().advice(particles)
         said = why(particles, self.model, self.constraint, self.max_tokens, self.max_refused)
         return said or super().advice(particles)
+
+    def standard_error(self, particles: Particles) -> StandardError | None:
+        return no_spread(self, particles)
+
+    def remarks(self, particles: Particles) -> list[str]:
+        return unearned(self, particles)
 
     def progress(self, particles: Particles) -> float:
         return 1.0 if self.done(particles) else int(particles.x["length"].max()) / self.max_tokens

@@ -24,7 +24,11 @@ from motes.language.model import LanguageModel, Message
 from motes.language.search.beam import Beam, follow, open_beam
 from motes.rng import Rng
 
-TOGETHER = "the texts of a run are chosen together; take the spread over several runs"
+TOGETHER = "the texts of a run are chosen together and not independently; take the spread over several runs"
+UNSEEN = (
+    "f is zero for every text that was in by chance, so that texts that were left out have no error bar; take more "
+    "texts, or the spread over several runs"
+)
 Choice = tuple[Tensor, Tensor, dict[str, Tensor], dict[str, Any]]
 """Entry and token (-1: as it is) of each entry of the next beam, what the method keeps of each, and of all."""
 
@@ -138,10 +142,16 @@ class Population(FeynmanKac):
         return [self.model.decode(text[:-1] if text and text[-1] in end else text) for text in texts]
 
     def standard_error(self, particles: Particles) -> StandardError | None:
-        """None of its own: texts are chosen together, so their spread is not that of independent ones."""
-        if bool((particles.log_weight == particles.log_weight[0]).all()):
-            return StandardError(0.0, "equal weights")
-        return StandardError(math.nan, "none", TOGETHER)
+        """None of its own: texts are chosen together, so their spread is not that of independent ones.
+
+        Equal weights are an exact normaliser only where they could not have been others: without anything that drops
+        mass, and in more than one text.
+        """
+        free = self.constraint is None and not (self.rules and self.globalise)
+        if free and particles.n > 1 and bool((particles.log_weight == particles.log_weight[0]).all()):
+            return StandardError(0.0, "equal weights", means=TOGETHER)
+        reason = "one text alone has no spread; take more, or several runs" if particles.n == 1 else TOGETHER
+        return StandardError(math.nan, "none", reason, means=reason)
 
     def progress(self, particles: Particles) -> float:
         return 1.0 if self.done(particles) else particles.t / self.max_tokens
@@ -214,7 +224,7 @@ def unbiased_mean(run: Run, f: Callable[[list[str]], Tensor]) -> Estimate:
 
     Its error bar is known where texts are in or out independently of each other, given the threshold: stochastic beam
     search. There the variance is estimated without bias by the sum of (w f / N)^2 (1 - m), m the inclusion
-    probability.
+    probability. Where that sum is zero although texts were left out, there is a reason in its place.
 
     Args:
         run: of `StochasticBeam`, `PoissonBeam` or `Arithmetic`.
@@ -230,4 +240,7 @@ def unbiased_mean(run: Run, f: Callable[[list[str]], Tensor]) -> Estimate:
     if run.setup["model"] != "StochasticBeam":
         return Estimate(part.sum(), torch.tensor(math.nan, dtype=torch.float64), TOGETHER)
     out = -torch.expm1(run.particles.x["log_expected"])
-    return Estimate(part.sum(), (part.square() * out).sum().sqrt())
+    se = (part.square() * out).sum().sqrt()
+    if float(se) == 0.0 and bool((out > 0).any()):
+        return Estimate(part.sum(), torch.full_like(se, math.nan), UNSEEN)
+    return Estimate(part.sum(), se)

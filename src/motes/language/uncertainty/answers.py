@@ -137,7 +137,7 @@ class Answers:
         Args:
             second: the variance times the square of the number of texts that the term of second order adds.
         """
-        se, reason = mean_se(influence, self._particles, self._genealogy, SYSTEMATIC)
+        se, reason = self._spread(influence)
         if not reason and second == 0 and self.alike(influence):
             reason = SAME
         if reason:
@@ -164,7 +164,7 @@ class Answers:
             value: maps weights (B, N), normalised, to values (B,).
         """
         plain = float(value(self.weight[None])[0])
-        _, reason = mean_se(torch.zeros(self.n, dtype=torch.float64), self._particles, self._genealogy, SYSTEMATIC)
+        _, reason = self._spread(torch.zeros(self.n, dtype=torch.float64))
         if reason:
             return Uncertainty(plain, math.nan, self.ess, reason, parts)
         family, slot = torch.unique(self._genealogy.anchors[0].slot, return_inverse=True)
@@ -178,6 +178,12 @@ class Answers:
         # n / (n - 1): a resampled spread is that of the sample, with its mean known
         se = float(found.std()) * math.sqrt(count / (count - 1))
         return Uncertainty(plain, se, self.ess, "", parts)
+
+    def _spread(self, value: Tensor) -> tuple[Tensor, str]:
+        own = None if self.run is None else self.run.own_error
+        if own is not None and own.means:
+            return torch.tensor(math.nan, dtype=torch.float64), own.means
+        return mean_se(value, self._particles, self._genealogy, SYSTEMATIC)
 
     @property
     def _particles(self) -> Particles:

@@ -1,0 +1,54 @@
+"""Texts that all weigh the same, although others might not: what a run then says in the place of an error bar."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from motes.core.particles import Particles
+from motes.core.variance import StandardError
+
+if TYPE_CHECKING:
+    from motes.language.generation import Generation
+
+ROUNDING = 1e-9
+
+
+def no_spread(generation: Generation, particles: Particles) -> StandardError | None:
+    """Why there is no error bar, if the texts of a generation weigh the same and were not resampled; else None.
+
+    Without constraint and reward they cannot weigh otherwise, nor where the distinct texts are all that can be drawn:
+    the error bar is then zero, and right.
+    """
+    n, weight = particles.n, particles.log_weight
+    varies = generation.reward is not None or generation.constraint is not None
+    apart = float(weight.max() - weight.min())  # NaN if all are zero
+    if not varies or n == 1 or not apart <= ROUNDING or len(torch.unique(particles.root)) < n:
+        return None
+    if counted(generation, particles.x):
+        return None
+    said = f"all {n} texts weigh the same, so that their spread says nothing: texts that weigh otherwise have a "
+    return StandardError(math.nan, "none", f"{said}probability of at most about {min(1.0, 3 / n):.2g} to be drawn")
+
+
+def counted(generation: Generation, x: dict[str, Any]) -> bool:
+    """Whether the distinct texts are all that could be drawn, as far as the law they were drawn from is known."""
+    if generation.rules or generation.lookahead is not None:
+        return False
+    law = (x["log_prob"] - x["kept"]).sum(1)
+    texts = zip(x["tokens"], x["length"].tolist(), strict=True)
+    distinct = {tuple(tokens[:k].tolist()): i for i, (tokens, k) in enumerate(texts)}
+    return float(law[list(distinct.values())].exp().sum()) > 1 - ROUNDING
+
+
+def unearned(generation: Generation, particles: Particles) -> list[str]:
+    """A remark where the reward was the same for every text, and so chose nothing."""
+    if generation.reward is None or no_spread(generation, particles) is None:
+        return []
+    return [
+        f"the reward was {float(particles.x['provisional'][0]):.4g} for each of the {particles.n} texts: if it tells "
+        "texts apart, none that it prefers was found. More particles, steer=, a twist, or "
+        "Rewriting(generation, temper=True) look for them"
+    ]
