@@ -58,7 +58,7 @@ class AdaptiveReward(FeynmanKac):
     """
 
     denoiser: Denoiser
-    steps: int | Tensor
+    steps: int | Tensor | Transitions
     reward: Callable[[Tensor], Tensor]
     guidance: float = 0.0
     _: KW_ONLY

@@ -74,7 +74,7 @@ class Guided(FeynmanKac):
     """
 
     denoiser: Denoiser
-    steps: int | Tensor
+    steps: int | Tensor | Transitions
     guidance: Guides | None = None
     reward: Callable[[Tensor], Tensor] | None = None
     _: KW_ONLY

@@ -103,7 +103,7 @@ class ReverseDiffusion(FeynmanKac):
 
     denoiser: Denoiser
     process: Process
-    steps: int | Tensor
+    steps: int | Tensor | Transitions
     reward: Callable[[Tensor], Tensor] | None = None
     guidance: Guides | None = None
     _: KW_ONLY

@@ -114,13 +114,19 @@ INTEGRATORS: dict[str, Integrator] = {
 
 
 def transitions(
-    process: Process, steps: int | Tensor, integrator: str = "ancestral", noise: float = 1.0, *, still: bool = False
+    process: Process,
+    steps: int | Tensor | Transitions,
+    integrator: str = "ancestral",
+    noise: float = 1.0,
+    *,
+    still: bool = False,
 ) -> Transitions:
     """The table of a sampler.
 
     Args:
         process: the noising process that is walked back.
-        steps: how many steps over the process's own grid; or the falling times themselves (K + 1,).
+        steps: how many steps over the process's own grid; the falling times themselves (K + 1,); or a table, made with
+            `few_steps.learned_steps` or by hand, which is taken as it is.
         integrator: "ancestral" (also called "ddim"), "euler-maruyama" or "exponential".
         noise: how much noise a step draws, relative to the integrator's own.
         still: whether steps without noise are allowed, for samplers that weigh nothing.
@@ -132,15 +138,23 @@ def transitions(
     """
     if integrator not in INTEGRATORS:
         raise UnknownName("integrator", integrator, INTEGRATORS)
+    if isinstance(steps, Transitions):
+        return _noisy(steps, still)
     times = process.times(steps) if isinstance(steps, int) else falling(steps, process)
     if not (noise > 0 or (still and noise == 0)):
         raise ValueError(_without_noise(f"noise={noise}"))
     keep, pull, std = INTEGRATORS[integrator](process, times[:-1], times[1:], noise)
-    quiet = torch.nonzero(~(std > 0)).flatten().tolist()
+    return _noisy(Transitions(times, keep, pull, std), still)
+
+
+def _noisy(table: Transitions, still: bool) -> Transitions:
+    """The table, unless a step without noise is not allowed."""
+    quiet = torch.nonzero(~(table.std > 0)).flatten().tolist()
     if quiet and not still:
+        times = table.times
         where = [f"{float(times[k]):.4g} -> {float(times[k + 1]):.4g}" for k in quiet[:3]]
         raise ValueError(_without_noise(f"the transition of step {quiet[0] + 1} (t: {', '.join(where)}) has no noise"))
-    return Transitions(times, keep, pull, std)
+    return table
 
 
 def _without_noise(what: str) -> str:
