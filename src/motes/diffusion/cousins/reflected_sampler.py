@@ -38,8 +38,9 @@ class ReflectedDiffusion(FeynmanKac):
 
         u_s = fold(u_t + (t^2 - s^2) score(u_t, t) + sqrt(t^2 - s^2) N(0, I)).
 
-    The law of the chain differs from the data's by the step size, and sigma_min; weights for the reward are exact for
-    the chain, whatever the number of particles and the schedule.
+    The law of the chain differs from the data's by an error of first order in the steps, and by sigma_min: for the
+    density 1 + 0.8 cos(pi x), E cos(pi x) = 0.4 comes out 0.024 low at 60 steps and 0.012 at 120. Weights for the
+    reward are exact for the chain, whatever the number of particles and the schedule.
 
     Args:
         model: the score, (coordinates (n, d), sigma) to (n, d), such as `Reflected.empirical` or a network's.
