@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from language.test_rule_laws import CASES, counted
-from motes.language.rules.registry import rules
+from motes.language.rules.registry import rules, signature
 
 PAGE = Path(__file__).parents[2] / "docs" / "rules.md"
 
@@ -23,7 +23,7 @@ def rows() -> list[str]:
         first = (
             (kind.__doc__ or "").split("\n\n")[0].replace("\n   ", "").split(": ")[0].rstrip(".").replace("|", "\\|")
         )
-        out.append(f"| `{name}` | {first} | {distance(name):.4f} |")
+        out.append(f"| `{signature(name)}` | {first} | {distance(name):.4f} |")
     return out
 
 
