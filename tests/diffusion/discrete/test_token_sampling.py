@@ -429,7 +429,7 @@ def test_the_normaliser_by_enumeration():
 
 
 def reward_of_two(x):
-    return 0.9 * x[:, 0] - 0.4 * x[:, 1] + 0.8 * (x[:, 0] == x[:, 1])
+    return 0.9 * x[:, 0].double() - 0.4 * x[:, 1].double() + 0.8 * (x[:, 0] == x[:, 1]).double()
 
 
 def test_runs_with_resampling_estimate_the_normaliser_without_bias():

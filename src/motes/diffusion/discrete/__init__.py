@@ -1,5 +1,7 @@
 """Discrete diffusion: noising chains on tokens, models of them, and samplers whose weights are right."""
 
+from motes.diffusion.discrete.blackout import Blackout as Blackout
+from motes.diffusion.discrete.blackout import ReverseBlackout as ReverseBlackout
 from motes.diffusion.discrete.guidance import GivenTilt as GivenTilt
 from motes.diffusion.discrete.guidance import LocalReward as LocalReward
 from motes.diffusion.discrete.guidance import RewardGradient as RewardGradient
