@@ -1,0 +1,1 @@
+"""Denoisers from models of other packages."""
