@@ -10,6 +10,8 @@ from language.tables import TABLE, table
 from motes.core.errors import MotesError
 from motes.language import Generation, TableModel, mirostat_2, nucleus, regex, repetition
 from motes.language.speculation import ModelDraft, PromptLookup, single, speculating
+from motes.language.speculation.guesses import Guesser
+from motes.language.speculation.patience import Patient
 
 
 def small() -> TableModel:
@@ -129,3 +131,46 @@ def test_a_draft_with_another_vocabulary_is_refused():
     other = TableModel(["a", "b", "c", "."], torch.zeros(5, 4), name="other")
     with pytest.raises(MotesError, match="same vocabulary"):
         motes.sample(Generation(speculating(table(), ModelDraft(other)), "", max_tokens=3), 2, seed=0, progress=False)
+
+
+def test_guesses_that_fail_become_rare_and_one_right_token_makes_up_for_it():
+    class Wrong(Guesser):
+        asked: list[int] = []
+
+        def extend(self, parent, token):
+            return
+
+        def guess(self, rows, most):
+            self.asked.append(most[0])
+            return [[1] * k for k in most]
+
+    wrong = Wrong()
+    patient = Patient(wrong)
+    right = {40, 41}
+    for at in range(1, 60):
+        patient.extend(torch.tensor([0]), torch.tensor([1 if at in right else 0]))
+        patient.guess([0], [4])
+    tried = {at: k for at, k in enumerate(wrong.asked, 1) if k}
+    # two failures, then at multiples of 2, 4, 8, 16, by one token; the trial at 32 fails as well
+    assert {at: k for at, k in tried.items() if at < 40} == {1: 4, 2: 4, 4: 1, 8: 1, 16: 1, 32: 1}
+    assert tried[41] == 4
+
+
+def test_patience_is_a_function_of_the_row():
+    """A row beside others, and branching from them, is guessed at as it is alone."""
+    model = TableModel(["a", "b", "."], TABLE)
+    texts = [[0, 1, 0, 0, 1, 1, 0, 1], [0, 1, 1, 1, 1, 0, 0, 0]]
+    seen: list[list] = [[], []]
+    alone: list[list] = [[], []]
+    both = Patient(PromptLookup(2).open(model, torch.tensor([2]), 20))
+    both.extend(torch.tensor([0, 0]), torch.tensor([-1, -1]))
+    for tokens in zip(*texts, strict=True):
+        both.extend(torch.tensor([0, 1]), torch.tensor(tokens))
+        for i, guess in enumerate(both.guess([0, 1], [4, 4])):
+            seen[i].append(guess)
+    for i, text in enumerate(texts):
+        one = Patient(PromptLookup(2).open(model, torch.tensor([2]), 20))
+        for token in text:
+            one.extend(torch.tensor([0]), torch.tensor([token]))
+            alone[i] += one.guess([0], [4])
+    assert seen == alone and any(seen[0])

@@ -18,7 +18,7 @@ from motes.language.frontier import BadLogits, Closed, Front, Frontier
 from motes.language.generation import Generation
 from motes.language.model import LanguageModel
 from motes.language.speculation import block, single
-from motes.language.speculation.ahead import Ahead, Speculating
+from motes.language.speculation.ahead import Ahead
 from motes.language.speculation.guesses import LEVIATHAN, Guesser, ModelDraft
 from motes.rng import Rng
 
@@ -36,14 +36,14 @@ SCHEMES = {"single": single.verify, "block": block.verify}
 class Drafted(FeynmanKac):
     """The texts of a `Generation`, several tokens a step: drawn by a smaller model, verified by the model in one call.
 
-    In a round every particle draws up to k tokens from the smaller model's laws q, changed by the generation's rules and
-    held within its constraint as the model's own laws are. One call of the model gives its laws p behind each of them.
-    `single.verify` or `block.verify` keeps some of the drafts and draws one more token, so that what has been written
-    and what will be written have together the law of tokens drawn from p one by one. A particle's weight is multiplied
-    by what a `Generation` multiplies it by, the masses of the rules and of the constraint along the tokens that it
-    wrote. With one particle texts and weights have the law that they have in a `Generation`. With more of them the
-    population is resampled between rounds, where texts differ in length, and not between tokens: any number of particles
-    estimates the same normaliser without bias, and the same weighted law.
+    In a round every particle draws up to k tokens from the smaller model's laws q, which the generation's rules change
+    and its constraint holds as they do with the model's own laws. One call of the model gives its laws p behind each of
+    them. `single.verify` or `block.verify` keeps some of the drafts and draws one more token, so that what has been
+    written and what will be written have together the law of tokens drawn from p one by one. A particle's weight is
+    multiplied by what a `Generation` multiplies it by, the masses of the rules and of the constraint along the tokens
+    that it wrote. With one particle texts and weights have the law that they have in a `Generation`. With more of them
+    the population is resampled between rounds, where texts differ in length, and not between tokens: any number of
+    particles estimates the same normaliser without bias, and the same weighted law.
 
     What the law behind a round's last token keeps is only known with the next call, and so counts in the next round.
     Worth it where a call for several tokens costs about as much as a call for one, and the smaller model costs little
@@ -97,7 +97,7 @@ class Drafted(FeynmanKac):
                 "of all that are allowed: leave the draft out"
             )
         self.generation, self.tokens, self.scheme = generation, tokens, scheme
-        self.draft = unwrapped(draft)
+        self.draft = draft
         self.quantity = generation.quantity  # pyright: ignore[reportAttributeAccessIssue]
         self.references = (*generation.references, SUN if scheme == "block" else LEVIATHAN)
 
@@ -108,7 +108,7 @@ class Drafted(FeynmanKac):
         counts = {name: torch.zeros(n, dtype=torch.int64) for name in ("drafted", "accepted")}
         kept = ("tokens", "length", "finished", "provisional", "log_prob", "kept")
         x = {**{name: start.x[name] for name in kept}, **counts, "unread": torch.full((n,), -1, dtype=torch.int64)}
-        big, small = self._open()
+        big, small = self._ahead(start.x["frontier"].front), self._open(self.draft)
         at = torch.zeros(n, dtype=torch.int64)
         x |= {"frontier": Frontier(at, big, big.version), "small": Frontier(at, small, small.version)}
         shared = {"first": start.shared["first"]}
@@ -122,6 +122,9 @@ class Drafted(FeynmanKac):
         t = particles.t + 1
         x = {key: value.clone() if isinstance(value, Tensor) else value for key, value in particles.x.items()}
         ids = torch.nonzero(~x["finished"])[:, 0]
+        if not len(ids):  # none that goes on was resampled
+            same = {"finished": 1.0, "accepted": share(x)}
+            return particles.step(x, torch.zeros_like(particles.log_weight), shared=particles.shared, info=same)
         turn = Turn(ids, x["unread"][ids], x["length"][ids], self.generation.max_tokens - x["length"][ids])
         drafts, count, log_q = self._draft(rng, small, turn, t)
         seen = self._read(frontier, turn, drafts, count, t)
@@ -141,8 +144,7 @@ class Drafted(FeynmanKac):
         alive = ~(torch.isneginf(potential) | torch.isneginf(particles.log_weight))
         ended = x["finished"] & ~particles.x["finished"] & alive
         paid, x["provisional"] = self.generation._pay(x, ended, ~x["finished"], t)
-        share = float(x["accepted"].sum() / x["drafted"].sum().clamp(min=1))
-        info = {"finished": float(x["finished"].double().mean()), "accepted": share}
+        info = {"finished": float(x["finished"].double().mean()), "accepted": share(x)}
         return particles.step(x, potential + paid, shared=particles.shared, info=info)
 
     def done(self, particles: Particles) -> bool:
@@ -150,18 +152,19 @@ class Drafted(FeynmanKac):
 
     # ---------------------------------------------------------------- their parts
 
-    def _open(self) -> tuple[Front, Front]:
+    def _open(self, model: LanguageModel) -> Front:
         job = self.generation
-        fronts = []
-        for model in (unwrapped(job.model), self.draft):
-            try:
-                front = Front(model, job.prompt, job.max_tokens, job.rules, job.constraint)
-            except BadLogits as error:
-                raise error.about(model.name, (0,), 0) from error
-            counts = {"calls": 0, "guessed": 0, "right": 0}
-            front.prefixes = Ahead(front.prefixes, Planned(), self.tokens, job.max_tokens, model.end, counts)
-            fronts.append(front)
-        return fronts[0], fronts[1]
+        try:
+            return self._ahead(Front(model, job.prompt, job.max_tokens, job.rules, job.constraint))
+        except BadLogits as error:
+            raise error.about(model.name, (0,), 0) from error
+
+    def _ahead(self, front: Front) -> Front:
+        """The same front, at the prompt, with rows that share what they have in common."""
+        inner = front.prefixes.inner if isinstance(front.prefixes, Ahead) else front.prefixes
+        counts = {"calls": 0, "guessed": 0, "right": 0}
+        front.prefixes = Ahead(inner, Planned(), self.tokens, self.generation.max_tokens, front.model.end, counts)
+        return front
 
     def _ends(self, token: Tensor) -> Tensor:
         return torch.isin(token, torch.tensor(self.generation.model.end))
@@ -300,7 +303,7 @@ class Drafted(FeynmanKac):
         self.generation._check_reward(particles)
         if not alive.any():
             return replace(particles, x={**x, "frontier": Closed(n), "small": Closed(n)})
-        fronts = self._open()
+        fronts = self._open(self.generation.model), self._open(self.draft)
         if not torch.allclose(fronts[0].law.log_prob[0], particles.shared["first"], rtol=1e-3, atol=1e-3):
             raise FileError(
                 f"the law of the first token is not what it was when the run was saved: {self.generation.model.name} "
@@ -383,6 +386,6 @@ def found(front: Front, turn: Turn, t: int) -> Tensor:
     return front.law.log_prob
 
 
-def unwrapped(model: LanguageModel) -> LanguageModel:
-    """The model itself, without guesses."""
-    return model.model if isinstance(model, Speculating) else model
+def share(x: dict[str, Any]) -> float:
+    """How many of the drafts so far were accepted."""
+    return float(x["accepted"].sum() / x["drafted"].sum().clamp(min=1))
