@@ -83,7 +83,7 @@ def from_diffusers(model: Any, scheduler: Any, extra: Mapping[str, Any] | None =
         )
     if said not in PREDICTIONS:
         raise MotesError(
-            f"{kind} does not say what the model predicts: prediction_type={said!r} is none of {', '.join(PREDICTIONS)}; "
+            f"{kind} does not say what the model predicts: prediction_type={said!r} is not in {list(PREDICTIONS)}; "
             "build Denoiser(model, process, predicts=...) by hand"
         )
     if "sigma_data" in config:
