@@ -10,7 +10,7 @@ from scipy import stats
 
 import motes
 from motes import Rng
-from motes.core.errors import NanLogPotential, ShapeError, UnknownName
+from motes.core.errors import FileError, NanLogPotential, ShapeError, UnknownName
 from motes.diffusion import Denoiser, Guided, VarianceExploding, VariancePreserving, gaussian
 from motes.diffusion.cousins import (
     CorruptDenoise,
@@ -333,3 +333,31 @@ def test_chains_that_do_not_fit():
     broken = Denoiser(lambda x, t: x / 0, process, predicts="data")
     with pytest.raises(NanLogPotential, match=r"sweep 1 .*particles"):
         motes.sample(CorruptDenoise(broken, one, 0.5, steps=2), 3, seed=0, progress=False)
+
+
+# ------------------------------------------------------------------------------------------------ files
+
+
+def test_runs_are_resumed_and_parts_do_not_matter(tmp_path):
+    process = VarianceExploding(sigma_min=0.01, sigma_max=50.0)
+    denoiser = gaussian(process, torch.zeros(1), torch.eye(1))
+
+    def reward(x):
+        return 3 * x[:, 0]
+
+    def reflected(**change):
+        kwargs = {"reward": reward, "shape": (1,), "schedule": "linear", **change}
+        return ReflectedDiffusion(BOX.empirical(torch.tensor([[0.2], [0.7]])), BOX, 12, **kwargs)
+
+    def chain(**change):
+        return CorruptDenoise(denoiser, torch.zeros(1, 1), 0.6, **{"steps": 4, "sweeps": 5, **change})
+
+    for make in (reflected, chain):
+        path = tmp_path / f"{make.__name__}.motes"
+        whole = motes.sample(make(), 10, seed=3, progress=False)
+        motes.sample(make(), 10, seed=3, progress=False, max_steps=2).save(path)
+        assert torch.equal(motes.resume(path, make(), progress=False).view, whole.view)
+        assert torch.equal(motes.sample(make(micro_batch=3), 10, seed=3, progress=False).view, whole.view)
+    path = motes.sample(reflected(), 10, seed=3, progress=False, max_steps=2).save(tmp_path / "early.motes")
+    with pytest.raises(FileError, match="reward is not what it was"):
+        motes.resume(path, reflected(reward=lambda x: x[:, 0]), progress=False)

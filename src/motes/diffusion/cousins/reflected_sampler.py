@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import KW_ONLY, dataclass, field
+from dataclasses import KW_ONLY, dataclass, field, replace
 from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from motes.core.cite import Reference
-from motes.core.errors import ShapeError, UnknownName
+from motes.core.errors import FileError, ShapeError, UnknownName
 from motes.core.model import FeynmanKac
 from motes.core.particles import Particles
 from motes.core.parts import in_parts
@@ -120,6 +120,17 @@ class ReflectedDiffusion(FeynmanKac):
     def view(self, particles: Particles) -> Tensor:
         """The points, (N, d) of a box or (N, K) of the simplex."""
         return self.reflected.points(particles.x["state"])
+
+    def restore(self, particles: Particles) -> Particles:
+        """The particles, on the device, if the reward says of them what their file says.
+
+        Raises:
+            FileError: it does not.
+        """
+        x = {**particles.x, "state": particles.x["state"].to(self.device)}
+        if not torch.allclose(self._total(x["state"], particles.t), x["total"], rtol=1e-3, atol=1e-3):
+            raise FileError("the reward is not what it was when the run was saved: resume with the one it began with")
+        return replace(particles, x=x)
 
     def settings(self) -> dict[str, Any]:
         return {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import KW_ONLY, dataclass, field
+from dataclasses import KW_ONLY, dataclass, field, replace
 from typing import Any, ClassVar
 
 import torch
@@ -128,6 +128,10 @@ class CorruptDenoise(FeynmanKac):
     def view(self, particles: Particles) -> Tensor:
         """The images (N, *shape)."""
         return particles.x["image"]
+
+    def restore(self, particles: Particles) -> Particles:
+        """The particles on the device of the samples."""
+        return replace(particles, x={"image": particles.x["image"].to(self.samples.device)})
 
     def must_resample(self, particles: Particles) -> bool:
         return False
