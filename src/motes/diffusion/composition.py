@@ -244,7 +244,8 @@ class Composition(FeynmanKac):
         if self.rule == "rate":
             move = euler(grid, k, state, score)
         else:
-            move = ratio.move(state) if self.rule == "transition" else tempered(grid, k, state, score, curvature)
+            plain = self.rule != "energy" and self._plain
+            move = ratio.move(state) if plain else tempered(grid, k, state, score, curvature)
         mean, steer = move.mean, None
         if self.control:
             steer = self.control.fit(rng.at("control"), float(grid.times[k]), old, score, rate, weight)
