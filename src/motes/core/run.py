@@ -210,9 +210,8 @@ class Run:
         if control and values:
             even = torch.full((len(values[0]),), 1 / len(values[0]), dtype=torch.float64)
             values = take_out(self, values, even if self.chains else normalise(particles.log_weight))
-        found = dict(
-            zip(named, [self._estimate(v, s, particles, doubt) for v, s in zip(values, same, strict=True)], strict=True)
-        )
+        estimates = [self._estimate(v, s, particles, doubt) for v, s in zip(values, same, strict=True)]
+        found = dict(zip(named, estimates, strict=True))
         return found[""] if one else found if isinstance(f, Mapping) else list(found.values())
 
     def _same(self, value: Tensor) -> Tensor:
@@ -224,10 +223,9 @@ class Run:
         if self.chains:
             return Estimate(*chain_mean(value.view(self.n, -1, *value.shape[1:])))
         mean = torch.tensordot(normalise(particles.log_weight), value, dims=1)
+        doubt = doubt or ("" if self.own_error is None else self.own_error.means)
         if doubt:
             return Estimate(mean, torch.full_like(mean, math.nan), doubt)
-        if self.own_error is not None and self.own_error.means:
-            return Estimate(mean, torch.full_like(mean, math.nan), self.own_error.means)
         se, reason = mean_se(value, particles, self.genealogy, find_scheme(self.setup["resampling"]))
         if not reason and same.any():
             se = torch.where(same, math.nan, se)

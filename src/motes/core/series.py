@@ -32,9 +32,6 @@ def chain_mean(value: Tensor) -> tuple[Tensor, Tensor, str]:
     """
     chains, draws = value.shape[:2]
     mean = value.mean((0, 1))
-    same = value.amax((0, 1)) == value.amin((0, 1))
-    if same.all():
-        return mean, torch.full_like(mean, math.nan), f"{SAME} 3 over the effective number of draws"
     cuts = 1 if chains >= ENOUGH else math.ceil(BATCHES / chains)
     length, named = draws // cuts, f"{chains} chain{'s' if chains != 1 else ''}"
     if cuts > 1 and length < SHORT:
@@ -48,4 +45,7 @@ def chain_mean(value: Tensor) -> tuple[Tensor, Tensor, str]:
         if alike.any():
             reason = f"{named} with a memory longer than a batch of {length} draws: draw more, or run more chains"
             return mean, torch.where(alike, math.nan, se), reason
+    same = value.amax((0, 1)) == value.amin((0, 1))
+    if same.any():
+        return mean, torch.where(same, math.nan, se), f"{SAME} 3 over the effective number of draws"
     return mean, se, ""

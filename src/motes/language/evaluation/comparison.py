@@ -79,6 +79,7 @@ def compare(
         Bowyer, Aitchison & Ivanova (2025), Position: don't use the CLT in LLM evals, ICML, section 3.3.
 
     Example:
+        >>> from motes.language.evaluation import Counts
         >>> compare(Counts(9, 1), Counts(5, 5)).better > 0.9
         True
     """
