@@ -166,6 +166,9 @@ def test_grids_and_names_that_do_not_fit():
     for made in (lambda: RectifiedFlow(t_max=1.0), lambda: Interpolant("linear", t_max=1.0)):
         with pytest.raises(ValueError, match="less than 1"):
             made()
+    with pytest.raises(ValueError, match=r"finite log\(alpha / sigma\)"):
+        EDM(t_min=0.0).times(5, "snr")
+    assert float(EDM(t_min=0.0).times(5)[-1]) == 0.0 and bool((EDM(t_min=0.0).times(5).diff() < 0).all())
     with pytest.raises(ValueError, match="rho"):
         EDM(rho=0.0)
     with pytest.raises(UnknownName, match="path"):

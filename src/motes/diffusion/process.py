@@ -79,7 +79,8 @@ class Process(ABC):
 
         Raises:
             UnknownName: another spacing.
-            ValueError: no step; or geometric times down to 0.
+            ValueError: no step; geometric times down to 0; "snr" or "karras" from or to where log(alpha / sigma) is
+                infinite ("karras" may go down to sigma = 0).
 
         References:
             Karras, Aittala, Aila & Laine (2022), Elucidating the Design Space, NeurIPS, Eq. (5) ("karras").
@@ -97,6 +98,11 @@ class Process(ABC):
             times = self.t_max * (self.t_min / self.t_max) ** torch.linspace(0, 1, steps + 1, dtype=torch.float64)
         else:
             ends = [float(self.log_snr(t)) for t in (self.t_max, self.t_min)]
+            if not math.isfinite(ends[0]) or (spacing == "snr" and not math.isfinite(ends[1])):
+                raise ValueError(
+                    f'spacing "{spacing}" needs a finite log(alpha / sigma) at both ends, not {ends[0]:.4g} at t_max and '
+                    f'{ends[1]:.4g} at t_min: move them, or use "time"'
+                )
             power = self.rho if spacing == "karras" else 0.0
             times = self.time(_between(ends[0], ends[1], steps, power))
         times[0], times[-1] = self.t_max, self.t_min
