@@ -100,8 +100,8 @@ class Process(ABC):
             ends = [float(self.log_snr(t)) for t in (self.t_max, self.t_min)]
             if not math.isfinite(ends[0]) or (spacing == "snr" and not math.isfinite(ends[1])):
                 raise ValueError(
-                    f'spacing "{spacing}" needs a finite log(alpha / sigma) at both ends, not {ends[0]:.4g} at t_max and '
-                    f'{ends[1]:.4g} at t_min: move them, or use "time"'
+                    f'spacing "{spacing}" needs a finite log(alpha / sigma) at both ends, not {ends[0]:.4g} '
+                    f'at t_max and {ends[1]:.4g} at t_min: move them, or use "time"'
                 )
             power = self.rho if spacing == "karras" else 0.0
             times = self.time(_between(ends[0], ends[1], steps, power))
