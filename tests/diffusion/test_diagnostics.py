@@ -185,7 +185,7 @@ def test_processes_that_differ_have_no_divergence():
 # ------------------------------------------------------------------------------------------------ steps
 
 
-def factor(process, t, s, std, integrator="ancestral"):
+def factor(process, t, s, std):
     """What a deterministic step does to one coordinate of centred normal data."""
     alpha, sigma = float(process.alpha(t)), float(process.sigma(t))
     keep = float(process.sigma(s)) / sigma

@@ -43,7 +43,8 @@ def align_your_steps(
     the flow carries errors as it carries the spread, which is exact for normal data and a rule of thumb otherwise.
 
     A path divergence asks for right paths at every noise level, down to detail that nobody sees: with little noise at
-    the end most steps go there. `last` ends the schedule earlier, where the sampler's last denoising takes over.
+    the end most steps go there (the original stops its descent early for this reason). `last` ends the schedule
+    earlier, where the sampler's last denoising takes over.
 
     The model is asked on a grid of times only (`grid` evaluations a sample, and a few more where the grid is refined);
     the best `steps + 1` of them come from dynamic programming, where the original descends coordinate by coordinate:
@@ -66,7 +67,7 @@ def align_your_steps(
 
     References:
         Sabour, Fidler & Kreis (2024), Align Your Steps: Optimizing Sampling Schedules in Diffusion Models, ICML,
-        section 3 and appendix A.
+        section 3 and appendices A.2-A.3.
 
     Example:
         >>> import torch
