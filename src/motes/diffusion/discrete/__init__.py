@@ -2,6 +2,11 @@
 
 from motes.diffusion.discrete.blackout import Blackout as Blackout
 from motes.diffusion.discrete.blackout import ReverseBlackout as ReverseBlackout
+from motes.diffusion.discrete.composition import TokenComposition as TokenComposition
+from motes.diffusion.discrete.few_steps import FewSteps as FewSteps
+from motes.diffusion.discrete.few_steps import few_steps as few_steps
+from motes.diffusion.discrete.fine_tuning import FineTuned as FineTuned
+from motes.diffusion.discrete.fine_tuning import fine_tune as fine_tune
 from motes.diffusion.discrete.guidance import GivenTilt as GivenTilt
 from motes.diffusion.discrete.guidance import LocalReward as LocalReward
 from motes.diffusion.discrete.guidance import RewardGradient as RewardGradient
@@ -21,6 +26,7 @@ from motes.diffusion.discrete.reverse import ReverseDiscrete as ReverseDiscrete
 from motes.diffusion.discrete.routed import Routed as Routed
 from motes.diffusion.discrete.simulate import first_hitting as first_hitting
 from motes.diffusion.discrete.simulate import uniformised as uniformised
+from motes.diffusion.discrete.split_gibbs import SplitGibbs as SplitGibbs
 from motes.diffusion.discrete.step import Rule as Rule
 from motes.diffusion.discrete.total_correlation import chain_law as chain_law
 from motes.diffusion.discrete.total_correlation import parallel_cost as parallel_cost

@@ -24,6 +24,10 @@ FIRST_ORDER = Reference(
 )
 
 
+MOST = 1 << 22
+"""How many tokens of changed sequences are held at a time."""
+
+
 class TokenGuidance(ABC):
     """A rule that says by how many nats each token is preferred at each place that is drawn.
 
@@ -64,18 +68,25 @@ class LocalReward(TokenGuidance):
     limit: float = 20.0
 
     def __call__(self, look: TokenLook, particle: Tensor, place: Tensor) -> Tensor:
-        assert look.reward_of is not None
-        v = look.process.vocabulary
-        changed = look.filled[particle].repeat_interleave(v, 0)
-        row = torch.arange(len(changed), device=changed.device)
-        changed[row, place.repeat_interleave(v)] = torch.arange(v, device=changed.device).repeat(len(particle))
-        value = look.reward_of(changed).reshape(-1, v).to(changed.device)
+        rows = max(1, MOST // (look.process.vocabulary * look.filled.shape[1]))
+        value = torch.cat(
+            [self._values(look, i, j) for i, j in zip(particle.split(rows), place.split(rows), strict=True)]
+        )
         if bool(torch.isnan(value).any()):
             who = name_particles(particle[torch.isnan(value).any(1)].unique().tolist())
             raise NanLogPotential(f"the reward of sequences changed in one place is NaN for {who}; look at the reward")
         most = value.amax(1, keepdim=True)
         lost = torch.where(most == -torch.inf, 0.0, value - most)  # nothing to prefer where all are -inf
         return (self.gain * look.strength * lost).clamp(-self.limit, self.limit)
+
+    def _values(self, look: TokenLook, particle: Tensor, place: Tensor) -> Tensor:
+        """(R, V): the reward with each token in the place."""
+        assert look.reward_of is not None
+        v = look.process.vocabulary
+        changed = look.filled[particle].repeat_interleave(v, 0)
+        row = torch.arange(len(changed), device=changed.device)
+        changed[row, place.repeat_interleave(v)] = torch.arange(v, device=changed.device).repeat(len(particle))
+        return look.reward_of(changed).reshape(-1, v).to(changed.device)
 
     def settings(self) -> dict[str, Any]:
         return {"name": "LocalReward", "gain": self.gain, "limit": self.limit}

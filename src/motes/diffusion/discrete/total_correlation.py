@@ -89,9 +89,10 @@ def parallel_cost(rng: Rng, model: TokenModel, data: Tensor, steps: int | Tensor
 
     The expected total correlation of the places of each step given what is there, summed over the steps: the KL
     divergence between the paths of the model's own chain and of the parallel one, so a bound of that between their
-    sequences, equal to it for one step. With the steps fixed for all places by lot, it is the expectation over a place
-    i of L [log p(x_i | places before i in a random order) - log p(x_i | places of earlier steps)]: two calls of the
-    model, whatever its length. Unbiased for a model whose conditionals are those of one joint law.
+    sequences, equal to it for one step. With the times of all places drawn, it is the expectation over a place i of
+    L [log p(x_i | places filled before i) - log p(x_i | places filled in earlier steps)], which two calls of the model
+    give for all i that may come next, whatever the length. Unbiased for a model whose conditionals are those of one
+    joint law. It is the error of a left Riemann sum of the predictions' accuracy over alpha, so in order 1 / K.
 
     Args:
         rng: the address.
@@ -123,19 +124,19 @@ def parallel_cost(rng: Rng, model: TokenModel, data: Tensor, steps: int | Tensor
     edges = torch.cat([edges[:-1], edges.new_ones(1)])
     height = edges[0] + (1 - edges[0]) * rng.at("order").uniform((n, length))  # alpha at which a place is filled
     place = (rng.at("place").uniform((n,)) * length).to(torch.int64).clamp(max=length - 1)
-    row = torch.arange(n)
-    mine = height[row, place]
+    mine = height[torch.arange(n), place]
     k = torch.searchsorted(edges, mine, right=True) - 1
     contexts = height < mine[:, None], height < edges[k][:, None]
-    gain = torch.zeros(n, dtype=torch.float64)
     differ = (contexts[0] != contexts[1]).any(1)
+    gain = torch.zeros(n, dtype=torch.float64)
     for sign, context in zip((1, -1), contexts, strict=True):
         tokens = torch.where(context, data, -1)[differ]
         if len(tokens):
             with torch.no_grad():
                 log_p0 = model(tokens, process.time(mine if sign > 0 else edges[k])[differ])
-            at = torch.arange(len(tokens)), place[differ], data[row, place][differ]
-            gain[differ] += sign * log_p0[at].to(torch.float64)
+            value = log_p0.gather(-1, data[differ][..., None])[..., 0].to(torch.float64)
+            hidden = ~contexts[0][differ]  # any of these may come next: the mean over them has less variance than one
+            gain[differ] += sign * torch.where(hidden, value, 0.0).sum(1) / hidden.sum(1)
     gain *= length
     member = torch.nn.functional.one_hot(k, len(edges) - 1).to(torch.float64) * gain[:, None]
     spread = member.std(0) / math.sqrt(n)
