@@ -60,7 +60,7 @@ def from_onnx(
         MotesError: an input of the file has no value, or one of a type or a shape that is not understood.
 
     Example:
-        >>> from motes.diffusion import EDM
+        >>> from motes.diffusion.edm import EDM
         >>> from motes.diffusion.adapters.onnx import from_onnx
         >>> denoiser = from_onnx("unet.onnx", EDM(), extra={"difficulty": 0.5})  # doctest: +SKIP
     """
