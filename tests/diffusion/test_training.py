@@ -14,13 +14,12 @@ from motes.core.errors import FileError, ShapeError, UnknownName
 from motes.diffusion import Denoiser, VarianceExploding, VariancePreserving, gaussian, mixture
 from motes.diffusion.edm import EDM
 from motes.diffusion.interpolant import RectifiedFlow
-from motes.diffusion.networks import ImageUNet, PointNetwork, build
+from motes.diffusion.networks import ImageUNet, Labelled, PointNetwork, build
 from motes.diffusion.training import (
     Denoising,
     Distillation,
     Diverged,
     Energy,
-    Labelled,
     MissingParts,
     NoisyData,
     Plan,

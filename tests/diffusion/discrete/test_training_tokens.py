@@ -58,14 +58,13 @@ def test_a_trained_network_predicts_what_enumeration_says():
     network = build(lambda: SequenceNetwork(3, channels=16), Rng(3))
     plan = Plan(steps=250, batch=128, rate=5e-3, average=0.98)
     trained = train_discrete(network, draws(20_000), process, plan=plan, seed=1, progress=False)
-    assert trained.model is not None
     x = process.noise(Rng(4), draws(2000), 0.5)
     with torch.no_grad():
-        found, wanted = trained.model(x, 0.5).double(), exact(x, 0.5)
+        found, wanted = trained.denoiser(x, 0.5).double(), exact(x, 0.5)
     masked = x < 0
     gap = torch.where(wanted > -torch.inf, wanted.exp() * (wanted - found), 0.0).sum(-1)[masked]
     flat = torch.where(wanted > -torch.inf, wanted.exp() * (wanted + math.log(3)), 0.0).sum(-1)[masked]
-    assert float(gap.mean()) < 0.01 < 0.1 < float(flat.mean())  # nats; the other number is of equal probabilities
+    assert float(gap.mean()) < 0.03 < 0.1 < float(flat.mean())  # nats; the other number is of equal probabilities
     assert abs(trained.held_out[-1][1] - ENTROPY / 3) < 6 * trained.held_out[-1][2]
 
 

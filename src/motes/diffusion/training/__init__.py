@@ -16,9 +16,6 @@ from motes.diffusion.training.objective import Diverged as Diverged
 from motes.diffusion.training.objective import Objective as Objective
 from motes.diffusion.training.scaled import Scaled as Scaled
 from motes.diffusion.training.tokens import TokenDenoising as TokenDenoising
-from motes.diffusion.training.train import Labelled as Labelled
 from motes.diffusion.training.train import SelfConditioned as SelfConditioned
-from motes.diffusion.training.train import Trained as Trained
-from motes.diffusion.training.train import TrainedTokens as TrainedTokens
 from motes.diffusion.training.train import train as train
 from motes.diffusion.training.train import train_discrete as train_discrete

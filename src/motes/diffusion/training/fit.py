@@ -5,9 +5,9 @@ from __future__ import annotations
 import copy
 import math
 import os
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -64,17 +64,22 @@ class Plan:
         return self.rate * rise * 0.5 * (1 + math.cos(math.pi * step / self.steps))
 
 
+D = TypeVar("D")
+
+
 @dataclass(frozen=True)
-class Fitted:
+class Fitted(Generic[D]):
     """A trained network.
 
     `network` has the averaged weights, ready for use; `losses` (steps,) are those of the batches; `held_out` are rows
     of (step, mean loss, its standard error) on the examples kept aside, always under the same noise.
+    `denoiser` is what samplers take: a `Denoiser` of `train`, a `TokenModel` of `train_discrete`, None of `fit`.
     """
 
     network: nn.Module
     losses: Tensor
-    held_out: list[tuple[int, float, float]] = field(default_factory=list)
+    held_out: list[tuple[int, float, float]]
+    denoiser: D
 
     def __str__(self) -> str:
         recent = self.losses[-max(1, len(self.losses) // 20) :].mean()
@@ -92,7 +97,7 @@ def fit(
     path: str | os.PathLike[str] | None = None,
     until: int | None = None,
     progress: bool = True,
-) -> Fitted:
+) -> Fitted[None]:
     """Train a network and return it with averaged weights.
 
     Adam with a warm-up, a rate that falls like a cosine, and an exponential average of the weights. The network that is
@@ -148,7 +153,7 @@ def fit(
                     bar.set_postfix_str(f"held out {history[-1][1]:.4f}")
                 if path is not None:
                     save(path, network, averaged, optimiser, about, k + 1, losses, history)
-    return Fitted(averaged.eval(), losses[:last], history)
+    return Fitted(averaged.eval(), losses[:last], history, None)
 
 
 def parted(data: tuple[Tensor, ...], plan: Plan, rng: Rng) -> tuple[Tensor, Tensor]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -22,20 +22,6 @@ from motes.diffusion.training.objective import Objective
 from motes.diffusion.training.tokens import TokenDenoising
 
 
-@dataclass(frozen=True)
-class Trained(Fitted):
-    """A trained network and the denoiser that samplers take."""
-
-    denoiser: Denoiser | None = None
-
-
-@dataclass(frozen=True)
-class TrainedTokens(Fitted):
-    """A trained network and the token model that samplers take."""
-
-    model: TokenModel | None = None
-
-
 def train(
     network: nn.Module,
     data: Tensor | tuple[Tensor, ...],
@@ -50,7 +36,7 @@ def train(
     progress: bool = True,
     name: str = "trained",
     **options: Any,
-) -> Trained:
+) -> Fitted[Denoiser]:
     """Train a denoiser of points, images or anything else in tensors.
 
     Args:
@@ -94,7 +80,7 @@ def train(
         model = Whole(fitted.network)
     density = fitted.network.log_density if isinstance(fitted.network, Energy) else unknown
     denoiser = Denoiser(model, process, predicts=predicts, condition=told, name=name, log_density=density)
-    return Trained(**plain(fitted), denoiser=denoiser)
+    return Fitted(fitted.network, fitted.losses, fitted.held_out, denoiser)
 
 
 def settled(objective: Objective, predicts: Predicts | None, options: dict[str, Any]) -> Predicts:
@@ -124,7 +110,7 @@ def train_discrete(
     until: int | None = None,
     progress: bool = True,
     name: str = "trained",
-) -> TrainedTokens:
+) -> Fitted[TokenModel]:
     """Train a denoiser of tokens, masked or noised in another way.
 
     Args:
@@ -142,12 +128,7 @@ def train_discrete(
     objective = TokenDenoising(process, weighting, drop)
     fitted = fit(network, objective, data, plan, seed=seed, path=path, until=until, progress=progress)
     model = TokenModel(fitted.network, process, data[0].shape[1], name=name)
-    return TrainedTokens(**plain(fitted), model=model)
-
-
-def plain(fitted: Fitted) -> dict[str, Any]:
-    """The fields of a fit."""
-    return {field.name: getattr(fitted, field.name) for field in fields(Fitted)}
+    return Fitted(fitted.network, fitted.losses, fitted.held_out, model)
 
 
 @dataclass(frozen=True)
@@ -165,17 +146,6 @@ class SelfConditioned:
     def __call__(self, x: Tensor, t: Tensor, **more: Any) -> Tensor:
         first = self.network(x, t, estimate=torch.zeros_like(x), **more)
         return self.network(x, t, estimate=data_of(self.process, self.predicts, first, x, t), **more)
-
-
-@dataclass(frozen=True)
-class Labelled:
-    """A network that takes labels, asked about one label."""
-
-    network: Callable[..., Tensor]
-    label: int
-
-    def __call__(self, x: Tensor, t: Tensor) -> Tensor:
-        return self.network(x, t, label=torch.full((len(x),), self.label, device=x.device))
 
 
 @dataclass(frozen=True)
