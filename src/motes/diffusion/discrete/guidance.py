@@ -61,7 +61,7 @@ class LocalReward(TokenGuidance):
 
     References:
         Nisonoff, Xiong, Allenspach & Listgarten (2025), Unlocking Guidance for Discrete State-Space Diffusion and Flow
-        Models, ICLR, section 3 (exact guidance).
+        Models, ICLR (exact guidance).
     """
 
     gain: float = 1.0
@@ -105,7 +105,7 @@ class RewardGradient(TokenGuidance):
         limit: the largest tilt either way, nats.
 
     References:
-        Nisonoff et al. (2025), ICLR, section 3.2 (the first-order form).
+        Nisonoff et al. (2025), ICLR (the first-order form).
         Grathwohl, Swersky, Hashemi, Duvenaud & Maddison (2021), Oops I Took A Gradient, ICML, section 3.
     """
 

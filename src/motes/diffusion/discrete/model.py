@@ -71,9 +71,11 @@ class TokenModel:
             )
         log_p0 = torch.log_softmax(logits, -1)
         if self.process.keeps:
-            known = torch.full_like(log_p0, -math.inf).scatter(-1, tokens.clamp(min=0)[..., None], 0.0)
-            log_p0 = torch.where(tokens[..., None] < 0, log_p0, known)
-        bad = torch.isnan(log_p0).flatten(1).any(1)
+            known, at = (tokens >= 0)[..., None], tokens.clamp(min=0)[..., None]
+            value = torch.where(known, 0.0, log_p0.gather(-1, at))
+            fresh = log_p0.clone() if log_p0.requires_grad else log_p0  # gradients need it as it was
+            log_p0 = fresh.masked_fill_(known, -math.inf).scatter_(-1, at, value)
+        bad = torch.isnan(log_p0.amax((1, 2)))
         if bool(bad.any()):
             who = name_particles(bad.nonzero().flatten().tolist())
             raise NanLogPotential(f"the prediction is NaN for {who}: logits are NaN or +inf, or all -inf at a place")

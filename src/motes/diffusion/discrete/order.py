@@ -49,8 +49,8 @@ class Ordered(Rule):
         noise: standard Gumbel noise times this is added to what the order goes by (nats; entropies negated).
 
     References:
-        Uria, Murray & Larochelle (2014), A Deep and Tractable Density Estimator, ICML, section 3 (any order).
-        Kim, Shah, Kontonis, Kakade & Chen (2025), Train for the Worst, Plan for the Best, ICML, section 4 (margin).
+        Uria, Murray & Larochelle (2014), A Deep and Tractable Density Estimator, ICML (any order).
+        Kim, Shah, Kontonis, Kakade & Chen (2025), Train for the Worst, Plan for the Best, ICML (margin).
         Ghazvininejad, Levy, Liu & Zettlemoyer (2019), Mask-Predict, EMNLP (confidence).
     """
 

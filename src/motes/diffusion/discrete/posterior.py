@@ -40,7 +40,7 @@ class Posterior(Rule):
     with the number of steps (see `parallel_cost`).
 
     References:
-        Austin et al. (2021), NeurIPS, section 3; Sahoo et al. (2024), NeurIPS, section 3.3 (masked).
+        Austin et al. (2021), NeurIPS, section 3; Sahoo et al. (2024), NeurIPS, section 3 (masked).
     """
 
     references: ClassVar[tuple[Reference, ...]] = (AUSTIN,)

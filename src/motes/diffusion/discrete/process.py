@@ -278,12 +278,13 @@ class Uniform(TokenProcess):
 
     Args:
         vocabulary: the number of tokens V.
-        schedule: as for `Masked`. The clock of "linear" and "cosine" runs to infinity at t = 1.
+        schedule: as for `Masked`. The clock of "linear" and "cosine" runs to infinity at t = 1; "loglinear" leaves a
+            thousandth of the data there, of which a sampler knows nothing when it starts from uniform tokens.
         t_min, t_max: the last and the first time of a sampler, in [0, 1].
 
     References:
         Austin et al. (2021), NeurIPS, section 3.1; Lou, Meng & Ermon (2024), Discrete Diffusion Modeling by Estimating
-        the Ratios of the Data Distribution, ICML, section 3.3.
+        the Ratios of the Data Distribution, ICML.
     """
 
     vocabulary: int

@@ -18,7 +18,7 @@ SOURCE = Reference(
     "Wang, Schiff, Sahoo, Kuleshov",
     2025,
     "Remasking Discrete Diffusion Models with Inference-Time Scaling",
-    "arXiv 2503.00307",
+    "Advances in Neural Information Processing Systems 38",
     "remasking",
 )
 HOW = ("rescale", "cap")
@@ -40,8 +40,8 @@ class Remask(Rule):
         since, until: remask only at times t in [until, since].
 
     References:
-        Wang, Schiff, Sahoo & Kuleshov (2025), Remasking Discrete Diffusion Models with Inference-Time Scaling, arXiv
-        2503.00307, sections 3 and 4.
+        Wang, Schiff, Sahoo & Kuleshov (2025), Remasking Discrete Diffusion Models with Inference-Time Scaling,
+        NeurIPS (arXiv 2503.00307), sections 3 and 4 ("cap" and "rescale").
     """
 
     eta: float = 0.1

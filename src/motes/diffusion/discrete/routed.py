@@ -45,7 +45,7 @@ class Routed(Rule):
         noise: Gumbel noise times this, times the time, is added to the log-probabilities that are compared.
 
     References:
-        Zheng, Yuan, Yu & Kong (2024), A Reparameterized Discrete Diffusion Model for Text Generation, COLM, 4.3.
+        Zheng, Yuan, Yu & Kong (2024), A Reparameterized Discrete Diffusion Model for Text Generation, COLM.
         Chang, Zhang, Jiang, Liu & Freeman (2022), MaskGIT, CVPR, section 3.2.
     """
 

@@ -30,7 +30,7 @@ def first_hitting(rng: Rng, model: TokenModel, n: int, *, given: Tensor | None =
 
     References:
         Zheng, Chen, Mao, Liu, Zhu & Zhang (2025), Masked Diffusion Models are Secretly Time-Agnostic Masked Models and
-        Exploit Inaccurate Categorical Sampling, ICLR, section 4 (the first-hitting sampler).
+        Exploit Inaccurate Categorical Sampling, ICLR (the first-hitting sampler).
     """
     process = model.process
     if not process.keeps:
@@ -79,7 +79,7 @@ def uniformised(
 
     References:
         Chen & Ying (2024), Convergence Analysis of Discrete Diffusion Model: Exact Implementation through
-        Uniformization, arXiv 2402.08095, section 3. Lewis & Shedler (1979), Naval Research Logistics 26 (thinning).
+        Uniformization, arXiv 2402.08095. Lewis & Shedler (1979), Naval Research Logistics 26 (thinning).
     """
     process, matrix = model.process, model.process.matrix
     if not 0 < until < process.t_max:
