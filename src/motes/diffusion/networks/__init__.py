@@ -5,6 +5,7 @@ from motes.diffusion.networks.digits import Classifier as Classifier
 from motes.diffusion.networks.digits import UNet as UNet
 from motes.diffusion.networks.images import ImageClassifier as ImageClassifier
 from motes.diffusion.networks.images import ImageUNet as ImageUNet
+from motes.diffusion.networks.labelled import Labelled as Labelled
 from motes.diffusion.networks.plane import Generator as Generator
 from motes.diffusion.networks.plane import PointNetwork as PointNetwork
 from motes.diffusion.networks.sequence import SequenceNetwork as SequenceNetwork
