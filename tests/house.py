@@ -21,8 +21,8 @@ FUNCTIONS = {
 IN_PLACE = {
     "normal_", "uniform_", "random_", "bernoulli_", "exponential_", "cauchy_", "geometric_", "log_normal_",
 }  # fmt: skip
-ALWAYS = {"rsample", "sample_n", "rvs", "multinomial", "binomial"}  # method names that no Rng has
-OF_RNG = {"sample", "bernoulli"}  # methods that an Rng has and others have too
+ALWAYS = {"rsample", "sample_n", "rvs", "multinomial"}  # method names that no Rng has
+OF_RNG = {"sample", "bernoulli", "binomial"}  # methods that an Rng has and others have too
 RNG = re.compile(r"((^|\.)_?(rng|r|motes)|^Rng\([^()]*\))(\.(at|shard)\(.*\))*$", re.DOTALL)
 
 
