@@ -225,6 +225,9 @@ OPTIONAL = (
     "pymc",
     "pyro",
     "bridgestan",
+    "onnxruntime",
+    "diffusers",
+    "torchmetrics",
 )
 OTHERS = ("sklearn", "scipy", "pandas", "xarray", "jaxtyping", "beartype", "hypothesis", "pytest")
 WITHOUT = f"import sys\nsys.modules.update(dict.fromkeys({OPTIONAL + OTHERS!r}))\n"
