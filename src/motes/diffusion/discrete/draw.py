@@ -33,8 +33,12 @@ def draw(rng: Rng, log_law: Tensor, where: Tensor | None = None) -> Tensor:
     return out
 
 
-def draw_rows(u: Tensor, log_law: Tensor, particle: Tensor, place: Tensor) -> Tensor:
-    """States (R,) of the laws log_law[particle, place] (R, S), by inversion at heights u (R,); errors as in `draw`."""
+def draw_rows(u: Tensor, log_law: Tensor, particle: Tensor, place: Tensor, *, names: Tensor | None = None) -> Tensor:
+    """States (R,) of the laws log_law[particle, place] (R, S), by inversion at heights u (R,).
+
+    Errors as in `draw`; they name `names` (R,), or the particles.
+    """
+    names = particle if names is None else names
     out = torch.empty_like(particle)
     rows = max(1, MOST // log_law.shape[-1])
     for first in range(0, len(particle), rows):
@@ -43,7 +47,7 @@ def draw_rows(u: Tensor, log_law: Tensor, particle: Tensor, place: Tensor) -> Te
         top = law.amax(-1)
         bad = ~torch.isfinite(top)
         if bool(bad.any()):
-            who = name_particles(particle[part][bad].unique().tolist())
+            who = name_particles(names[part][bad].unique().tolist())
             raise NanLogPotential(f"the law of a token is NaN or +inf, or allows nothing, for {who}; look at the model")
         out[part] = invert(law, u[part][:, None], top)[:, 0]
     return out

@@ -20,7 +20,7 @@ from motes.diffusion.discrete.draw import draw, draw_rows
 from motes.diffusion.discrete.guidance import Guides, TokenGuidance, as_guidance
 from motes.diffusion.discrete.model import TokenModel
 from motes.diffusion.discrete.posterior import Posterior
-from motes.diffusion.discrete.process import MASK, TokenProcess
+from motes.diffusion.discrete.process import MASK, Masked, TokenProcess
 from motes.diffusion.discrete.step import Rule, TokenLook
 from motes.diffusion.look import refuse
 from motes.diffusion.observer import EARLY
@@ -156,7 +156,7 @@ class ReverseDiscrete(FeynmanKac):
             base = torch.log_softmax(log_law[particle, place].to(torch.float64), -1)
             guided = torch.log_softmax(base + self._tilt(look, particle, place, base), -1)
             rows = torch.arange(len(particle), device=base.device)
-            state = draw_rows(u, guided[None], torch.zeros_like(rows), rows)
+            state = draw_rows(u, guided[None], torch.zeros_like(rows), rows, names=particle)
             score = base[rows, state]
             log_ratio.index_add_(0, particle.cpu(), (score - guided[rows, state]).cpu())
         tokens, scores = look.tokens.clone(), look.score.clone()
@@ -329,7 +329,7 @@ class ReverseDiscrete(FeynmanKac):
         length = self.model.length
         if self.given is None:
             return torch.ones(length, dtype=torch.bool)
-        if not self.process.keeps:
+        if not isinstance(self.process, Masked):
             raise ValueError("tokens can be given to masked models only; tilt others by a reward")
         if self.given.shape != (length,):
             raise ShapeError(f"given must have shape ({length},), not {tuple(self.given.shape)}")

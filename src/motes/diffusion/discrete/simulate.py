@@ -10,6 +10,7 @@ from torch import Tensor
 from motes.core.errors import MotesError, name_particles
 from motes.diffusion.discrete.draw import draw
 from motes.diffusion.discrete.model import TokenModel
+from motes.diffusion.discrete.process import Masked
 from motes.rng import Rng
 
 
@@ -24,7 +25,7 @@ def first_hitting(rng: Rng, model: TokenModel, n: int, *, given: Tensor | None =
 
     Args:
         rng: the address.
-        model: of a process that only masks.
+        model: of `Masked`.
         n: the number of sequences.
         given: (L,) int64, tokens that are there from the start, -1 at the others.
 
@@ -33,7 +34,7 @@ def first_hitting(rng: Rng, model: TokenModel, n: int, *, given: Tensor | None =
         Exploit Inaccurate Categorical Sampling, ICLR (the first-hitting sampler).
     """
     process = model.process
-    if not process.keeps:
+    if not isinstance(process, Masked):
         raise ValueError(f"the first-hitting sampler needs the process Masked, not {type(process).__name__}")
     start = torch.full((model.length,), -1) if given is None else given
     process.check(start[None])

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from motes.core.cite import Reference
-from motes.diffusion.discrete.process import TokenProcess
+from motes.diffusion.discrete.process import Masked, TokenProcess
 from motes.rng import Rng
 
 
@@ -89,8 +89,8 @@ class Rule(ABC):
 
 
 def needs_masks(rule: Rule, process: TokenProcess) -> None:
-    """Raise a ValueError unless the process only masks."""
-    if not process.keeps:
+    """Raise a ValueError unless the process masks all tokens alike."""
+    if not isinstance(process, Masked):
         name = type(rule).__name__
         raise ValueError(f"{name} fills masks, so it needs the process Masked, not {type(process).__name__}")
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from motes.diffusion.discrete.model import TokenModel
+from motes.diffusion.discrete.process import Masked
 from motes.rng import Rng
 
 
@@ -96,7 +97,7 @@ def parallel_cost(rng: Rng, model: TokenModel, data: Tensor, steps: int | Tensor
 
     Args:
         rng: the address.
-        model: of a process that only masks.
+        model: of `Masked`.
         data: (N, L) int64 sequences from the model's law, such as `first_hitting` draws; more make the error smaller.
         steps: the number of steps, or the falling times (K + 1,).
 
@@ -114,7 +115,7 @@ def parallel_cost(rng: Rng, model: TokenModel, data: Tensor, steps: int | Tensor
         True
     """
     process, (n, length) = model.process, data.shape
-    if not process.keeps:
+    if not isinstance(process, Masked):
         raise ValueError(f"parallel_cost measures unmasking, it needs the process Masked, not {type(process).__name__}")
     process.check(data)
     if bool((data < 0).any()):
