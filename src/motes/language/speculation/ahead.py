@@ -78,7 +78,7 @@ class Speculating(LanguageModel):
         return self.model.decode(tokens)
 
     def prefixes(self, prompt: Tensor, max_tokens: int) -> Prefixes:
-        guesser = Patient(self.draft.open(self.model, prompt, max_tokens))
+        guesser = Patient(self.draft.open(self.model, prompt, max_tokens), self.tokens)
         inner = self.model.prefixes(prompt, max_tokens)
         return Ahead(inner, guesser, self.tokens, max_tokens, self.end, self.counts)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
@@ -13,46 +14,60 @@ RAREST = 64
 
 
 class Patient(Guesser):
-    """Another guesser, asked less often by rows whose guesses failed.
+    """Another guesser, asked for more by rows whose guesses were right and less often by those whose guesses failed.
 
-    After one guess whose first token was wrong nothing changes; after m > 1 of them in a row a text is guessed at only
-    where its length is a multiple of 2^(m - 1), at most 64, and by one token. A right token makes up for all. This
-    depends on the row's own text only, and rows of one length try together, so that the others wait for them less.
+    Guesses begin with one token. One that was right throughout doubles the next, one whose first token was wrong halves
+    it. Each failure also counts two and each success takes one back: with m > 0 a text is guessed at only where its
+    length is a multiple of 2^m, at most 64, and by one token. All this depends on the row's own text only, and rows of
+    one length try together, so that the others wait for them less.
     """
 
-    def __init__(self, guesser: Guesser):
-        self.guesser = guesser
-        self.length, self.failed = [0], [0]
-        self.last: list[list[int]] = [[]]
-        """What is left of each row's latest guess."""
-        self.fresh = [False]
-        """Whether nothing is known yet of that guess."""
+    def __init__(self, guesser: Guesser, largest: int):
+        self.guesser, self.largest = guesser, largest
+        self.rows = [Row()]
 
     def extend(self, parent: Tensor, token: Tensor) -> None:
         self.guesser.extend(parent, token)
-        length, failed, last, fresh = [], [], [], []
-        for p, v in zip(parent.tolist(), token.tolist(), strict=True):
-            n, m, guess, new = self.length[p], self.failed[p], self.last[p], self.fresh[p]
-            if v >= 0:
-                n += 1
-                if guess and guess[0] == v:
-                    m, guess, new = 0, guess[1:], False
-                else:
-                    m, guess, new = m + new, [], False
-            length.append(n)
-            failed.append(m)
-            last.append(guess)
-            fresh.append(new)
-        self.length, self.failed, self.last, self.fresh = length, failed, last, fresh
+        pairs = zip(parent.tolist(), token.tolist(), strict=True)
+        self.rows = [self.rows[p] if v < 0 else self.rows[p].with_token(v, self.largest) for p, v in pairs]
 
     def guess(self, rows: Sequence[int], most: Sequence[int]) -> list[list[int]]:
-        found = self.guesser.guess(rows, [self._most(i, k) for i, k in zip(rows, most, strict=True)])
+        found = self.guesser.guess(rows, [min(k, self.rows[i].most) for i, k in zip(rows, most, strict=True)])
         for i, guess in zip(rows, found, strict=True):
-            self.last[i], self.fresh[i] = guess, bool(guess)
+            self.rows[i] = replace(self.rows[i], left=tuple(guess), fresh=bool(guess))
         return found
 
-    def _most(self, i: int, most: int) -> int:
-        m = self.failed[i]
-        if m < 2:
-            return most
-        return min(most, 1) if self.length[i] % min(2 ** (m - 1), RAREST) == 0 else 0
+
+@dataclass(frozen=True)
+class Row:
+    """What is remembered of a text.
+
+    Attributes:
+        length: its tokens.
+        size: the tokens of the next guess.
+        failed: m.
+        left: what is left of the latest guess.
+        fresh: whether nothing is known yet of that guess.
+    """
+
+    length: int = 0
+    size: int = 1
+    failed: int = 0
+    left: tuple[int, ...] = ()
+    fresh: bool = False
+
+    @property
+    def most(self) -> int:
+        if not self.failed:
+            return self.size
+        return 1 if self.length % min(2**self.failed, RAREST) == 0 else 0
+
+    def with_token(self, token: int, largest: int) -> Row:
+        length = self.length + 1
+        if not self.left or self.left[0] != token:
+            if not self.fresh:
+                return Row(length, self.size, self.failed)
+            return Row(length, max(1, self.size // 2), self.failed + 2)
+        failed = max(0, self.failed - 1) if self.fresh else self.failed
+        size = self.size if len(self.left) > 1 else min(2 * self.size, largest)
+        return Row(length, size, failed, self.left[1:])
