@@ -1,5 +1,6 @@
 """Compositions of models: exact weights by quadrature and over many runs, limits, errors and what a run says."""
 
+import json
 import math
 import warnings
 
@@ -24,7 +25,7 @@ from diffusion.two_modes import (
 )
 from motes.core import tree
 from motes.core.errors import FileError, MotesError, UnknownName
-from motes.diffusion import Denoiser, VariancePreserving, composition, gaussian
+from motes.diffusion import Denoiser, VarianceExploding, VariancePreserving, composition, gaussian
 from motes.diffusion.composition import Composition
 from motes.diffusion.compositions import annealed, classifier_free, geometric_mean, product, rl_guidance
 
@@ -233,6 +234,51 @@ def test_a_model_tuned_for_a_linear_reward_is_scaled_exactly():
     assert run.log_evidence == pytest.approx(0.5 * scale * (scale - 1) * (alpha * slope) ** 2, rel=0.05)
 
 
+@pytest.mark.parametrize("rule", ["energy", "transition", "rate"])
+def test_a_reward_is_met_by_every_rule(rule):
+    """One model, r = sin 2x + x / 2, with and without guidance: 60 steps and 2000 particles."""
+    points = torch.linspace(-9, 9, 20_001, dtype=F64)
+    p = torch.exp(WIDE.log_density(points[:, None], PROCESS.t_min) + curved(points[:, None])) * (points[1] - points[0])
+    right = moments(points, p / p.sum())[1:]
+    for guidance in (None, 0.5):
+        model = Composition(
+            [WIDE], [1.0], PROCESS, 60, curved, guidance, shape=(1,), weights=rule, final="state", dtype=F64
+        )
+        run = motes.sample(model, 2000, seed=4, progress=False)
+        found = moments(run.view[:, 0], torch.softmax(run.log_weight, 0))[1:]
+        assert abs(run.log_evidence - float(p.sum().log())) < 0.08, guidance
+        assert bool(((found - right).abs() < torch.tensor([0.2, 0.3, 0.05])).all()), (found, right)
+
+
+@pytest.mark.parametrize("rule", ["transition", "rate"])
+def test_a_start_short_of_noise_is_weighed_where_it_is_known(rule):
+    short = VariancePreserving(beta_min=6.0, beta_max=6.0, t_min=0.01, t_max=0.25)  # alpha is 0.47 at the start
+    models, exponents = [normal(1.2, 0.5, short), normal(-1.0, 1.3, short)], (0.4, 0.6)
+    points = torch.linspace(-8, 8, 20_001, dtype=F64)[:, None]
+    log_p = sum(w * m.log_density(points, short.t_min) for w, m in zip(exponents, models, strict=True))
+    log_z = float(torch.log(torch.exp(log_p).sum() * (points[1, 0] - points[0, 0])))
+
+    def initial(x):
+        return sum(w * m.log_density(x, short.t_max) for w, m in zip(exponents, models, strict=True))
+
+    options = {"shape": (1,), "dtype": F64, "weights": rule, "final": "state"}
+    known = Composition(models, exponents, short, 80, initial=initial, **options)
+    guess = Composition(models, exponents, short, 80, **options)
+    assert abs(motes.sample(known, 4000, seed=1, progress=False).log_evidence - log_z) < 0.02
+    assert abs(motes.sample(guess, 4000, seed=1, progress=False).log_evidence - log_z) > 0.05  # the twin
+
+
+@pytest.mark.parametrize("rule", ["energy", "transition"])
+def test_exploding_variance_is_walked_back_too(rule):
+    process = VarianceExploding(sigma_min=0.05, sigma_max=20.0)
+    models, exponents = [normal(0.5, 0.5, process), normal(-0.4, 1.3, process)], (0.8, 0.7)
+    points = torch.linspace(-8, 8, 20_001, dtype=F64)[:, None]
+    log_p = sum(w * m.log_density(points, process.t_min) for w, m in zip(exponents, models, strict=True))
+    log_z = float(torch.log(torch.exp(log_p).sum() * (points[1, 0] - points[0, 0])))
+    model = Composition(models, exponents, process, 40, shape=(1,), dtype=F64, weights=rule)
+    assert abs(motes.sample(model, 2000, seed=1, progress=False).log_evidence - log_z) < 0.05
+
+
 def test_a_product_without_a_normaliser_is_noticed_and_others_are_not():
     broken = Composition([NARROW, WIDE], [-1.5, 2.5], PROCESS, 60, shape=(1,), dtype=F64)
     run = motes.sample(broken, 500, seed=0, progress=False)
@@ -249,7 +295,9 @@ def test_the_rule_is_the_best_that_the_models_allow():
     assert made("product", 5).rule == "energy"
     assert Composition(models, [1, 1], PROCESS, 5, shape=(1,)).rule == "transition"
     assert Composition(models, [1, 1], PROCESS, 5, shape=(1,), churn=0.5).rule == "rate"
-    assert Composition([A, models[1]], [1, 1], PROCESS, 5, shape=(1,)).settings()["weights"] == "transition"
+    settings = Composition([A, models[1]], [1, 1], PROCESS, 5, shape=(1,)).settings()
+    assert settings["weights"] == "transition" and json.loads(json.dumps(settings)) == settings
+    assert "Skreta" in motes.cite(motes.sample(Composition(models, [1, 1], PROCESS, 5, shape=(1,)), 5, seed=0), "text")
     run = motes.sample(Composition(models, [1, 1], PROCESS, 6, shape=(1,)), 200, seed=0, progress=False)
     assert len(run.trace["discretisation"]) == 7
 

@@ -20,10 +20,11 @@ from motes.core.errors import MotesError, UnknownName
 from motes.core.model import FeynmanKac
 from motes.core.particles import Particles
 from motes.core.variance import StandardError
-from motes.core.weights import log_mean_exp, normalise
+from motes.core.weights import normalise
 from motes.diffusion.denoiser import Denoiser
 from motes.diffusion.driftlite import DriftLite
 from motes.diffusion.ensemble import Ensemble
+from motes.diffusion.halving import begun, compare, estimate
 from motes.diffusion.potential import Schedule, strengths
 from motes.diffusion.process import Process
 from motes.diffusion.reverse import SAMPLER, Guides, as_guidance, log_reference_over_guided
@@ -68,7 +69,8 @@ class Composition(FeynmanKac):
     - "none": no weights, the sampler that follows the sum of scores: biased.
 
     "transition" and "rate" estimate their discretisation error (`discretisation`, and in the trace), the one from steps
-    of twice the length along the same paths, the other from the weights of transitions along its own.
+    of twice the length along the same paths, the other from the weights of transitions along its own; where paths of
+    many dimensions make that too noisy, from the mean weights of the steps alone, which is rougher.
 
     Args:
         denoisers: the models, all of one process.
@@ -216,9 +218,7 @@ class Composition(FeynmanKac):
         noise = rng.at("start").normal((n, *self.shape), dtype=self.dtype).to(self.device)
         x = self.ensemble(rng, std * noise, 0)
         if self.rule in ("transition", "rate"):
-            x["gap"] = torch.zeros(n, dtype=torch.float64)
-        if self.rule == "transition":
-            x |= {"anchor": x["state"], "slope": x["state"], "square": x["gap"], "fine": x["gap"]}
+            x |= begun(x["state"], self.rule == "transition")
         log_start = -0.5 * dot(noise, noise) - 0.5 * d * math.log(2 * math.pi * std**2)
         if self.rule == "none":
             log_weight = torch.zeros(n, dtype=torch.float64)
@@ -238,8 +238,7 @@ class Composition(FeynmanKac):
         k, old, shared = particles.t, particles.x, dict(particles.shared)
         grid, state, weight = self.grid, old["state"], normalise(particles.log_weight)
         score, dt = grid.combined(k, old["scores"]), float(grid.times[k] - grid.times[k + 1])
-        rate = grid.rate(k, old["scores"])
-        curvature = self._curvature(k, shared)
+        rate, curvature = grid.rate(k, old["scores"]), self._curvature(k, shared)
         ratio = Ratio.at(grid, k, old["scores"], curvature)
         if self.rule == "rate":
             move = euler(grid, k, state, score)
@@ -269,15 +268,17 @@ class Composition(FeynmanKac):
             gain = path + (fine := ratio(state, y))
             if stretch:
                 gain = gain + xi[0].numel() * math.log(stretch.factor)
-            self._compare(k, old, x, fine, shared)
+            compare(grid, k, old, x, ratio, curvature, fine, shared)
         else:
             gain = dt * rate
             if "shift" in old:
                 gain = gain + log_reference_over_guided(xi, old["shift"] / move.std)
             if self._plain:
                 x["gap"] = old["gap"] + ratio(state, y) + path - gain
+                x["rough"] = old["rough"] + ratio.total() - dt * rate
             else:  # transitions weigh the process's own noise only: the trapezoid's rule against that of left ends
-                x["gap"] = old["gap"] + 0.5 * dt * (grid.rate(k + 1, x["scores"]) - grid.rate(k, old["scores"]))
+                ends = grid.rate(k + 1, x["scores"]) - grid.rate(k, old["scores"])
+                x["gap"] = x["rough"] = old["gap"] + 0.5 * dt * (weight @ ends)
         moved = particles.step(x, gain + x["total"] - old["total"], shared=shared)
         return replace(moved, info=self._info(x, k + 1, self.discretisation(moved)))
 
@@ -296,10 +297,7 @@ class Composition(FeynmanKac):
         """An estimate of how far the log normaliser is off because steps are not infinitely small, nats; 0 if exact."""
         if self.rule in ("energy", "none"):
             return 0.0
-        log_weight, gap = particles.log_weight, particles.x["gap"]
-        if self.rule == "rate" and not self._plain:
-            return -float(normalise(log_weight) @ gap)
-        change = log_mean_exp(log_weight + gap) - log_mean_exp(log_weight)
+        change = estimate(particles)
         return change if self.rule == "transition" else -change
 
     def must_resample(self, particles: Particles) -> bool | None:
@@ -378,21 +376,6 @@ class Composition(FeynmanKac):
         bound = centre + 5 * (weight.square() @ (whole - centre).square()).sqrt()
         if len(weight) * xi[0].numel() >= 100:
             shared["tails"] = torch.minimum(shared["tails"], bound)
-
-    def _compare(self, k: int, old: dict[str, Tensor], x: dict[str, Tensor], fine: Tensor, shared: Any) -> None:
-        """Along the path, two steps against one of twice the length: what halving the steps would change."""
-        x["gap"] = old["gap"]
-        for name in ("anchor", "slope", "square", "fine"):
-            x[name] = old[name]
-        if k % 2 == 0 and k + 2 <= self.grid.steps:
-            coarse = Ratio.at(self.grid, k, old["scores"], self._curvature(k, shared), 2)
-            x |= {"anchor": old["state"], "slope": coarse.slope, "square": coarse.square, "fine": fine}
-            numbers = (coarse.keep, coarse.added, coarse.exponent, coarse.precision, coarse.constant)
-            shared["anchor"] = torch.tensor(numbers, dtype=torch.float64)
-        elif k % 2 == 1:
-            a, added, exponent, precision, constant = shared["anchor"].tolist()
-            coarse = Ratio(a, added, exponent, precision, constant, old["slope"], old["square"])
-            x["gap"] = old["gap"] + coarse(old["anchor"], x["state"]) - old["fine"] - fine
 
     def _info(self, x: dict[str, Tensor], k: int, error: float) -> dict[str, float]:
         info = {"noise_level": float(self.process.sigma(self.grid.times[k]))}

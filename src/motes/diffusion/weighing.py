@@ -122,10 +122,20 @@ class Ratio:
         bend = self.precision - self.exponent * self.keep**2 / self.added
         return -0.5 * bend * dot(gap, gap) + dot(gap, self.slope) - 0.5 * self.square + self.constant
 
+    @property
+    def power(self) -> float:
+        """The precision of the step that the transitions make of a composition."""
+        return self.precision + (1 - self.exponent) * self.keep**2 / self.added
+
+    def total(self) -> Tensor:
+        """(N,) the log of the integral over y of the ratio times the noising kernel N(x | y), nats."""
+        d = self.slope[0].numel()
+        mean = 0.5 * (dot(self.slope, self.slope) / self.power - self.square)
+        return mean + self.constant - 0.5 * d * math.log(self.power * self.added)
+
     def move(self, x: Tensor) -> Move:
         """The step that the transitions make of a composition, N(x | y)^(1 - W) prod_i p_i(y | x)^{w_i} in y."""
-        precision = self.precision + (1 - self.exponent) * self.keep**2 / self.added
-        return Move(x / self.keep + self.slope / precision, precision**-0.5)
+        return Move(x / self.keep + self.slope / self.power, self.power**-0.5)
 
 
 def tempered(grid: Grid, k: int, x: Tensor, score: Tensor, curvature: Tensor) -> Move:

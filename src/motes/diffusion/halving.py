@@ -1,0 +1,68 @@
+"""What smaller steps would change of a composition's normaliser, estimated along the paths of the particles."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from motes.core.particles import Particles
+from motes.core.weights import log_mean_exp, normalise
+from motes.diffusion.weighing import Grid, Ratio
+
+CALM = 2.0
+"""Up to this variance (nats squared) a mean of exponentials over the particles can be believed."""
+
+
+def begun(state: Tensor, halves: bool) -> dict[str, Tensor]:
+    """What a particle carries for the estimate: "gap", the log-ratio of a path's weight by another rule (or by steps of
+    twice the length) to its weight; "rough", the same without the noise of the path; and where its last pair of steps
+    began, if `halves`.
+    """
+    zero = torch.zeros(len(state), dtype=torch.float64)
+    x = {"gap": zero, "rough": zero}
+    return {**x, "anchor": state, "slope": state, "square": zero, "fine": zero, "ahead": zero} if halves else x
+
+
+def compare(
+    grid: Grid,
+    k: int,
+    old: dict[str, Tensor],
+    x: dict[str, Tensor],
+    ratio: Ratio,
+    curvature: Tensor,
+    fine: Tensor,
+    shared: dict[str, Any],
+) -> None:
+    """Two steps against one of twice the length.
+
+    Args:
+        grid, k: the step done.
+        old, x: the particles before it and after it; what they carry is written into `x`.
+        ratio: of the step.
+        curvature: (M,) that the step was made with.
+        fine: (N,) the ratio's value.
+        shared: "anchor" gets the numbers of the long step's ratio.
+    """
+    x |= {name: old[name] for name in begun(old["state"], True)}
+    if k % 2 == 0 and k + 2 <= grid.steps:
+        long = Ratio.at(grid, k, old["scores"], curvature, 2)
+        x |= {"anchor": old["state"], "slope": long.slope, "square": long.square, "fine": fine}
+        x["ahead"] = long.total() - ratio.total()
+        numbers = (long.keep, long.added, long.exponent, long.precision, long.constant)
+        shared["anchor"] = torch.tensor(numbers, dtype=torch.float64)
+    elif k % 2 == 1:
+        a, added, exponent, precision, constant = shared["anchor"].tolist()
+        long = Ratio(a, added, exponent, precision, constant, old["slope"], old["square"])
+        x["gap"] = old["gap"] + long(old["anchor"], x["state"]) - old["fine"] - fine
+        x["rough"] = old["rough"] + old["ahead"] - ratio.total()
+
+
+def estimate(particles: Particles) -> float:
+    """How the log normaliser would change, nats: by the paths, or roughly where they differ by too much."""
+    log_weight, gap = particles.log_weight, particles.x["gap"]
+    weight = normalise(log_weight)
+    if float(weight @ (gap - weight @ gap).square()) > CALM:
+        gap = particles.x["rough"]
+    return log_mean_exp(log_weight + gap) - log_mean_exp(log_weight)
