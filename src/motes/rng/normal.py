@@ -33,7 +33,12 @@ def normal64(u: Tensor) -> Tensor:
     q = u - 0.5
     r = 0.180625 - q * q
     centre = q * horner(r, A) / horner(r, B)
-    tail = sqrt(-log(torch.minimum(u, 1.0 - u)))
-    near, far = tail - 1.6, tail - SPLIT
-    outer = torch.where(tail <= SPLIT, horner(near, C) / horner(near, D), horner(far, E) / horner(far, F))
-    return torch.where(q.abs() <= CENTRE, centre, torch.where(q < 0.0, -outer, outer))
+    out = ~(q.abs() <= CENTRE)  # one in seven: the tail's logarithm and root are worked out for these alone
+    v = u[out]
+    tail = sqrt(-log(torch.minimum(v, 1.0 - v)))
+    near, far = tail - 1.6, tail > SPLIT
+    outer = horner(near, C) / horner(near, D)
+    if bool(far.any()):
+        further = tail - SPLIT
+        outer = torch.where(far, horner(further, E) / horner(further, F), outer)
+    return centre.masked_scatter(out, torch.where(q[out] < 0.0, -outer, outer))
