@@ -12,6 +12,7 @@ from motes.core.errors import MotesError, ShapeError
 from motes.diffusion import Denoiser, gaussian
 from motes.diffusion.adapters.diffusers import from_diffusers
 from motes.diffusion.edm import EDM
+from motes.diffusion.flow import ProbabilityFlow
 from motes.diffusion.interpolant import RectifiedFlow
 from motes.diffusion.tabulated import Tabulated
 
@@ -256,3 +257,20 @@ def test_every_scheduler_of_the_package_is_taken_or_refused_with_a_reason(diffus
     }
     assert {"EDMEulerScheduler", "EDMDPMSolverMultistepScheduler", "FlowMatchEulerDiscreteScheduler"} < {*taken}
     assert not any("LCM" in name or "TCD" in name for name in taken)
+
+
+def test_the_multistep_integrator_agrees_with_the_package(diffusers):
+    """The same network, start and times: the states before the last step, which the package does at first order."""
+    network = unet(diffusers)
+    made = diffusers.DPMSolverMultistepScheduler(algorithm_type="dpmsolver++", lower_order_final=False)
+    denoiser = from_diffusers(network, made)
+    made.set_timesteps(8)
+    times = made.timesteps.to(F64)
+    model = ProbabilityFlow(denoiser, times, "dpm++2m", shape=(1, 8, 8), final="state")
+    particles = model.init(motes.Rng(1).at("init", step=0), 2)
+    x = particles.x["state"]
+    for k, t in enumerate(made.timesteps[:-1]):
+        with torch.no_grad():
+            x = made.step(network(x, t).sample, t, x).prev_sample
+        particles = model.step(motes.Rng(1).at("step", step=k + 1), particles)
+        assert torch.allclose(particles.x["state"], x, rtol=1e-3, atol=1e-3), k
