@@ -46,6 +46,7 @@ from motes.diffusion.process import VarianceExploding as VarianceExploding
 from motes.diffusion.process import VariancePreserving as VariancePreserving
 from motes.diffusion.reverse import ReverseDiffusion as ReverseDiffusion
 from motes.diffusion.start import Start as Start
+from motes.diffusion.tabulated import Tabulated as Tabulated
 from motes.diffusion.transition import transitions as transitions
 from motes.diffusion.value_decoding import ValueDecoding as ValueDecoding
 from motes.diffusion.zoo import load as load
