@@ -74,8 +74,8 @@ class Composition(FeynmanKac):
 
     Args:
         denoisers: the models, all of one process.
-        exponents: a number for each model; with "energy" also functions of the time. Their sum at t_max must be
-            positive; negative ones are allowed, but only if the product has a normaliser.
+        exponents: a number for each model; with "energy" also functions of the time. Their sum must be positive at all
+            times; negative ones are allowed, but only if the product has a normaliser.
         process: the process that is walked back.
         steps: the number of steps K, equal in log(alpha / sigma), or the falling times (K + 1,).
         reward: maps images (N, *shape) to (N,) nats, as for `ReverseDiffusion`.
@@ -187,16 +187,11 @@ class Composition(FeynmanKac):
 
     def _rule(self) -> str:
         known = all(d.has_log_density for d in self.denoisers)
-        if self.weights == "auto":
-            rule = (
-                "energy"
-                if known and not self.control
-                else "transition"
-                if self.churn in (None, 1) and not self.control
-                else "rate"
-            )
-        else:
-            rule = self.weights
+        rule: str = self.weights
+        if rule == "auto" and known and not self.control:
+            rule = "energy"
+        elif rule == "auto":
+            rule = "transition" if self._plain else "rate"
         if rule == "energy" and not known:
             raise MotesError(
                 'weights="energy" needs the log-density of every model, Denoiser(..., log_density=f); '
@@ -252,7 +247,7 @@ class Composition(FeynmanKac):
         xi = rng.at("noise").normal((particles.n, *self.shape), dtype=self.dtype).to(self.device)
         landed, width = mean + old.get("shift", 0.0) + move.std * xi, move.std
         stretch = None
-        if self.rule == "transition" and float(grid.exponents[k].sum()) != 1:
+        if self.rule == "transition" and abs(float(grid.exponents[k].sum()) - 1) > 1e-9:
             stretch = Stretch.fit(grid, k, state, score, rate, weight)
             width = width * stretch.factor
         x = self.ensemble(rng, stretch(landed) if stretch else landed, k + 1)
