@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass, field, replace
 from typing import Any, ClassVar
@@ -12,7 +13,7 @@ from torch import Tensor
 from motes.core.cite import Reference
 from motes.core.model import FeynmanKac
 from motes.core.particles import Particles
-from motes.core.weights import conditional_ess
+from motes.core.weights import conditional_ess, scaled, total
 from motes.diffusion.denoiser import Denoiser
 from motes.diffusion.guidance.value import ValueGradient
 from motes.diffusion.observer import Observer
@@ -31,6 +32,8 @@ TEMPERED = Reference(
 )
 LOW = 0.5
 """The share of the particles' worth below which the last step is remarked on."""
+AT_ONCE = 1 << 17
+"""The numbers that the search for a share holds at once."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,11 +101,13 @@ class AdaptiveReward(FeynmanKac):
     def step(self, rng: Rng, particles: Particles) -> Particles:
         k, old, share = particles.t, particles.x, particles.shared["share"]
         xi = rng.at("noise").normal((particles.n, *self.shape), dtype=self.dtype).to(self.device)
-        std = float(self.table.std[k])
-        shift = share * old["shift"] / std if "shift" in old else torch.zeros_like(xi)
-        mean = float(self.table.keep[k]) * old["state"] + float(self.table.pull[k]) * old["denoised"]
-        x = self.observer(rng, mean + std * (xi + shift), k + 1)
-        ratio = log_reference_over_guided(xi, shift)
+        mean, std = self.table.mean(k, old["state"], old["denoised"]), float(self.table.std[k])
+        ratio = torch.zeros(particles.n, dtype=torch.float64)
+        if "shift" in old:
+            shift = share * old["shift"] / std
+            ratio = log_reference_over_guided(xi, shift)
+            xi.add_(shift)
+        x = self.observer(rng, mean.add_(xi.mul_(std)), k + 1)
         last = k + 1 == self.table.steps
         new = 1.0 if last else affordable(particles.log_weight, ratio - old["total"], x["reward"], self.cess)
         x["total"] = new * x["reward"] if new < 1 else x["reward"]
@@ -167,11 +172,17 @@ def affordable(log_weight: Tensor, carried: Tensor, reward: Tensor, cess: float)
         reward: (N,) nats, finite.
         cess: the fraction of N; where no share keeps it, the share that keeps most is taken.
     """
-    best, most, n = 0.0, -1.0, len(reward)
-    for i in range(100, -1, -1):
-        kept = conditional_ess(log_weight, carried + i / 100 * reward) / n
-        if kept >= cess:
-            return i / 100
-        if kept > most:
-            best, most = i / 100, kept
+    w = scaled(log_weight)[0]
+    carried, shares = torch.where(w > 0, carried, -math.inf), torch.arange(100, -1, -1, dtype=torch.float64) / 100
+    best, most = 0.0, -1.0
+    for part in shares.split(max(10, AT_ONCE // len(w))):  # `conditional_ess` of many shares at once
+        increment = carried + part[:, None] * reward
+        g = (increment - increment.amax(1, keepdim=True)).exp_()
+        wg = w * g
+        kept = (wg.sum(1).square() / (total(w) / len(w) * (wg * g).sum(1))).nan_to_num(nan=0.0)
+        enough = (kept >= cess * len(w)).nonzero()
+        if len(enough):
+            return float(part[enough[0, 0]])
+        if float(kept.max()) > most:
+            best, most = float(part[kept.argmax()]), float(kept.max())
     return best

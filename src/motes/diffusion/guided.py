@@ -176,12 +176,12 @@ class Guided(FeynmanKac):
         }
 
     def _move(self, rng: Rng, x: dict[str, Tensor], k: int) -> Tensor:
-        mean = float(self.table.keep[k]) * x["state"] + float(self.table.pull[k]) * x["denoised"]
-        mean = mean + x["shift"] if "shift" in x else mean
-        std = float(self.table.std[k])
+        mean, std = self.table.mean(k, x["state"], x["denoised"]), float(self.table.std[k])
+        if "shift" in x:
+            mean.add_(x["shift"])
         if std == 0:
             return mean
-        return mean + std * rng.normal(tuple(mean.shape), dtype=self.dtype).to(self.device)
+        return mean.add_(rng.normal(tuple(mean.shape), dtype=self.dtype).to(self.device).mul_(std))
 
     def _back(self, rng: Rng, state: Tensor, k: int) -> Tensor:
         """From the end of step k + 1 to its beginning, by the forward process."""

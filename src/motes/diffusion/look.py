@@ -138,7 +138,9 @@ class Guidance(ABC):
 
 def not_finite(x: Tensor) -> Tensor:
     """(N,) which rows hold a number that is not finite."""
-    return ~torch.isfinite(x.flatten(1)).all(1).cpu()
+    flat = x.flatten(1)
+    good = torch.isfinite(flat.sum(1)).cpu()  # a sum is finite only if all of its terms are
+    return ~good if bool(good.all()) else ~torch.isfinite(flat).all(1).cpu()
 
 
 def refuse(bad: Tensor, what: str, whose: str) -> None:

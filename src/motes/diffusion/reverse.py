@@ -167,14 +167,13 @@ class ReverseDiffusion(FeynmanKac):
     def step(self, rng: Rng, particles: Particles) -> Particles:
         k, old = particles.t, particles.x
         xi = rng.at("noise").normal((particles.n, *self.shape), dtype=self.dtype).to(self.device)
-        mean = float(self.table.keep[k]) * old["state"] + float(self.table.pull[k]) * old["denoised"]
-        std = float(self.table.std[k])
+        mean, std = self.table.mean(k, old["state"], old["denoised"]), float(self.table.std[k])
+        log_ratio: Tensor | float = 0.0
         if "shift" in old:
             shift = old["shift"] / std
-            state, log_ratio = mean + std * (xi + shift), log_reference_over_guided(xi, shift)
-        else:
-            state, log_ratio = mean + std * xi, 0.0
-        x = self.observer(rng, state, k + 1)
+            log_ratio = log_reference_over_guided(xi, shift)
+            xi.add_(shift)
+        x = self.observer(rng, mean.add_(xi.mul_(std)), k + 1)
         x["total"], x["history"] = self._total(x, k + 1, old["total"], old["history"])
         return particles.step(x, x["total"] - old["total"] + log_ratio, info=self._info(x, k + 1))
 
@@ -276,4 +275,4 @@ def log_reference_over_guided(xi: Tensor, shift: Tensor) -> Tensor:
     standard deviations of the transition.
     """
     xi, shift = xi.to(torch.float64).flatten(1), shift.to(torch.float64).flatten(1)
-    return -((xi + 0.5 * shift) * shift).sum(1).cpu()
+    return -(0.5 * shift).add_(xi).mul_(shift).sum(1).cpu()

@@ -41,6 +41,10 @@ class Transitions:
         """The number of steps K."""
         return len(self.std)
 
+    def mean(self, k: int, state: Tensor, denoised: Tensor) -> Tensor:
+        """The mean of step k of the states and their predictions, both (N, *shape): a tensor that is the caller's."""
+        return (float(self.keep[k]) * state).add_(float(self.pull[k]) * denoised)
+
 
 Integrator = Callable[[Process, Tensor, Tensor, float], tuple[Tensor, Tensor, Tensor]]
 
