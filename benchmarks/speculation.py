@@ -71,8 +71,8 @@ def texts(rounds: int) -> list[str]:
         *wrapped(
             f"SmolLM2-135M-Instruct in float32 on {torch.get_num_threads()} CPU thread, temperature 0.7, at most {NEW} "
             f"new tokens, the prompt's call and seconds included. Guesses are `PromptLookup()`, at most 4 a call. "
-            f"{rounds} interleaved rounds, a seed each: totals of tokens and calls, medians of CPU time. A token is one "
-            "of one text: eight texts take one call for up to eight tokens."
+            f"{rounds} interleaved rounds, a seed each: totals of tokens and calls, medians of CPU time. A token is "
+            "one of one text: eight texts take one call for up to eight tokens."
         ),
         "",
         "| task | texts | | calls a token | ms a token | guesses that were right | times as fast |",
