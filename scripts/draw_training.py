@@ -40,7 +40,7 @@ def fashion() -> None:
             axis.set_xticks([])
             axis.set_yticks([])
     figure.subplots_adjust(0.16, 0.01, 0.99, 0.99, 0.04, 0.04)
-    figure.savefig(IMAGES / "fashion.png", dpi=90)
+    figure.savefig(IMAGES / "fashion.png", dpi=80)
 
 
 def drifting() -> None:
