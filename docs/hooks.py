@@ -7,7 +7,7 @@ import inspect
 import re
 from collections.abc import Callable
 from importlib import import_module
-from pkgutil import iter_modules
+from pkgutil import iter_modules, walk_packages
 from typing import Any
 
 MARK = re.compile(r"^\{\{ (\w+)(?: ([\w.]+))? \}\}$", re.MULTILINE)
@@ -92,13 +92,12 @@ def kernels() -> str:
     )
 
 
-def samplers() -> str:
-    """One row a sampler of densities: every model in the modules of `motes.density`."""
-    import motes.density
+def samplers(package: str) -> str:
+    """One row a sampler: every model in the modules of a package."""
     from motes.core.model import FeynmanKac
 
     rows = []
-    for m in iter_modules(motes.density.__path__, "motes.density."):
+    for m in walk_packages(import_module(package).__path__, f"{package}."):
         module = import_module(m.name)
         rows += [
             (f"`{name}`", f"`{module.__name__}`", sentence(c.__doc__), named_sources(c.__doc__))

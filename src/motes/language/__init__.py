@@ -46,12 +46,13 @@ from motes.language.rules import (
     top_n_sigma,
     typical,
 )
-from motes.language.speculation import speculating
+from motes.language.speculation import Drafted, speculating
 from motes.language.table import TableModel
 
 __all__ = [
     "ByteModel",
     "Constraint",
+    "Drafted",
     "Expansion",
     "Generation",
     "LanguageModel",
