@@ -58,12 +58,14 @@ class Event(Twist):
         return True
 
     def reward(self, images: Tensor) -> Tensor:
-        """0 for images (n, *shape) in the event and -inf for others, (n,)."""
-        zero = torch.zeros(len(images), dtype=torch.float64, device=images.device)
-        return torch.where(self._value(images) > 0, zero, -torch.inf)
+        """0 for images (n, *shape) in the event and -inf for others, (n,); NaN where the statistic is."""
+        value = self._value(images).to(torch.float64)
+        return torch.where(value > 0, 0.0, torch.where(value.isnan(), value, -torch.inf))
 
     def __call__(self, look: Look) -> Tensor:
         value = self._value(look.denoised)
+        if not value.requires_grad:
+            look.gradient(value, "statistic")  # raises, and says why
         (slope,) = torch.autograd.grad(value.sum(), look.denoised, retain_graph=True)
         (carried,) = torch.autograd.grad(look.denoised, look.x, slope, retain_graph=True)  # (dD/dx)' g
         variance = look.sigma**2 / look.alpha * (carried * slope).to(torch.float64).flatten(1).sum(1)
