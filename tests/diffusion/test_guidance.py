@@ -230,6 +230,14 @@ def test_the_probability_of_an_event():
     assert not bool((raw > 1.5).all())  # guidance alone misses the event at times
 
 
+def test_a_statistic_that_is_nan_is_not_taken_for_a_miss():
+    event = Event(lambda x: torch.where(x[:, 0] > 0, x[:, 0], torch.nan))
+    assert event.reward(torch.tensor([[1.0], [-1.0]])).isnan().tolist() == [False, True]
+    model = motes.ReverseDiffusion(DENOISER, VP, 4, event.reward, shape=(1,), dtype=F64, schedule="end")
+    with pytest.raises(motes.MotesError, match="the reward is NaN"):
+        motes.sample(model, 20, seed=1, progress=False)
+
+
 def test_the_probability_given_a_state_is_exact_for_normal_data_and_a_linear_statistic():
     event = Event(lambda x: 2 * x[:, 0] - 1)
     model = Guided(DENOISER, 6, "reward", shape=(1,), twist=event, dtype=F64)
@@ -259,6 +267,19 @@ def test_what_does_not_fit_is_refused():
         first_shift(guidance.manifold_preserving(), reward=None)
     with pytest.raises(motes.MotesError, match="the reference is"):
         Reference(torch.zeros(2)).reward(torch.zeros(3, 1))
+    other = Reference(torch.zeros(2, dtype=F64))  # as the twist of another reward it would spread over the images
+    with pytest.raises(motes.MotesError, match="the reference is"):
+        first_shift("reward", twist=other)
+    for rule in (
+        Modulation(lambda x: x.square().mean()),
+        guidance.manifold_preserving(reward=lambda x: x.sum()),
+        guidance.loss_guided(reward=lambda x: x),
+    ):
+        with pytest.raises(motes.MotesError, match="must return one number a particle"):
+            first_shift(rule)
+    step = Event(lambda x: (x[:, 0] > 0).to(F64) - 0.5)
+    with pytest.raises(ValueError, match="statistic has no gradient"):
+        first_shift("reward", twist=step)
     with pytest.raises(motes.MotesError, match="one number an image"):
         Event(lambda x: x).reward(torch.zeros(3, 1))
     with pytest.raises(ValueError, match="no gradient"):

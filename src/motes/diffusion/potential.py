@@ -83,9 +83,9 @@ References:
 """
 
 
-def checked_reward(reward: Tensor, n: int) -> Tensor:
+def checked_reward(reward: Tensor, n: int, what: str = "reward") -> Tensor:
     """The reward (n,) as float64, or a ShapeError."""
     if not isinstance(reward, Tensor) or reward.shape != (n,):
-        what = tuple(reward.shape) if isinstance(reward, Tensor) else type(reward).__name__
-        raise ShapeError(f"the reward must return one number a particle, a tensor of shape ({n},), not {what}")
+        found = tuple(reward.shape) if isinstance(reward, Tensor) else type(reward).__name__
+        raise ShapeError(f"the {what} must return one number a particle, a tensor of shape ({n},), not {found}")
     return reward.to(torch.float64)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from motes.core.errors import ShapeError
 from motes.diffusion.look import Guidance, Look, Twist
+from motes.diffusion.potential import checked_reward
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,8 +45,6 @@ class Reference(Twist):
 
     def reward(self, images: Tensor) -> Tensor:
         """Minus the cost of images (n, *shape), (n,) nats."""
-        if images.shape[1:] != self.image.shape:
-            raise ShapeError(f"the reference is {tuple(self.image.shape)}, the images are {tuple(images.shape[1:])}")
         return -0.5 * self.strength * self._far(images)
 
     def __call__(self, look: Look) -> Tensor:
@@ -56,6 +55,8 @@ class Reference(Twist):
         return {"name": type(self).__name__, "strength": self.strength, "scale": self.scale}
 
     def _far(self, images: Tensor) -> Tensor:
+        if images.shape[1:] != self.image.shape:
+            raise ShapeError(f"the reference is {tuple(self.image.shape)}, the images are {tuple(images.shape[1:])}")
         return (images - self.image.to(images)).to(torch.float64).square().flatten(1).sum(1)
 
 
@@ -97,7 +98,7 @@ class Modulation(Guidance):
         for _ in range(self.iterations):
             with torch.enable_grad():
                 z = z.requires_grad_()
-                value = self.cost(z)
+                value = checked_reward(self.cost(z), len(z), "cost")
                 if not value.requires_grad:
                     look.gradient(value, "cost")  # raises, and says why
                 slope = torch.autograd.grad(value.sum(), z)[0]

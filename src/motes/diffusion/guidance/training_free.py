@@ -12,6 +12,7 @@ from torch import Tensor
 
 from motes.core.errors import UnknownName
 from motes.diffusion.look import Guidance, Look
+from motes.diffusion.potential import checked_reward
 
 Shape = Literal["increase", "decrease", "constant", "variance"]
 SHAPES = ("increase", "decrease", "constant", "variance")
@@ -121,9 +122,9 @@ class TrainingFree(Guidance):
         if reward is None:
             raise ValueError("training-free guidance needs a reward: give one to it or to the sampler")
         if cloud is None:
-            return reward(z)
+            return checked_reward(reward(z), len(z))
         n, m = cloud.shape[:2]
-        values = reward((z[:, None] + cloud).flatten(0, 1)).reshape(n, m)
+        values = checked_reward(reward((z[:, None] + cloud).flatten(0, 1)), n * m).reshape(n, m)
         return values.logsumexp(1) - math.log(m)
 
 
