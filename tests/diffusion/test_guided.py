@@ -135,6 +135,8 @@ def test_the_twist_is_recorded():
 def test_what_does_not_fit_is_refused():
     with pytest.raises(ValueError, match="repeats"):
         made(repeats=0)
+    with pytest.raises(motes.MotesError, match="final"):
+        made(final="image")
     with pytest.raises(ValueError, match="needs a reward"):
         made(guidance="reward")
     with pytest.raises(TypeError, match="guidance must be"):

@@ -92,6 +92,9 @@ def test_best_of_n():
         best_of(motes.sample(inner(guidance="reward"), 60, seed=5, progress=False, when=0), 6)
     with pytest.raises(motes.MotesError, match="no reward"):
         best_of(motes.sample(_Walk(), 6, seed=1, progress=False), 6)
+    with pytest.raises(motes.MotesError, match="no reward"):
+        plain = motes.ReverseDiffusion(DENOISER, VP, STEPS, shape=(1,), dtype=F64)
+        best_of(motes.sample(plain, 6, seed=1, progress=False, when=0), 6)
 
 
 class _Walk(motes.FeynmanKac):

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from motes.core.cite import Reference
+from motes.core.errors import UnknownName
 from motes.core.model import FeynmanKac
 from motes.core.particles import Particles
 from motes.core.variance import StandardError
@@ -28,6 +29,7 @@ from motes.diffusion.start import Start, started
 from motes.diffusion.transition import Transitions, transitions
 from motes.rng import Rng
 
+FINAL = ("denoised", "state")
 TRAVEL = Reference(
     "lugmayr2022",
     "Lugmayr, Danelljan, Romero, Yu, Timofte, Van Gool",
@@ -98,6 +100,8 @@ class Guided(FeynmanKac):
     def __post_init__(self) -> None:
         if self.repeats < 1:
             raise ValueError(f"repeats must be at least 1, not {self.repeats}")
+        if self.final not in FINAL:
+            raise UnknownName("final", self.final, FINAL)
         guidance = as_guidance(self.guidance)
         if self.reward is None and self.twist is None and guidance is not None and guidance.value:
             raise ValueError("guidance by the reward needs a reward or a twist")
