@@ -154,6 +154,7 @@ class AdaptiveReward(FeynmanKac):
             "times": self.table.times.tolist(),
             "shape": list(self.shape),
             **({} if self.start is None else {"start": self.start.settings()}),
+            **({"table": self.table.digest} if isinstance(self.steps, Transitions) else {}),
             **{k: getattr(self, k) for k in names},
             "dtype": str(self.dtype),
         }

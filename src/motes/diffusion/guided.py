@@ -120,7 +120,8 @@ class Guided(FeynmanKac):
     def init(self, rng: Rng, n: int) -> Particles:
         state = started(rng, self.denoiser.process, self.start, (n, *self.shape), self.dtype)
         x = self.observer(rng, state.to(self.device), 0)
-        return Particles.start(x, torch.zeros(n, dtype=torch.float64), info=self._info(x, 0))
+        zero, shared = torch.zeros(n, dtype=torch.float64), {"probe": self._probe()}
+        return Particles.start(x, zero, shared=shared, info=self._info(x, 0))
 
     def step(self, rng: Rng, particles: Particles) -> Particles:
         k, x = particles.t, particles.x
@@ -146,8 +147,9 @@ class Guided(FeynmanKac):
         """The particles, if the model still says of them what their file says.
 
         Raises:
-            FileError: the denoiser or the reward has changed since.
+            FileError: the denoiser, the reward, the guidance or the twist has changed since.
         """
+        self.observer.recognise(self._probe(), particles.shared["probe"])
         return replace(particles, x=self.observer.restored(particles.x, particles.t, self.device))
 
     def must_resample(self, particles: Particles) -> bool:
@@ -174,10 +176,14 @@ class Guided(FeynmanKac):
             "twist": None if self.twist is None else self.twist.settings(),
             "reward": "function" if self.reward else None,
             **({} if self.start is None else {"start": self.start.settings()}),
+            **({"table": self.table.digest} if isinstance(self.steps, Transitions) else {}),
             "schedule": "function" if callable(self.schedule) else self.schedule,
             **{k: getattr(self, k) for k in ("repeats", "integrator", "noise", "final", "micro_batch", "device")},
             "dtype": str(self.dtype),
         }
+
+    def _probe(self) -> dict[str, Tensor]:
+        return self.observer.probe(self.shape, self.dtype, self.device)
 
     def _move(self, rng: Rng, x: dict[str, Tensor], k: int) -> Tensor:
         mean, std = self.table.mean(k, x["state"], x["denoised"]), float(self.table.std[k])

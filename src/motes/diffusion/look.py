@@ -6,6 +6,7 @@ and their gradients) is handed the same look.
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -112,6 +113,10 @@ class Twist(ABC):
         """What identifies it, as JSON."""
         return {"name": type(self).__name__}
 
+    def probe(self, images: Tensor, t: float) -> Tensor | None:
+        """What the functions it was given say of images, by which a resumed run can tell them from others."""
+        return None
+
 
 class Guidance(ABC):
     """A rule for how far the mean of a step is moved.
@@ -134,6 +139,18 @@ class Guidance(ABC):
     def settings(self) -> dict[str, Any]:
         """What identifies it, as JSON."""
         return {"name": type(self).__name__}
+
+    def probe(self, images: Tensor, t: float) -> Tensor | None:
+        """What the functions it was given say of images, by which a resumed run can tell them from others."""
+        return None
+
+
+def digest(*tensors: Tensor) -> str:
+    """A few letters that tell tensors from others, for settings."""
+    found = hashlib.sha256()
+    for x in tensors:
+        found.update(f"{tuple(x.shape)} {x.dtype}".encode() + x.detach().cpu().contiguous().numpy().tobytes())
+    return found.hexdigest()[:16]
 
 
 def not_finite(x: Tensor) -> Tensor:

@@ -106,6 +106,29 @@ class Observer:
         self._check(x, k, f"at step {k} of {self.table.steps} (t={t:.4g})")
         return x
 
+    def probe(self, shape: tuple[int, ...], dtype: torch.dtype, device: str) -> dict[str, Tensor]:
+        """What the functions given say of two fixed images, by which a file can tell them from others."""
+        image, t = Rng(0).at("probe").normal((2, *shape), dtype=dtype).to(device), float(self.table.times[0])
+        with torch.no_grad():
+            found = {name: g.probe(image, t) for name, g in (("guidance", self.guidance), ("twist", self.twist)) if g}
+            if self.reward is not None:
+                found["reward"] = checked_reward(self.reward(image), 2)
+        return {name: value.detach().cpu() for name, value in found.items() if value is not None}
+
+    def recognise(self, now: dict[str, Tensor], then: dict[str, Tensor]) -> None:
+        """Compare what probes say now with what a file says.
+
+        Raises:
+            FileError: the reward, the guidance or the twist has changed since.
+        """
+        for name, value in now.items():
+            old = then.get(name)
+            same = old is not None and old.shape == value.shape
+            if not same or not torch.allclose(value, old.to(value), rtol=1e-3, atol=1e-3, equal_nan=True):
+                raise FileError(
+                    f"the {name} is not what it was when the run was saved: resume with the one it began with"
+                )
+
     def restored(self, x: dict[str, Tensor], k: int, device: str) -> dict[str, Tensor]:
         """Saved particles on the device, if the model and the reward still say of them what their file says.
 

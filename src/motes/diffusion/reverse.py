@@ -16,13 +16,13 @@ import torch
 from torch import Tensor
 
 from motes.core.cite import Reference
-from motes.core.errors import FileError, UnknownName
+from motes.core.errors import UnknownName
 from motes.core.model import FeynmanKac
 from motes.core.particles import Particles
 from motes.diffusion.denoiser import Denoiser
 from motes.diffusion.guidance import Given, Guidance, Twist, ValueGradient
 from motes.diffusion.observer import Observer
-from motes.diffusion.potential import POTENTIALS, Schedule, checked_reward, strengths
+from motes.diffusion.potential import POTENTIALS, Schedule, strengths
 from motes.diffusion.process import Process
 from motes.diffusion.start import Start, started
 from motes.diffusion.transition import Transitions, transitions
@@ -193,24 +193,12 @@ class ReverseDiffusion(FeynmanKac):
         Raises:
             FileError: the denoiser or the reward has changed since.
         """
-        for name, value in self._probe().items():
-            if not torch.allclose(value, particles.shared["probe"][name], rtol=1e-3, atol=1e-3, equal_nan=True):
-                raise FileError(
-                    f"the {name} is not what it was when the run was saved: resume with the one it began with"
-                )
+        self.observer.recognise(self._probe(), particles.shared["probe"])
         x = self.observer.restored(particles.x, particles.t, self.device)
         return replace(particles, x=x)
 
     def _probe(self) -> dict[str, Tensor]:
-        """What the functions given say of two fixed images, by which a file can tell them from others."""
-        image = Rng(0).at("probe").normal((2, *self.shape), dtype=self.dtype).to(self.device)
-        found = {}
-        with torch.no_grad():
-            if self.reward is not None:
-                found["reward"] = checked_reward(self.reward(image), 2)
-            if isinstance(self.observer.guidance, Given):
-                found["guidance"] = self.observer.guidance.function(image, float(self.table.times[0]))
-        return {name: value.detach().cpu() for name, value in found.items()}
+        return self.observer.probe(self.shape, self.dtype, self.device)
 
     def order(self, particles: Particles) -> Tensor:
         """(N,) the reward, by which sorted resampling orders the particles (zeros where it was not asked)."""
@@ -227,6 +215,7 @@ class ReverseDiffusion(FeynmanKac):
             **{k: "function" if callable(v) else v for k, v in callables.items()},
             **{k: None if v is None else v.settings() for k, v in mine.items()},
             **({} if self.start is None else {"start": self.start.settings()}),
+            **({"table": self.table.digest} if isinstance(self.steps, Transitions) else {}),
             **{k: getattr(self, k) for k in ("integrator", "noise", "potential", "final", "micro_batch", "device")},
             "dtype": str(self.dtype),
         }

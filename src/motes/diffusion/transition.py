@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from motes.core.errors import ShapeError, UnknownName
+from motes.diffusion.look import digest
 from motes.diffusion.process import Process
 
 
@@ -40,6 +41,11 @@ class Transitions:
     def steps(self) -> int:
         """The number of steps K."""
         return len(self.std)
+
+    @property
+    def digest(self) -> str:
+        """A few letters that tell these steps from others."""
+        return digest(self.times, self.keep, self.pull, self.std)
 
     def mean(self, k: int, state: Tensor, denoised: Tensor) -> Tensor:
         """The mean of step k of the states and their predictions, both (N, *shape): a tensor that is the caller's."""

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from motes.core.errors import ShapeError
-from motes.diffusion.look import Guidance, Look, Twist
+from motes.diffusion.look import Guidance, Look, Twist, digest
 from motes.diffusion.potential import checked_reward
 
 
@@ -52,7 +52,8 @@ class Reference(Twist):
         return -0.5 * self.strength / left * self._far(look.denoised) - 0.5 * self.image.numel() * math.log(left)
 
     def settings(self) -> dict[str, Any]:
-        return {"name": type(self).__name__, "strength": self.strength, "scale": self.scale}
+        mine = {"image": digest(self.image), "strength": self.strength, "scale": self.scale}
+        return {"name": type(self).__name__, **mine}
 
     def _far(self, images: Tensor) -> Tensor:
         if images.shape[1:] != self.image.shape:
@@ -107,3 +108,6 @@ class Modulation(Guidance):
 
     def settings(self) -> dict[str, Any]:
         return {"name": type(self).__name__, "rate": self.rate, "iterations": self.iterations, "cost": "function"}
+
+    def probe(self, images: Tensor, t: float) -> Tensor:
+        return self.cost(images)

@@ -76,6 +76,9 @@ class Event(Twist):
     def settings(self) -> dict[str, Any]:
         return {"name": type(self).__name__, "floor": self.floor}
 
+    def probe(self, images: Tensor, t: float) -> Tensor:
+        return self._value(images)
+
     def _value(self, images: Tensor) -> Tensor:
         value = self.statistic(images)
         if value.shape != (len(images),):

@@ -117,6 +117,9 @@ class TrainingFree(Guidance):
         mine = {k: list(v) if isinstance(v := getattr(self, k), tuple) else v for k in knobs}
         return {"name": type(self).__name__, **mine, "reward": "function" if self.reward else None}
 
+    def probe(self, images: Tensor, t: float) -> Tensor | None:
+        return None if self.reward is None else self.reward(images)
+
     def _value(self, look: Look, z: Tensor, cloud: Tensor | None) -> Tensor:
         reward = self.reward or look.reward
         if reward is None:

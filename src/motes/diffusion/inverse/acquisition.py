@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from motes.core.cite import Reference
-from motes.core.errors import ShapeError, UnknownName
+from motes.core.errors import FileError, ShapeError, UnknownName
 from motes.core.model import FeynmanKac
 from motes.core.particles import Particles
 from motes.core.weights import normalise
@@ -131,6 +131,7 @@ class ActiveDiffusion(FeynmanKac):
         }
         for l in self.first:  # noqa: E741
             shared = self._asked(shared, l, math.nan)
+        shared["probe"] = self._probe()
         noise = rng.at("start").normal((n, *self.shape), dtype=self.dtype).to(self.device)
         observation = self._observation(shared)
         x = self._observer(observation)(rng, noise * self.denoiser.process.start_std, 0)
@@ -171,6 +172,9 @@ class ActiveDiffusion(FeynmanKac):
         Raises:
             FileError: the denoiser or the measurements have changed since.
         """
+        now, then = self._probe(), particles.shared["probe"]
+        if not torch.allclose(now, then.to(now), rtol=1e-3, atol=1e-3):
+            raise FileError("`measure` is not what it was when the run was saved: resume with the one it began with")
         observer = self._observer(self._observation(particles.shared))
         return replace(particles, x=observer.restored(particles.x, particles.t, self.device))
 
@@ -188,6 +192,11 @@ class ActiveDiffusion(FeynmanKac):
         }
 
     # ---------------------------------------------------------------- measuring
+
+    def _probe(self) -> Tensor:
+        """What is measured of two fixed images, by which a file can tell one `measure` from another."""
+        image = Rng(0).at("probe").normal((2, *self.shape), dtype=self.dtype).to(self.device)
+        return self._measured(image)
 
     def _count(self, shared: Any) -> int:
         return int((shared["asked"] >= 0).sum())
@@ -216,11 +225,11 @@ class ActiveDiffusion(FeynmanKac):
             score = SCORES[self.choice](predicted, normalise(particles.log_weight), self.noise)
         score = score.cpu().where(left, torch.tensor(-math.inf, dtype=score.dtype))
         best = int(score.argmax())
-        return self._asked(shared, best, float(score[best]))
+        return self._asked(shared, best, float(score[best]) if self.choice in SCORES else math.nan)
 
     def _measured(self, images: Tensor) -> Tensor:
         with torch.no_grad():
-            return self.measure(images).to(torch.float64)
+            return self.measure(images).to(torch.float64).cpu()
 
     def _observation(self, shared: Any) -> Observation | None:
         asked = shared["asked"][shared["asked"] >= 0]

@@ -14,7 +14,7 @@ from motes.core.errors import ShapeError
 from motes.diffusion.denoiser import Denoiser
 from motes.diffusion.guidance.control import variance_left
 from motes.diffusion.inverse.operator import LinearOperator
-from motes.diffusion.look import Look, Twist
+from motes.diffusion.look import Look, Twist, digest
 from motes.diffusion.reverse import ReverseDiffusion
 
 
@@ -76,8 +76,11 @@ class Observation(Twist):
     def settings(self) -> dict[str, Any]:
         linear = isinstance(self.operator, LinearOperator)
         operator = self.operator.settings() if isinstance(self.operator, LinearOperator) else "function"
-        mine = {"noise": self.noise, "scale": self.scale} | ({} if linear else {"gain": self.gain})
+        mine = {"y": digest(self.y), "noise": self.noise, "scale": self.scale} | ({} if linear else {"gain": self.gain})
         return {"name": "Observation", "operator": operator, **mine}
+
+    def probe(self, images: Tensor, t: float) -> Tensor:
+        return self._residual(images)
 
     def _residual(self, images: Tensor) -> Tensor:
         seen = self.operator.apply(images) if isinstance(self.operator, LinearOperator) else self.operator(images)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from motes.core.errors import MotesError, ShapeError
+from motes.diffusion.look import digest
 
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-10}
 LIMIT = 1000
@@ -63,7 +64,8 @@ class LinearOperator(ABC):
 
     def settings(self) -> dict[str, Any]:
         """What identifies it, as JSON."""
-        return {"name": type(self).__name__}
+        given = {k: v for k, v in vars(self).items() if isinstance(v, Tensor) and not k.startswith("_")}
+        return {"name": type(self).__name__, **{k: digest(v) for k, v in given.items()}}
 
 
 def _dot(a: Tensor, b: Tensor) -> Tensor:
