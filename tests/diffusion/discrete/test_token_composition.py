@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import motes
-from motes.diffusion.discrete import Masked, Uniform, joint
+from motes.diffusion.discrete import Masked, TokenModel, Uniform, joint
 from motes.diffusion.discrete.composition import TokenComposition
 
 F64 = torch.float64
@@ -106,6 +106,8 @@ def test_what_does_not_fit_is_refused():
         ([uniform], [2.0], {"weights": "exact"}, "needs the process Masked"),
         ([uniform], [2.0], {"steps": torch.tensor([0.1, 0.5])}, "falling"),
         ([uniform], [2.0], {"steps": 0}, "at least 1 step"),
+        ([uniform], [2.0], {"steps": torch.tensor([2.0, 0.5])}, "must lie in"),
+        ([uniform], [2.0], {"steps": torch.tensor([0.5, 0.1])}, "start where nothing is"),
     ):
         with pytest.raises(ValueError, match=what):
             TokenComposition(models, exponents, **kwargs)
@@ -113,9 +115,29 @@ def test_what_does_not_fit_is_refused():
         TokenComposition([masked], [1.0], weights="energy")  # type: ignore[arg-type]
 
 
+@pytest.mark.filterwarnings("ignore:the weights are rates")
 def test_a_run_resumes(tmp_path):
-    for model in (made("guided", Masked(3)), made("guided", Uniform(3), steps=6)):
+    for process, steps in ((Masked(3), 6), (Uniform(3), 6)):
+        model, other = (
+            made("guided", process, steps=steps),
+            TokenComposition([joint(process, A)] * 2, [-1.0, 2.0], steps=6),
+        )
         path = tmp_path / f"{model.exact}.safetensors"
         whole = motes.sample(model, 20, seed=3, progress=False)
         motes.sample(model, 20, seed=3, progress=False, checkpoint=path, callback=lambda s: s.particles.t == 1)
+        with pytest.raises(motes.MotesError, match=r"models\[1\] is not what it was"):
+            motes.resume(path, other, progress=False)
         assert torch.equal(motes.resume(path, model, progress=False).view, whole.view)
+
+
+def test_a_model_without_weight_counts_for_nothing_though_it_forbids_tokens():
+    """By rates: 0 log 0 is 0. The twin is the run without that model, to the last bit."""
+    process = Uniform(3)
+    one = TokenModel(lambda x, t: torch.log(torch.tensor([0.2, 0.3, 0.5])).expand(len(x), 2, 3), process, 2)
+    two = TokenModel(lambda x, t: torch.log(torch.tensor([1.0, 0.0, 0.0])).expand(len(x), 2, 3), process, 2)
+    tokens = torch.cartesian_prod(torch.arange(3), torch.arange(3))
+    late = TokenComposition([one, two], [1.0, 0.0], steps=torch.tensor([1.0, 0.5, 0.0]))
+    plain = TokenComposition([one], [1.0], steps=torch.tensor([1.0, 0.5, 0.0]))
+    for t in (0.5, 0.0):
+        for found, exact in zip(late.rates(tokens, t), plain.rates(tokens, t), strict=True):
+            assert torch.equal(found.nan_to_num(-1), exact.nan_to_num(-1))

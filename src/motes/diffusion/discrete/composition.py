@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from motes.core.cite import Reference
-from motes.core.errors import UnknownName
+from motes.core.errors import FileError, UnknownName
 from motes.core.model import FeynmanKac
 from motes.core.particles import Particles
 from motes.diffusion.discrete.draw import draw_rows
@@ -27,6 +27,8 @@ CORRECTOR = Reference(
     "annealing, guidance and products of token models",
 )
 WEIGHTS = ("auto", "exact", "rate")
+START = 0.01
+"""How much of the data may be left where a run by rates starts."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,6 +100,13 @@ class TokenComposition(FeynmanKac):
         times = self.steps if isinstance(self.steps, Tensor) else _grid(self.process, self.steps)
         if times.ndim != 1 or len(times) < 2 or not bool((times.diff() < 0).all()):
             raise ValueError("steps must be a number, or at least two falling times (K + 1,)")
+        if not 0 <= float(times[-1]) < float(times[0]) <= self.process.t_max:
+            raise ValueError(f"the times must lie in [0, {self.process.t_max}], not {times[0]:.4g} to {times[-1]:.4g}")
+        if not self.exact and (left := float(self.process.alpha(times[0]))) > START:
+            raise ValueError(
+                f"at the first time, {times[0]:.4g}, {left:.2g} of the data is left: start where nothing is, since the "
+                "weights take the start for pure noise"
+            )
         object.__setattr__(self, "times", times.to(torch.float64))
 
     @property
@@ -115,12 +124,14 @@ class TokenComposition(FeynmanKac):
         tokens = self.process.start(rng, (n, length))
         if self.exact:
             order = rng.at("order").uniform((n, length)).argsort(1)
-            return Particles.start({"tokens": tokens, "order": order}, torch.zeros(n, dtype=torch.float64))
+            zero = torch.zeros(n, dtype=torch.float64)
+            return Particles.start({"tokens": tokens, "order": order}, zero, shared={"probe": self._probe()})
         law = self.process.stationary
         inside = law > 0
         # The start's own law against the target there, prod_i q_T^w_i = q_T^Omega.
         log_weight = (sum(self.exponents) - 1) * torch.log(law.where(inside, torch.ones_like(law)))
-        return Particles.start({"tokens": tokens}, log_weight[self.process.index(tokens)].sum(1))
+        start = log_weight[self.process.index(tokens)].sum(1)
+        return Particles.start({"tokens": tokens}, start, shared={"probe": self._probe()})
 
     def step(self, rng: Rng, particles: Particles) -> Particles:
         if self.exact:
@@ -148,7 +159,8 @@ class TokenComposition(FeynmanKac):
         for model, w in zip(self.models, self.exponents, strict=True):
             with torch.no_grad():
                 ratio = process.ratios(tokens, model(tokens, t), t)
-            log_product = log_product + torch.where(back > 0, w * torch.log(ratio), 0.0)
+            if w:  # else 0 log(0)
+                log_product = log_product + torch.where(back > 0, w * torch.log(ratio), 0.0)
             weighted = weighted + w * ratio
         rates = torch.where(back > 0, back * log_product.exp(), 0.0)
         leaves = -speed * matrix.diagonal()[index].sum(1)
@@ -165,6 +177,19 @@ class TokenComposition(FeynmanKac):
         """The sequences (N, L)."""
         return particles.x["tokens"]
 
+    def restore(self, particles: Particles) -> Particles:
+        """The particles, if the models still say what they did.
+
+        Raises:
+            FileError: one of them has changed since.
+        """
+        for i, (now, then) in enumerate(zip(self._probe(), particles.shared["probe"], strict=True)):
+            if not torch.allclose(now, then, rtol=1e-3, atol=1e-3):
+                raise FileError(
+                    f"models[{i}] is not what it was when the run was saved: resume with what it began with"
+                )
+        return particles
+
     def remarks(self, particles: Particles) -> list[str]:
         if self.exact:
             return []
@@ -180,6 +205,14 @@ class TokenComposition(FeynmanKac):
             "weights": "exact" if self.exact else "rate",
             "times": self.times.tolist(),
         }
+
+    def _probe(self) -> Tensor:
+        """(M, 2, L, V) what the models predict of two fixed sequences, by which a file can tell them from others."""
+        tokens = self.process.start(Rng(0).at("probe"), (2, self.models[0].length))
+        tokens[:, ::2] = Rng(0).at("token").integers((2, len(tokens[0, ::2])), self.process.vocabulary)
+        with torch.no_grad():
+            said = [model(tokens, self.process.time(0.5)) for model in self.models]
+        return torch.stack(said).to(torch.float64).exp()
 
     def _fill(self, rng: Rng, particles: Particles) -> Particles:
         tokens, order = particles.x["tokens"], particles.x["order"]
