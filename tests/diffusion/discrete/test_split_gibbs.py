@@ -77,6 +77,39 @@ def test_it_is_cut_and_resumed_like_others_and_says_its_bias(tmp_path):
     assert torch.equal(part.x["tokens"], model.step(RNG, model.init(RNG, 10)).x["tokens"][ids])
 
 
+@pytest.mark.filterwarnings("ignore:[0-9]+ of 50 chains")
+def test_chains_find_where_the_likelihood_is_not_zero_and_the_run_says_how_many_did_not():
+    """One of 27 sequences is allowed; chains that stayed where they began would leave 43 of 50 outside."""
+    allowed = torch.tensor([1, 2, 1])
+
+    def hard(tokens):
+        return torch.where((tokens == allowed).all(1), 0.0, -torch.inf)
+
+    prior = joint(Uniform(3), torch.ones(3, 3, 3))
+    run = motes.sample(SplitGibbs(prior, hard, 20, reverse=4, flips=20), 50, seed=1, progress=False)
+    lost = int((run.view != allowed).any(1).sum())
+    assert lost < 5 and lost == int((run.particles.x["log_likelihood"] == -torch.inf).sum())
+    model = SplitGibbs(prior, lambda x: torch.full((len(x),), -torch.inf), 1, reverse=2, flips=2)
+    with pytest.warns(UserWarning, match="50 of 50 chains ended where the likelihood is zero"):
+        motes.sample(model, 50, seed=1, progress=False)
+
+
+def test_another_likelihood_is_refused_on_resume(tmp_path):
+    path = tmp_path / "run.safetensors"
+    model = SplitGibbs(PRIOR, likelihood, 4, reverse=3, flips=5)
+    motes.sample(model, 10, seed=2, progress=False, checkpoint=path, callback=lambda s: s.particles.t == 2)
+    with pytest.raises(motes.MotesError, match="log-likelihood of particles"):
+        motes.resume(path, SplitGibbs(PRIOR, lambda x: likelihood(x) + 1, 4, reverse=3, flips=5), progress=False)
+
+
+def test_the_last_turn_is_at_the_tightest():
+    for sweeps, annealed in ((1, 0.8), (4, 0.0), (5, 0.8), (5, 1.0), (2, 0.5)):
+        coupling = SplitGibbs(PRIOR, likelihood, sweeps, annealed=annealed).coupling
+        assert float(coupling[-1]) == pytest.approx(0.01) and bool((coupling.diff() <= 0).all())
+        if round(annealed * sweeps) > 1:
+            assert float(coupling[0]) == pytest.approx(0.5)
+
+
 def test_what_does_not_fit_is_refused():
     with pytest.raises(ValueError, match="Uniform"):
         SplitGibbs(joint(Masked(3), TABLE), likelihood)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from motes.core.cite import Reference
+from motes.core.errors import FileError, name_particles
 from motes.core.model import FeynmanKac
 from motes.core.particles import Particles
 from motes.core.parts import in_parts
@@ -27,7 +28,7 @@ SPLIT = Reference(
     "Chu, Wu, Chen, Song, Yue",
     2025,
     "Split Gibbs Discrete Diffusion Posterior Sampling",
-    "arXiv 2503.01161",
+    "Advances in Neural Information Processing Systems 38",
     "posterior sampling by turns",
 )
 
@@ -41,7 +42,8 @@ class SplitGibbs(FeynmanKac):
     diffusion from the noise level of b, and x given z by Metropolis flips of single places. b falls geometrically to
     `tightest`; what is left of it is a bias, as is the error of the reverse diffusion's steps. The ratio of the
     Metropolis step has b / (V - 1) for each place that differs, not b: with b its law would not be the posterior's even
-    for small b.
+    for small b. Where the likelihood is zero, x follows z alone until it finds where it is not; the run says how many
+    chains have not.
 
     Args:
         model: the prior, of a process `Uniform`.
@@ -50,14 +52,14 @@ class SplitGibbs(FeynmanKac):
         loosest, tightest: b at the first and at the last turn, in (0, 1 - 1/V).
         reverse: steps of the reverse diffusion in a turn.
         flips: Metropolis proposals in a turn.
-        annealed: the share of the turns over which b falls; the others are at `tightest`.
+        annealed: the share of the turns over which b falls; the others are at `tightest`, and so is a single turn.
         micro_batch: rows a call of the likelihood.
 
     Raises:
         ValueError: a process that is not `Uniform`, or knobs out of range.
 
     References:
-        Chu, Wu, Chen, Song & Yue (2025), Split Gibbs Discrete Diffusion Posterior Sampling, arXiv 2503.01161, Alg. 1.
+        Chu, Wu, Chen, Song & Yue (2025), Split Gibbs Discrete Diffusion Posterior Sampling, NeurIPS, Algorithm 1.
     """
 
     model: TokenModel
@@ -88,7 +90,8 @@ class SplitGibbs(FeynmanKac):
         if not 0 <= self.annealed <= 1:
             raise ValueError(f"annealed must be in [0, 1], not {self.annealed}")
         falling = max(1, round(self.annealed * self.sweeps))
-        share = (torch.arange(self.sweeps, dtype=torch.float64) / max(1, falling - 1)).clamp(max=1)
+        share = torch.ones(self.sweeps, dtype=torch.float64)
+        share[:falling] = torch.linspace(0, 1, falling, dtype=torch.float64) if falling > 1 else 1.0
         ratio = math.log(self.tightest / self.loosest)
         object.__setattr__(self, "coupling", self.loosest * torch.exp(ratio * share))
 
@@ -121,8 +124,25 @@ class SplitGibbs(FeynmanKac):
     def standard_error(self, particles: Particles) -> StandardError:
         return StandardError(math.nan, "", "chains have no weights and so no evidence; ReverseDiscrete has")
 
+    def restore(self, particles: Particles) -> Particles:
+        """The particles, if the likelihood still says of them what their file says.
+
+        Raises:
+            FileError: the likelihood has changed since.
+        """
+        then = particles.x["log_likelihood"]
+        near = torch.isclose(self._ask(particles.x["tokens"]), then, rtol=1e-3, atol=1e-3)
+        if not bool(near.all()):
+            raise FileError(
+                f"the log-likelihood of {name_particles((~near).nonzero().flatten().tolist())} is not what it was when "
+                "the run was saved: resume with the one it began with"
+            )
+        return particles
+
     def remarks(self, particles: Particles) -> list[str]:
-        return [
+        lost = int((particles.x["log_likelihood"] == -math.inf).sum())
+        zero = f"{lost} of {particles.n} chains ended where the likelihood is zero: leave them out, or take more turns"
+        return [zero] * (lost > 0) + [
             f"the law of these chains is the posterior's only as the flips vanish; {self.tightest:.2g} of them are "
             f"left, and {self.reverse} steps of the reverse diffusion: compare with half and twice of that"
         ]
@@ -157,7 +177,8 @@ class SplitGibbs(FeynmanKac):
             proposal[row, place] = new
             there = self._ask(proposal)
             differs = (new != z[row, place]).to(torch.float64) - (old != z[row, place]).to(torch.float64)
-            ok = torch.log(u[:, 2]) < there - value + cost * differs
+            gain = torch.where(value == -math.inf, torch.where(there == -math.inf, 0.0, math.inf), there - value)
+            ok = torch.log(u[:, 2]) < gain + cost * differs
             tokens = torch.where(ok[:, None], proposal, tokens)
             value = torch.where(ok, there, value)
             accepted += float(ok.to(torch.float64).mean()) / self.flips
