@@ -77,6 +77,11 @@ def test_schedules_that_do_not_fit_are_refused():
         few_steps(motes.Rng(1), joint(Uniform(2), TABLE), torch.zeros(2, 2, dtype=torch.int64), 1)
     with pytest.raises(ValueError, match="from 1 to the 2 places"):
         few_steps(motes.Rng(1), joint(Masked(2), TABLE), torch.zeros(2, 2, dtype=torch.int64), 3)
+    with pytest.raises(ValueError, match="at least 2 sequences"):
+        few_steps(motes.Rng(1), joint(Masked(2), TABLE), torch.zeros(1, 2, dtype=torch.int64), 1)
+    never = torch.tensor([[0.5, 0.0], [0.0, 0.5]])
+    with pytest.raises(motes.MotesError, match=r"probability 0 to data for particles"):
+        few_steps(motes.Rng(1), joint(Masked(2), never), torch.tensor([[0, 0], [0, 1], [0, 1], [1, 1]]), 2)
     with pytest.raises(ValueError, match="without masks"):
         few_steps(motes.Rng(1), joint(Masked(2), TABLE), torch.full((2, 2), -1), 1)
 

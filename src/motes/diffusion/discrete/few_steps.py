@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from motes.diffusion.discrete.model import TokenModel
+from motes.diffusion.look import refuse
 from motes.rng import Rng
 
 LEVELS = 32
@@ -53,22 +54,27 @@ def few_steps(rng: Rng, model: TokenModel, data: Tensor, steps: int) -> FewSteps
         steps: K, from 1 to L.
 
     Raises:
-        ValueError: a process without masks, masked data, or a number of steps out of range.
+        ValueError: a process without masks, masked data, one sequence, or a number of steps out of range.
+        NanLogPotential: the model gives probability 0 to some of the data; names the sequences as particles.
 
     References:
         The total correlation: Watanabe (1960), IBM Journal 4(1). Learned steps of few-step samplers: Sabour, Fidler &
-        Kreis (2024), Align Your Steps, ICML (continuous), arXiv 2509.19962 (2025) (discrete); the sum is derived here.
+        Kreis (2024), Align Your Steps, ICML (continuous); Fu, Guo & Liu (2025), Learnable Sampler Distillation for
+        Discrete Diffusion Models, NeurIPS (discrete). The sum is derived here.
     """
     process, (n, length) = model.process, data.shape
     if not process.keeps:
         raise ValueError(f"few_steps schedules unmasking, it needs the process Masked, not {type(process).__name__}")
     process.check(data)
+    if n < 2:
+        raise ValueError(f"give at least 2 sequences, not {n}: the entropies come with standard errors")
     if bool((data < 0).any()):
         raise ValueError("data must be whole sequences, without masks")
     if not 1 <= steps <= length:
         raise ValueError(f"steps must be from 1 to the {length} places, not {steps}")
     levels = sorted({round(i * (length - 1) / max(1, min(LEVELS, length) - 1)) for i in range(min(LEVELS, length))})
     found = torch.stack([_surprise(rng.at("level", inner=i), model, data, i) for i in levels])  # (levels, N)
+    refuse(torch.isinf(found).any(0), "the model gives probability 0 to data", "data, which must be of its law")
     mean, se = found.mean(1), found.std(1) / math.sqrt(n)
     entropy, error = _between(levels, mean, length), _between(levels, se, length)
     counts = best_counts(entropy, steps)
