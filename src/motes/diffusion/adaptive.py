@@ -44,7 +44,8 @@ class AdaptiveReward(FeynmanKac):
     the reward counts in full, and if much of it was missing by then the run says so. The share need not rise: early
     predictions hardly differ, so that all of their reward can be afforded, and fall apart later. Since the shares come
     from the particles, the estimate of the normaliser is consistent and not unbiased; `ReverseDiffusion` is unbiased,
-    and takes the shares that a first run chose (`run.trace["share"]`) as a `schedule`.
+    and takes the shares that a first run chose, as the `schedule`
+    dict(zip(model.table.times.tolist(), run.trace["share"])).get.
 
     Args:
         denoiser: the model.
@@ -57,7 +58,8 @@ class AdaptiveReward(FeynmanKac):
 
     References:
         Kim, Kim & Kim (2025), Test-time Alignment of Diffusion Models without Reward Over-optimization, ICLR.
-        Zhou, Johansen & Aston (2016), Toward Automatic Model Comparison: An Adaptive SMC Approach, JCGS 25, Eq. 9.
+        Zhou, Johansen & Aston (2016), Toward Automatic Model Comparison: An Adaptive Sequential Monte Carlo Approach,
+        JCGS 25, Eq. 9.
     """
 
     denoiser: Denoiser

@@ -45,8 +45,8 @@ def learned_steps(
         ValueError: n or fine below 2.
 
     References:
-        Learned score coefficients for few-step samplers: arXiv 2509.19962 (2025), of which this is the case of one
-        coefficient for the state and one for the score a step, fitted in closed form.
+        Fu, Guo & Liu (2025), Learnable Sampler Distillation for Discrete Diffusion Models, NeurIPS (coefficients of few
+        steps fitted to a sampler of many, there for tokens and by gradients; here in closed form).
     """
     if n < 2 or fine < 2:
         raise ValueError(f"n and fine must be at least 2, not {n} and {fine}")

@@ -123,8 +123,12 @@ class Observer:
         """
         for name, value in now.items():
             old = then.get(name)
-            same = old is not None and old.shape == value.shape
-            if not same or not torch.allclose(value, old.to(value), rtol=1e-3, atol=1e-3, equal_nan=True):
+            same = (
+                old is not None
+                and old.shape == value.shape
+                and torch.allclose(value, old.to(value), rtol=1e-3, atol=1e-3, equal_nan=True)
+            )
+            if not same:
                 raise FileError(
                     f"the {name} is not what it was when the run was saved: resume with the one it began with"
                 )

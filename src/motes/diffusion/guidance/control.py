@@ -31,8 +31,8 @@ class Reference(Twist):
         scale: the standard deviation of the data about its mean.
 
     References:
-        Rout, Chen, Ruiz, Kumar, Caramanis, Shakkottai & Chu (2025), RB-Modulation: Training-Free Personalization of
-        Diffusion Models using Stochastic Optimal Control, ICLR, section 4 (the control for a quadratic terminal cost).
+        Rout, Chen, Ruiz, Kumar, Caramanis, Shakkottai & Chu (2025), RB-Modulation: Training-Free Stylization using
+        Reference-Based Modulation, ICLR, section 4 (the control for a quadratic terminal cost).
     """
 
     image: Tensor
