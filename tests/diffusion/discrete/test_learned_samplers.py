@@ -136,11 +136,13 @@ def test_fine_tuning_comes_near_the_reference_times_the_exponential_of_the_rewar
 
 
 def test_fine_tuning_refuses_what_does_not_fit():
+    network = Net(motes.Rng(1))
+
     def run(**kwargs):
         reward = kwargs.pop("reward", lambda x: x[:, 0, 0])
         return fine_tune(
-            Net(motes.Rng(1)),
-            lambda state, t: torch.zeros(len(state), 2, 2),
+            kwargs.pop("network", Net(motes.Rng(1))),
+            kwargs.pop("reference", lambda state, t: torch.zeros(len(state), 2, 2)),
             Masked(2),
             reward,
             **{"length": 2, "alpha": 1.0, "iterations": 1, "batch": 4, **kwargs},
@@ -148,6 +150,16 @@ def test_fine_tuning_refuses_what_does_not_fit():
 
     with pytest.raises(ValueError, match="positive"):
         run(alpha=0.0)
+    with pytest.raises(ValueError, match="the network itself"):
+        run(reference=network, network=network)
+    with pytest.raises(motes.MotesError, match="the reference must return logits"):
+        run(reference=lambda state, t: torch.zeros(2, 2))
+    with pytest.raises(motes.MotesError, match="gradient is not finite at iteration 0"):  # sqrt(0) has none
+        run(network=network, reward=lambda x: (0 * x[:, 0, 0]).sqrt())
+    assert all(bool(torch.isfinite(p).all()) for p in network.parameters())
+    reference = Net(motes.Rng(2))
+    run(reference=reference)
+    assert all(p.grad is None for p in reference.parameters())
     with pytest.raises(motes.MotesError, match="one number a sequence"):
         run(reward=lambda x: x)
     with pytest.raises(motes.MotesError, match="not finite at iteration 0"):

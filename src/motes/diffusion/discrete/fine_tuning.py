@@ -65,9 +65,10 @@ def fine_tune(
         seed: of everything that is drawn.
 
     Raises:
-        ValueError: alpha, temperature or a count that is not positive.
+        ValueError: alpha, temperature or a count that is not positive, or the network as its own reference.
         ShapeError: the network, the reference or the reward return another shape.
-        NanLogPotential: the objective is not finite; says the iteration. The network keeps the last finite parameters.
+        NanLogPotential: the objective or its gradient is not finite; says the iteration. The network keeps the last
+            finite parameters.
 
     References:
         Wang, Uehara, He, Wang, Biancalani, Lal, Jaakkola, Levine, Wang & Regev (2025), Fine-Tuning Discrete Diffusion
@@ -76,8 +77,11 @@ def fine_tune(
     """
     if not alpha > 0 or not temperature > 0 or min(steps, iterations, batch, length) < 1:
         raise ValueError("alpha, temperature, steps, iterations, batch and length must be positive")
+    if reference is network:
+        raise ValueError("the reference is the network itself, from which it never diverges: give a copy")
     rng = seed if isinstance(seed, Rng) else Rng(seed)
-    optimiser = torch.optim.Adam(network.parameters(), rate)
+    parameters = [p for p in network.parameters() if p.requires_grad]
+    optimiser = torch.optim.Adam(parameters, rate)
     rewards: list[float] = []
     divergences: list[float] = []
     for i in range(iterations):
@@ -88,12 +92,14 @@ def fine_tune(
         if value.shape != (batch,):
             raise ShapeError(f"the reward must return one number a sequence, ({batch},), not {tuple(value.shape)}")
         loss = alpha * divergence.mean() - value.mean()
-        if not bool(torch.isfinite(loss)):
+        # Only the network's own gradients: the reference is in the graph too, and keeps none.
+        slopes = torch.autograd.grad(loss, parameters, allow_unused=True)
+        if not all(bool(torch.isfinite(x).all()) for x in (loss, *slopes) if x is not None):
             raise NanLogPotential(
-                f"the objective is not finite at iteration {i}: lower the rate, or look at the reward"
+                f"the objective or its gradient is not finite at iteration {i}: lower the rate, or look at the reward"
             )
-        optimiser.zero_grad()
-        loss.backward()
+        for p, slope in zip(parameters, slopes, strict=True):
+            p.grad = slope
         optimiser.step()
         rewards.append(float(value.detach().mean()))
         divergences.append(float(divergence.detach().mean()))
@@ -121,11 +127,10 @@ def trajectory(
     divergence = torch.zeros(n)
     for k in range(steps):
         unmasks, t = process.unmasks(times[k], times[k + 1]), torch.full((n,), times[k])
-        logits = network(state, t)
-        if logits.shape != (n, length, v):
-            raise ShapeError(f"the network must return logits {(n, length, v)}, not {tuple(logits.shape)}")
-        log_p = torch.log_softmax(logits, -1)
-        log_q = torch.log_softmax(reference(state, t), -1)
+        log_p, log_q = (
+            torch.log_softmax(_logits(model, who, state, t), -1)
+            for who, model in (("network", network), ("reference", reference))
+        )
         masked = state[..., v]
         divergence = divergence + (masked * unmasks * (log_p.exp() * (log_p - log_q)).sum(-1)).sum(1)
         # Which places are unmasked does not depend on the network, so no gradient goes through it.
@@ -136,3 +141,10 @@ def trajectory(
         drawn = hard + soft - soft.detach()
         state = torch.cat([state[..., :v] + opened[..., None] * drawn, (masked - opened)[..., None]], -1)
     return state[..., :v], divergence
+
+
+def _logits(model: Soft, who: str, state: Tensor, t: Tensor) -> Tensor:
+    logits, shape = model(state, t), (*state.shape[:2], state.shape[2] - 1)
+    if logits.shape != shape:
+        raise ShapeError(f"the {who} must return logits {shape}, not {tuple(logits.shape)}")
+    return logits
