@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import motes
-from motes.diffusion import Guided, VarianceExploding, VariancePreserving, gaussian, mixture
+from motes.diffusion import Denoiser, Guided, VarianceExploding, VariancePreserving, gaussian, mixture
 from motes.diffusion.few_steps import learned_steps
 
 F64 = torch.float64
@@ -41,6 +41,22 @@ def test_few_fitted_steps_are_nearer_to_the_flow_than_plain_ones():
     plain, fitted = walked(denoiser, 6), walked(denoiser, learned_steps(denoiser, 6, shape=(1,), dtype=F64))
     error = [float((x - flow).square().mean()) for x in (plain, fitted)]
     assert error[1] < 0.6 * error[0]
+
+
+def test_steps_that_end_without_noise_are_fitted_too():
+    """At t = 0 the log of alpha / sigma is infinite; a step from pure normal data is the one that is exact."""
+    process = VariancePreserving(t_min=0.0)
+    denoiser = gaussian(process, torch.zeros(1, dtype=F64), torch.tensor([[0.49]], dtype=F64))
+    table = learned_steps(denoiser, 1, shape=(1,), fine=2000, dtype=F64, n=16)
+    x, start = walked(denoiser, table), motes.Rng(3).at("init", step=0).at("start").normal((4000, 1))[:, 0]
+    assert torch.allclose(x, 0.7 * start, rtol=1e-2)
+
+
+def test_a_model_that_fails_is_named():
+    process = VariancePreserving()
+    denoiser = Denoiser(lambda x, t: torch.where(x > 0, x, torch.nan), process, predicts="data")
+    with pytest.raises(motes.MotesError, match=r"not finite at t=.* for particles"):
+        learned_steps(denoiser, 2, shape=(1,), n=16, fine=4)
 
 
 def test_a_table_without_noise_is_for_samplers_that_weigh_nothing():

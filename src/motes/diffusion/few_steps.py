@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from motes.diffusion.denoiser import Denoiser
+from motes.diffusion.look import not_finite, refuse
 from motes.diffusion.transition import Transitions, falling, transitions
 from motes.rng import Rng
 
@@ -43,6 +44,7 @@ def learned_steps(
 
     Raises:
         ValueError: n or fine below 2.
+        NanLogPotential: the model returned NaN or inf; names the paths as particles.
 
     References:
         Fu, Guo & Liu (2025), Learnable Sampler Distillation for Discrete Diffusion Models, NeurIPS (coefficients of few
@@ -59,13 +61,18 @@ def learned_steps(
         for k in range(table.steps):
             first = denoiser.data(x, float(times[k]))
             ends = process.log_snr(times[k : k + 2])
-            inside = process.time(torch.linspace(float(ends[0]), float(ends[1]), fine + 1, dtype=torch.float64))
+            if bool(torch.isfinite(ends).all()):
+                inside = process.time(torch.linspace(float(ends[0]), float(ends[1]), fine + 1, dtype=torch.float64))
+            else:  # no noise, or nothing but noise, at an end
+                inside = torch.linspace(float(times[k]), float(times[k + 1]), fine + 1, dtype=torch.float64)
             inside[0], inside[-1] = times[k], times[k + 1]
             part = transitions(process, inside, noise=0.0, still=True)
             target, data = x, first
             for i in range(fine):
                 target = float(part.keep[i]) * target + float(part.pull[i]) * data
                 data = denoiser.data(target, float(inside[i + 1])) if i + 1 < fine else data
+            bad = not_finite(first) | not_finite(target)
+            refuse(bad, f"the denoised prediction is not finite at t={float(times[k]):.4g}", "model")
             basis = torch.stack([x.flatten(), first.flatten()], 1).to(torch.float64)
             goal = target.flatten().to(torch.float64)
             plain = torch.stack([table.keep[k], table.pull[k]])
