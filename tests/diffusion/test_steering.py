@@ -10,7 +10,7 @@ from diffusion.linear import Normal, chain
 from motes.diffusion import VariancePreserving, gaussian
 from motes.diffusion.adaptive import AdaptiveReward, affordable
 from motes.diffusion.best_of import best_of
-from motes.diffusion.iterated import Learned, iterated_twisting, radial, trust_power
+from motes.diffusion.iterated import Learned, _Keeper, affine, iterated_twisting, radial, trust_power
 from motes.diffusion.value_decoding import ValueDecoding
 
 F64 = torch.float64
@@ -163,6 +163,29 @@ def test_iterated_twisting_learns_the_optimal_drift():
     greedy = iterated_twisting(model, 400, seed=1, iterations=1, trust=100.0)
     after = motes.sample(greedy.model, 500, seed=2, progress=False, when=0)
     assert float(after.log_weight.std()) > 2 * float(run.log_weight.std())
+
+
+def test_paths_are_kept_as_states_and_predictions_only():
+    """The affine basis of d numbers has d (d + 2): kept along whole paths it would be what fills the memory."""
+    model = motes.ReverseDiffusion(
+        gaussian(VP, torch.zeros(20), torch.eye(20)), VP, 3, lambda x: x[:, 0], shape=(20,), schedule="end"
+    )
+    keeper = _Keeper(model, affine)
+    for state in motes.steps(model, 5, seed=1, when=0):
+        keeper.add(state.particles)
+    held = [x for x in vars(keeper).values() if isinstance(x, list)]
+    assert sum(t.numel() for seen in held for x in seen for t in x.values()) == 4 * 2 * 5 * 20
+    weight = torch.full((5,), 0.2, dtype=F64)
+    assert keeper.fit(weight, 1e-6, 0).shape == (3, 22)
+
+
+def test_shares_that_a_first_run_chose_are_a_schedule():
+    first = AdaptiveReward(DENOISER, STEPS, reward, shape=(1,), dtype=F64, cess=0.99)
+    share = motes.sample(first, 200, seed=0, progress=False).trace["share"]
+    model = inner(schedule=dict(zip(first.table.times.tolist(), share, strict=True)).get)
+    assert model.strength.tolist() == share.tolist()
+    z, _ = ratios(model, 50, 60)
+    assert abs(float(z.mean()) - 1) < 4.9 * float(z.std()) / 60**0.5
 
 
 def test_learned_guidance_is_only_a_proposal():

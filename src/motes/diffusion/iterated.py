@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -173,28 +174,23 @@ def trust_power(log_weight: Tensor, trust: float) -> float:
 
 
 class _Keeper:
-    """The basis and the reference's noise along the paths of one iteration."""
+    """The states and predictions along the paths of one iteration, and the fit to them."""
 
     def __init__(self, model: ReverseDiffusion, basis: Basis):
         self.model, self.basis = model, basis
-        self.features: list[Tensor] = []
-        self.noise: list[Tensor] = []
-        self.before: Particles | None = None
+        self.seen: list[dict[str, Tensor]] = []  # the basis is asked again at the fit: it is larger than the states
 
     def add(self, particles: Particles) -> None:
-        table, before = self.model.table, self.before
-        if before is not None:
-            k = before.t
-            x = before.x
-            mean = float(table.keep[k]) * x["state"] + float(table.pull[k]) * x["denoised"]
-            self.noise.append(((particles.x["state"] - mean) / float(table.std[k])).flatten(1).to(torch.float64))
-            self.features.append(_features(self.model, self.basis, x, k))
-        self.before = particles
+        self.seen.append({name: particles.x[name] for name in ("state", "denoised")})
 
     def fit(self, weight: Tensor, ridge: float, pool: int) -> Tensor:
         """(K, J): around each step, the weighted least-squares fit of the noise on std times the basis."""
         grams, rights = [], []
-        for std, phi, noise in zip(self.model.table.std.tolist(), self.features, self.noise, strict=True):
+        table = self.model.table
+        for k, (x, after) in enumerate(itertools.pairwise(self.seen)):
+            std, mean = float(table.std[k]), table.mean(k, x["state"], x["denoised"])
+            noise = ((after["state"] - mean) / std).flatten(1).to(torch.float64)
+            phi = _features(self.model, self.basis, x, k)
             grams.append(std**2 * torch.einsum("n,njd,nkd->jk", weight, phi, phi))  # phi (N, J, d), noise (N, d)
             rights.append(std * torch.einsum("n,njd,nd->j", weight, phi, noise))
         rows = []
