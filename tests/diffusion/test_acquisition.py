@@ -81,6 +81,8 @@ def test_the_posterior_is_that_of_what_was_measured(choice):
     assert float(((mean.abs()) * (precision * run.ess).sqrt()).max()) > 10  # the prior would fail
     if choice in ("entropy", "variance"):
         assert set(asked) == {1, 3, 5}  # the three of largest variance
+    informed = torch.isfinite(run.particles.shared["entropy"])
+    assert bool(informed.all()) if choice in ("entropy", "variance") else not bool(informed.any())
     if choice == "equispaced":
         assert asked == [0, 2, 4]
     assert run.trace["measurements"][-1] == 3 and run.trace["measurements"][0] == 0

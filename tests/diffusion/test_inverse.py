@@ -55,6 +55,15 @@ def test_solve_inverts(name, noise, spread):
         assert torch.allclose(found, exact, rtol=tolerance, atol=tolerance * float(exact.abs().max()))
 
 
+def test_a_small_noise_does_not_blow_up_rounding():
+    """A wide matrix in float32 at noise 1e-3: what should be zero, divided by the variance, would be the largest part."""
+    operator, matrix = OPERATORS["matrix"], dense(OPERATORS["matrix"])
+    r = RNG.at("small").normal((5, 7))
+    exact = torch.linalg.solve(matrix @ matrix.T + 1e-6 * torch.eye(7, dtype=F64), r.T).T
+    found = operator.solve(r.to(torch.float32), 1e-6, 1.0)
+    assert torch.allclose(found.to(F64), exact, rtol=1e-4, atol=1e-5 * float(exact.abs().max()))
+
+
 def test_rows_are_solved_by_themselves():
     operator = OPERATORS["radon"]
     r = RNG.at("rows").normal((4, 1, 3, 6))
@@ -158,6 +167,12 @@ def test_the_reward_is_the_log_likelihood():
 
 def test_what_does_not_fit_is_refused():
     y = torch.zeros(12, dtype=F64)
+    with pytest.raises(ValueError, match="all finite"):
+        Observation(OPERATORS["mask"], torch.where(torch.arange(12) > 3, y, torch.nan), 1.0)
+    with pytest.raises(ValueError, match="real numbers"):
+        Observation(OPERATORS["mask"], y.to(torch.complex128), 1.0)
+    with pytest.raises(ValueError, match="factor"):
+        inverse.Downsample(0)
     with pytest.raises(ValueError, match="noise must be positive"):
         Observation(OPERATORS["mask"], y, 0.0)
     with pytest.raises(motes.MotesError, match=r"returns shape \(12,\), the measurement has \(11,\)"):

@@ -36,7 +36,7 @@ class Observation(Twist):
         gain: for functions: the squared size of the function's derivative.
 
     Raises:
-        ValueError: a noise or scale that is not positive.
+        ValueError: a noise or scale that is not positive; a measurement that is not finite.
         ShapeError: the operator gives another shape than y has.
 
     References:
@@ -54,6 +54,8 @@ class Observation(Twist):
         for name in ("noise", "scale", "gain"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be positive, not {getattr(self, name)}")
+        if self.y.is_complex() or not bool(torch.isfinite(self.y).all()):
+            raise ValueError("the measurement y must be real numbers, all finite; leave out what was not measured")
 
     def reward(self, images: Tensor) -> Tensor:
         """The log-likelihood of the measurement given images (n, *shape), (n,) nats, with its normalising constant."""

@@ -103,7 +103,10 @@ class Matrix(LinearOperator):
         left: Tensor = self._left.to(residual)  # type: ignore[attr-defined]
         values: Tensor = self._values.to(residual)  # type: ignore[attr-defined]
         inside = residual @ left
-        return (inside / (spread * values**2 + noise)) @ left.T + (residual - inside @ left.T) / noise
+        seen = (inside / (spread * values**2 + noise)) @ left.T
+        if left.shape[0] == left.shape[1]:
+            return seen  # what is left of the residual is rounding, which a small noise would make large
+        return seen + (residual - inside @ left.T) / noise
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,7 +114,7 @@ class Mask(LinearOperator):
     """Some pixels of an image, in a row: inpainting.
 
     Args:
-        keep: (*shape) bool, what is seen; or a shape that broadcasts to it.
+        keep: (*shape) bool, what is seen.
     """
 
     keep: Tensor
@@ -143,6 +146,10 @@ class Downsample(LinearOperator):
     """
 
     factor: int = 2
+
+    def __post_init__(self) -> None:
+        if self.factor < 1:
+            raise ValueError(f"factor must be at least 1, not {self.factor}")
 
     def apply(self, images: Tensor) -> Tensor:
         if images.shape[-1] % self.factor or images.shape[-2] % self.factor:
