@@ -212,6 +212,30 @@ def test_minority_pushes_away_from_the_mean():
     assert [bool(late.observer(motes.Rng(1), x, k)["shift"].any()) for k in range(4)] == [True, False, False, False]
 
 
+def test_rarity_as_a_reward_belongs_to_the_image_and_not_to_its_place():
+    images = motes.Rng(4).normal((6, 1))
+    order = torch.tensor([3, 0, 5, 1, 4, 2])
+    alone = rarity(DENOISER, images, motes.Rng(2), shared=True)
+    assert torch.equal(rarity(DENOISER, images[order], motes.Rng(2), shared=True), alone[order])
+    assert not torch.allclose(
+        rarity(DENOISER, images[order], motes.Rng(2)), rarity(DENOISER, images, motes.Rng(2))[order]
+    )
+
+    def run(micro_batch):
+        model = motes.ReverseDiffusion(
+            DENOISER,
+            VP,
+            5,
+            lambda x: rarity(DENOISER, x, motes.Rng(2), shared=True),
+            shape=(1,),
+            dtype=F64,
+            micro_batch=micro_batch,
+        )
+        return motes.sample(model, 10, seed=1, progress=False)
+
+    assert torch.allclose(run(3).log_weight, run(7).log_weight, rtol=1e-12)
+
+
 def test_the_probability_of_an_event():
     """P(x > 1.5) under N(0, 1), and the moments of the rest; the twin that leaves the weights out fails."""
     denoiser = gaussian(VP, torch.zeros(1, dtype=F64), torch.eye(1, dtype=F64))

@@ -52,25 +52,28 @@ class Minority(Guidance):
         return {"name": type(self).__name__, **{k: getattr(self, k) for k in ("scale", "level", "every", "until")}}
 
 
-def rarity(denoiser: Denoiser, images: Tensor, rng: Rng, *, level: float = 0.0) -> Tensor:
+def rarity(denoiser: Denoiser, images: Tensor, rng: Rng, *, level: float = 0.0, shared: bool = False) -> Tensor:
     """(N,) the squared distance of images (N, *shape) from what the model makes of them, noised once and denoised.
 
-    As a reward (times what it should count, with a fixed `rng`) it tilts a model's law towards what it finds rare.
+    As a reward (times what it should count, with a fixed `rng`) it tilts a model's law towards what it finds rare; give
+    shared=True then, so that it depends on the image alone, and not on its place in a batch.
 
     Args:
         denoiser: the model.
         images: (N, *shape).
         rng: the address of the noise.
         level: log(alpha / sigma) of the noise.
+        shared: one noise for all images, in the place of one each.
 
     References:
         Um & Ye (2024), Self-Guided Generation of Minority Samples Using Diffusion Models, ECCV, section 3.
     """
-    return (images - _again(denoiser, images, level, rng)).flatten(1).square().sum(1)
+    return (images - _again(denoiser, images, level, rng, shared)).flatten(1).square().sum(1)
 
 
-def _again(denoiser: Denoiser, images: Tensor, level: float, rng: Rng) -> Tensor:
+def _again(denoiser: Denoiser, images: Tensor, level: float, rng: Rng, shared: bool = False) -> Tensor:
     process = denoiser.process
     t = float(process.time(level))
-    noise = rng.at("copy").normal(tuple(images.shape), dtype=images.dtype).to(images.device)
+    shape = (1, *images.shape[1:]) if shared else tuple(images.shape)
+    noise = rng.at("copy").normal(shape, dtype=images.dtype).to(images.device)
     return denoiser.data(float(process.alpha(t)) * images + float(process.sigma(t)) * noise, t)
