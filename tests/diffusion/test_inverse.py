@@ -56,7 +56,7 @@ def test_solve_inverts(name, noise, spread):
 
 
 def test_a_small_noise_does_not_blow_up_rounding():
-    """A wide matrix in float32 at noise 1e-3: what should be zero, divided by the variance, would be the largest part."""
+    """A wide matrix in float32 at noise 1e-3: what should be zero, divided by the variance, would be large."""
     operator, matrix = OPERATORS["matrix"], dense(OPERATORS["matrix"])
     r = RNG.at("small").normal((5, 7))
     exact = torch.linalg.solve(matrix @ matrix.T + 1e-6 * torch.eye(7, dtype=F64), r.T).T
