@@ -41,12 +41,27 @@ RULES = {
 }
 
 
+def worth(rule, reward=lambda x: x[:, 0]):
+    model = motes.ReverseDiffusion(DENOISER, VP, 40, reward, rule, shape=(1,), dtype=F64)
+    return motes.sample(model, 500, seed=1, progress=False, when=0).ess / 500
+
+
+def peak(x):
+    return -3 * (x[:, 0] - 1.5).square()
+
+
+def test_weighed_modulation_shrinks_with_the_step():
+    """As a drift it is a help; with the published move of the prediction no weight would be left."""
+    for reward in (lambda x: 2 * x[:, 0], peak):
+        assert worth(Modulation(lambda x, r=reward: -r(x), rate=0.05), reward) > 1.5 * worth(None, reward)
+
+
+def test_half_of_the_gradient_of_a_peaked_reward_is_better_than_the_whole():
+    assert worth(0.5, peak) > 1.2 * worth(1.0, peak)
+
+
 def test_weighed_the_published_rule_shrinks_with_the_step():
     """The default keeps nine tenths of the particles' worth; the published shape, which does not shrink, keeps none."""
-
-    def worth(rule):
-        model = motes.ReverseDiffusion(DENOISER, VP, 40, lambda x: x[:, 0], rule, shape=(1,), dtype=F64)
-        return motes.sample(model, 500, seed=1, progress=False, when=0).ess / 500
 
     assert worth(guidance.diffusion_posterior(0.8)) > 0.9
     assert worth(guidance.diffusion_posterior(0.8, shapes=rules.PUBLISHED)) < 0.1

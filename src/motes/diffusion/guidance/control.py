@@ -71,6 +71,9 @@ class Modulation(Guidance):
     """The prediction is pulled to argmin_z cost(z) + |z - prediction|^2 / 2, found by gradient descent from it.
 
     Needs no gradient of the denoiser; the cost may compare features. The rate falls linearly to zero over the steps.
+    Where steps are weighed, a move that does not shrink with the step's noise would leave no weight worth having: there
+    it is a drift along the way to the minimum, which is minus the gradient of the cost's Moreau envelope at the
+    prediction, times the derivative that the prediction has for data of unit variance.
 
     Args:
         cost: maps images (n, *shape) to (n,).
@@ -104,6 +107,8 @@ class Modulation(Guidance):
                     look.gradient(value, "cost")  # raises, and says why
                 slope = torch.autograd.grad(value.sum(), z)[0]
             z = (z - rate * (slope + z - start)).detach()
+        if look.weighed:
+            return look.shift(look.alpha / (look.alpha**2 + look.sigma**2) * (z - start))
         return look.pull * (z - start)
 
     def settings(self) -> dict[str, Any]:
