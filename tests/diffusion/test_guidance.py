@@ -56,10 +56,6 @@ def test_weighed_modulation_shrinks_with_the_step():
         assert worth(Modulation(lambda x, r=reward: -r(x), rate=0.05), reward) > 1.5 * worth(None, reward)
 
 
-def test_half_of_the_gradient_of_a_peaked_reward_is_better_than_the_whole():
-    assert worth(0.5, peak) > 1.2 * worth(1.0, peak)
-
-
 def test_weighed_the_published_rule_shrinks_with_the_step():
     """The default keeps nine tenths of the particles' worth; the published shape, which does not shrink, keeps none."""
 
