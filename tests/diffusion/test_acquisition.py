@@ -121,6 +121,7 @@ def test_what_does_not_fit_is_refused():
         ({"budget": 7}, "budget"),
         ({"first": (1, 1)}, "different candidates"),
         ({"window": (0.5, 0.2)}, "window"),
+        ({"scale": 0.0}, "scale must be positive"),
     ):
         with pytest.raises(ValueError, match=what):
             made(**kwargs)

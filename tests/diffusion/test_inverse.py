@@ -165,6 +165,24 @@ def test_the_reward_is_the_log_likelihood():
     assert math.isfinite(float(observation.reward(x)[0]))
 
 
+def test_one_number_may_be_measured():
+    """The sum of an image, as a number and not as a vector of one: the same reward and the same run."""
+    denoiser = gaussian(VP, torch.zeros(2, dtype=F64), torch.eye(2, dtype=F64))
+    found = []
+    for total, y in ((lambda x: x.sum(1), torch.tensor(0.5)), (lambda x: x.sum(1, keepdim=True), torch.tensor([0.5]))):
+        for operator in (total, inverse.Function(total, shape=(2,))):
+            model = posterior(denoiser, 5, Observation(operator, y, 0.5, gain=2.0), shape=(2,), dtype=F64)
+            found.append(motes.sample(model, 6, seed=1, progress=False).log_evidence)
+    assert found == pytest.approx([found[0]] * 4, rel=1e-9)
+
+
+def test_an_operator_without_gradients_is_not_blamed_on_the_reward():
+    denoiser = gaussian(VP, torch.zeros(2, dtype=F64), torch.eye(2, dtype=F64))
+    observation = Observation(lambda x: x.detach(), torch.zeros(2, dtype=F64), 0.5)
+    with pytest.raises(ValueError, match="the twist has no gradient"):
+        motes.sample(posterior(denoiser, 5, observation, shape=(2,), dtype=F64), 6, seed=1, progress=False)
+
+
 def test_what_does_not_fit_is_refused():
     y = torch.zeros(12, dtype=F64)
     with pytest.raises(ValueError, match="all finite"):

@@ -31,7 +31,8 @@ class ValueGradient(Guidance):
     def __call__(self, look: Look) -> Tensor:
         if look.log_value is None:
             raise ValueError("guidance by the reward needs a reward; give one, or a function (x, t) as guidance")
-        return look.shift(self.scale * look.gradient(look.log_value))
+        what = "twist" if look.predicted is None else "reward"
+        return look.shift(self.scale * look.gradient(look.log_value, what))
 
     def settings(self) -> dict[str, Any]:
         return {"name": type(self).__name__, "scale": self.scale}

@@ -96,8 +96,9 @@ class ActiveDiffusion(FeynmanKac):
     def __post_init__(self) -> None:
         if self.choice not in CHOICES:
             raise UnknownName("choice", self.choice, CHOICES)
-        if not self.noise > 0:
-            raise ValueError(f"noise must be positive, not {self.noise}")
+        for name in ("noise", "scale"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be positive, not {getattr(self, name)}")
         if not 0 <= self.window[0] < self.window[1] <= 1:
             raise ValueError(f"window must be two rising shares of the steps in [0, 1], not {self.window}")
         table = transitions(self.denoiser.process, self.steps, self.integrator, self.noise_level)

@@ -59,7 +59,7 @@ class Observation(Twist):
 
     def reward(self, images: Tensor) -> Tensor:
         """The log-likelihood of the measurement given images (n, *shape), (n,) nats, with its normalising constant."""
-        residual = self._residual(images).to(torch.float64).flatten(1)
+        residual = self._residual(images).to(torch.float64).reshape(len(images), -1)
         constant = residual.shape[1] * (math.log(self.noise) + 0.5 * math.log(2 * math.pi))
         return -0.5 * residual.square().sum(1) / self.noise**2 - constant
 
@@ -72,7 +72,7 @@ class Observation(Twist):
         else:
             solved = residual.detach() / (spread * self.gain + noise)
         # The quadratic form r' M r / 2 and its gradient M r, without differentiating the solver.
-        product = (residual * solved).to(torch.float64).flatten(1).sum(1)
+        product = (residual * solved).to(torch.float64).reshape(len(residual), -1).sum(1)
         return 0.5 * product.detach() - product
 
     def settings(self) -> dict[str, Any]:

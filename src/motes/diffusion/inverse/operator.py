@@ -70,7 +70,7 @@ class LinearOperator(ABC):
 
 def _dot(a: Tensor, b: Tensor) -> Tensor:
     """The inner product of each row, shaped to multiply rows."""
-    return (a * b).flatten(1).sum(1).reshape(-1, *[1] * (a.ndim - 1))
+    return (a * b).reshape(len(a), -1).sum(1).reshape(-1, *[1] * (a.ndim - 1))
 
 
 @dataclass(frozen=True, eq=False)
