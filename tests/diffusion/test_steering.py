@@ -208,6 +208,11 @@ def test_the_trust_region():
 def test_what_does_not_fit_is_refused():
     with pytest.raises(ValueError, match="proposals"):
         ValueDecoding(inner(), 0)
+    with pytest.raises(ValueError, match="no reward"):
+        iterated_twisting(motes.ReverseDiffusion(DENOISER, VP, 4, shape=(1,), dtype=F64), 10, seed=1)
+    never = AdaptiveReward(DENOISER, 4, lambda x: torch.full((len(x),), -math.inf), shape=(1,), dtype=F64)
+    with pytest.raises(motes.MotesError, match='ReverseDiffusion with schedule="end"'):
+        motes.sample(never, 5, seed=1, progress=False)
     with pytest.raises(ValueError, match="trust"):
         iterated_twisting(linear(), 10, seed=1, trust=0.0)
     with pytest.raises(motes.MotesError, match="basis function has shape"):

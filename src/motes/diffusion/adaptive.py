@@ -24,7 +24,7 @@ from motes.rng import Rng
 
 TEMPERED = Reference(
     "kim2025das",
-    "Kim, Kim, Kim",
+    "Kim, Kim, Park",
     2025,
     "Test-time Alignment of Diffusion Models without Reward Over-optimization",
     "International Conference on Learning Representations",
@@ -57,7 +57,7 @@ class AdaptiveReward(FeynmanKac):
         integrator, noise, start, micro_batch, dtype, device: as for `ReverseDiffusion`.
 
     References:
-        Kim, Kim & Kim (2025), Test-time Alignment of Diffusion Models without Reward Over-optimization, ICLR.
+        Kim, Kim & Park (2025), Test-time Alignment of Diffusion Models without Reward Over-optimization, ICLR.
         Zhou, Johansen & Aston (2016), Toward Automatic Model Comparison: An Adaptive Sequential Monte Carlo Approach,
         JCGS 25, Eq. 9.
     """

@@ -108,7 +108,7 @@ def iterated_twisting(
         ridge: added to the normal equations, as a share of their diagonal.
 
     Raises:
-        ValueError: trust, iterations or ridge that are not positive, or a negative pool.
+        ValueError: trust, iterations or ridge that are not positive, a negative pool, or a model without a reward.
         ShapeError: a basis function of another shape.
         MotesError: no path has a positive weight.
 
@@ -120,6 +120,8 @@ def iterated_twisting(
     """
     if not trust > 0 or iterations < 1 or not ridge > 0:
         raise ValueError(f"trust, iterations and ridge must be positive, not {trust}, {iterations}, {ridge}")
+    if model.reward is None:
+        raise ValueError("the model has no reward, so there is nothing to learn: give it one")
     if pool is not None and pool < 0:
         raise ValueError(f"pool must be at least 0, not {pool}")
     rng = seed if isinstance(seed, Rng) else Rng(seed)

@@ -17,7 +17,10 @@ from motes.diffusion.potential import checked_reward
 from motes.diffusion.transition import Transitions
 from motes.rng import Rng
 
-EARLY = 'reward: before the end it would kill what may end well; schedule="end" asks about final images only'
+EARLY = (
+    'reward: before the end it would kill what may end well; ReverseDiffusion with schedule="end" asks about final '
+    "images only"
+)
 
 
 @dataclass(frozen=True)
