@@ -7,7 +7,7 @@ import torch
 
 import motes
 from motes.diffusion import VariancePreserving, gaussian
-from motes.diffusion.inverse import ActiveDiffusion
+from motes.diffusion.inverse import ActiveDiffusion, acquisition
 from motes.diffusion.inverse.acquisition import mixture_entropy, normal_entropy, spread_out
 
 F64 = torch.float64
@@ -63,6 +63,15 @@ def test_the_score_by_hand():
     assert float(mixture_entropy(predicted, weight, NOISE)) == pytest.approx(exact, rel=1e-12)
     dead = torch.cat([predicted, torch.full((1, 1, 1), 9.0, dtype=F64)])
     assert float(mixture_entropy(dead, torch.tensor([0.25, 0.75, 0.0], dtype=F64), NOISE)) == pytest.approx(exact)
+
+
+def test_the_score_does_not_depend_on_how_many_candidates_are_taken_at_once(monkeypatch):
+    predicted = motes.Rng(1).normal((40, 9 * 2)).reshape(40, 9, 2)
+    weight = torch.softmax(motes.Rng(2).normal((40,)), 0)
+    whole = mixture_entropy(predicted, weight, NOISE)
+    monkeypatch.setattr(acquisition, "AT_ONCE", 1)
+    assert torch.allclose(mixture_entropy(predicted, weight, NOISE), whole, rtol=1e-12)
+    assert whole.shape == (9,)
 
 
 @pytest.mark.parametrize("choice", ["entropy", "variance", "random", "equispaced"])

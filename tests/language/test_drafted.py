@@ -28,6 +28,7 @@ from motes.language import (
     repetition,
     temperature,
 )
+from motes.language.hub import TransformersModel
 from motes.language.speculation import Drafted, block, rounds, single
 
 TOLERANCE = 1e-12
@@ -178,7 +179,7 @@ def test_a_draft_that_is_the_model_itself_is_always_believed():
 
 
 def test_a_transformers_model_says_of_drafted_texts_what_it_says_of_them_read_at_once(tiny):
-    lesser = copy.deepcopy(tiny)
+    lesser = TransformersModel(copy.deepcopy(tiny.model), tiny.tokenizer, name="lesser")
     noise = motes.Rng(1)
     with torch.no_grad():
         for name, weight in lesser.model.named_parameters():

@@ -193,8 +193,9 @@ class _Keeper:
             std, mean = float(table.std[k]), table.mean(k, x["state"], x["denoised"])
             noise = ((after["state"] - mean) / std).flatten(1).to(torch.float64)
             phi = _features(self.model, self.basis, x, k)
-            grams.append(std**2 * torch.einsum("n,njd,nkd->jk", weight, phi, phi))  # phi (N, J, d), noise (N, d)
-            rights.append(std * torch.einsum("n,njd,nd->j", weight, phi, noise))
+            w = weight.to(phi.device)  # phi (N, J, d), noise (N, d)
+            grams.append(std**2 * torch.einsum("n,njd,nkd->jk", w, phi, phi).cpu())
+            rights.append(std * torch.einsum("n,njd,nd->j", w, phi, noise).cpu())
         rows = []
         for k in range(len(grams)):
             near = slice(max(0, k - pool), k + pool + 1)

@@ -33,6 +33,8 @@ ACTIVE = Reference(
     "Transactions on Machine Learning Research",
     "the choice of measurements",
 )
+AT_ONCE = 1 << 16
+"""How many distances between particles are held at once."""
 CHOICES = ("entropy", "variance", "random", "equispaced")
 
 
@@ -272,13 +274,12 @@ def mixture_entropy(predicted: Tensor, weight: Tensor, noise: float) -> Tensor:
         Nolan et al. (2025), Active Diffusion Subsampling, TMLR, Eq. (7).
         Kolchinsky & Tracey (2017), Estimating Mixture Entropy with Pairwise Distances, Entropy 19, Eq. (10).
     """
-    log_weight = torch.log(weight)
-    score = torch.zeros(predicted.shape[1], dtype=torch.float64)
-    for l in range(predicted.shape[1]):  # noqa: E741
-        far = torch.cdist(predicted[:, l], predicted[:, l]).square()
-        inside = (log_weight[None] - far / (2 * noise**2)).logsumexp(1)
-        score[l] = -(weight * inside.where(weight > 0, 0.0)).sum()
-    return score
+    log_weight, score = torch.log(weight), []
+    for part in predicted.transpose(0, 1).split(max(1, AT_ONCE // len(weight) ** 2)):
+        far = torch.cdist(part, part).square()  # (candidates, N, N)
+        inside = (log_weight - far / (2 * noise**2)).logsumexp(2)
+        score.append(-(weight * inside.where(weight > 0, 0.0)).sum(1))
+    return torch.cat(score)
 
 
 def normal_entropy(predicted: Tensor, weight: Tensor, noise: float) -> Tensor:
