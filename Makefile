@@ -56,6 +56,8 @@ bench: setup  ## rerun the benchmarks against peers; results go to benchmarks/re
 	@$(INSTALL) --editable '.[bench]'
 	@# A peer that pins an old NumPy, which the module that is measured does not need.
 	@test -d build/particles || $(INSTALL) --no-deps --target build/particles particles==0.3
+	@# A pretrained model, whose package asks for the GPU build of onnxruntime.
+	@test -d build/terrain || $(INSTALL) --no-deps --target build/terrain adaptive-terrain-diffusion==0.4.2
 	$(ONE_THREAD) $(BIN)/python -m benchmarks
 
 docs: setup  ## build the documentation into site/
