@@ -58,6 +58,13 @@ bench: setup  ## rerun the benchmarks against peers; results go to benchmarks/re
 	@test -d build/particles || $(INSTALL) --no-deps --target build/particles particles==0.3
 	@# A pretrained model, whose package asks for the GPU build of onnxruntime.
 	@test -d build/terrain || $(INSTALL) --no-deps --target build/terrain adaptive-terrain-diffusion==0.4.2
+	@# A table of sequences.
+	@test -d build/dna || $(INSTALL) --no-deps --target build/dna dnadiffusion==0.0.0.dev0
+	@# Only the head of a brain that its wheel carries is read.
+	@test -d build/nilearn || $(INSTALL) --no-deps --target build/nilearn nilearn
+	@# Peers of steering; azula asks for little, but for other versions than ours. FK steering and the twisted sampler
+	@# are no packages: benchmarks/_steering_peers.py says where they are looked for.
+	@test -d build/azula || $(INSTALL) --no-deps --target build/azula azula==0.11.1 einops==0.8.2
 	$(ONE_THREAD) $(BIN)/python -m benchmarks
 
 docs: setup  ## build the documentation into site/

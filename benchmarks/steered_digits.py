@@ -17,6 +17,7 @@ import argparse
 import math
 import os
 import platform
+import sys
 import textwrap
 import time
 import warnings
@@ -30,8 +31,6 @@ for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(variable, "1")
 
 import torch
-from sklearn.datasets import load_digits
-from sklearn.svm import SVC
 from torch import Tensor
 
 import motes
@@ -44,37 +43,15 @@ from motes.rng import Rng
 
 torch.set_num_threads(1)
 HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE.parent))
+
+from benchmarks._digits import Data, known, mean, operators, quantile, spread
+
 RESULT = HERE / "results" / "steered_digits.md"
 PICTURE = HERE.parent / "docs" / "images" / "steered_digits.png"
 DIGITS = (1, 3, 8)
 STEPS, N, BEST = 25, 64, 8
 F64 = torch.float64
-
-
-@dataclass
-class Data:
-    """The 1,797 images in [-1, 1], their classes, and a judge that learned from half of them."""
-
-    images: Tensor
-    labels: Tensor
-    judge: Any
-    right: float  # the judge's share of right answers on the other half
-
-    def nearest(self, images: Tensor) -> Tensor:
-        return torch.cdist(images.flatten(1), self.images.flatten(1)).argmin(1)
-
-    def classes(self, images: Tensor) -> Tensor:
-        return torch.as_tensor(self.judge.predict(images.flatten(1).numpy()))
-
-
-def known() -> Data:
-    raw: Any = load_digits()
-    images, labels = torch.as_tensor(raw.images / 8 - 1, dtype=torch.float32)[:, None], torch.as_tensor(raw.target)
-    order = Rng(0).at("halves").permutation(len(images))
-    learn, check = order[: len(images) // 2], order[len(images) // 2 :]
-    judge = SVC(gamma="scale", C=10.0).fit(images[learn].flatten(1).numpy(), labels[learn].numpy())
-    right = judge.score(images[check].flatten(1).numpy(), labels[check].numpy())
-    return Data(images, labels, judge, float(right))
 
 
 # ---------------------------------------------------------------- steering
@@ -169,14 +146,6 @@ def steer(data: Data, seeds: int, unsteered: int) -> tuple[Tallies, Truth, dict[
 # ---------------------------------------------------------------- inverse problems
 
 
-def operators() -> dict[str, tuple[inverse.LinearOperator, float]]:
-    """What is measured, and the standard deviation of its noise (pixels go from -1 to 1)."""
-    keep = torch.zeros(DIGITS_SHAPE, dtype=torch.bool)
-    keep[:, :4] = True
-    line = torch.tensor([1.0, 2.0, 1.0]) / 4
-    return {"upper half": (inverse.Mask(keep), 1.0), "blur": (inverse.Blur(line[:, None] * line), 0.8)}
-
-
 def against_bayes(data: Data, measurements: int) -> dict[str, dict[str, float]]:
     """The exact denoiser of the data: class probabilities and log p(y) beside sums over the 1,797 images."""
     denoiser, found = empirical(DIGITS_PROCESS, data.images), {}
@@ -223,14 +192,6 @@ def against_bayes(data: Data, measurements: int) -> dict[str, dict[str, float]]:
             if key == "log p(y): its se":
                 found[name]["runs without an error bar"] = float(len(values) - len(seen))
     return found
-
-
-def quantile(values: Tensor, weight: Tensor, share: float) -> Tensor:
-    """The weighted quantile of each column."""
-    order = values.argsort(0)
-    total = weight[order].cumsum(0)
-    at = (total < share).sum(0).clamp(max=len(values) - 1)
-    return values.gather(0, order)[at, torch.arange(values.shape[1])]
 
 
 def calibrated(truths: int) -> tuple[dict[tuple[str, str], dict[str, float]], dict[str, Any]]:
@@ -304,15 +265,6 @@ def draw(steered: dict[str, Any], inverted: dict[str, Any]) -> None:
     PICTURE.parent.mkdir(exist_ok=True)
     figure.savefig(PICTURE, dpi=110)
     plt.close(figure)
-
-
-def mean(values: list[float]) -> float:
-    seen = [v for v in values if math.isfinite(v)]
-    return sum(seen) / len(seen) if seen else math.nan
-
-
-def spread(values: list[float]) -> float:
-    return float(torch.tensor(values, dtype=F64).std())
 
 
 def steering_rows(tallies: Tallies, truth: Truth) -> list[str]:

@@ -32,7 +32,8 @@ class Observation(Twist):
             is replaced by the identity times `gain`.
         y: (*out) the measurement.
         noise: its standard deviation.
-        scale: the standard deviation of the data about its mean.
+        scale: the standard deviation of the data about its mean; where it is not the same in all directions, the
+            largest that the operator sees, since guidance that takes it for smaller overshoots and diverges.
         gain: for functions: the squared size of the function's derivative.
 
     Raises:
