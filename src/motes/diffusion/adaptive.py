@@ -14,6 +14,7 @@ from motes.core.cite import Reference
 from motes.core.model import FeynmanKac
 from motes.core.particles import Particles
 from motes.core.weights import conditional_ess, scaled, total
+from motes.diffusion.arguments import check_function, check_image
 from motes.diffusion.denoiser import Denoiser
 from motes.diffusion.guidance.value import ValueGradient
 from motes.diffusion.observer import Observer
@@ -83,6 +84,10 @@ class AdaptiveReward(FeynmanKac):
     references: ClassVar[tuple[Reference, ...]] = (SAMPLER, STEERING, TEMPERED)  # type: ignore[misc]
 
     def __post_init__(self) -> None:
+        if not isinstance(self.denoiser, Denoiser):
+            raise TypeError(f"give a Denoiser(model, process, predicts=...), not a {type(self.denoiser).__name__}")
+        check_image(self.shape, self.dtype, self.device)
+        check_function("reward", self.reward, "images (N, *shape) -> (N,) nats")
         if not 0 < self.cess < 1:
             raise ValueError(f"cess must be between 0 and 1, not {self.cess}")
         table = transitions(self.denoiser.process, self.steps, self.integrator, self.noise)

@@ -95,6 +95,10 @@ class Denoiser:
     log_density: Callable[[Tensor, Any], Tensor] = unknown
 
     def __post_init__(self) -> None:
+        if not callable(self.model):
+            raise TypeError(f"model must be a function (x, condition) -> like x, not {self.model!r}")
+        if not isinstance(self.process, Process):
+            raise TypeError(f"process must be a process such as VariancePreserving(), not {self.process!r}")
         if self.predicts not in PREDICTIONS:
             raise UnknownName("prediction", self.predicts, PREDICTIONS)
         if not callable(self.condition) and self.condition not in CONDITIONS:
@@ -167,6 +171,11 @@ class Denoiser:
         else:
             condition = t if self.condition == "t" else self.process.sigma(t)
         out = self.model(x, condition.to(x))
+        if not isinstance(out, Tensor):
+            raise ShapeError(
+                f"the model returned a {type(out).__name__}, not a tensor: wrap it so that it returns the prediction "
+                "alone, as in Denoiser(lambda x, t: model(x, t).sample, ...) or model(x, t)[0]"
+            )
         if out.shape != x.shape:
             raise ShapeError(f"the model returned shape {tuple(out.shape)} for x of shape {tuple(x.shape)}")
         if x.requires_grad and torch.is_grad_enabled() and not out.requires_grad:

@@ -20,6 +20,7 @@ from motes.core.errors import UnknownName
 from motes.core.model import FeynmanKac
 from motes.core.particles import Particles
 from motes.core.variance import StandardError
+from motes.diffusion.arguments import check_function, check_image
 from motes.diffusion.denoiser import Denoiser
 from motes.diffusion.guidance import Twist
 from motes.diffusion.observer import Observer
@@ -102,6 +103,10 @@ class Guided(FeynmanKac):
             raise ValueError(f"repeats must be at least 1, not {self.repeats}")
         if self.final not in FINAL:
             raise UnknownName("final", self.final, FINAL)
+        if not isinstance(self.denoiser, Denoiser):
+            raise TypeError(f"give a Denoiser(model, process, predicts=...), not a {type(self.denoiser).__name__}")
+        check_image(self.shape, self.dtype, self.device)
+        check_function("reward", self.reward, "images (N, *shape) -> (N,) nats")
         guidance = as_guidance(self.guidance)
         if self.reward is None and self.twist is None and guidance is not None and guidance.value:
             raise ValueError("guidance by the reward needs a reward or a twist")

@@ -19,6 +19,7 @@ from motes.core.cite import Reference
 from motes.core.errors import UnknownName
 from motes.core.model import FeynmanKac
 from motes.core.particles import Particles
+from motes.diffusion.arguments import check_function, check_image
 from motes.diffusion.denoiser import Denoiser
 from motes.diffusion.guidance import Given, Guidance, Twist, ValueGradient
 from motes.diffusion.observer import Observer
@@ -71,7 +72,7 @@ class ReverseDiffusion(FeynmanKac):
             x in the place of that gradient; or a `Guidance`. The weights make up for it exactly, so it changes the
             error and not the target.
         shape: the shape of one image.
-        integrator: "ancestral" or "euler-maruyama", see `transition.py` for the normal law of a step.
+        integrator: "ancestral" (or "ddim"), "euler-maruyama" or "exponential", see `transition.py`.
         noise: a step's noise relative to the integrator's own; must be positive.
         schedule: how much of the predicted reward counts on the way, see `potential.strengths`.
         potential: "difference", "max" or "sum", see `potential.POTENTIALS`.
@@ -130,6 +131,12 @@ class ReverseDiffusion(FeynmanKac):
             raise TypeError(f"give a Denoiser(model, process, predicts=...), not a {type(self.denoiser).__name__}")
         if self.denoiser.process != self.process:
             raise ValueError(f"the denoiser belongs to {self.denoiser.process}, the sampler was given {self.process}")
+        check_image(self.shape, self.dtype, self.device)
+        check_function("reward", self.reward, "images (N, *shape) -> (N,) nats")
+        if self.twist is not None and not isinstance(self.twist, Twist):
+            raise TypeError(f"twist must be a guidance.Twist, such as inverse.Observation, not {self.twist!r}")
+        if self.start is not None and not isinstance(self.start, Start):
+            raise TypeError(f"start must be a law to start from, such as schedule.Teleport, not {self.start!r}")
         if self.potential not in POTENTIALS:
             raise UnknownName("potential", self.potential, POTENTIALS)
         if self.final not in ("denoised", "state"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -38,7 +38,7 @@ class Tabulated(Process):
         [999.0, 666.0, 333.0, 0.0]
     """
 
-    table: Tensor
+    table: Tensor = field(repr=False)
     spacing: str = "time"
 
     def __post_init__(self) -> None:

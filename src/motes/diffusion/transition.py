@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -150,7 +151,9 @@ def transitions(
         raise UnknownName("integrator", integrator, INTEGRATORS)
     if isinstance(steps, Transitions):
         return _noisy(steps, still)
-    times = process.times(steps) if isinstance(steps, int) else falling(steps, process)
+    if isinstance(steps, float | str) or steps is None:
+        raise TypeError(f"steps must be a whole number, the falling times (K + 1,), or a table, not {steps!r}")
+    times = process.times(int(steps)) if isinstance(steps, Integral) else falling(steps, process)
     if not (noise > 0 or (still and noise == 0)):
         raise ValueError(_without_noise(f"noise={noise}"))
     keep, pull, std = INTEGRATORS[integrator](process, times[:-1], times[1:], noise)

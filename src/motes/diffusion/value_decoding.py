@@ -54,6 +54,10 @@ class ValueDecoding(FeynmanKac):
     quantity: ClassVar[str] = "log normaliser"
 
     def __post_init__(self) -> None:
+        if not isinstance(self.inner, ReverseDiffusion):
+            raise TypeError(
+                f"give the sampler whose steps are proposed, a ReverseDiffusion, not a {type(self.inner).__name__}"
+            )
         if self.proposals < 1:
             raise ValueError(f"proposals must be at least 1, not {self.proposals}")
         object.__setattr__(self, "references", (*self.inner.references, VALUE))

@@ -6,6 +6,7 @@ import hashlib
 import math
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass, field, replace
+from numbers import Integral
 from typing import Any, ClassVar
 
 import torch
@@ -108,6 +109,10 @@ class ReverseDiscrete(FeynmanKac):
             raise TypeError(f"give a TokenModel(model, process, length), not a {type(self.model).__name__}")
         if self.model.process != self.process:
             raise ValueError(f"the model belongs to {self.model.process}, the sampler was given {self.process}")
+        if not isinstance(self.rule, Rule):
+            raise TypeError(f"rule must be a rule such as Posterior() or Ordered(), not {self.rule!r}")
+        if self.given is not None and not isinstance(self.given, Tensor):
+            raise TypeError(f"given must be a tensor (L,) int64 with -1 at the places to fill, not {self.given!r}")
         if self.potential not in POTENTIALS:
             raise UnknownName("potential", self.potential, POTENTIALS)
         if self.completions < 1:
@@ -116,7 +121,10 @@ class ReverseDiscrete(FeynmanKac):
         if self.reward is None and ((guide is not None and guide.needs_reward) or self.twist is not None):
             raise ValueError("a twist, and guidance by the reward, need the reward too")
         self.rule.check(self.process)
-        times = self.process.times(self.steps) if isinstance(self.steps, int) else self.steps.to(torch.float64)
+        if not isinstance(self.steps, Integral | Tensor):
+            raise TypeError(f"steps must be a whole number or the falling times (K + 1,), a tensor, not {self.steps!r}")
+        whole = isinstance(self.steps, Integral)
+        times = self.process.times(int(self.steps)) if whole else torch.as_tensor(self.steps, dtype=torch.float64)
         if times.ndim != 1 or len(times) < 2 or not bool((times.diff() < 0).all()):
             raise ValueError("steps must be a number, or at least two falling times (K + 1,)")
         if not self.process.t_min <= float(times[-1]) or not float(times[0]) <= self.process.t_max:

@@ -1,0 +1,45 @@
+"""What a sampler of images is given, refused where it does not fit with a word on what would."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from numbers import Integral
+from typing import Any
+
+import torch
+
+from motes.core.errors import ShapeError
+
+
+def check_function(name: str, function: Any, example: str) -> None:
+    """Raise a TypeError unless this is a function, or None.
+
+    Args:
+        name: what the argument is called.
+        function: what was given.
+        example: what would do.
+    """
+    if function is not None and (not callable(function) or isinstance(function, type)):
+        raise TypeError(f"{name} must be a function, {example}, not {function!r}")
+
+
+def check_image(shape: Any, dtype: Any, device: Any) -> None:
+    """Raise unless images of this shape and type can be made there.
+
+    Raises:
+        ShapeError: the shape is no tuple of positive whole numbers.
+        TypeError: the type is not a floating-point one of torch.
+        ValueError: there is no such device.
+    """
+    if not isinstance(shape, Sequence) or isinstance(shape, str):
+        raise ShapeError(f"shape must be the shape of one image, a tuple such as (1, 28, 28) or (2,), not {shape!r}")
+    if not all(isinstance(s, Integral) and not isinstance(s, bool) and int(s) > 0 for s in shape):
+        raise ShapeError(f"shape must hold positive whole numbers, not {shape!r}")
+    if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
+        raise TypeError(f"dtype must be a floating-point type such as torch.float32, not {dtype!r}")
+    try:
+        kind = torch.device(device).type
+    except (RuntimeError, TypeError):
+        raise ValueError(f'device must be a device of torch such as "cpu" or "cuda", not {device!r}') from None
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"device={device!r}, but torch sees no CUDA device here; use the CPU")
