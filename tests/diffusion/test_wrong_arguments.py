@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import motes
-from motes.diffusion import AdaptiveReward, Denoiser, Guided, ValueDecoding, VariancePreserving, gaussian
+from motes.diffusion import AdaptiveReward, Denoiser, Guided, ValueDecoding, VariancePreserving, gaussian, inverse
 from motes.diffusion.discrete import Masked, ReverseDiscrete, joint
 from motes.diffusion.tabulated import Tabulated
 
@@ -74,6 +74,19 @@ def test_a_denoiser_names_what_does_not_fit():
         Denoiser(lambda x, t: (x, t), PROCESS).data(torch.zeros(2, 2), 0.5)
     with pytest.raises(motes.MotesError, match="returned a ndarray"):
         Denoiser(lambda x, t: x.numpy(), PROCESS).data(torch.zeros(2, 2), 0.5)
+
+
+def test_measurements_are_tensors():
+    keep = np.ones((2, 2), dtype=bool)
+    for make, name in (
+        (lambda: inverse.Mask(keep), "keep"),
+        (lambda: inverse.Fourier(keep), "keep"),
+        (lambda: inverse.Blur([[1.0]]), "kernel"),
+        (lambda: inverse.Matrix(np.eye(2), (2,)), "matrix"),
+        (lambda: inverse.Observation(inverse.Downsample(2), [1.0], 0.1), "y"),
+    ):
+        with pytest.raises(TypeError, match=f"{name} must be a torch tensor, not a"):
+            make()
 
 
 def test_value_decoding_wants_a_sampler():

@@ -23,6 +23,13 @@ def check_function(name: str, function: Any, example: str) -> None:
         raise TypeError(f"{name} must be a function, {example}, not {function!r}")
 
 
+def check_tensors(**given: Any) -> None:
+    """Raise a TypeError unless all of these are tensors; names the argument."""
+    for name, value in given.items():
+        if not isinstance(value, torch.Tensor):
+            raise TypeError(f"{name} must be a torch tensor, not a {type(value).__name__}: torch.as_tensor makes one")
+
+
 def check_image(shape: Any, dtype: Any, device: Any) -> None:
     """Raise unless images of this shape and type can be made there.
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from motes.core.errors import ShapeError
+from motes.diffusion.arguments import check_tensors
 from motes.diffusion.denoiser import Denoiser
 from motes.diffusion.guidance.control import variance_left
 from motes.diffusion.inverse.operator import LinearOperator
@@ -55,6 +56,7 @@ class Observation(Twist):
         for name in ("noise", "scale", "gain"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be positive, not {getattr(self, name)}")
+        check_tensors(y=self.y)
         if self.y.is_complex() or not bool(torch.isfinite(self.y).all()):
             raise ValueError("the measurement y must be real numbers, all finite; leave out what was not measured")
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from motes.core.errors import MotesError, ShapeError
+from motes.diffusion.arguments import check_tensors
 from motes.diffusion.look import digest
 
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-10}
@@ -86,6 +87,7 @@ class Matrix(LinearOperator):
     shape: tuple[int, ...]
 
     def __post_init__(self) -> None:
+        check_tensors(matrix=self.matrix)
         d = torch.Size(self.shape).numel()
         if self.matrix.ndim != 2 or self.matrix.shape[1] != d:
             raise ShapeError(f"need a matrix (m, {d}) for images {self.shape}, not {tuple(self.matrix.shape)}")
@@ -120,6 +122,7 @@ class Mask(LinearOperator):
     keep: Tensor
 
     def __post_init__(self) -> None:
+        check_tensors(keep=self.keep)
         if self.keep.dtype != torch.bool or not bool(self.keep.any()):
             raise ValueError("a mask is a bool tensor of the shape of one image with at least one True")
 
@@ -178,6 +181,7 @@ class Blur(LinearOperator):
     kernel: Tensor
 
     def __post_init__(self) -> None:
+        check_tensors(kernel=self.kernel)
         if self.kernel.ndim != 2 or not all(n % 2 for n in self.kernel.shape):
             raise ShapeError(f"need a kernel (h, w) with odd sizes, not {tuple(self.kernel.shape)}")
 
@@ -213,6 +217,7 @@ class Fourier(LinearOperator):
     keep: Tensor
 
     def __post_init__(self) -> None:
+        check_tensors(keep=self.keep)
         if self.keep.dtype != torch.bool or self.keep.ndim != 2 or not bool(self.keep.any()):
             raise ValueError("need a bool tensor (height, width) with at least one True")
 
