@@ -7,7 +7,7 @@ import torch
 
 import motes
 from motes.diffusion import VariancePreserving, gaussian
-from motes.diffusion.inverse import ActiveDiffusion, acquisition
+from motes.diffusion.inverse import ActiveDiffusion, Function, Observation, acquisition, posterior
 from motes.diffusion.inverse.acquisition import mixture_entropy, normal_entropy, spread_out
 
 F64 = torch.float64
@@ -95,6 +95,20 @@ def test_the_posterior_is_that_of_what_was_measured(choice):
     if choice == "equispaced":
         assert asked == [0, 2, 4]
     assert run.trace["measurements"][-1] == 3 and run.trace["measurements"][0] == 0
+
+
+def test_the_normaliser_is_that_of_the_whole_measurement_on_the_same_chain():
+    """Not chosen by the particles: E[Z_hat] = Z of the sampler that has the same numbers from the start, 150 runs."""
+    measured = [0, 2, 4]
+    observation = Observation(Function(lambda x: x[:, measured], shape=(6,)), TRUTH[measured], NOISE)
+    whole = posterior(DENOISER, 8, observation, shape=(6,), dtype=F64, guidance=0.5)
+    active = made("equispaced", steps=8, guidance=0.5, integrator="ancestral")
+    z = [
+        torch.tensor([motes.sample(m, n, seed=s, progress=False).log_evidence for s in range(runs)], dtype=F64).exp()
+        for m, n, runs in ((active, 100, 150), (whole, 4000, 8))
+    ]
+    error = (z[0].var() / len(z[0]) + z[1].var() / len(z[1])).sqrt()
+    assert abs(float(z[0].mean() - z[1].mean())) < 4.9 * float(error) < 0.5 * float(z[1].mean())
 
 
 def test_measurements_come_within_the_window_and_first_ones_before():

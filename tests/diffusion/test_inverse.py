@@ -1,6 +1,7 @@
 """Operators against their dense matrices, and the images behind a measurement against the conjugate normal law."""
 
 import math
+import warnings
 
 import pytest
 import torch
@@ -137,6 +138,23 @@ def test_the_normaliser_is_exact_whatever_the_guess():
             model = posterior(denoiser, times, observation, shape=(1,), dtype=F64, guidance=guidance)
             values.append(expected_weight(model, 48))
         assert values == pytest.approx([values[0]] * 3, rel=1e-6)
+
+
+def test_images_that_do_not_fit_their_measurement_are_remarked_on():
+    """Data with a standard deviation of 17 in one direction: guidance that takes it for 1 overshoots and diverges."""
+    wide = gaussian(VP, torch.zeros(2, dtype=F64), torch.diag(torch.tensor([300.0, 1.0], dtype=F64)))
+    operator = inverse.Matrix(torch.tensor([[1.0, 0.0]], dtype=F64), (2,))
+
+    def run(scale):
+        observation = Observation(operator, torch.tensor([20.0], dtype=F64), 0.1, scale)
+        return motes.sample(posterior(wide, 60, observation, shape=(2,), dtype=F64), 64, seed=1, progress=False)
+
+    with pytest.warns(UserWarning, match="do not fit the measurement.*`scale`"):
+        run(1.0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        fits = run(300**0.5)
+    assert abs(float(fits.mean().value[0]) - 20) < 0.5
 
 
 def test_the_twist_is_the_normal_log_density_up_to_a_constant_and_so_is_its_gradient():

@@ -7,7 +7,7 @@ import torch
 
 import motes
 from diffusion.linear import Normal, chain
-from motes.diffusion import VariancePreserving, gaussian
+from motes.diffusion import VariancePreserving, gaussian, iterated
 from motes.diffusion.adaptive import AdaptiveReward, affordable
 from motes.diffusion.best_of import best_of
 from motes.diffusion.iterated import Learned, _Keeper, affine, iterated_twisting, radial, trust_power
@@ -186,6 +186,20 @@ def test_shares_that_a_first_run_chose_are_a_schedule():
     assert model.strength.tolist() == share.tolist()
     z, _ = ratios(model, 50, 60)
     assert abs(float(z.mean()) - 1) < 4.9 * float(z.std()) / 60**0.5
+
+
+def test_iterated_twisting_returns_the_best_that_it_tried(monkeypatch):
+    """A fit that goes wrong after the first is not what comes back."""
+    model, fits = linear(), []
+    right = iterated._Keeper.fit
+
+    def spoiled(self, *args):
+        fits.append(right(self, *args))
+        return fits[0] if len(fits) == 1 else fits[0] + 5.0
+
+    monkeypatch.setattr(iterated._Keeper, "fit", spoiled)
+    found = iterated_twisting(model, 300, seed=1, iterations=3)
+    assert torch.equal(found.model.guidance.coefficients, fits[0]) and len(found.spread) == 4
 
 
 def test_learned_guidance_is_only_a_proposal():

@@ -5,7 +5,20 @@ import pytest
 import torch
 
 import motes
-from motes.diffusion import AdaptiveReward, Denoiser, Guided, ValueDecoding, VariancePreserving, gaussian, inverse
+from motes.diffusion import (
+    AdaptiveReward,
+    Denoiser,
+    Guided,
+    ValueDecoding,
+    VariancePreserving,
+    calibrated,
+    diagnostics,
+    gaussian,
+    inverse,
+    log_likelihood,
+    schedule,
+    training,
+)
 from motes.diffusion.discrete import Masked, ReverseDiscrete, joint
 from motes.diffusion.tabulated import Tabulated
 
@@ -86,6 +99,23 @@ def test_measurements_are_tensors():
         (lambda: inverse.Observation(inverse.Downsample(2), [1.0], 0.1), "y"),
     ):
         with pytest.raises(TypeError, match=f"{name} must be a torch tensor, not a"):
+            make()
+
+
+def test_what_looks_at_a_model_wants_tensors_and_an_address():
+    x, rng, array = torch.zeros(8, 2), motes.Rng(0), np.zeros((8, 2))
+    for make, what in (
+        (lambda: log_likelihood(DENOISER, array, 4), "x must be a torch tensor"),
+        (lambda: calibrated(DENOISER, array, PROCESS.times(2), rng), "samples must be a torch tensor"),
+        (lambda: calibrated(DENOISER, x, PROCESS.times(2), 0), "rng must be an address"),
+        (lambda: schedule.align_your_steps(DENOISER, array, 3, rng), "samples must be a torch tensor"),
+        (lambda: schedule.align_your_steps(DENOISER, x, 3, 0), "rng must be an address"),
+        (lambda: diagnostics.diagnose(DENOISER, array, rng), "samples must be a torch tensor"),
+        (lambda: diagnostics.diagnose(DENOISER, x, 7), "rng must be an address"),
+        (lambda: training.train(torch.nn.Linear(2, 2), array, PROCESS), r"data\[0\] must be a torch tensor"),
+        (lambda: training.train_discrete(torch.nn.Linear(2, 2), array, Masked(2)), r"tokens\[0\] must be a torch"),
+    ):
+        with pytest.raises(TypeError, match=what):
             make()
 
 

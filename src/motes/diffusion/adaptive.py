@@ -17,8 +17,9 @@ from motes.core.weights import conditional_ess, scaled, total
 from motes.diffusion.arguments import check_function, check_image
 from motes.diffusion.denoiser import Denoiser
 from motes.diffusion.guidance.value import ValueGradient
+from motes.diffusion.guided_step import guided_step
 from motes.diffusion.observer import Observer
-from motes.diffusion.reverse import SAMPLER, STEERING, log_reference_over_guided
+from motes.diffusion.reverse import SAMPLER, STEERING
 from motes.diffusion.start import Start, started
 from motes.diffusion.transition import Transitions, transitions
 from motes.rng import Rng
@@ -107,14 +108,8 @@ class AdaptiveReward(FeynmanKac):
 
     def step(self, rng: Rng, particles: Particles) -> Particles:
         k, old, share = particles.t, particles.x, particles.shared["share"]
-        xi = rng.at("noise").normal((particles.n, *self.shape), dtype=self.dtype).to(self.device)
-        mean, std = self.table.mean(k, old["state"], old["denoised"]), float(self.table.std[k])
-        ratio = torch.zeros(particles.n, dtype=torch.float64)
-        if "shift" in old:
-            shift = share * old["shift"] / std
-            ratio = log_reference_over_guided(xi, shift)
-            xi.add_(shift)
-        x = self.observer(rng, mean.add_(xi.mul_(std)), k + 1)
+        state, ratio = guided_step(rng, self.table, k, old, share)
+        x = self.observer(rng, state, k + 1)
         last = k + 1 == self.table.steps
         new = 1.0 if last else affordable(particles.log_weight, ratio - old["total"], x["reward"], self.cess)
         x["total"] = new * x["reward"] if new < 1 else x["reward"]

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from motes.core.errors import ShapeError
+from motes.rng import Rng
 
 
 def check_function(name: str, function: Any, example: str) -> None:
@@ -28,6 +29,12 @@ def check_tensors(**given: Any) -> None:
     for name, value in given.items():
         if not isinstance(value, torch.Tensor):
             raise TypeError(f"{name} must be a torch tensor, not a {type(value).__name__}: torch.as_tensor makes one")
+
+
+def check_rng(rng: Any) -> None:
+    """Raise a TypeError unless this is an address of random numbers."""
+    if not isinstance(rng, Rng):
+        raise TypeError(f"rng must be an address of random numbers such as motes.Rng(0), not {rng!r}")
 
 
 def check_image(shape: Any, dtype: Any, device: Any) -> None:

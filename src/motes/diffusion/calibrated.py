@@ -9,6 +9,7 @@ from torch import Tensor
 
 from motes.core.errors import ShapeError
 from motes.core.parts import in_parts
+from motes.diffusion.arguments import check_rng, check_tensors
 from motes.diffusion.denoiser import Denoiser
 from motes.rng import Rng
 
@@ -77,6 +78,8 @@ def calibrated(
         >>> abs(float(right.data(torch.zeros(1, 1), 0.5))) < 1e-6
         True
     """
+    check_tensors(samples=samples)
+    check_rng(rng)
     if samples.ndim < 2 or len(samples) < 2:
         raise ShapeError(f"need at least 2 samples (n, *shape), not a tensor of shape {tuple(samples.shape)}")
     times = torch.sort(torch.as_tensor(times, dtype=torch.float64).flatten()).values

@@ -24,10 +24,11 @@ from motes.core.weights import normalise
 from motes.diffusion.denoiser import Denoiser
 from motes.diffusion.driftlite import DriftLite
 from motes.diffusion.ensemble import Ensemble
+from motes.diffusion.guided_step import log_reference_over_guided
 from motes.diffusion.halving import begun, compare, estimate
 from motes.diffusion.potential import Schedule, strengths
 from motes.diffusion.process import Process
-from motes.diffusion.reverse import SAMPLER, Guides, as_guidance, log_reference_over_guided
+from motes.diffusion.reverse import SAMPLER, Guides, as_guidance
 from motes.diffusion.transition import transitions
 from motes.diffusion.weighing import Grid, Ratio, Stretch, backward_over_forward, curvatures, dot, euler, tempered
 from motes.rng import Rng

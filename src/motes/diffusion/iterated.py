@@ -59,7 +59,8 @@ class Learned(Guidance):
         return look.std**2 * shift
 
     def settings(self) -> dict[str, Any]:
-        return {"name": "Learned", "coefficients": self.coefficients.tolist()}
+        basis = getattr(self.basis, "__qualname__", type(self.basis).__qualname__)
+        return {"name": "Learned", "basis": basis, "coefficients": self.coefficients.tolist()}
 
 
 @dataclass(frozen=True)
@@ -67,8 +68,9 @@ class Twisted:
     """What iterated twisting found.
 
     Attributes:
-        model: the sampler with the learned guidance; its weights are exact. Sample it with `when=0`: a drift is paid
-            for on the way and earns its reward at the end, so that the weights are even there and not before.
+        model: the sampler with the guidance of the iteration whose weights were worth the most particles; its weights
+            are exact. Sample it with `when=0`: a drift is paid for on the way and earns its reward at the end, so that
+            the weights are even there and not before.
         power: the trust region's power alpha of each iteration; 1 where the whole weight was within it.
         spread: the standard deviation of the log-weights of each iteration's paths, nats.
     """
@@ -101,7 +103,7 @@ def iterated_twisting(
         n: paths an iteration.
         seed: of the paths.
         trust: the divergence allowed in an iteration, nats.
-        iterations: iterations at most.
+        iterations: fits at most.
         basis: what the drift is made of: `affine`, `radial`, or a function of a `Look`.
         pool: the fit of a step takes in that many steps before and after it, since the drift changes slowly and a fit
             to n paths has an error of its own; None is a twentieth of the steps.
@@ -128,12 +130,10 @@ def iterated_twisting(
     window = model.table.steps // 20 if pool is None else pool
     powers: list[float] = []
     spreads: list[float] = []
-    size: int | None = None
-    present = model
-    for i in range(iterations):
-        if size is None:
-            size = _size(model, basis)
-            present = replace(model, guidance=Learned(basis, torch.zeros(model.table.steps, size, dtype=torch.float64)))
+    theta = torch.zeros(model.table.steps, _size(model, basis), dtype=torch.float64)
+    best, most = model, -1.0
+    for i in range(iterations + 1):
+        present = replace(model, guidance=Learned(basis, theta))
         keeper = _Keeper(present, basis)
         for state in stepped(present, n, seed=_seed(rng, i), when=0):
             keeper.add(state.particles)
@@ -141,15 +141,17 @@ def iterated_twisting(
         log_weight = last.log_weight
         if not bool((log_weight > -math.inf).any()):
             raise MotesError("no path has a positive weight: use a softer reward, or more paths")
+        if last.ess > most:
+            best, most = present, last.ess
         alpha = trust_power(log_weight, trust)
         alive = log_weight[log_weight > -math.inf]
         powers.append(alpha)
         spreads.append(float(alive.std()) if len(alive) > 1 else 0.0)
-        if alpha == 1 and len(spreads) > 1 and powers[-2] == 1 and spreads[-1] > 0.95 * spreads[-2]:
+        settled = alpha == 1 and len(spreads) > 1 and powers[-2] == 1 and spreads[-1] > 0.95 * spreads[-2]
+        if settled or i == iterations:
             break
         theta = keeper.fit(normalise(alpha * log_weight.clamp(min=-1e300)), ridge, window)
-        present = replace(model, guidance=Learned(basis, theta))
-    return Twisted(present, tuple(powers), tuple(spreads))
+    return Twisted(best, tuple(powers), tuple(spreads))
 
 
 def trust_power(log_weight: Tensor, trust: float) -> float:

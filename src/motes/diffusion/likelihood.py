@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from motes.core.parts import in_parts
+from motes.diffusion.arguments import check_tensors
 from motes.diffusion.denoiser import Denoiser
 from motes.diffusion.look import not_finite, refuse
 from motes.diffusion.solvers import flow
@@ -81,6 +82,7 @@ def log_likelihood(
         >>> abs(float(found.value) + math.log(2 * math.pi) / 2) < 1e-3
         True
     """
+    check_tensors(x=x)
     process, d = denoiser.process, x[0].numel()
     times = process.times(steps) if isinstance(steps, int) else falling(steps, process)
     if len(times) % 2 == 0:

@@ -117,6 +117,10 @@ class Twist(ABC):
         """What the functions it was given say of images, by which a resumed run can tell them from others."""
         return None
 
+    def remarks(self, reward: Tensor, log_weight: Tensor) -> list[str]:
+        """What the user should be told of final images with these rewards and log-weights (N,); nothing if well."""
+        return []
+
 
 class Guidance(ABC):
     """A rule for how far the mean of a step is moved.

@@ -22,6 +22,7 @@ from motes.core.particles import Particles
 from motes.diffusion.arguments import check_function, check_image
 from motes.diffusion.denoiser import Denoiser
 from motes.diffusion.guidance import Given, Guidance, Twist, ValueGradient
+from motes.diffusion.guided_step import guided_step
 from motes.diffusion.observer import Observer
 from motes.diffusion.potential import POTENTIALS, Schedule, strengths
 from motes.diffusion.process import Process
@@ -173,14 +174,8 @@ class ReverseDiffusion(FeynmanKac):
 
     def step(self, rng: Rng, particles: Particles) -> Particles:
         k, old = particles.t, particles.x
-        xi = rng.at("noise").normal((particles.n, *self.shape), dtype=self.dtype).to(self.device)
-        mean, std = self.table.mean(k, old["state"], old["denoised"]), float(self.table.std[k])
-        log_ratio: Tensor | float = 0.0
-        if "shift" in old:
-            shift = old["shift"] / std
-            log_ratio = log_reference_over_guided(xi, shift)
-            xi.add_(shift)
-        x = self.observer(rng, mean.add_(xi.mul_(std)), k + 1)
+        state, log_ratio = guided_step(rng, self.table, k, old)
+        x = self.observer(rng, state, k + 1)
         x["total"], x["history"] = self._total(x, k + 1, old["total"], old["history"])
         return particles.step(x, x["total"] - old["total"] + log_ratio, info=self._info(x, k + 1))
 
@@ -210,6 +205,11 @@ class ReverseDiffusion(FeynmanKac):
     def order(self, particles: Particles) -> Tensor:
         """(N,) the reward, by which sorted resampling orders the particles (zeros where it was not asked)."""
         return particles.x["reward"] if self.reward is not None else super().order(particles)
+
+    def remarks(self, particles: Particles) -> list[str]:
+        if self.twist is None or not self.done(particles):
+            return []
+        return self.twist.remarks(particles.x["reward"], particles.log_weight)
 
     def settings(self) -> dict[str, Any]:
         callables = {"reward": self.reward, "schedule": self.schedule}
@@ -262,13 +262,3 @@ def as_guidance(guidance: Guides | None) -> Guidance | None:
     if callable(guidance) and not isinstance(guidance, type):
         return Given(guidance)
     raise TypeError(f'guidance must be None, "reward", a number, a Guidance or a function (x, t), not {guidance!r}')
-
-
-def log_reference_over_guided(xi: Tensor, shift: Tensor) -> Tensor:
-    """(N,) log of N(xi + shift; 0, I) / N(xi; 0, I), nats: what a transition with its mean moved owes the reference.
-
-    The discrete form of Girsanov's theorem, exact at any step size; xi is the noise drawn, both are (N, ...) in
-    standard deviations of the transition.
-    """
-    xi, shift = xi.to(torch.float64).flatten(1), shift.to(torch.float64).flatten(1)
-    return -(0.5 * shift).add_(xi).mul_(shift).sum(1).cpu()

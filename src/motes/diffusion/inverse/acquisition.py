@@ -18,10 +18,11 @@ from motes.core.particles import Particles
 from motes.core.weights import normalise
 from motes.diffusion.denoiser import Denoiser
 from motes.diffusion.guidance.value import ValueGradient
+from motes.diffusion.guided_step import guided_step
 from motes.diffusion.inverse.observation import Observation
-from motes.diffusion.inverse.operator import Function
+from motes.diffusion.inverse.operators import Function
 from motes.diffusion.observer import Observer
-from motes.diffusion.reverse import SAMPLER, log_reference_over_guided
+from motes.diffusion.reverse import SAMPLER
 from motes.diffusion.transition import Transitions, transitions
 from motes.rng import Rng
 
@@ -145,14 +146,7 @@ class ActiveDiffusion(FeynmanKac):
         k, old, shared = particles.t, particles.x, particles.shared
         while self._count(shared) < self.when[k + 1]:
             shared = self._next(rng, particles, shared)
-        xi = rng.at("noise").normal((particles.n, *self.shape), dtype=self.dtype).to(self.device)
-        state = float(self.table.keep[k]) * old["state"] + float(self.table.pull[k]) * old["denoised"]
-        std, log_ratio = float(self.table.std[k]), torch.zeros(particles.n, dtype=torch.float64)
-        if "shift" in old:
-            shift = old["shift"] / std
-            state, log_ratio = state + std * (xi + shift), log_reference_over_guided(xi, shift)
-        else:
-            state = state + std * xi
+        state, log_ratio = guided_step(rng, self.table, k, old)
         observation = self._observation(shared)
         x = self._observer(observation)(rng, state, k + 1)
         x["total"] = self._total(x, observation, k + 1)
@@ -180,6 +174,12 @@ class ActiveDiffusion(FeynmanKac):
             raise FileError("`measure` is not what it was when the run was saved: resume with the one it began with")
         observer = self._observer(self._observation(particles.shared))
         return replace(particles, x=observer.restored(particles.x, particles.t, self.device))
+
+    def remarks(self, particles: Particles) -> list[str]:
+        observation = self._observation(particles.shared)
+        if observation is None or not self.done(particles):
+            return []
+        return observation.remarks(particles.x["reward"], particles.log_weight)
 
     def settings(self) -> dict[str, Any]:
         names = ("noise", "budget", "choice", "scale", "guidance", "integrator", "noise_level", "micro_batch", "device")

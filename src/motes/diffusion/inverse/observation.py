@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from motes.core.errors import ShapeError
+from motes.core.weights import normalise
 from motes.diffusion.arguments import check_tensors
 from motes.diffusion.denoiser import Denoiser
 from motes.diffusion.guidance.control import variance_left
@@ -86,6 +87,20 @@ class Observation(Twist):
 
     def probe(self, images: Tensor, t: float) -> Tensor:
         return self._residual(images)
+
+    def remarks(self, reward: Tensor, log_weight: Tensor) -> list[str]:
+        m = self.y.numel()
+        constant = m * (math.log(self.noise) + 0.5 * math.log(2 * math.pi))
+        weight = normalise(log_weight)
+        misfit = -2 * float((weight * (reward + constant).where(weight > 0, torch.zeros_like(reward))).sum()) / m
+        if misfit <= 1 + max(3.0, 10 * math.sqrt(2 / m)):  # about 1, with a spread of sqrt(2 / m), if they fit
+            return []
+        return [
+            f"the images do not fit the measurement: their squared residuals are {misfit:.3g} times the variance of "
+            "the noise. Guidance that overshoots does this (take `scale` as large as the largest standard deviation "
+            "of the data, weaker guidance, or more steps); so does too little of it (more particles), or a "
+            "measurement that the model does not know"
+        ]
 
     def _residual(self, images: Tensor) -> Tensor:
         seen = self.operator.apply(images) if isinstance(self.operator, LinearOperator) else self.operator(images)

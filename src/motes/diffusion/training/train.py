@@ -10,6 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from motes.diffusion.arguments import check_tensors
 from motes.diffusion.denoiser import Denoiser, unknown
 from motes.diffusion.discrete.model import TokenModel
 from motes.diffusion.discrete.process import TokenProcess
@@ -65,6 +66,7 @@ def train(
         >>> trained.denoiser.data(torch.zeros(1, 2), 0.5).shape
         torch.Size([1, 2])
     """
+    check_tensors(**{f"data[{i}]": d for i, d in enumerate(data if isinstance(data, tuple) else (data,))})
     if objective is None:
         predicts = predicts or ("noise" if isinstance(network, Energy) else "velocity")
         objective = Denoising(process, predicts, **options)
@@ -124,6 +126,7 @@ def train_discrete(
         Diverged, ShapeError, FileError: as `fit` does.
     """
     data = tokens if isinstance(tokens, tuple) else (tokens,)
+    check_tensors(**{f"tokens[{i}]": d for i, d in enumerate(data)})
     process.check(data[0])
     objective = TokenDenoising(process, weighting, drop)
     fitted = fit(network, objective, data, plan, seed=seed, path=path, until=until, progress=progress)
