@@ -6,6 +6,7 @@ import torch
 from torch.distributions import Beta
 
 import motes
+from motes.core.remark import Remark
 from motes.core.run import Run
 from motes.report.html import render
 from motes.report.table import table
@@ -32,7 +33,7 @@ def test_the_page_shows_chains_and_no_evidence(run: Run) -> None:
 def test_the_page_says_what_the_sampler_said(run: Run) -> None:
     from dataclasses import replace
 
-    page = render(replace(run, remarks=("chain [3] of 32 never moved",)))
+    page = render(replace(run, remarks=(Remark("chain [3] of 32 never moved"),)))
     assert "Chain [3] of 32 never moved." in page
 
 

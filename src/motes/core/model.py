@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor
@@ -75,8 +76,11 @@ class FeynmanKac(ABC):
         """The standard error of the log evidence, where the model knows better than the genealogy of the particles."""
         return None
 
-    def remarks(self, particles: Particles) -> list[str]:
-        """What the user should be told of this run, a sentence each; nothing if all is well."""
+    def remarks(self, particles: Particles) -> Sequence[str]:
+        """What the user should be told of this run, a sentence each; nothing if all is well.
+
+        A sentence that puts an estimate in doubt is a `core.remark.Remark`, which says which one.
+        """
         return []
 
     def advice(self, particles: Particles) -> str:

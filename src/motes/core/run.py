@@ -24,6 +24,7 @@ from motes.core.genealogy import Genealogy
 from motes.core.particles import Particles
 from motes.core.psis import Smoothed
 from motes.core.psis import smooth as smooth_weights
+from motes.core.remark import Doubted, Remark
 from motes.core.resampling import find_scheme
 from motes.core.series import SAME, chain_mean
 from motes.core.trace import Trace
@@ -103,8 +104,8 @@ class Run:
     """The model's own standard error of the log evidence, where it has one."""
     score: Tensor | None = None
     """(N, d) gradients of the target's log-density at the draws, where the model knows them."""
-    remarks: tuple[str, ...] = ()
-    """What the model had to say of how the run went, a sentence each."""
+    remarks: tuple[Remark, ...] = ()
+    """What the model had to say of how the run went, a sentence each; each knows which estimates it puts in doubt."""
 
     @property
     def n(self) -> int:
@@ -134,9 +135,20 @@ class Run:
     @property
     def standard_error(self) -> StandardError:
         """The one-run standard error of the log evidence, by which method, or why there is none."""
-        if self.own_error is not None:
-            return self.own_error
-        return log_evidence_se(self.particles, self.genealogy, find_scheme(self.setup["resampling"]))
+        error = self.own_error
+        if error is None:
+            error = log_evidence_se(self.particles, self.genealogy, find_scheme(self.setup["resampling"]))
+        withheld = self._withheld("evidence")
+        return replace(error, value=math.nan, reason=withheld) if withheld and not error.reason else error
+
+    @property
+    def doubts(self) -> frozenset[Doubted]:
+        """The estimates that some remark puts in doubt: "evidence", "means", both or none."""
+        return frozenset(d for remark in self.remarks for d in remark.doubts)
+
+    def _withheld(self, quantity: Doubted) -> str:
+        """Why an estimate has no error bar according to the remarks; empty if none objects."""
+        return next((str(r) for r in self.remarks if r.withholds and quantity in r.doubts), "")
 
     @property
     def log_evidence_se(self) -> float:
@@ -220,8 +232,10 @@ class Run:
         return alive.amax(0) == alive.amin(0)
 
     def _estimate(self, value: Tensor, same: Tensor, particles: Particles, doubt: str) -> Estimate:
+        doubt = doubt or self._withheld("means")
         if self.chains:
-            return Estimate(*chain_mean(value.view(self.n, -1, *value.shape[1:])))
+            found = Estimate(*chain_mean(value.view(self.n, -1, *value.shape[1:])))
+            return Estimate(found.value, torch.full_like(found.se, math.nan), doubt) if doubt else found
         mean = torch.tensordot(normalise(particles.log_weight), value, dims=1)
         doubt = doubt or ("" if self.own_error is None else self.own_error.means)
         if doubt:
@@ -305,7 +319,7 @@ class Run:
             "setup": self.setup,
             "references": [r.to_dict() for r in self.references],
             "view_is_x": self.view is p.x,
-            "remarks": list(self.remarks),
+            "remarks": [r.to_json() for r in self.remarks],
             "own_error": None if self.own_error is None else asdict(self.own_error),
         }
         return files.write(path, trees, meta)
@@ -393,7 +407,7 @@ def load(path: str | os.PathLike[str]) -> Run:
             references=tuple(Reference(**r) for r in meta["references"]),
             own_error=StandardError(**own) if (own := meta.get("own_error")) else None,
             score=trees.get("score"),
-            remarks=tuple(meta.get("remarks", ())),
+            remarks=tuple(Remark.from_json(r) for r in meta.get("remarks", ())),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise FileError(f"{path} lacks a part of a run, or has a damaged one: {error}") from error

@@ -20,6 +20,7 @@ from motes.core import variance
 from motes.core.cite import ENGINE
 from motes.core.errors import AllWeightsZero, FileError, NanLogPotential, warn
 from motes.core.model import FeynmanKac
+from motes.core.remark import Remark
 from motes.core.resampling import Scheme, find_scheme
 from motes.core.run import Result, Run, load
 from motes.core.smc import State, must_be_model, steps
@@ -204,7 +205,7 @@ def _run(model: FeynmanKac, state: State, setup: dict[str, Any], result: Result)
         references=(*ENGINE, *scheme.references, *variance.REFERENCES, *model.references),
         own_error=model.standard_error(state.particles),
         score=model.score(state.particles),
-        remarks=tuple(model.remarks(state.particles)),
+        remarks=tuple(Remark.of(r) for r in model.remarks(state.particles)),
     )
 
 
