@@ -11,7 +11,7 @@ from torch.distributions import Normal
 
 import motes
 from motes.core.errors import FileError, MotesError
-from motes.core.run import Estimate
+from motes.core.estimate import Estimate
 from motes.density import Density
 from motes.density.discrete import Discrete
 from motes.density.exchange import bridge, equal_rejection, exchanged, pairs, swap_probability

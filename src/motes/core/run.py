@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from enum import Enum
 from numbers import Integral
@@ -18,7 +17,9 @@ from torch import Tensor
 from motes.core import files, tree
 from motes.core.cite import ENGINE, Reference
 from motes.core.control import control as take_out
-from motes.core.errors import FileError, MotesError, ShapeError, UnknownName, name_particles
+from motes.core.draws import Function, values
+from motes.core.errors import FileError, MotesError
+from motes.core.estimate import Estimate
 from motes.core.exports import export
 from motes.core.genealogy import Genealogy
 from motes.core.particles import Particles
@@ -33,13 +34,6 @@ from motes.core.variance import StandardError, log_evidence_se, mean_se
 from motes.core.weights import normalise
 from motes.rng import Rng
 
-Function = Callable[[Any], Tensor] | str | None
-
-SHOWN = 8
-"""Numbers of each axis that an estimate shows."""
-COORDINATE = re.compile(r"(?P<name>.*)\[(?P<place>\s*-?\d+\s*(,\s*-?\d+\s*)*)\]")
-"""`theta[2]` or `theta[0, 1]`."""
-
 
 class Result(Enum):
     """How a run ended."""
@@ -49,42 +43,6 @@ class Result(Enum):
     NAN_LOG_POTENTIAL = "NAN_LOG_POTENTIAL"
     MAX_STEPS = "MAX_STEPS"
     INTERRUPTED = "INTERRUPTED"
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """An expectation with its Monte Carlo standard error.
-
-    Attributes:
-        value: the weighted mean, shape of f(x) without the particles' axis.
-        se: its standard error, same shape; NaN where the run cannot give one.
-        reason: why `se` is NaN (somewhere), empty otherwise.
-    """
-
-    value: Tensor
-    se: Tensor
-    reason: str = ""
-
-    def __float__(self) -> float:
-        return float(self.value)
-
-    def __repr__(self) -> str:
-        shown = _rows(self.value, self.se)
-        return f"{shown}, no error bar: {self.reason}" if self.reason else shown
-
-
-def _rows(value: Tensor, se: Tensor) -> str:
-    """`1.2 ± 0.1`, `[1.2 ± 0.1, ...]`, and a line a row where there are more axes; long ones with their middle cut."""
-    if value.ndim == 0:
-        error = float(se)
-        return f"{float(value):.5g} ± {'?' if math.isnan(error) else f'{error:.2g}'}"
-    n = len(value)
-    kept = [*range(n)] if n <= SHOWN else [*range(SHOWN - 2), n - 1]
-    parts = [_rows(value[i], se[i]) for i in kept]
-    if len(kept) < n:
-        parts.insert(SHOWN - 2, "...")
-    text = (", " if value.ndim == 1 else ",\n ").join(p.replace("\n", "\n ") for p in parts)
-    return f"[{text}]" + (f" ({n} numbers)" if len(kept) < n and value.ndim == 1 else "")
 
 
 @dataclass(frozen=True)
@@ -149,6 +107,11 @@ class Run:
     def _withheld(self, quantity: Doubted) -> str:
         """Why an estimate has no error bar according to the remarks; empty if none objects."""
         return next((str(r) for r in self.remarks if r.withholds and quantity in r.doubts), "")
+
+    def interval(self, level: float = 0.95) -> tuple[float, float]:
+        """The ends of the central interval of that level for the log evidence, nats; NaN where it has no error bar."""
+        reach = self.standard_error.reach(level)
+        return self.log_evidence - reach, self.log_evidence + reach
 
     @property
     def log_evidence_se(self) -> float:
@@ -259,28 +222,14 @@ class Run:
             raise MotesError("chains have no weights to smooth; k-hat speaks of weighted draws only")
         return smooth_weights(self.log_weight)
 
-    def values(self, f: Callable[[Any], Tensor] | str | None = None) -> Tensor:
+    def values(self, f: Function = None) -> Tensor:
         """What `mean` takes the mean of: (N, ...) float64, zero where the weight is."""
         view = self.flat
-        if isinstance(f, str):
-            value = _named(view, f)
+        if self.chains:
+            alive = torch.ones(len(next((leaf for _, leaf in tree.leaves(view)), ())), dtype=torch.bool)
         else:
-            if f is None and isinstance(view, dict):
-                raise MotesError(
-                    f"say which parameter the mean is of, as in run.mean('{next(iter(view))}'): {', '.join(view)}"
-                )
-            value = view if f is None else f(view)
-        n = len(next((leaf for _, leaf in tree.leaves(view)), ())) if self.chains else self.n
-        if not isinstance(value, Tensor) or value.ndim == 0 or len(value) != n:
-            what = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
-            raise ShapeError(f"mean needs a tensor ({n}, ...), one row a particle, not {what}")
-        value = value.to(torch.float64)
-        alive = torch.ones(n, dtype=torch.bool) if self.chains else self.weight > 0
-        finite = torch.isfinite(value).reshape(n, -1).all(1)
-        if not (finite | ~alive).all():
-            bad = (alive & ~finite).nonzero().flatten().tolist()
-            raise MotesError(f"f is not finite for {name_particles(bad)}, which have positive weight")
-        return torch.where(alive.view(-1, *[1] * (value.ndim - 1)), value, 0)
+            alive = self.weight > 0
+        return values(view, f, alive)
 
     def draws(self, k: int, *, seed: int | None = None) -> PyTree:
         """`k` equally weighted draws, as `run.view` shows them, in random order.
@@ -362,29 +311,6 @@ class Run:
         error = self.standard_error
         silent = self.chains or not (math.isnan(error.value) and error.reason)
         return repr(self) if silent else f"{self!r}\nno error bar: {error.reason}"
-
-
-def _named(view: PyTree, name: str) -> Any:
-    """The parameter of that name in a view with one first axis, or the numbers of one place in it.
-
-    Raises:
-        UnknownName: no parameter is called so.
-        MotesError: it has no such place.
-    """
-    known = {str(k): v for k, v in view.items()} if isinstance(view, dict) else {}
-    if isinstance(view, Tensor):
-        known = {"x": view}
-    if name in known:
-        return known[name]
-    found = COORDINATE.fullmatch(name)
-    if found is None or found["name"] not in known:
-        raise UnknownName("parameter", name if found is None else found["name"], known)
-    value, place = known[found["name"]], tuple(int(i) for i in found["place"].split(","))
-    shape = tuple(value.shape[1:]) if isinstance(value, Tensor) else ()
-    if len(place) > len(shape) or any(not -k <= i < k for i, k in zip(place, shape, strict=False)):
-        holds = f"has shape {shape} in each draw" if shape else "is one number in each draw"
-        raise MotesError(f"there is no {name}: {found['name']} {holds}, and places count from 0")
-    return value[(slice(None), *place)]
 
 
 def load(path: str | os.PathLike[str]) -> Run:

@@ -28,6 +28,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from motes.core import student
 from motes.core.cite import Reference
 from motes.core.genealogy import Genealogy, spread
 from motes.core.particles import Particles
@@ -79,12 +80,18 @@ class StandardError:
         method: how it was found.
         reason: why there is none, in words; empty otherwise.
         means: why the means of this run have no error bars either; empty where their own spread tells.
+        freedom: on how many degrees of freedom the value rests: infinity where it counts as known.
     """
 
     value: float
     method: str
     reason: str = ""
     means: str = ""
+    freedom: float = math.inf
+
+    def reach(self, level: float = 0.95) -> float:
+        """Half the length of the central interval of that level, by Student's t; NaN without a standard error."""
+        return student.quantile(level, self.freedom) * self.value
 
     def __float__(self) -> float:
         return self.value

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from motes.core.control import FOLDS, controlled
 from motes.core.errors import ShapeError
-from motes.core.run import Estimate
+from motes.core.estimate import Estimate
 from motes.core.weights import check_log_weight, normalise
 from motes.rng import Rng
 

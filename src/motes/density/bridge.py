@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from motes.core.errors import MotesError, ShapeError
+from motes.core.estimate import Estimate
 from motes.core.resampling import find_scheme
-from motes.core.run import Estimate, Run
+from motes.core.run import Run
 from motes.core.series import chain_mean
 from motes.core.variance import mean_se
 from motes.core.weights import normalise

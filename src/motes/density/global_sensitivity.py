@@ -12,7 +12,8 @@ from torch import Tensor
 
 from motes.core import tree
 from motes.core.errors import MotesError, ShapeError
-from motes.core.run import Estimate, Run
+from motes.core.estimate import Estimate
+from motes.core.run import Run
 from motes.core.weights import normalise
 
 GROUPS = 20

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.distributions import Distribution, Independent, MultivariateNormal, TransformedDistribution
 
 from motes.core.errors import MotesError, ShapeError
-from motes.core.run import Estimate
+from motes.core.estimate import Estimate
 from motes.density.density import Density
 from motes.density.law import Law
 from motes.density.parameters import Values, _tensor, _unchecked

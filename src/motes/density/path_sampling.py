@@ -8,7 +8,8 @@ import numpy as np
 import torch
 
 from motes.core.errors import MotesError
-from motes.core.run import Estimate, Run
+from motes.core.estimate import Estimate
+from motes.core.run import Run
 
 NEEDS = ("temperature", "log_likelihood_mean", "log_likelihood_variance")
 

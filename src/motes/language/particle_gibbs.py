@@ -11,9 +11,9 @@ from torch import Tensor
 
 from motes.core.cite import Reference
 from motes.core.errors import MotesError, ShapeError
+from motes.core.estimate import Estimate
 from motes.core.particles import Particles
 from motes.core.resampling import Scheme, find_scheme
-from motes.core.run import Estimate
 from motes.core.series import chain_mean
 from motes.core.smc import alive, checked, source
 from motes.language.forced import Forced

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from motes.core.errors import ShapeError
-from motes.core.run import Estimate
+from motes.core.estimate import Estimate
 from motes.diffusion.denoiser import Denoiser
 from motes.diffusion.diagnostics.common import estimate, noised, prediction
 from motes.rng import Rng

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from motes.core.errors import ShapeError
+from motes.core.estimate import Estimate
 from motes.core.parts import in_parts
-from motes.core.run import Estimate
 from motes.diffusion.denoiser import Denoiser
 from motes.diffusion.diagnostics.common import estimate, noised, prediction
 from motes.diffusion.transition import transitions

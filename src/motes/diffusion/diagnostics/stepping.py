@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from motes.core.run import Estimate
+from motes.core.estimate import Estimate
 from motes.diffusion.denoiser import Denoiser
 from motes.diffusion.diagnostics.common import estimate, noised, prediction
 from motes.diffusion.process import Process

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from motes.core.errors import ShapeError
-from motes.core.run import Estimate
+from motes.core.estimate import Estimate
 from motes.diffusion.denoiser import Denoiser
 from motes.diffusion.process import Process
 from motes.diffusion.start import Start

@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 
 from motes.core.errors import EmptyConstraint, MotesError
+from motes.core.estimate import Estimate
 from motes.core.model import FeynmanKac
 from motes.core.particles import Particles
-from motes.core.run import Estimate, Run
+from motes.core.run import Run
 from motes.core.variance import StandardError
 from motes.language.arguments import Rules, as_rules, check_arguments, encoded
 from motes.language.constraint import Constraint
