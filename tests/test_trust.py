@@ -1,0 +1,152 @@
+"""The shelf of benchmarks/trust: a slice of its rows, and what counts as a lie."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pytest
+import torch
+from benchmarks.trust import judge, plan, record, runner, table, targets
+from benchmarks.trust.target import Target, Truth, model
+from benchmarks.trust.targets import coin
+
+import motes
+from motes.core.remark import ALL, EVIDENCE, MEANS, Remark
+
+KNOWN = targets.load()
+EASY = [(name, sampler) for name in ("coin",) for sampler in ("Tempering", "NestedSampling", "AMIS")]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("trust")
+
+
+@pytest.mark.parametrize(("name", "sampler"), EASY)
+def test_no_run_lies_on_easy_targets(name: str, sampler: str, folder) -> None:
+    """Eight runs with a bar each, no remark, no miss; intervals a fiftieth as long miss (the broken twin)."""
+    row = runner.row(KNOWN[name], sampler, 256, 8, folder=folder)
+    verdict = judge.judge(row, KNOWN[name])
+    assert verdict.raised == verdict.silent == verdict.remarked == 0
+    assert set(verdict.bars.values()) == {1.0}
+    assert not any(c.wrong for c in verdict.coverage.values())
+    liar = [
+        {**r, "se": r["se"] / 50, "means": {k: [v[0], v[1] / 50] for k, v in r["means"].items()}} for r in row["runs"]
+    ]
+    assert judge.judge({**row, "runs": liar}, KNOWN[name]).silent > 4
+
+
+@dataclass(frozen=True)
+class Talkative(motes.Tempering):
+    """Tempering that says what it is told to."""
+
+    says: tuple[str, ...] = ()
+
+    def remarks(self, particles: Any) -> tuple[str, ...]:
+        return self.says
+
+
+def other_coin(*says: str) -> Target:
+    """The coin by a sampler that runs another one: twice the throws. Its bars are small and its answers wrong."""
+    wrong = motes.Density(lambda v: 18 * v["p"].log() + 2 * (-v["p"]).log1p(), coin.prior(), vectorised=True)
+    return replace(KNOWN["coin"], samplers={"Liar": model(lambda: Talkative(wrong, says=says))})
+
+
+@pytest.mark.parametrize(
+    ("says", "silent"),
+    [
+        ((), True),
+        (("all is well",), True),
+        ((Remark("doubtful", EVIDENCE),), True),  # the means are wrong too
+        ((Remark("doubtful", MEANS),), True),
+        ((Remark("doubtful", ALL),), False),
+        ((Remark("doubtful", EVIDENCE), Remark("doubtful", MEANS)), False),
+        ((Remark("no bars", ALL, withholds=True),), False),
+    ],
+)
+def test_a_sampler_that_lies_is_counted_and_one_that_says_so_is_not(says, silent: bool, tmp_path) -> None:
+    target = other_coin(*says)
+    row = runner.row(target, "Liar", 256, 2, folder=tmp_path)
+    verdict = judge.judge(row, target)
+    assert verdict.silent == (2 if silent else 0)
+    assert verdict.remarked == (2 if says else 0)
+    assert verdict.bars["evidence"] == (0.0 if says and says[0].startswith("no bars") else 1.0)
+    text = table.write({"coin": target}, tmp_path)
+    assert ("**2" in text) == silent
+
+
+def test_the_level_is_that_of_four_normal_deviations_and_of_student_where_few() -> None:
+    assert judge.deviations(judge.MISS, math.inf) == pytest.approx(4, abs=1e-9)
+    assert judge.deviations(judge.MISS, 7) == pytest.approx(8.5, abs=0.5)
+    truth, one = Truth(0.0), {"log_evidence": 5.0, "se": 1.0, "means": {}}
+    assert [c.silent_miss for c in judge.claims(one, truth)] == [True]
+    assert [c.silent_miss for c in judge.claims({**one, "freedom": 7.0}, truth)] == [False]
+    assert [c.silent_miss for c in judge.claims({**one, "log_evidence": 3.9}, truth)] == [False]
+    assert [c.silent_miss for c in judge.claims({**one, "se": None}, truth)] == [False]
+    assert [c.silent_miss for c in judge.claims({**one, "error": "it broke"}, truth)] == []
+    assert [c.silent_miss for c in judge.claims({**one, "log_evidence": None}, Truth(math.nan))] == []
+    assert [c.silent_miss for c in judge.claims(one, Truth(math.inf))] == [True]
+    assert [c.silent_miss for c in judge.claims({**one, "log_evidence": "inf"}, truth)] == [True]
+
+
+def test_where_the_answer_is_a_refusal_the_word_must_be_said() -> None:
+    target = replace(KNOWN["coin"], word="improper", truth=lambda: Truth(math.inf))
+    run = {"log_evidence": 5.0, "se": None, "means": {}}
+    assert judge.silent(run, target, target.truth())
+    assert not judge.silent({**run, "remarks": [["the posterior is Improper", ["evidence"]]]}, target, target.truth())
+    assert not judge.silent({"error": "MotesError: improper posterior"}, target, target.truth())
+
+
+def test_binomial_intervals_are_exact() -> None:
+    """Clopper & Pearson: at its lower end, k or more successes of n have half of the level that is left."""
+    for k, n in ((0, 40), (31, 40), (38, 40), (40, 40)):
+        low, high = judge.binomial(k, n)
+        above = sum(math.comb(n, j) * low**j * (1 - low) ** (n - j) for j in range(k, n + 1))
+        below = sum(math.comb(n, j) * high**j * (1 - high) ** (n - j) for j in range(k + 1))
+        assert (k == 0 or above == pytest.approx(0.0005)) and (k == n or below == pytest.approx(0.0005))
+    assert judge.Coverage(25, 40).wrong and not judge.Coverage(40, 40).wrong and not judge.Coverage(34, 40).wrong
+
+
+def test_a_row_goes_on_where_it_stopped(tmp_path) -> None:
+    target = KNOWN["coin"]
+    whole = runner.row(target, "AMIS", 64, 3, folder=tmp_path / "a")
+    runner.row(target, "AMIS", 64, 1, folder=tmp_path / "b")
+    rest = runner.row(target, "AMIS", 64, 3, folder=tmp_path / "b")
+
+    def without_clock(row):
+        return [{k: v for k, v in r.items() if k != "cpu"} for r in row["runs"]]
+
+    assert without_clock(rest) == without_clock(whole) and len(rest["runs"]) == 3
+    assert record.read(record.path("coin", "AMIS", 64, tmp_path / "b")) == rest
+    assert runner.row(target, "AMIS", 64, 9, folder=tmp_path / "b", until=0.0)["runs"] == rest["runs"]
+
+
+def test_an_error_is_kept_and_a_run_that_takes_too_long_is_stopped(tmp_path) -> None:
+    def broken() -> motes.Tempering:
+        raise motes.MotesError("nothing works")
+
+    target = replace(KNOWN["coin"], samplers={**KNOWN["coin"].samplers, "Broken": model(broken)})
+    run = runner.one(target, "Broken", 64, 0)
+    assert run["error"] == "MotesError: nothing works" and "log_evidence" not in run
+    assert "stopped" in runner.one(target, "Tempering", 64, 0, stop=0.0)["error"]
+    assert judge.judge({"runs": [run]}, target).raised == 1
+
+
+def test_targets_are_complete_and_rows_come_in_order() -> None:
+    for target in KNOWN.values():
+        assert target.truth().means.keys() <= target.functions.keys(), target.name
+        assert target.samplers and target.name == target.name.lower()
+    rows = list(plan.rows(KNOWN))
+    assert len({(t.name, s, n) for t, s, n in rows}) == len(rows)
+    assert len(rows) == sum(len(t.samplers) * len(t.sizes) for t in KNOWN.values())
+    assert {t.name for t, *_ in rows[: len(plan.FIRST)]} >= {n for n in plan.FIRST if n in KNOWN}
+    assert any(t.easy for t in KNOWN.values())
+
+
+def test_evaluations_are_counted_around_the_density() -> None:
+    job = coin.TARGETS[0].model("Tempering", 64)
+    run = job.run(0)
+    assert job.evaluations(run) == float(run.trace["evaluations"].sum()) * 64 > 64
+    assert torch.isfinite(run.log_weight).all()
