@@ -118,12 +118,12 @@ def main() -> None:
 
     def bookkeeping() -> None:
         genealogy = Genealogy.start(N)
-        genealogy.update(1, parent, True, w)
+        genealogy.after(1, parent, True, w)
 
     extra = {
         ("", "copy of 8 MB"): lambda: target.copy_(w),
         ("", "uniforms, two to an address"): lambda: uniform.uniform((N // 2, 2)),
-        ("", "genealogy.update"): bookkeeping,
+        ("", "genealogy.after"): bookkeeping,
         ("", "parents gathered from 8 MB"): lambda: w[parent],
     }
     found = measure(jobs | extra, rounds, time.process_time)

@@ -9,11 +9,12 @@ joined into longer strides once there are more than `RECORD` of them.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
+from motes.core.growing import Growing
 from motes.core.weights import normalise
 
 SPAN = 10
@@ -34,7 +35,7 @@ def spread(slot: Tensor, weight: Tensor | None = None) -> float:
     return float(torch.bincount(slot, weights=weight).square().sum())
 
 
-@dataclass
+@dataclass(frozen=True)
 class Anchor:
     """An earlier generation and its families.
 
@@ -62,15 +63,15 @@ class Anchor:
         now = min(spread(self.slot, weight), MOST)
         return math.log1p(-min(self.even, MOST)) - math.log1p(-now), now
 
-    def descend(self, ancestor: Tensor) -> None:
-        """The population was resampled."""
-        self.slot = self.slot[ancestor]
-        self.even = spread(self.slot)
+    def descended(self, ancestor: Tensor) -> Anchor:
+        """The anchor after a resampling that gave everybody the parent `ancestor` (N,)."""
+        slot = self.slot[ancestor]
+        return Anchor(self.generation, slot, spread(slot))
 
 
-@dataclass
+@dataclass(frozen=True)
 class Genealogy:
-    """The descent of a population of `n` particles up to time `t`.
+    """The descent of a population of `n` particles up to time `t`; a step makes a new one and leaves the old one alone.
 
     Attributes:
         generation: how often the population was resampled.
@@ -89,7 +90,7 @@ class Genealogy:
     anchors: list[Anchor] = field(default_factory=list)
     growth: tuple[float, float] = (0.0, 0.0)
     width: tuple[float, float] = (0.0, 0.0)
-    record: list[Tensor] = field(default_factory=list)
+    record: Growing[Tensor] = field(default_factory=Growing)
     stride: int = 1
     pending: Tensor | None = None
 
@@ -98,26 +99,24 @@ class Genealogy:
         """Nobody has parents yet."""
         return cls(n, anchors=[Anchor.here(0, n)])
 
-    def update(self, t: int, ancestor: Tensor, resampled: bool, log_weight: Tensor) -> None:
-        """A step was taken to time `t`.
+    def after(self, t: int, ancestor: Tensor, resampled: bool, log_weight: Tensor) -> Genealogy:
+        """The genealogy after a step to time `t`.
 
         Args:
             ancestor: (N,) int64 slots of the parents, the slots themselves if the population was not resampled.
             resampled: whether it was, before the step.
             log_weight: (N,) the weights before the step, by which it was resampled, nats.
         """
-        self.t = t
-        ancestor = ancestor.cpu()
+        ancestor, new = ancestor.cpu(), replace(self, t=t)
         if resampled:
-            self.growth, self.width = self.grown(log_weight)
-            self.generation += 1
-            if self.generation % SPAN == 0:
-                self.anchors = [self.anchors[-1], Anchor.here(self.generation, self.n)]
-                self.anchors[0].descend(ancestor)
+            growth, width = self.grown(log_weight)
+            generation = self.generation + 1
+            if generation % SPAN == 0:
+                anchors = [self.anchors[-1].descended(ancestor), Anchor.here(generation, self.n)]
             else:
-                for anchor in self.anchors:
-                    anchor.descend(ancestor)
-        self._remember(ancestor)
+                anchors = [anchor.descended(ancestor) for anchor in self.anchors]
+            new = replace(new, generation=generation, anchors=anchors, growth=growth, width=width)
+        return new._remembering(ancestor)
 
     def grown(self, log_weight: Tensor) -> tuple[tuple[float, float], tuple[float, float]]:
         """`growth` and `width` with the present weights (N,), nats, taken in."""
@@ -127,21 +126,20 @@ class Genealogy:
         size = abs(step)
         return (self.growth[0] + step, self.growth[1] + younger), (self.width[0] + size * now, self.width[1] + size)
 
-    def _remember(self, ancestor: Tensor) -> None:
-        """Add a step to the record; when it is full, join its entries in pairs."""
+    def _remembering(self, ancestor: Tensor) -> Genealogy:
+        """With the step in the record; when that is full, its entries are joined in pairs."""
         if 2 * self.n > RECORD:
-            return
+            return self
         entry = ancestor.to(torch.int32)
         if self.pending is not None:
             entry = self.pending[ancestor]
         if self.t % self.stride:
-            self.pending = entry
-            return
-        self.pending = None
-        self.record.append(entry)
-        if (len(self.record) + 1) * self.n > RECORD and len(self.record) % 2 == 0:
-            self.record = [a[b.long()] for a, b in zip(self.record[::2], self.record[1::2], strict=True)]
-            self.stride *= 2
+            return replace(self, pending=entry)
+        record, stride = self.record.plus(entry), self.stride
+        if (len(record) + 1) * self.n > RECORD and len(record) % 2 == 0:
+            record = Growing(a[b.long()] for a, b in zip(record[::2], record[1::2], strict=True))
+            stride *= 2
+        return replace(self, record=record, stride=stride, pending=None)
 
     @property
     def times(self) -> list[int]:
@@ -178,7 +176,7 @@ class Genealogy:
             "anchor_generation": torch.tensor([a.generation for a in self.anchors]),
             "anchor_even": torch.tensor([a.even for a in self.anchors], dtype=torch.float64),
             "anchor_slot": torch.stack([a.slot for a in self.anchors]),
-            "record": torch.stack(self.record) if self.record else empty,
+            "record": torch.stack(list(self.record)) if self.record else empty,
             "pending": empty if self.pending is None else self.pending[None],
         }
 
@@ -191,5 +189,5 @@ class Genealogy:
         anchors = [Anchor(*a) for a in zip(of, state["anchor_slot"], even, strict=True)]
         pending = state["pending"][0] if len(state["pending"]) else None
         return cls(
-            n, t, generation, anchors, (older, younger), (width[0], width[1]), list(state["record"]), stride, pending
+            n, t, generation, anchors, (older, younger), (width[0], width[1]), Growing(state["record"]), stride, pending
         )

@@ -165,7 +165,7 @@ def _drive(
         except AllWeightsZero as e:
             result, error = Result.ALL_WEIGHTS_ZERO, e
         except BaseException as e:  # the user's model or the user's Ctrl-C: keep what there is, then let it through
-            if state is not None and to is not None and _whole(state):
+            if state is not None and to is not None:
                 _run(model, state, setup, Result.INTERRUPTED).save(to.path)
                 e.add_note(f"the run up to t={state.particles.t} is in {Path(to.path)}; motes.resume continues it")
             raise
@@ -181,12 +181,6 @@ def _drive(
     for remark in run.remarks:
         warn(remark)
     return run
-
-
-def _whole(state: State) -> bool:
-    """Whether genealogy and trace stand where the particles do: an interrupt can fall between their updates."""
-    t = state.particles.t
-    return state.genealogy.t == t and len(state.trace.rows) == t + 1
 
 
 def _unless_done(model: FeynmanKac, state: State, result: Result) -> Result:

@@ -25,7 +25,7 @@ from motes.rng import Rng
 class State:
     """Where a run stands: the population, who descends from whom, and what each step had to say.
 
-    The particles are this state's own; genealogy and trace are those of the walk and go on growing with it.
+    A state is never changed by what comes after it, so that it can be kept, and an interrupt leaves the last one whole.
     """
 
     particles: Particles
@@ -119,22 +119,20 @@ def steps(
         raise ValueError(f"when must lie in [0, 1], not {when!r}")
     rng = source(seed)
     state, clock = start, time.perf_counter()
-    if state is not None:  # the walk writes on in copies
-        state = State(state.particles, Genealogy.from_state(state.genealogy.state()), Trace(list(state.trace.rows)))
-    else:
+    if state is None:
         particles = model.init(rng.at("init", step=0), n)
         if particles.n != n:
             raise ShapeError(f"{name}.init was asked for {n} particles and returned {particles.n}")
         checked(particles, 0, name)
-        state = State(particles, Genealogy.start(n), Trace())
-        state.trace.append(row(particles, False, time.perf_counter() - clock))
+        trace = Trace([row(particles, False, time.perf_counter() - clock)])
+        state = State(particles, Genealogy.start(n), trace)
         yield state
     alive(state.particles, model)
     while not model.done(state.particles):
         clock = time.perf_counter()
         particles, resampled = advance(model, rng, scheme, when, state.particles)
-        state.genealogy.update(particles.t, particles.ancestor, resampled, state.particles.log_weight)
-        state = State(particles, state.genealogy, state.trace)
-        state.trace.append(row(particles, resampled, time.perf_counter() - clock))
+        genealogy = state.genealogy.after(particles.t, particles.ancestor, resampled, state.particles.log_weight)
+        trace = state.trace.plus(row(particles, resampled, time.perf_counter() - clock))
+        state = State(particles, genealogy, trace)
         yield state
         alive(particles, model)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import torch
 
+from motes.core.growing import Growing
 from motes.core.particles import Particles
 from motes.core.weights import summary
 
@@ -33,11 +34,12 @@ class Trace(Mapping[str, np.ndarray]):
     temperature, acceptance, step_size, ...
     """
 
-    def __init__(self, rows: list[dict[str, Any]] | None = None):
-        self.rows = rows or []
+    def __init__(self, rows: Iterable[dict[str, Any]] = ()):
+        self.rows = rows if isinstance(rows, Growing) else Growing(rows)
 
-    def append(self, row: dict[str, float]) -> None:
-        self.rows.append(row)
+    def plus(self, row: dict[str, float]) -> Trace:
+        """The trace with another step, which leaves this one as it is."""
+        return Trace(self.rows.plus(row))
 
     def __getitem__(self, name: str) -> np.ndarray:
         if name not in iter(self):
