@@ -1,8 +1,11 @@
 """Settings for all tests: one thread a process, the same examples every time."""
 
+import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
@@ -16,3 +19,20 @@ settings.register_profile(
 )
 settings.register_profile("explore", max_examples=5000, deadline=None)
 settings.load_profile("motes")
+
+CPU_LIMIT = 600
+"""Seconds of CPU time that one test may take; by the clock it may take any time, since the machine may be busy."""
+
+
+@pytest.fixture(autouse=True)
+def cpu_limit() -> Iterator[None]:
+    """Fail a test that runs in circles."""
+
+    def stop(*_: object) -> None:
+        pytest.fail(f"more than {CPU_LIMIT} s of CPU time")
+
+    before = signal.signal(signal.SIGPROF, stop)
+    signal.setitimer(signal.ITIMER_PROF, CPU_LIMIT)
+    yield
+    signal.setitimer(signal.ITIMER_PROF, 0)
+    signal.signal(signal.SIGPROF, before)

@@ -17,6 +17,7 @@ import pytest
 
 import house
 import motes
+from process import python
 
 ROOT = Path(__file__).parent.parent
 SOURCES = sorted((ROOT / "src").rglob("*.py"))
@@ -199,7 +200,7 @@ def test_every_requirement_is_pinned() -> None:
 
 
 def run_python(code: str) -> str:
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    done = python("-c", code)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

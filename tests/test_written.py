@@ -6,13 +6,12 @@ import doctest
 import importlib
 import pkgutil
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 import motes
+from process import python
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -31,7 +30,7 @@ def name(path: Path) -> str:
 
 def runs(command: list[str], folder: Path) -> str:
     """The output of a Python process that must succeed."""
-    done = subprocess.run([sys.executable, *command], cwd=folder, capture_output=True, text=True, timeout=300)
+    done = python(*command, folder=folder)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

@@ -16,7 +16,7 @@ from motes.density import Density
 from motes.density.discrete import Discrete
 from motes.density.exchange import bridge, equal_rejection, exchanged, pairs, swap_probability
 from motes.density.parallel_tempering import ParallelTempering
-from motes.density.replicas import Replicas, levelled
+from motes.density.rungs import Rungs, levelled
 
 Z = 4.9  # two-sided level 1e-6
 T31 = 6.0  # the same of Student's t with 31 degrees of freedom, for an error from 32 chains
@@ -31,7 +31,7 @@ LIKELIHOOD = torch.tensor([1.0, 0.0, 5.0], dtype=torch.float64)
 
 
 def flow(parity: int, probability=swap_probability) -> torch.Tensor:
-    """(27, 27) the probability to be in one and go to another of all states of three replicas with three values.
+    """(27, 27) the probability to be in one and go to another of all states of three walkers with three values.
 
     A state with likelihood zero above temperature 0 has no probability.
     """
@@ -122,7 +122,7 @@ def test_the_bridge_and_its_error_on_exact_draws():
 
 
 @pytest.mark.parametrize("dense", [True, False])
-def test_replicas_in_their_own_coordinates(dense):
+def test_walkers_in_their_own_coordinates(dense):
     """The log-density is that of the point, the gradient its derivative by the coordinates, and so for parts."""
     density, rng = many_well(), motes.Rng(0)
     z, b = rng.normal((6, 2)), rng.at("b").uniform((6,))
@@ -130,7 +130,7 @@ def test_replicas_in_their_own_coordinates(dense):
     if dense:
         factor = factor.diag_embed()
         factor[:, 1, 0] = 0.7
-    target = Replicas(density, b, rng.at("c").normal((6, 2)), factor)
+    target = Rungs(density, b, rng.at("c").normal((6, 2)), factor)
     state = target.enter(density.evaluate(z, True))
     again = target.evaluate(state["position"], True)
     assert torch.allclose(again["place"], z) and torch.equal(state["place"], z)
@@ -201,9 +201,9 @@ def test_many_random_walks_and_their_error_bars():
 
 
 def test_without_swaps_the_wells_have_the_weight_of_the_start(monkeypatch):
-    monkeypatch.setattr("motes.density.replica_walk.swap_probability", lambda ladder, x: torch.zeros_like(x[:, 1:]))
+    monkeypatch.setattr("motes.density.rung_walk.swap_probability", lambda ladder, x: torch.zeros_like(x[:, 1:]))
     model = ParallelTempering(many_well(), "random-walk", temperatures=5, draws=60, rounds=4)
-    with pytest.warns(match="no replica travelled"):
+    with pytest.warns(match="no walker travelled"):
         run = motes.sample(model, 32, seed=0, progress=False)
     assert abs(float(left(run)) - LEFT) > T31 * 0.025
 

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
 from collections.abc import Callable
 from importlib.util import find_spec
 
@@ -16,6 +13,7 @@ from hypothesis import strategies as st
 
 from motes.rng import Rng, routes
 from motes.rng.rng import GENERATORS
+from process import python
 
 KINDS = ("bits", "uniform", "normal", "exponential", "gumbel")
 needs_numba = pytest.mark.skipif(bool(routes.missing("numba")), reason=routes.missing("numba"))
@@ -82,7 +80,7 @@ for route in ("numba", "triton"):
     except RuntimeError as error:
         print(error)
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    done = python("-c", code)
     lines = done.stdout.splitlines()
     assert lines[:2] == [str(Rng(0).normal((3, 2)).tolist()), "['reference'] False"], done.stderr
     assert "'numba' route" in lines[2] and "pip install 'motes[fast]'" in lines[2] and "route='auto'" in lines[2]
@@ -123,10 +121,7 @@ print("equal")
 @needs_triton
 def test_the_triton_kernel_in_its_interpreter() -> None:
     """Triton's interpreter runs the kernel in NumPy: the arithmetic is checked, the card's rounding is not."""
-    environment = {**os.environ, "TRITON_INTERPRET": "1"}
-    done = subprocess.run(
-        [sys.executable, "-c", INTERPRETED], capture_output=True, text=True, timeout=300, env=environment
-    )
+    done = python("-c", INTERPRETED, TRITON_INTERPRET="1")
     assert done.stdout.strip() == "equal", done.stderr
 
 

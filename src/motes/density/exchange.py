@@ -1,4 +1,4 @@
-"""Replica exchange: swaps between temperatures, ladders of equal rejection, the evidence from all replicas."""
+"""Replica exchange: swaps between temperatures, ladders of equal rejection, the evidence from all walkers."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def swap_probability(ladder: Tensor, log_likelihood: Tensor) -> Tensor:
 
 
 def exchanged(lower: Tensor, accept: Tensor, rungs: int) -> Tensor:
-    """(N, K) which rung's replica comes to each rung, where the swaps of `lower` (P,) are taken or not (N, P)."""
+    """(N, K) which rung's walker comes to each rung, where the swaps of `lower` (P,) are taken or not (N, P)."""
     place = torch.arange(rungs).repeat(len(accept), 1)
     place[:, lower] += accept.long()
     place[:, lower + 1] -= accept.long()

@@ -20,9 +20,9 @@ from motes.core.tree import PyTree
 from motes.core.variance import StandardError
 from motes.density.annealed import Annealed
 from motes.density.exchange import bridge, equal_rejection
-from motes.density.replica_walk import Walk
-from motes.density.replicas import levelled, white
 from motes.density.restore import same_values
+from motes.density.rung_walk import Walk
+from motes.density.rungs import levelled, white
 from motes.rng import Rng
 
 SHORTEST = 8
@@ -33,11 +33,13 @@ BLOCKS = 20
 
 @dataclass(frozen=True)
 class ParallelTempering(Annealed):
-    """Parallel tempering: each of N chains is K replicas at inverse temperatures 0 = b_1 < ... < b_K = 1.
+    """Parallel tempering: each of N chains is K walkers at inverse temperatures 0 = b_1 < ... < b_K = 1.
 
-    An iteration draws the replica at 0 anew from the prior, moves every other one by a kernel that leaves its law
+    Also known as replica exchange, where a walker is called a replica.
+
+    An iteration draws the walker at 0 anew from the prior, moves every other one by a kernel that leaves its law
     prior x likelihood^b invariant, and proposes to swap neighbours, in turn all even and all odd pairs, which lets
-    replicas travel instead of diffuse. All replicas are moved together, each in coordinates in which its law is about
+    walkers travel instead of diffuse. All walkers are moved together, each in coordinates in which its law is about
     white. Warm-up rounds of doubling length learn these, the kernel, and temperatures at which all swaps are rejected
     equally often. Then everything is frozen: the draws at temperature 1 come from Markov chains with the right
     invariant law, which cross between modes by way of the prior.
@@ -127,7 +129,7 @@ class ParallelTempering(Annealed):
         z = self.density.sample(rng.at("prior"), n * k)
         flat = self.density.evaluate(z, kernel.gradient)
         ladder = _first_ladder(flat["log_likelihood"], k)
-        # each replica starts at a draw from the prior that is likely at its temperature, not far out in a tail
+        # each walker starts at a draw from the prior that is likely at its temperature, not far out in a tail
         start = torch.arange(n * k).view(n, k)
         if (flat["log_likelihood"] > -math.inf).any():
             for r in range(1, k):
@@ -219,7 +221,7 @@ class ParallelTempering(Annealed):
         if not self.done(particles) or int(x["arrivals"].sum()) > 0:
             return []
         return [
-            "no replica travelled from the prior to the posterior, so chains hardly cross between modes: use more "
+            "no walker travelled from the prior to the posterior, so chains hardly cross between modes: use more "
             "temperatures, more draws or more sweeps"
         ]
 

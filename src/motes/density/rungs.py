@@ -18,7 +18,7 @@ DENSE = 256
 
 
 @dataclass(frozen=True)
-class Replicas(Target):
+class Rungs(Target):
     """prior(z) likelihood(z)^b with a temperature for each point, in coordinates u with z = centre + factor u.
 
     A kernel that learns from all points at once then suits them all. States carry z under "place".
@@ -66,7 +66,7 @@ class Replicas(Target):
         temperature = self.temperature.to(prior).view(-1, *[1] * (prior.ndim - 1))
         return self._pulled(torch.addcmul(prior, temperature, likelihood))
 
-    def part(self, index: Tensor) -> Replicas:
+    def part(self, index: Tensor) -> Rungs:
         centre = None if self.centre is None else self.centre[index]
         factor = None if self.factor is None else self.factor[index]
         return replace(self, temperature=self.temperature[index], centre=centre, factor=factor, compiled=False)

@@ -1,4 +1,4 @@
-"""Iterations of parallel tempering: a draw from the prior, a move of all other replicas, swaps of neighbours."""
+"""Iterations of parallel tempering: a draw from the prior, a move of all other walkers, swaps of neighbours."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 from motes.core.particles import Particles
 from motes.density.exchange import exchanged, pairs, swap_probability
 from motes.density.law import Law
-from motes.density.replicas import Replicas
+from motes.density.rungs import Rungs
 from motes.kernels import Kernel, Parameters, State, Sweep
 from motes.rng import Rng
 
@@ -20,7 +20,7 @@ KEPT = ("position", "log_prior", "log_likelihood", "prior_gradient", "likelihood
 
 
 class Walk:
-    """The replicas of a population on their way through some iterations.
+    """The walkers of a population on their way through some iterations.
 
     Args:
         density: the law at temperature 1.
@@ -47,7 +47,7 @@ class Walk:
         self.seen: list[Sweep] = []
 
     def iterate(self, rng: Rng, i: int) -> State:
-        """Move every replica and swap neighbours; the state (N, K, ...) after it."""
+        """Move every walker and swap neighbours; the state (N, K, ...) after it."""
         n, k = self.fresh.shape
         prior = self.density.evaluate(self.density.sample(rng.at("prior", inner=i), n), self.kernel.gradient)
         moved = self._moved(rng.at("move", inner=i))
@@ -65,7 +65,7 @@ class Walk:
         return self.state
 
     def _moved(self, rng: Rng) -> State:
-        """(N, K - 1, ...) all replicas above temperature 0 after the sweeps of an iteration."""
+        """(N, K - 1, ...) all walkers above temperature 0 after the sweeps of an iteration."""
         n, k = self.fresh.shape
         state = self.target.enter({key: v[:, 1:].flatten(0, 1) for key, v in self.state.items()})
         state = self.kernel.enter(rng.at("enter"), self.target, state, self.parameters)
@@ -111,14 +111,14 @@ class Walk:
         }
 
 
-def _target(density: Law, shared: dict[str, Any], n: int) -> Replicas:
-    """The laws of all replicas above temperature 0, chain by chain."""
+def _target(density: Law, shared: dict[str, Any], n: int) -> Rungs:
+    """The laws of all walkers above temperature 0, chain by chain."""
     centre = factor = None
     if density.levels is None:
         centre, factor = shared["centre"], shared["factor"]
         factor = factor * shared["stretch"].view(-1, *[1] * (factor.ndim - 1))
         centre, factor = centre.repeat(n, 1), factor.repeat(n, *[1] * (factor.ndim - 1))
-    return Replicas(density, shared["ladder"][1:].repeat(n), centre, factor, density.compile is True)
+    return Rungs(density, shared["ladder"][1:].repeat(n), centre, factor, density.compile is True)
 
 
 def _joined(sweeps: list[Sweep]) -> Sweep:
