@@ -61,8 +61,8 @@ class Counted(Law):
         return self.inner.settings()
 
 
-def density(target: Target) -> Counted:
-    """The target as a density that counts its evaluations."""
+def plain(target: Target) -> motes.Density:
+    """The target as a density."""
     arrays = SimpleNamespace(
         asarray=lambda v: torch.as_tensor(v, dtype=torch.float64),
         exp=torch.exp,
@@ -70,7 +70,12 @@ def density(target: Target) -> Counted:
     )
     one = torch.ones(target.dim, dtype=torch.float64)
     prior = Uniform(-target.scale * one, target.scale * one) if target.box else Normal(0 * one, target.scale)
-    return Counted(motes.Density(target.likelihood(arrays), prior, vectorised=True))
+    return motes.Density(target.likelihood(arrays), prior, vectorised=True)
+
+
+def density(target: Target) -> Counted:
+    """The target as a density that counts its evaluations."""
+    return Counted(plain(target))
 
 
 def model(method: str, law: Counted) -> tuple[FeynmanKac, int]:

@@ -90,16 +90,21 @@ def many_well(d: int, scale: float = 2.0) -> Target:
     return Target(f"Many-Well, d = {d}", d, scale, False, likelihood, log_z)
 
 
+def regression_data(d: int, rows: int, correlation: float) -> tuple[np.ndarray, np.ndarray]:
+    """The design (rows, d - 1) and the data of `regression`."""
+    rng, k = np.random.default_rng(20), d - 1
+    place = np.arange(k)
+    factor = np.linalg.cholesky(correlation ** np.abs(place[:, None] - place))
+    x = rng.standard_normal((rows, k)) @ factor.T
+    return x, x @ rng.standard_normal(k) + 0.7 * rng.standard_normal(rows)
+
+
 def regression(d: int = 20, rows: int = 100, correlation: float = 0.9) -> Target:
     """y = X b + e, b ~ N(0, I) (d - 1), log sd of e ~ N(0, 1), columns of X correlated by 0.9^|i - j|.
 
     Given the noise, y is Gaussian; the noise is integrated out by quadrature.
     """
-    rng, k = np.random.default_rng(20), d - 1
-    place = np.arange(k)
-    factor = np.linalg.cholesky(correlation ** np.abs(place[:, None] - place))
-    x = rng.standard_normal((rows, k)) @ factor.T
-    y = x @ rng.standard_normal(k) + 0.7 * rng.standard_normal(rows)
+    x, y = regression_data(d, rows, correlation)
     constant = -0.5 * rows * math.log(2 * math.pi)
 
     def likelihood(xp: SimpleNamespace) -> LogLikelihood:

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from fnmatch import fnmatch
 from pathlib import Path
 
 for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
@@ -46,7 +47,9 @@ def main(arguments: list[str] | None = None) -> int:
     row.add_argument("--n", type=int)
     every = commands.add_parser("all", help="rows in order of importance")
     every.add_argument("--hours", type=float, required=True)
-    every.add_argument("--only", nargs="+", default=[], metavar="PART", help="rows whose name has one of these parts")
+    every.add_argument(
+        "--only", nargs="+", default=[], metavar="PATTERN", help="rows whose file matches, like '*-Chains-16'"
+    )
     every.add_argument("--minutes", type=float, default=60.0, help="the most that one row may take in one sitting")
     for command in (row, every):
         command.add_argument("--seeds", type=int, default=runner.SEEDS)
@@ -75,7 +78,7 @@ def main(arguments: list[str] | None = None) -> int:
             file = record.path(target.name, sampler, n, a.folder)
             if time.monotonic() > end:
                 break
-            if a.only and not any(part in file.stem for part in a.only):
+            if a.only and not any(fnmatch(file.stem, pattern) for pattern in a.only):
                 continue
             with claimed(file) as mine:
                 until = min(end, time.monotonic() + 60 * a.minutes)

@@ -1,9 +1,10 @@
-"""Eight schools, centred, with the prior of the effects divided out: a funnel with a narrow neck at small tau.
+"""Eight schools, centred, with the prior of the effects divided out: a funnel with a narrow neck at small tau; and not.
 
 y_j ~ N(theta_j, sigma_j), theta_j ~ N(mu, tau), mu ~ N(0, 5), tau ~ HalfCauchy(5). For a sampler that wants independent
 priors the law of theta given mu and tau is part of the likelihood, over the reference N(0, 10) that stands as prior of
 theta. That leaves the posterior and the evidence alone: given mu and tau, y_j is N(mu, sigma_j^2 + tau^2), mu can be
-integrated out in closed form, and tau is left to quadrature.
+integrated out in closed form, and tau is left to quadrature. Written not centred, theta = mu + tau times a N(0, 1), the
+same model is easy.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import torch
 from benchmarks.trust.samplers import on
 from benchmarks.trust.target import Target, Truth
 from scipy.integrate import quad
+from torch import Tensor
 from torch.distributions import HalfCauchy, Normal
 
 import motes
@@ -59,25 +61,28 @@ def truth() -> Truth:
     )
 
 
-def density() -> motes.Density:
-    y, sigma = torch.tensor(Y), torch.tensor(SIGMA)
-    one = torch.ones(8, dtype=torch.float64)
-
-    def log_likelihood(v):
-        mu, tau, theta = v["mu"][:, None], v["tau"][:, None], v["theta"]
-        prior = Normal(mu, tau).log_prob(theta) - Normal(0.0, WIDE).log_prob(theta)
-        return (Normal(theta, sigma).log_prob(y) + prior).sum(1)
-
-    prior = {"mu": Normal(0 * one[0], 5 * one[0]), "tau": HalfCauchy(5 * one[0]), "theta": Normal(0 * one, WIDE * one)}
-    return motes.Density(log_likelihood, prior, vectorised=True)
+Y_, SIGMA_, ONE = torch.tensor(Y), torch.tensor(SIGMA), torch.ones(8, dtype=torch.float64)
+HYPER = {"mu": Normal(0 * ONE[0], 5 * ONE[0]), "tau": HalfCauchy(5 * ONE[0])}
 
 
+def centred() -> motes.Density:
+    def log_likelihood(v: dict[str, Tensor]) -> Tensor:
+        theta = v["theta"]
+        prior = Normal(v["mu"][:, None], v["tau"][:, None]).log_prob(theta) - Normal(0.0, WIDE).log_prob(theta)
+        return (Normal(theta, SIGMA_).log_prob(Y_) + prior).sum(1)
+
+    return motes.Density(log_likelihood, {**HYPER, "theta": Normal(0 * ONE, WIDE * ONE)}, vectorised=True)
+
+
+def not_centred() -> motes.Density:
+    def log_likelihood(v: dict[str, Tensor]) -> Tensor:
+        return Normal(v["mu"][:, None] + v["tau"][:, None] * v["z"], SIGMA_).log_prob(Y_).sum(1)
+
+    return motes.Density(log_likelihood, {**HYPER, "z": Normal(0 * ONE, ONE)}, vectorised=True)
+
+
+FUNCTIONS = {"tau": "tau", "tau < 1": lambda v: (v["tau"] < 1).double(), "mu": "mu"}
 TARGETS = [
-    Target(
-        "schools",
-        "Eight schools, centred, the prior of the effects divided out",
-        truth,
-        {"tau": "tau", "tau < 1": lambda v: (v["tau"] < 1).double(), "mu": "mu"},
-        on(density),
-    )
+    Target("schools", "Eight schools, centred, the prior of the effects divided out", truth, FUNCTIONS, on(centred)),
+    Target("schools-plain", "Eight schools, not centred", truth, FUNCTIONS, on(not_centred), easy=True),
 ]
