@@ -6,11 +6,13 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from benchmarks.trust import judge, plan, record, runner, table, targets
 from benchmarks.trust.target import Target, Truth, model
 from benchmarks.trust.targets import coin
+from scipy.stats import multivariate_t, norm
 
 import motes
 from motes.core.remark import ALL, EVIDENCE, MEANS, Remark
@@ -150,3 +152,88 @@ def test_evaluations_are_counted_around_the_density() -> None:
     run = job.run(0)
     assert job.evaluations(run) == float(run.trace["evaluations"].sum()) * 64 > 64
     assert torch.isfinite(run.log_weight).all()
+
+
+DRAWN = ("coin", "counts", "line", "hard-wall", "schools-plain", "mixture-2", "many-well-8")
+
+
+@pytest.mark.parametrize("name", DRAWN)
+def test_truths_are_what_draws_from_the_prior_say(name: str) -> None:
+    """The truth was computed without the density that is sampled; weighted draws bring them together."""
+    law, truth = density_of(KNOWN[name]), KNOWN[name].truth()
+    z = law.sample(motes.Rng(3).at("prior"), 60_000)
+    state = law.evaluate(z)
+    top = state["log_likelihood"].max()
+    weight = (state["log_likelihood"] - top).exp()
+    mean, n = weight.mean(), len(weight)
+    relative = float(weight.std() / mean) / math.sqrt(n)
+    assert relative < 0.2
+    assert abs(math.log(float(mean)) + float(top) - truth.log_evidence) < 4.9 * relative
+    view = law.constrain(z)
+    for key, exact in truth.means.items():
+        value = values(view, KNOWN[name].functions[key])
+        found = (weight * value).sum() / weight.sum()
+        se = float((weight * (value - found)).square().sum().sqrt() / weight.sum())
+        assert abs(float(found) - exact) < 4.9 * se, key
+        assert abs(float(found) - exact - 0.5 * float(value.std())) > 4.9 * se, key  # half of the prior's spread off
+
+
+def density_of(target: Target) -> motes.density.Law:
+    return target.model("Tempering", 64).model.density
+
+
+def values(view: Any, f: Any) -> torch.Tensor:
+    if not isinstance(f, str):
+        return f(view)
+    name, _, place = f.rstrip("]").partition("[")
+    value = view if isinstance(view, torch.Tensor) else view[name]
+    return value[:, int(place)] if place else value
+
+
+def test_truths_that_are_known_from_elsewhere() -> None:
+    """To the digits that were found without this code: by hand, by enumeration, or published."""
+    schools = KNOWN["schools"].truth()
+    assert schools.log_evidence == pytest.approx(-31.311, abs=5e-4)
+    assert schools.means["tau"] == pytest.approx(3.598, abs=5e-4)
+    assert schools.means["tau < 1"] == pytest.approx(0.200, abs=5e-4)
+    assert KNOWN["sparse-dirichlet"].truth().log_evidence == pytest.approx(-16.235, abs=5e-4)
+    assert KNOWN["ising-16"].truth().log_evidence == pytest.approx(238.6422566351 - 256 * math.log(2), abs=1e-9)
+    assert KNOWN["many-well-32"].truth().log_evidence == pytest.approx(164.695675313182, abs=1e-9)
+
+
+def funnel(z: np.ndarray) -> np.ndarray:
+    v, x = z[:, 0], z[:, 1:]
+    return norm.logpdf(v, 0, 3) + norm.logpdf(x, 0, np.exp(v / 2)[:, None]).sum(1)
+
+
+def two_modes(z: np.ndarray) -> np.ndarray:
+    modes = [math.log(w) + norm.logpdf(z, m, s).sum(1) for w, m, s in ((0.2, -3, 0.3), (0.8, 3, 0.15))]
+    return np.logaddexp(*modes)
+
+
+def banana(z: np.ndarray) -> np.ndarray:
+    x, y = z[:, :5], z[:, 5:]
+    return (-((1 - x) ** 2) - 100 * (y - x**2) ** 2 + math.log(10 / math.pi)).sum(1)
+
+
+def student(z: np.ndarray) -> np.ndarray:
+    return multivariate_t(np.zeros(10), np.eye(10), 3).logpdf(z)
+
+
+NORMALISED = {
+    "funnel-4": funnel,
+    "funnel-10": funnel,
+    "two-modes": two_modes,
+    "rosenbrock-10": banana,
+    "student-t": student,
+}
+
+
+@pytest.mark.parametrize("name", NORMALISED)
+def test_prior_times_likelihood_is_the_normalised_law_that_it_should_be(name: str) -> None:
+    """So that log Z = 0; another normaliser by 1e-9, or another width, shows."""
+    law = density_of(KNOWN[name])
+    z = law.sample(motes.Rng(4).at("prior"), 50)
+    state = law.evaluate(z)
+    assert KNOWN[name].truth().log_evidence == 0.0
+    assert np.allclose(state["log_prior"] + state["log_likelihood"], NORMALISED[name](z.numpy()), rtol=1e-9, atol=1e-9)

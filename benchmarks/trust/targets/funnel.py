@@ -25,7 +25,7 @@ def density(d: int) -> motes.Density:
 
     def log_likelihood(z: Tensor) -> Tensor:
         v, x = z[:, 0], z[:, 1:]
-        funnel = Normal(0.0, 3.0).log_prob(v) + Normal(0.0, (v[:, None] / 2).exp()).log_prob(x).sum(1)
+        funnel = Normal(torch.zeros_like(v), 3.0).log_prob(v) + Normal(0.0, (v[:, None] / 2).exp()).log_prob(x).sum(1)
         return funnel - start.log_prob(z).sum(1)
 
     return motes.Density(log_likelihood, start, vectorised=True)

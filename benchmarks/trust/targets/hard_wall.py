@@ -55,7 +55,7 @@ def density() -> motes.Density:
 
     def log_likelihood(v: dict[str, Tensor]) -> Tensor:
         mean = (v["w"] * v["u"]).sum(1)
-        return torch.where((mean > LOW) & (mean < HIGH), 0.0, -1e300).double()
+        return torch.where((mean > LOW) & (mean < HIGH), 0 * one[0], -1e300 * one[0])
 
     return motes.Density(log_likelihood, {"w": Dirichlet(one), "u": Uniform(0 * one, one)}, vectorised=True)
 

@@ -28,7 +28,9 @@ def density() -> motes.Density:
 
     def log_likelihood(z: Tensor) -> Tensor:
         x, y = z[:, :PAIRS], z[:, PAIRS:]
-        banana = Normal(1.0, math.sqrt(0.5)).log_prob(x) + Normal(x.square(), math.sqrt(0.005)).log_prob(y)
+        banana = Normal(torch.ones_like(x), math.sqrt(0.5)).log_prob(x) + Normal(x.square(), math.sqrt(0.005)).log_prob(
+            y
+        )
         return banana.sum(1) - start.log_prob(z).sum(1)
 
     return motes.Density(log_likelihood, start, vectorised=True)

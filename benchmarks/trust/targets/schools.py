@@ -68,7 +68,7 @@ HYPER = {"mu": Normal(0 * ONE[0], 5 * ONE[0]), "tau": HalfCauchy(5 * ONE[0])}
 def centred() -> motes.Density:
     def log_likelihood(v: dict[str, Tensor]) -> Tensor:
         theta = v["theta"]
-        prior = Normal(v["mu"][:, None], v["tau"][:, None]).log_prob(theta) - Normal(0.0, WIDE).log_prob(theta)
+        prior = Normal(v["mu"][:, None], v["tau"][:, None]).log_prob(theta) - Normal(0 * ONE, WIDE).log_prob(theta)
         return (Normal(theta, SIGMA_).log_prob(Y_) + prior).sum(1)
 
     return motes.Density(log_likelihood, {**HYPER, "theta": Normal(0 * ONE, WIDE * ONE)}, vectorised=True)

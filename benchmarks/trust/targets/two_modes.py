@@ -24,11 +24,12 @@ def truth() -> Truth:
 
 
 def density() -> motes.Density:
-    start = Normal(torch.zeros(D, dtype=torch.float64), 3.0)
+    one = torch.ones(D, dtype=torch.float64)
+    start = Normal(0 * one, 3.0)
 
     def log_likelihood(z: Tensor) -> Tensor:
-        left = math.log(0.2) + Normal(-3.0, 0.3).log_prob(z).sum(1)
-        right = math.log(0.8) + Normal(3.0, 0.15).log_prob(z).sum(1)
+        left = math.log(0.2) + Normal(-3 * one, 0.3).log_prob(z).sum(1)
+        right = math.log(0.8) + Normal(3 * one, 0.15).log_prob(z).sum(1)
         return torch.logaddexp(left, right) - start.log_prob(z).sum(1)
 
     return motes.Density(log_likelihood, start, vectorised=True)
