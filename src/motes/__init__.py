@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from motes import core, density, diffusion, kernels, language, report, rng
+    from motes.core.checkpoint import Checkpoint
     from motes.core.cite import cite
     from motes.core.errors import MotesError
     from motes.core.model import FeynmanKac
     from motes.core.particles import Particles
-    from motes.core.run import Result, Run, load
-    from motes.core.sample import Checkpoint, resume, sample
+    from motes.core.run import Result, Run
+    from motes.core.runfile import load
+    from motes.core.sample import resume, sample
     from motes.core.smc import steps
     from motes.density import Chains, Density, Tempering
     from motes.diffusion import ReverseDiffusion
@@ -52,7 +54,7 @@ __all__ = [
 
 _HOME = {
     "Chains": "motes.density",
-    "Checkpoint": "motes.core.sample",
+    "Checkpoint": "motes.core.checkpoint",
     "Density": "motes.density",
     "FeynmanKac": "motes.core.model",
     "Generation": "motes.language",
@@ -64,7 +66,7 @@ _HOME = {
     "Run": "motes.core.run",
     "Tempering": "motes.density",
     "cite": "motes.core.cite",
-    "load": "motes.core.run",
+    "load": "motes.core.runfile",
     "resume": "motes.core.sample",
     "sample": "motes.core.sample",
     "steps": "motes.core.smc",

@@ -16,9 +16,10 @@ from safetensors.torch import save_file
 
 import motes
 from core.toys import Walk, data
-from motes.core import tree
+from motes.core import files, tree
 from motes.core.errors import FileError
-from motes.core.run import Result, load
+from motes.core.run import Result
+from motes.core.runfile import load
 from motes.core.sample import Checkpoint, resume, sample
 
 TESTS = Path(__file__).parents[1]
@@ -127,12 +128,13 @@ def test_foreign_files_are_refused(tmp_path):
     save_file({"a": torch.zeros(3)}, tmp_path / "tensors")
     save_file({"a": torch.zeros(3)}, tmp_path / "odd", metadata={"motes": "{}"})
     save_file({"a": torch.zeros(3)}, tmp_path / "later", metadata={"motes": json.dumps({"format": 99})})
-    lacking = {"format": 1, "meta": {}, "trees": {}}
-    save_file({"a": torch.zeros(3)}, tmp_path / "lacking", metadata={"motes": json.dumps(lacking)})
+    save_file({"a": torch.zeros(3)}, tmp_path / "older", metadata={"motes": json.dumps({"format": 1})})
+    files.write(tmp_path / "lacking", {}, {})
     for name, says in [
         ("text", "no motes run"),
         ("tensors", "not one that motes wrote"),
         ("odd", "damaged"),
+        ("older", "format 1"),
         ("later", "format 99"),
         ("lacking", "lacks"),
     ]:

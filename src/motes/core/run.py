@@ -18,7 +18,7 @@ from motes.core import files, tree
 from motes.core.cite import ENGINE, Reference
 from motes.core.control import control as take_out
 from motes.core.draws import Function, values
-from motes.core.errors import FileError, MotesError
+from motes.core.errors import MotesError
 from motes.core.estimate import Estimate
 from motes.core.exports import export
 from motes.core.genealogy import Genealogy
@@ -253,6 +253,10 @@ class Run:
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the run to one safetensors file, whole or not at all."""
+        return files.write(path, *self.contents())
+
+    def contents(self) -> tuple[dict[str, PyTree], dict[str, Any]]:
+        """What a file of this run holds: trees, and JSON."""
         p = self.particles
         population = {"x": p.x, "log_weight": p.log_weight, "ancestor": p.ancestor, "root": p.root, "shared": p.shared}
         trees = {
@@ -271,7 +275,7 @@ class Run:
             "remarks": [r.to_json() for r in self.remarks],
             "own_error": None if self.own_error is None else asdict(self.own_error),
         }
-        return files.write(path, trees, meta)
+        return trees, meta
 
     def report(self, path: str | os.PathLike[str] = "report.html") -> Path:
         """Write a self-contained HTML report (needs the extra `motes[report]`)."""
@@ -311,29 +315,3 @@ class Run:
         error = self.standard_error
         silent = self.chains or not (math.isnan(error.value) and error.reason)
         return repr(self) if silent else f"{self!r}\nno error bar: {error.reason}"
-
-
-def load(path: str | os.PathLike[str]) -> Run:
-    """Read a run or a checkpoint that `Run.save` or `motes.sample(checkpoint=...)` wrote.
-
-    Raises:
-        FileError: the file is truncated, damaged or foreign.
-    """
-    trees, meta = files.read(path)
-    try:
-        population = trees["particles"]
-        particles = Particles(**population, t=meta["t"])
-        return Run(
-            particles=particles,
-            genealogy=Genealogy.from_state(trees["genealogy"]),
-            trace=Trace.from_state(trees["trace"]),
-            result=Result(meta["result"]),
-            view=particles.x if meta["view_is_x"] else trees["view"],
-            setup=meta["setup"],
-            references=tuple(Reference(**r) for r in meta["references"]),
-            own_error=StandardError(**own) if (own := meta.get("own_error")) else None,
-            score=trees.get("score"),
-            remarks=tuple(Remark.from_json(r) for r in meta.get("remarks", ())),
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise FileError(f"{path} lacks a part of a run, or has a damaged one: {error}") from error

@@ -4,35 +4,23 @@ from __future__ import annotations
 
 import json
 import os
-import platform
-import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from importlib.metadata import version
 from numbers import Integral
-from pathlib import Path
 from typing import Any, Self
 
-import torch
 from tqdm.auto import tqdm
 
 from motes.core import variance
+from motes.core.checkpoint import Checkpoint, Source, Writer
 from motes.core.cite import ENGINE
 from motes.core.errors import AllWeightsZero, FileError, NanLogPotential, warn
+from motes.core.machine import differences, machine
 from motes.core.model import FeynmanKac
 from motes.core.remark import Remark
 from motes.core.resampling import Scheme, find_scheme
-from motes.core.run import Result, Run, load
+from motes.core.run import Result, Run
 from motes.core.smc import State, must_be_model, steps
 from motes.rng import Rng
-
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """Where and how often a run is written on its way: to `path`, at most every `every` seconds, and at the end."""
-
-    path: str | os.PathLike[str]
-    every: float = 60.0
 
 
 def sample(
@@ -85,10 +73,11 @@ def sample(
         "domain": model.domain,
         "quantity": model.quantity,
         "axes": model.axes,
-        "versions": {"motes": version("motes"), "torch": torch.__version__, "python": platform.python_version()},
+        **machine(),
         "recipe": recipe,
     }
-    return _drive(model, walk, setup, None, checkpoint, progress, callback, max_steps, throw)
+    with Writer(Checkpoint.of(checkpoint)) as writer:
+        return _drive(model, walk, setup, None, writer, progress, callback, max_steps, throw)
 
 
 def resume(
@@ -112,7 +101,7 @@ def resume(
     Raises:
         FileError: the file is truncated or foreign, or the run was made by another model.
     """
-    run = load(path)
+    run, source = Source.read(path)
     setup = run.setup
     if run.result is Result.OK and not (setup["model"] == type(model).__name__ and model.continues(run.particles)):
         return run
@@ -126,10 +115,17 @@ def resume(
         )
     if setup["seed"] is None:
         raise FileError(f"{path} drew its random numbers from an Rng that was passed in, so it cannot be resumed")
-    start = State(model.restore(run.particles), run.genealogy, run.trace)
-    walk = steps(model, setup["n"], seed=setup["seed"], resampling=setup["resampling"], when=setup["when"], start=start)
-    target = path if checkpoint is None else checkpoint
-    return _drive(model, walk, setup, start, target, progress, callback, max_steps, throw)
+    if changed := differences(setup):
+        warn(f"the last bits of the result may not be those of a run without the interruption ({changed})")
+    target = Checkpoint.of(path if checkpoint is None else checkpoint)
+    assert target is not None
+    with Writer(target, source.found(target)) as writer:
+        source.must_be_unchanged()
+        start = State(model.restore(run.particles), run.genealogy, run.trace)
+        walk = steps(
+            model, setup["n"], seed=setup["seed"], resampling=setup["resampling"], when=setup["when"], start=start
+        )
+        return _drive(model, walk, setup, start, writer, progress, callback, max_steps, throw)
 
 
 def _drive(
@@ -137,15 +133,13 @@ def _drive(
     walk: Iterator[State],
     setup: dict[str, Any],
     state: State | None,
-    checkpoint: str | os.PathLike[str] | Checkpoint | None,
+    writer: Writer,
     progress: bool,
     callback: Callable[[State], Any] | None,
     max_steps: int | None,
     throw: bool,
 ) -> Run:
     """Walk to the end, writing checkpoints; whatever happens, the last good state is kept."""
-    to = Checkpoint(checkpoint) if isinstance(checkpoint, (str, os.PathLike)) else checkpoint
-    written = time.monotonic()
     result, error = Result.OK, None
     with _Bar(model, progress) as bar:
         try:
@@ -157,27 +151,29 @@ def _drive(
                 if max_steps is not None and state.particles.t >= max_steps:
                     result = _unless_done(model, state, Result.MAX_STEPS)
                     break
-                if to is not None and time.monotonic() - written >= to.every:
-                    _run(model, state, setup, Result.INTERRUPTED).save(to.path)
-                    written = time.monotonic()
+                if writer.due():
+                    writer.write(_run(model, state, setup, Result.INTERRUPTED))
         except NanLogPotential as e:
             result, error = Result.NAN_LOG_POTENTIAL, e
         except AllWeightsZero as e:
             result, error = Result.ALL_WEIGHTS_ZERO, e
         except BaseException as e:  # the user's model or the user's Ctrl-C: keep what there is, then let it through
-            if state is not None and to is not None:
-                _run(model, state, setup, Result.INTERRUPTED).save(to.path)
-                e.add_note(f"the run up to t={state.particles.t} is in {Path(to.path)}; motes.resume continues it")
+            if state is not None:
+                reached = state
+                writer.rescue(lambda: _run(model, reached, setup, Result.INTERRUPTED), e)
             raise
     if state is None:
         assert error is not None
         raise error
     run = _run(model, state, setup, result)
-    if to is not None:
-        run.save(to.path)
+    unwritten = writer.finish(run)
     if error is not None and throw:
         error.run = run
+        if unwritten is not None:
+            error.add_note(str(unwritten))
         raise error
+    if unwritten is not None:
+        raise unwritten
     for remark in run.remarks:
         warn(remark)
     return run

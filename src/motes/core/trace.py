@@ -13,6 +13,9 @@ from motes.core.growing import Growing
 from motes.core.particles import Particles
 from motes.core.weights import summary
 
+COLUMNS = ("t", "log_evidence", "ess", "entropy", "max_weight", "roots", "resampled", "seconds")
+"""What every step says; models add their own."""
+
 
 def row(particles: Particles, resampled: bool, seconds: float) -> dict[str, float]:
     """The diagnostics of one step; what the model put into `info` stands beside the engine's own."""

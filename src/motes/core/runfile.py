@@ -1,0 +1,166 @@
+"""What a file of a run holds, and the run that is made of it once each part is what it must be."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from motes.core import files, tree
+from motes.core.cite import Reference
+from motes.core.errors import FileError, MotesError, warn
+from motes.core.genealogy import RECORD, Genealogy
+from motes.core.particles import Particles
+from motes.core.remark import ALL, Remark
+from motes.core.run import Result, Run
+from motes.core.schema import anything, array, dictionary, either, number, record, refuse, tensor, text, truth, whole
+from motes.core.trace import COLUMNS, Trace
+from motes.core.tree import PyTree
+from motes.core.variance import StandardError
+
+SETUP = record(
+    seed=either(whole(), None),
+    n=whole(1),
+    resampling=text(),
+    when=number(0, 1, nan=False),
+    model=text(),
+    settings=dictionary(),
+    domain=text(),
+    quantity=text(),
+    axes=whole(1, 2),
+    versions=dictionary(text()),
+    threads=whole(1),
+    cpu=text(),
+    recipe=either(dictionary(), None),
+)
+REFERENCE = record(key=text(), authors=text(), year=whole(), title=text(), where=text(), about=text())
+REMARK = record(text=text(), doubts=array(text(*ALL)), withholds=truth)
+ERROR = record(value=number(), method=text(), reason=text(), means=text())
+META = record(
+    t=whole(0),
+    result=text(*(r.value for r in Result)),
+    setup=SETUP,
+    references=array(REFERENCE),
+    view_is_x=truth,
+    remarks=array(REMARK),
+    own_error=either(ERROR, None),
+)
+TREES = record(particles=anything, genealogy=anything, trace=anything, view=anything, score=anything)
+
+
+def load(path: str | os.PathLike[str]) -> Run:
+    """Read a run or a checkpoint that `Run.save` or `motes.sample(checkpoint=...)` wrote.
+
+    Where the file is damaged or gone and the checkpoint before it is good, that one is read, with a warning.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        FileError: the file is truncated, damaged or foreign.
+    """
+    return recovered(path)[0]
+
+
+def before(path: str | os.PathLike[str]) -> Path:
+    """Where the checkpoint before the one at `path` is kept."""
+    path = Path(path)
+    return path.with_name(f"{path.name}.previous")
+
+
+def recovered(path: str | os.PathLike[str]) -> tuple[Run, bool]:
+    """The run at `path`, or the checkpoint before it; and whether the file at `path` is good.
+
+    Raises:
+        FileNotFoundError, FileError: neither can be read; what is said is of the file at `path`.
+    """
+    try:
+        return only(path), True
+    except (FileError, FileNotFoundError) as error:
+        try:
+            run = only(before(path))
+        except (FileError, FileNotFoundError):
+            raise error from None
+        warn(f"{error}. The checkpoint before it, {before(path)}, is used: it stands at t={run.particles.t}")
+        return run, False
+
+
+def only(path: str | os.PathLike[str]) -> Run:
+    """The run of one file, whatever stands beside it; errors as `load`."""
+    trees, meta = files.read(path)
+    try:
+        return _run(TREES(trees, "the file"), META(meta, "the header"))
+    except FileError as error:
+        raise FileError(f"{path} is no run that motes can read: {error}") from error
+
+
+def _run(trees: dict[str, PyTree], meta: dict[str, Any]) -> Run:
+    """The run of parts that are the right ones, each checked against the others."""
+    setup, t = meta["setup"], meta["t"]
+    particles = _particles(trees["particles"], t)
+    if particles.n != setup["n"]:
+        raise FileError(f"the header speaks of {setup['n']} particles, and there are {particles.n}")
+    genealogy = _genealogy(trees["genealogy"], particles.n, t)
+    view = particles.x if meta["view_is_x"] else trees["view"]
+    if setup["axes"] == 2:
+        for where, leaf in tree.leaves(view, "view"):
+            if not isinstance(leaf, Tensor) or leaf.ndim < 2:
+                raise refuse(leaf, where, "a tensor (chains, draws, ...)")
+    return Run(
+        particles=particles,
+        genealogy=genealogy,
+        trace=_trace(trees["trace"], t + 1),
+        result=Result(meta["result"]),
+        view=view,
+        setup=setup,
+        references=tuple(Reference(**r) for r in meta["references"]),
+        own_error=None if meta["own_error"] is None else StandardError(**meta["own_error"]),
+        score=either(tensor(None, None, None), None)(trees["score"], "score"),
+        remarks=tuple(Remark.from_json(r) for r in meta["remarks"]),
+    )
+
+
+def _particles(population: Any, t: int) -> Particles:
+    weights = tensor(torch.float64, None)
+    parts = record(x=anything, log_weight=weights, ancestor=anything, root=anything, shared=anything)
+    found = parts(population, "particles")
+    n = len(found["log_weight"])
+    slot = tensor(torch.int64, n, low=0, high=n - 1)
+    ancestor, root = slot(found["ancestor"], "particles['ancestor']"), slot(found["root"], "particles['root']")
+    try:
+        return Particles(found["x"], found["log_weight"], ancestor, root, t, found["shared"])
+    except MotesError as error:
+        raise FileError(str(error)) from error
+
+
+def _genealogy(state: Any, n: int, t: int) -> Genealogy:
+    count = record(count=tensor(torch.int64, 4, low=0))(state, "genealogy")["count"].tolist()
+    if count[:2] != [n, t]:
+        raise FileError(f"the genealogy is of {count[0]} particles at t={count[1]}, and there are {n} at t={t}")
+    generation, stride = count[2:]
+    if generation > t or stride < 1:
+        raise FileError(f"the genealogy cannot have {generation} generations and a stride of {stride} at t={t}")
+    kept = 2 * n <= RECORD
+    slots = tensor(torch.int32, None, n, low=0, high=n - 1)
+    found = record(
+        growth=tensor(torch.float64, 4),
+        anchor_generation=tensor(torch.int64, None, low=0, high=generation),
+        anchor_even=tensor(torch.float64, None, low=0, high=1, nan=False),
+        anchor_slot=slots,
+        record=slots,
+        pending=slots,
+    )(state, "genealogy")
+    anchors = {len(found[name]) for name in ("anchor_generation", "anchor_even", "anchor_slot")}
+    if not anchors <= {1, 2} or len(anchors) != 1:
+        raise FileError("genealogy must have one anchor or two")
+    lengths = (t // stride if kept else 0, int(kept and t % stride > 0))
+    if (len(found["record"]), len(found["pending"])) != lengths:
+        raise FileError(f"genealogy must record {lengths[0]} strides, not {len(found['record'])}")
+    return Genealogy.from_state(found)
+
+
+def _trace(state: Any, steps: int) -> Trace:
+    column = tensor(torch.float64, steps)
+    found = dictionary(column)(state, "trace")
+    return Trace.from_state(record(**dict.fromkeys(COLUMNS, column))(found, "trace"))
