@@ -120,8 +120,8 @@ def test_the_way_back_needs_the_gradient_at_the_proposal(kernel: Kernel, monkeyp
 @pytest.mark.parametrize("kernel", EXACT, ids=lambda k: k.name)
 def test_nothing_is_evaluated_twice(kernel: Kernel) -> None:
     law, states, _ = problem("bits")
-    calls, right = [], law.evaluate
-    law.evaluate = lambda z, gradient=False, compiled=None: (calls.append(len(z)), right(z, gradient))[1]
+    calls, right, trial = [], law.evaluate, law.trial
+    law.trial = lambda z, gradient=False, compiled=None: (calls.append(len(z)), trial(z, gradient))[1]
     weight = torch.full((len(states),), 1 / len(states), dtype=torch.float64)
     start = right(states, kernel.gradient)
     moved = move(kernel, Rng(1), Tempered(law, 0.5), start, weight, kernel.start(law.dim, states.dtype), sweeps=3)

@@ -139,8 +139,8 @@ def test_a_diverging_trajectory_is_rejected_and_stays_finite():
 def test_nothing_is_evaluated_twice():
     calls = []
     density = gaussian(2)
-    right = density.evaluate
-    density.evaluate = lambda z, gradient=False, compiled=None: (calls.append(len(z)), right(z, gradient, compiled))[1]
+    right, trial = density.evaluate, density.trial
+    density.trial = lambda z, gradient=False, compiled=None: (calls.append(len(z)), trial(z, gradient, compiled))[1]
     for kernel in (HMC(), RandomWalk()):
         calls.clear()
         state = right(density.sample(Rng(0), 10), kernel.gradient)

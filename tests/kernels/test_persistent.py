@@ -298,8 +298,8 @@ def test_evidence_by_tempering(name: str) -> None:
 @pytest.mark.parametrize("name", NEW)
 def test_nothing_is_evaluated_twice(name: str) -> None:
     calls, density, kernel = [], gaussian(2)[0], kernels[name]()
-    right = density.evaluate
-    density.evaluate = lambda z, gradient=False, compiled=None: (calls.append(len(z)), right(z, gradient, compiled))[1]
+    right, trial = density.evaluate, density.trial
+    density.trial = lambda z, gradient=False, compiled=None: (calls.append(len(z)), trial(z, gradient, compiled))[1]
     state = right(density.sample(Rng(0), 10), kernel.gradient)
     weight = torch.full((10,), 0.1, dtype=torch.float64)
     moved = move(kernel, Rng(1), Tempered(density, 0.5), state, weight, kernel.start(2, torch.float64), sweeps=3)

@@ -132,6 +132,7 @@ class AnnealedImportanceSampling(Annealed):
             state, evaluations = sweep.state, evaluations + sweep.evaluations
             rate += float(sweep.acceptance.mean()) / self.sweeps
         info = {"temperature": then, "acceptance": rate, "evaluations": evaluations, **kernel.describe(parameters)}
+        info |= target.told(self.sweeps * particles.n)
         return particles.step(state, (then - now) * state["log_likelihood"], info=info)
 
     def done(self, particles: Particles) -> bool:

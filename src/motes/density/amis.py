@@ -18,11 +18,12 @@ from motes.core.psis import smooth
 from motes.core.resampling import Scheme
 from motes.core.variance import StandardError
 from motes.core.weights import ess
+from motes.density.checking import undefined_met
 from motes.density.law import Law
 from motes.density.parameters import Values
 from motes.density.proposal import Mixture, Started, fit_mixture
 from motes.density.restore import same_values
-from motes.kernels import State
+from motes.kernels import State, told
 from motes.rng import Rng
 
 FEW = 10.0
@@ -132,7 +133,8 @@ class AMIS(FeynmanKac):
     def step(self, rng: Rng, particles: Particles) -> Particles:
         shared = particles.shared
         if shared["complete"]:
-            return replace(particles, t=particles.t + 1, shared={**shared, "final": True}, info={"evaluations": 0.0})
+            info = {"evaluations": 0.0} | {k: v for k, v in particles.info.items() if k == "undefined"}
+            return replace(particles, t=particles.t + 1, shared={**shared, "final": True}, info=info)
         rounds, late = shared["rounds"], shared["late"]
         made = [
             self._fit(rng.at(f"fit-{j}"), shared["pools"][1 - j], shared["fits"][1 - j], shared["fits"][j], rounds)
@@ -147,7 +149,7 @@ class AMIS(FeynmanKac):
         laws = [[Started(self.density, self._mixture(f), self.defence) for f in part] for part in fits]
         sizes = [len(p["position"]) // rounds for p in shared["pools"]]
         drawn = [laws[j][-1].sample(rng.at(f"draw-{j}"), sizes[j]) for j in (0, 1)]
-        x, pools, newest = self.density.evaluate(torch.cat(drawn)), [], []
+        (x, undefined), pools, newest = self.density.trial(torch.cat(drawn)), [], []
         for pool, law, part in zip(shared["pools"], laws, _halves(x), strict=True):
             z, prior = part["position"], part["log_prior"]
             old = law[-1].log_reference(pool["position"], pool["log_prior"])
@@ -159,7 +161,8 @@ class AMIS(FeynmanKac):
             joined["log_late"] = torch.cat([before, every[max(late, 0) :].logsumexp(0)])
             pools.append(joined)
         shared = {**shared, "pools": pools, "rounds": rounds + 1, "late": late, "fits": fits}
-        return self._weighted(replace(particles, t=particles.t + 1, shared=shared), x, torch.cat(newest))
+        after = self._weighted(replace(particles, t=particles.t + 1, shared=shared), x, torch.cat(newest))
+        return replace(after, info=after.info | told(undefined, particles.n))
 
     def done(self, particles: Particles) -> bool:
         return particles.shared["final"]
@@ -224,7 +227,7 @@ class AMIS(FeynmanKac):
     def remarks(self, particles: Particles) -> list[str]:
         if not self.done(particles):
             return []
-        weight, said = particles.shared["pools"][0]["log_weight"], []
+        weight, said = particles.shared["pools"][0]["log_weight"], list[str](undefined_met(particles.info))
         if particles.shared["late"] < 0:
             said.append(
                 f"the fits needed flattened weights in all of {self.most} rounds, which biases the evidence: use more "

@@ -10,6 +10,7 @@ from torch import Tensor
 from motes.core.cite import Reference
 from motes.core.model import FeynmanKac
 from motes.core.particles import Particles
+from motes.density.checking import undefined_met
 from motes.density.kernel_choice import choose_kernel
 from motes.density.law import Law
 from motes.density.restore import same_values
@@ -63,6 +64,9 @@ class Annealed(FeynmanKac):
     def order(self, particles: Particles) -> Tensor:
         x = particles.x
         return x["position"][:, 0] if self.density.dim == 1 else x["log_likelihood"]
+
+    def remarks(self, particles: Particles) -> list[str]:
+        return [*undefined_met(particles.info)]
 
     def settings(self) -> dict[str, Any]:
         return {"density": self.density.settings(), "kernel": repr(self.kernel)}

@@ -151,7 +151,7 @@ def _bridge(
 
 
 def _log_density(density: Law, z: Tensor) -> Tensor:
-    state = density.evaluate(z.to(density.dtype))
+    state, _ = density.trial(z.to(density.dtype))
     return state["log_prior"] + state["log_likelihood"]
 
 

@@ -19,6 +19,7 @@ from motes.core.tree import PyTree
 from motes.core.variance import StandardError
 from motes.core.weights import normalise
 from motes.density.annealed import Annealed
+from motes.density.checking import undefined_met
 from motes.density.compiling import if_long
 from motes.density.kernel_choice import choose_kernel
 from motes.density.restore import same_values
@@ -318,6 +319,7 @@ class Chains(Annealed):
                 "acceptance": rate / (stop - done),
                 "evaluations": evaluations,
                 "divergences": float((divergences - x["divergences"]).sum()),
+                **target.told((stop - done) * particles.n),
             }
             | kernel.describe(parameters),
         )
@@ -348,6 +350,7 @@ class Chains(Annealed):
             return []
         bias = f"{type(self.mover).__name__} does not leave the target invariant: its docstring says which bias it has"
         said = [] if self.mover.exact else [bias]
+        said += undefined_met(particles.info) if not x["divergences"].any() else []  # else they are among those
         return said + complaints(x["draws"], x["acceptance"], x["divergences"], shared["sweeps"], self.mover)
 
     def restore(self, particles: Particles) -> Particles:

@@ -1,19 +1,29 @@
-"""What every evaluation of a density is held to: no NaN, no +inf, no gradient that is not finite."""
+"""What every evaluation of a density is held to: no NaN, no +inf, no gradient that is not finite.
+
+`check` raises an error, which is for points where particles start or stand; `pardon` counts, which is for the trial
+points of a move.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from motes.core.errors import NanLogPotential, name_particles
+from motes.core.remark import ALL, Remark
 from motes.density.parameters import Values
-from motes.kernels import State
+from motes.kernels import State, Undefined
 
 LOST = -1e9
 """Nats below which a point is as good as outside of the support, so that its gradient may overflow."""
+OFTEN = 0.01
+"""The share of a step's moves that may meet undefined points without a remark."""
+GRADIENTS = ("likelihood_gradient", "prior_gradient")
+LOOK_FOR = "look for log or sqrt of a negative number, a matrix that is not positive definite, 0 * inf or an overflow"
 
 
 def check(
@@ -23,6 +33,7 @@ def check(
     z: Tensor,
     state: State | None,
     floor: float = -math.inf,
+    raised: Exception | None = None,
 ) -> None:
     """No NaN and no +inf where the parameters are legal; outside the density is zero, with a zero gradient.
 
@@ -33,6 +44,7 @@ def check(
         state: what was evaluated at z, which is amended in place; None checks the log-likelihood only.
         floor: nats; a point whose log-prior is below has been reached by a trajectory that runs off, and where the
             likelihood overflows to NaN there it counts as outside of the support, which is a divergence.
+        raised: what the user's function raised where the log-likelihood is NaN for lack of a better number.
 
     Raises:
         NanLogPotential: a value is NaN or +inf, or a gradient is not finite where the density is positive.
@@ -42,7 +54,7 @@ def check(
     bad = ~(likelihood < math.inf)
     if state is not None and floor > -math.inf:
         off = ~torch.isfinite(state["log_prior"]) | bad
-        for name in ("likelihood_gradient", "prior_gradient"):
+        for name in GRADIENTS:
             if name in state:
                 off = off | ~torch.isfinite(state[name]).all(1)
         off = off & ~(state["log_prior"] > floor)
@@ -54,11 +66,11 @@ def check(
         bad &= inside
     if bad.any():
         index = bad.nonzero().flatten()
+        what = "is NaN or +inf" if raised is None else f"raises {_shown(raised)}"
         raise NanLogPotential(
-            f"log_likelihood is NaN or +inf for {name_particles(index.tolist())}; the first of them is at "
-            f"{_named(constrain, z[index[:1]])}. Where the model is not defined it must return -inf; look for log of a "
-            "negative number, 0 * inf or an overflow"
-        )
+            f"log_likelihood {what} for {name_particles(index.tolist())}; the first of them is at "
+            f"{_named(constrain, z[index[:1]])}. Where the model is not defined it must return -inf; {LOOK_FOR}"
+        ) from raised
     if state is None:
         return
     if inside is not None:
@@ -74,14 +86,57 @@ def check(
         _check_gradient(constrain, state)
 
 
+def pardon(
+    constrain: Callable[[Tensor], Values], inside: Tensor | None, state: State, raised: Exception | None = None
+) -> Undefined | None:
+    """What `check` refuses, as density zero with a zero gradient; `state` is amended in place.
+
+    Args:
+        constrain, inside, raised: see `check`.
+        state: what was evaluated at the trial points "position" (N, dim).
+
+    Returns:
+        Where the law was undefined, None where nowhere.
+    """
+    if inside is None and _all_finite(state):
+        return None
+    likelihood, prior = state["log_likelihood"], state["log_prior"]
+    outside = torch.zeros_like(prior, dtype=torch.bool) if inside is None else ~inside
+    no_number = ~outside & ~((likelihood < math.inf) & (prior < math.inf))
+    positive = ~outside & ~no_number & (likelihood > -math.inf) & (prior > -math.inf)
+    finite = torch.ones_like(outside)
+    for name in (name for name in GRADIENTS if name in state):
+        finite &= torch.isfinite(state[name].flatten(1)).all(1)
+    steep = positive & ~finite & ~((likelihood < LOST) | (prior < LOST))
+    undefined = no_number | steep
+    state["log_likelihood"] = torch.where(outside | undefined, -math.inf, likelihood)
+    state["log_prior"] = torch.where(outside | undefined, -math.inf, prior)
+    for name in (name for name in GRADIENTS if name in state):
+        flat = (positive & ~undefined & torch.isfinite(state[name].flatten(1)).all(1)).view(
+            -1, *[1] * (state[name].ndim - 1)
+        )
+        state[name] = torch.where(flat, state[name], 0.0)
+    if not undefined.any():
+        return None
+    first = int(undefined.to(torch.uint8).argmax())
+    what = "its gradient is not finite" if steep[first] else "it is NaN or +inf" if raised is None else _shown(raised)
+    at = state["position"][first : first + 1].clone()
+    return Undefined(undefined, lambda: f"{what} at {_named(constrain, at)}")
+
+
+def _shown(error: Exception, most: int = 200) -> str:
+    """An error of the user's function in one line."""
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__} ({text[:most]}{'...' if len(text) > most else ''})"
+
+
 def _check_gradient(constrain: Callable[[Tensor], Values], state: State) -> None:
-    names = ("likelihood_gradient", "prior_gradient")
     if _all_finite(state):
         return
     legal = (state["log_likelihood"] > -math.inf) & (state["log_prior"] > -math.inf)
     # a trajectory that diverges gets to where gradients overflow; nothing that far out is ever accepted
     lost = (state["log_likelihood"] < LOST) | (state["log_prior"] < LOST)
-    for name in names:
+    for name in GRADIENTS:
         finite = torch.isfinite(state[name]).all(1)
         bad = (legal & ~lost & ~finite).nonzero().flatten()
         if len(bad):
@@ -111,3 +166,18 @@ def _all_finite(state: State) -> bool:
     """Whether every number of the state is: a sum is finite only if all its terms are."""
     values = [v.sum() for k, v in state.items() if k != "position"]
     return math.isfinite(float(torch.stack([v.to(torch.float64) for v in values]).sum()))
+
+
+def undefined_met(info: Mapping[str, Any]) -> list[Remark]:
+    """A remark if moves of the last step met undefined points too often for that not to matter."""
+    share = float(info.get("undefined", 0.0))
+    if not share > OFTEN:
+        return []
+    return [
+        Remark(
+            f"{100 * share:.2g} % of the last moves met points where the density is undefined (not a number, or an "
+            "error), which count as outside of the support: if the model is meant to hold there, every estimate "
+            f"leaves that part out; {LOOK_FOR}",
+            ALL,
+        )
+    ]

@@ -60,7 +60,7 @@ def climb(density: Law, z: Tensor, steps: int, history: int) -> Iterator[Place]:
     """`ascend` on a law's log-density."""
 
     def look(z: Tensor) -> tuple[Tensor, Tensor]:
-        s = density.evaluate(z, True)
+        s, _ = density.trial(z, True)  # a step of the search that leaves the support is shortened
         return s["log_prior"] + s["log_likelihood"], s["prior_gradient"] + s["likelihood_gradient"]
 
     return ascend(look, z, steps, history)

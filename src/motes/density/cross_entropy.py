@@ -14,12 +14,13 @@ from motes.core.errors import MotesError
 from motes.core.model import FeynmanKac
 from motes.core.particles import Particles
 from motes.core.weights import ess, normalise
+from motes.density.checking import undefined_met
 from motes.density.law import Law
 from motes.density.parameters import Values
 from motes.density.performance import Performance, performances, same_performance
 from motes.density.proposal import Mixture, Started, fit_mixture
 from motes.density.restore import same_values
-from motes.kernels import State
+from motes.kernels import State, told
 from motes.rng import Rng
 
 STEEP = 0.1
@@ -125,7 +126,7 @@ class CrossEntropy(FeynmanKac):
         return REFERENCES
 
     def init(self, rng: Rng, n: int) -> Particles:
-        x = self._evaluate(self.density.sample(rng.at("reference"), n), None)
+        x, _ = self._evaluate(self.density.sample(rng.at("reference"), n), None)
         at = self._next(x, -math.inf if self.performance is not None else 0.0)
         shared = {"at": at, "left": self.refine if at == self._goal else -1, "fit": {}}
         return Particles.start(x, self._weight(x, at), shared=shared, info=self._info(at))
@@ -140,14 +141,14 @@ class CrossEntropy(FeynmanKac):
             )
         fit = self._fit(rng.at("fit"), x["position"], normalise(particles.log_weight), shared["fit"])
         law = Started(self.density, fit, self.defence)
-        x = self._evaluate(law.sample(rng.at("draw"), particles.n), law)
+        x, info = self._evaluate(law.sample(rng.at("draw"), particles.n), law)
         if shared["left"] > 0:
             at, left = shared["at"], shared["left"] - 1
         else:
             at = self._next(x, shared["at"])
             left = self.refine if at == self._goal else -1
         shared = {"at": at, "left": left, "fit": fit.state()}
-        return replace(particles, x=x, log_weight=self._weight(x, at), t=t, shared=shared, info=self._info(at))
+        return replace(particles, x=x, log_weight=self._weight(x, at), t=t, shared=shared, info=self._info(at) | info)
 
     def done(self, particles: Particles) -> bool:
         return particles.shared["left"] == 0
@@ -178,14 +179,17 @@ class CrossEntropy(FeynmanKac):
         new = fit(weight, old)
         return old if new is None else new.smoothed(old, self.smoothing, self.spread)
 
-    def _evaluate(self, z: Tensor, law: Started | None) -> State:
-        """The density's state at z (N, d), with "performance" and "log_proposal", the log of the q that z is from."""
-        state = self.density.evaluate(z)
+    def _evaluate(self, z: Tensor, law: Started | None) -> tuple[State, dict[str, float]]:
+        """The density's state at z (N, d), and what the trace shows of it.
+
+        With "performance" and "log_proposal", the log of the q that z is from.
+        """
+        state, undefined = self.density.trial(z) if law else (self.density.evaluate(z), None)
         prior = state["log_prior"]
         state["log_proposal"] = prior if law is None else law.log_reference(z, prior)
         if self.performance is not None:
             state["performance"] = performances(self.performance, self.density.constrain(z), len(z))
-        return state
+        return state, told(undefined, len(z))
 
     def _weight(self, x: State, at: float) -> Tensor:
         """(N,) nats: p L / q where performance >= `at`, or p L^at / q."""
@@ -213,6 +217,9 @@ class CrossEntropy(FeynmanKac):
 
     def _info(self, at: float) -> dict[str, float]:
         return {"temperature" if self.performance is None else "level": at, "evaluations": 1.0}
+
+    def remarks(self, particles: Particles) -> list[str]:
+        return [*undefined_met(particles.info)]
 
     def view(self, particles: Particles) -> Values:
         return self.density.constrain(particles.x["position"])

@@ -181,7 +181,7 @@ class DataAnnealing(FeynmanKac):
         """The particles after a move that leaves the posterior so far invariant."""
         shared, kernel = particles.shared, self._kernel
         target = Tempered(self._so_far(shared), 1.0)
-        state = target.evaluate(particles.x["position"], True) if kernel.gradient else particles.x
+        state = target.density.evaluate(particles.x["position"], True) if kernel.gradient else particles.x
         weight = normalise(particles.log_weight)
         parameters = kernel.fit(shared["kernel"], target, state, weight)
         moved = move(kernel, rng, target, state, weight, parameters, sweeps=self.moves)

@@ -12,11 +12,12 @@ from torch.distributions import Distribution
 
 from motes.core.errors import MotesError, ShapeError, warn
 from motes.core.parts import in_parts
-from motes.density.checking import check
+from motes.density.checking import check, pardon
 from motes.density.law import Law
 from motes.density.likelihood import LogLikelihood, batched, not_added_up, unknown
 from motes.density.parameters import Parameters, Values
-from motes.kernels import State
+from motes.density.refusal import spared
+from motes.kernels import State, Undefined
 from motes.rng import Rng
 
 CACHE = 1 << 20
@@ -42,9 +43,9 @@ class Density(Law):
     Args:
         log_likelihood: maps the parameters, one tensor (N, d) or a dict of tensors (N, ...), to (N,) nats; or one
             point, (d,) or a dict of (...), to a number, which is then batched by `torch.func.vmap`. -inf is allowed
-            where the likelihood is zero, NaN is an error. (Only where the prior's density is more than 1000 nats below
-            that of draws from it, which trial points of a trajectory that runs off can reach, what overflows to NaN
-            counts as -inf, and the trajectory as diverged.)
+            where the likelihood is zero. NaN, or an error of linear algebra or of a distribution's parameters, is an
+            error where a particle starts or stands; a trial point of a move where that happens counts as outside of
+            the support and the trajectory as diverged, and the trace says how many there were ("undefined").
         prior: a `torch.distributions` object over a flat vector, or a dict of them by name.
         vectorised: whether `log_likelihood` takes a batch; None finds out from a few draws of the prior.
         micro_batch: points a call. A number fixes it exactly (the last part is filled up), so that the bits of a
@@ -156,10 +157,25 @@ class Density(Law):
             NanLogPotential: the log-likelihood is NaN or +inf, or its gradient is not finite.
             ShapeError: the log-likelihood has another shape than (N,).
         """
-        compiled = self.compile is True if compiled is None else compiled
-        state = {"position": z, **self._run(z, gradient, compiled)}
-        check(self.constrain, state["log_likelihood"], state.pop("inside", None), z, state, self._floor)
+        state, inside, raised = self._state(z, gradient, compiled)
+        check(self.constrain, state["log_likelihood"], inside, z, state, self._floor, raised)
         return state
+
+    def trial(self, z: Tensor, gradient: bool = False, compiled: bool | None = None) -> tuple[State, Undefined | None]:
+        """The state at trial points z (N, dim) of a kernel, and where the density is undefined; None is nowhere.
+
+        The density is undefined, and counts as zero, where a value is NaN or +inf, a gradient is not finite or
+        `log_likelihood` raises an error that is due to the point.
+        """
+        state, inside, raised = self._state(z, gradient, compiled)
+        return state, pardon(self.constrain, inside, state, raised)
+
+    def _state(self, z: Tensor, gradient: bool, compiled: bool | None) -> tuple[State, Tensor | None, Exception | None]:
+        """What was evaluated, where z is legal, and what was raised where the log-likelihood is NaN for that."""
+        compiled = self.compile is True if compiled is None else compiled
+        values, raised = self._run(z, gradient, compiled)
+        inside = values.pop("inside", None)
+        return {"position": z, **values}, inside, raised
 
     def hessian_vector(self, z: Tensor, vector: Tensor) -> tuple[Tensor, Tensor]:
         """The Hessians of log-prior and log-likelihood at z (N, dim), each times `vector` (N, dim).
@@ -186,13 +202,22 @@ class Density(Law):
                 products.append(torch.where(finite, product, 0.0))
         return products[0].detach(), products[1].detach()
 
-    def _run(self, z: Tensor, gradient: bool, compiled: bool) -> State:
-        f = self._compile(gradient) if compiled else (self._with_gradient if gradient else self._without)
+    def _run(self, z: Tensor, gradient: bool, compiled: bool) -> tuple[State, Exception | None]:
+        eager = self._with_gradient if gradient else self._without
+        chosen = self._compile(gradient) if compiled else eager
+        raised: list[Exception] = []
+
+        def f(part: Tensor) -> State:
+            state, error = spared(chosen, part, lambda: self._legal, eager)
+            raised.extend([error] if error else [])
+            return state
+
         n = len(z)
         most = self.micro_batch or self._part or n
         size = self.micro_batch or math.ceil(n / math.ceil(n / most))
         if size == n:
-            return f(z)
+            state = f(z)
+            return state, raised[0] if raised else None
         parts: list[State] = []
 
         def one(part: Tensor) -> Tensor:
@@ -200,7 +225,7 @@ class Density(Law):
             return part[:, 0]
 
         in_parts(one, size, z)
-        return {k: torch.cat([p[k] for p in parts])[:n] for k in parts[0]}
+        return {k: torch.cat([p[k] for p in parts])[:n] for k in parts[0]}, raised[0] if raised else None
 
     def _compile(self, gradient: bool) -> Callable[[Tensor], State]:
         if gradient not in self._compiled:

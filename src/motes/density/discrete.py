@@ -10,9 +10,11 @@ import torch
 from torch import Tensor
 
 from motes.core.errors import MotesError, NanLogPotential, ShapeError, name_particles
+from motes.density.checking import pardon
 from motes.density.law import Law
 from motes.density.parameters import Values
-from motes.kernels import State
+from motes.density.refusal import spared
+from motes.kernels import State, Undefined
 from motes.rng import Rng
 
 
@@ -82,26 +84,44 @@ class Discrete(Law):
         Raises:
             NanLogPotential: the log-density is NaN or +inf, or its gradient is not finite where it is.
         """
-        n, slope = len(z), None
+        state, raised = self._state(z, gradient)
+        value = state["log_likelihood"]
+        what = "is NaN or +inf" if raised is None else f"raises {type(raised).__name__} ({raised})"
+        self._check(z, ~(value < math.inf), f"log_density {what}")
         if gradient:
-            x = self._input(z).detach().requires_grad_()
-            value = self._call(x, n)
-            (slope,) = torch.autograd.grad(value.sum(), x, materialize_grads=True)
-            value = value.detach()
-        else:
-            with torch.no_grad():
-                value = self._call(self._input(z), n)
-        value = value.to(torch.float64)
-        self._check(z, ~(value < math.inf), "log_density is NaN or +inf")
-        state = {"position": z, "log_likelihood": value, "log_prior": torch.full_like(value, self._reference)}
-        if slope is not None:
-            finite, legal = torch.isfinite(slope.flatten(1)).all(1), value > -math.inf
+            slope, legal = state["likelihood_gradient"], value > -math.inf
+            finite = torch.isfinite(slope.flatten(1)).all(1)
             self._check(z, legal & ~finite, "the gradient of log_density is not finite")
-            slope = torch.where((finite & legal).view(-1, *[1] * (slope.ndim - 1)), slope, 0.0)
-            # of real numbers, level v is worth v times the slope
-            state["likelihood_gradient"] = slope if self.one_hot else slope[..., None] * self._level
-            state["prior_gradient"] = torch.zeros(n, 1, 1, dtype=self.dtype)
+            state["likelihood_gradient"] = torch.where((finite & legal)[:, None, None], slope, 0.0)
         return state
+
+    def trial(self, z: Tensor, gradient: bool = False, compiled: bool | None = None) -> tuple[State, Undefined | None]:
+        """The state at trial points z (N, dim), and where the density is undefined, as for a `Density`."""
+        state, raised = self._state(z, gradient)
+        return state, pardon(self.constrain, None, state, raised)
+
+    def _state(self, z: Tensor, gradient: bool) -> tuple[State, Exception | None]:
+        f = self._with_slopes if gradient else self._without
+        state, raised = spared(f, z, lambda: self.sample(Rng(0).at("probe"), 1))
+        return {"position": z, **state}, raised
+
+    def _without(self, z: Tensor) -> State:
+        with torch.no_grad():
+            value = self._call(self._input(z), len(z)).to(torch.float64)
+        return {"log_likelihood": value, "log_prior": torch.full_like(value, self._reference)}
+
+    def _with_slopes(self, z: Tensor) -> State:
+        x = self._input(z).detach().requires_grad_()
+        value = self._call(x, len(z))
+        (slope,) = torch.autograd.grad(value.sum(), x, materialize_grads=True)
+        value = value.detach().to(torch.float64)
+        return {
+            "log_likelihood": value,
+            "log_prior": torch.full_like(value, self._reference),
+            # of real numbers, level v is worth v times the slope
+            "likelihood_gradient": slope if self.one_hot else slope[..., None] * self._level,
+            "prior_gradient": torch.zeros(len(z), 1, 1, dtype=self.dtype),
+        }
 
     @property
     def _reference(self) -> float:

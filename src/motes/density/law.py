@@ -10,7 +10,7 @@ from torch import Tensor
 
 from motes.core.errors import MotesError
 from motes.density.parameters import Values
-from motes.kernels import State
+from motes.kernels import State, Undefined
 from motes.rng import Rng
 
 
@@ -54,6 +54,14 @@ class Law(ABC):
         Raises:
             NanLogPotential: a value is NaN or +inf, or a gradient is not finite where the density is positive.
         """
+
+    def trial(self, z: Tensor, gradient: bool = False, compiled: bool | None = None) -> tuple[State, Undefined | None]:
+        """The state at trial points z (N, dim) of a kernel, and where the law is undefined; None is nowhere.
+
+        What would be an error of `evaluate` counts as density zero there: a trial point that leaves the support, or at
+        which a matrix is not positive definite, is rejected. A law that does not say otherwise raises the error.
+        """
+        return self.evaluate(z, gradient, compiled), None
 
     def hessian_vector(self, z: Tensor, vector: Tensor) -> tuple[Tensor, Tensor]:
         """The Hessians of log-prior and log-likelihood at z (N, dim), each times `vector` (N, dim)."""

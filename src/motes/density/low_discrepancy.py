@@ -15,7 +15,7 @@ from motes.core.estimate import Estimate
 from motes.density.density import Density
 from motes.density.law import Law
 from motes.density.parameters import Values, _tensor, _unchecked
-from motes.kernels import State
+from motes.kernels import State, Undefined
 from motes.rng import Rng
 from motes.rng.quasi import lattice, sobol
 
@@ -116,6 +116,10 @@ class LowDiscrepancy(Law):
     def evaluate(self, z: Tensor, gradient: bool = False, compiled: bool | None = None) -> State:
         """What the density itself says at z (N, dim)."""
         return self.density.evaluate(z, gradient, compiled)
+
+    def trial(self, z: Tensor, gradient: bool = False, compiled: bool | None = None) -> tuple[State, Undefined | None]:
+        """What the density itself says at trial points z (N, dim)."""
+        return self.density.trial(z, gradient, compiled)
 
     def constrain(self, z: Tensor) -> Values:
         """The parameters at real vectors z (N, dim)."""

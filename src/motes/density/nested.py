@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -18,7 +18,7 @@ from motes.density.annealed import Annealed
 from motes.density.kernel_choice import choose_kernel
 from motes.density.law import Law
 from motes.density.nested_error import Shells, ranks, unlikely
-from motes.kernels import State, Target, move
+from motes.kernels import State, Tally, Target, move
 from motes.rng import Rng
 
 ENOUGH = 30
@@ -36,13 +36,19 @@ class Inside(Target):
 
     density: Law
     level: float
+    counted: Tally = field(default_factory=Tally, compare=False, repr=False)
 
     @property
     def levels(self) -> int | None:
         return self.density.levels
 
+    def tally(self) -> Tally:
+        return self.counted
+
     def evaluate(self, position: Tensor, gradient: bool) -> State:
-        return self.density.evaluate(position, gradient)
+        state, undefined = self.density.trial(position, gradient)
+        self.counted.add(undefined)
+        return state
 
     def log_density(self, state: State) -> Tensor:
         return torch.where(state["log_likelihood"] > self.level, state["log_prior"], -math.inf)
@@ -309,10 +315,11 @@ class NestedSampling(Annealed):
         shared = particles.shared
         p = min(unlikely(shared["ranks"]["all"]), shared["worst"]["p"] * max(1, shared["worst"]["windows"]))
         if p >= UNLIKELY or not self.done(particles):
-            return []
+            return super().remarks(particles)
         return [
+            *super().remarks(particles),
             f"the places that moved points take among the others are not uniform (p = {p:.1g}): the kernel does not "
-            "reach all of the constrained region; use more moves (a smaller `forget`), another kernel or more points"
+            "reach all of the constrained region; use more moves (a smaller `forget`), another kernel or more points",
         ]
 
     def score(self, particles: Particles) -> Tensor | None:

@@ -219,10 +219,11 @@ class ParallelTempering(Annealed):
     def remarks(self, particles: Particles) -> list[str]:
         x = particles.x
         if not self.done(particles) or int(x["arrivals"].sum()) > 0:
-            return []
+            return super().remarks(particles)
         return [
+            *super().remarks(particles),
             "no walker travelled from the prior to the posterior, so chains hardly cross between modes: use more "
-            "temperatures, more draws or more sweeps"
+            "temperatures, more draws or more sweeps",
         ]
 
     def view(self, particles: Particles) -> PyTree:

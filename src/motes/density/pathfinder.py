@@ -133,7 +133,7 @@ class Pathfinder:
         count = len(location)
         even = Mixture(torch.full((count,), 1 / count, dtype=torch.float64), location, factor)
         z = even.sample(rng.at("pool"), self.pool * count)
-        state = density.evaluate(z.to(density.dtype))
+        state, _ = density.trial(z.to(density.dtype))
         log_weight = state["log_prior"] + state["log_likelihood"] - even.log_density(z)
         share = _shares(even, z, log_weight)
         mixture = Mixture(share, location, self.inflate * factor, self.freedom)
@@ -143,7 +143,7 @@ class Pathfinder:
         """(P,) the mean of log p - log q over draws of N(centre, root root^T), from `noise` (P, K, d)."""
         p, k, d = noise.shape
         z = centre[:, None] + noise @ root.mT
-        state = density.evaluate(z.reshape(p * k, d).to(density.dtype))
+        state, _ = density.trial(z.reshape(p * k, d).to(density.dtype))
         log_p = (state["log_prior"] + state["log_likelihood"]).view(p, k)
         log_q = -0.5 * noise.square().sum(2) - root.diagonal(dim1=1, dim2=2).log().sum(1)[:, None]
         return (log_p - log_q + 0.5 * d * math.log(2 * math.pi)).mean(1)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from motes.density.law import Law
 from motes.density.parameters import Values
-from motes.kernels import State
+from motes.kernels import State, Undefined
 from motes.rng import Rng
 
 ROUNDS = 10
@@ -181,10 +181,18 @@ class Started(Law):
         return torch.logaddexp(fitted + math.log1p(-self.share), log_prior + math.log(self.share))
 
     def evaluate(self, z: Tensor, gradient: bool = False, compiled: bool | None = None) -> State:
-        state = self.density.evaluate(z, gradient, compiled)
+        return self._over(z, self.density.evaluate(z, gradient, compiled), gradient)
+
+    def trial(self, z: Tensor, gradient: bool = False, compiled: bool | None = None) -> tuple[State, Undefined | None]:
+        state, undefined = self.density.trial(z, gradient, compiled)
+        return self._over(z, state, gradient), undefined
+
+    def _over(self, z: Tensor, state: State, gradient: bool) -> State:
+        """The density's state at z as one over this reference."""
         prior, likelihood = state["log_prior"], state["log_likelihood"]
         reference = self.log_reference(z, prior)
-        ratio = prior + likelihood - reference
+        inside = (prior > -math.inf) & (likelihood > -math.inf)
+        ratio = torch.where(inside, prior + likelihood - reference, -math.inf)
         out = {**state, "log_prior": reference, "log_likelihood": ratio}
         if gradient:
             pull = self.mixture.gradient(z).to(self.dtype)
@@ -192,7 +200,7 @@ class Started(Law):
                 old = (math.log(self.share) + prior - reference).exp()[:, None].to(self.dtype)
                 pull = (1 - old) * pull + old * state["prior_gradient"]
             slope = state["prior_gradient"] + state["likelihood_gradient"] - pull
-            out["prior_gradient"] = pull
+            out["prior_gradient"] = torch.where(inside[:, None], pull, 0.0)
             out["likelihood_gradient"] = torch.where((ratio > -math.inf)[:, None], slope, 0.0)
         return out
 

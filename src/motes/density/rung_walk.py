@@ -107,6 +107,7 @@ class Walk:
             "barrier": float(rejection.sum()),
             "rejection": float(rejection.max()),
             "arrivals": float(self.arrivals.sum()),
+            **self.target.told(len(self.acceptances) * len(self.weight)),
             **self.kernel.describe(self.parameters),
         }
 

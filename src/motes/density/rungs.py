@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from statistics import NormalDist
 
 import torch
 from torch import Tensor
 
 from motes.density.law import Law
-from motes.kernels import State, Target
+from motes.kernels import State, Tally, Target
 from motes.kernels.scale import fit_scale
 
 DENSE = 256
@@ -36,6 +36,7 @@ class Rungs(Target):
     centre: Tensor | None
     factor: Tensor | None
     compiled: bool = False
+    counted: Tally = field(default_factory=Tally, compare=False, repr=False)
 
     @property
     def levels(self) -> int | None:
@@ -52,11 +53,16 @@ class Rungs(Target):
         u = torch.linalg.solve_triangular(self.factor, off[..., None], upper=False)[..., 0]
         return {**state, "position": u, "place": z}
 
+    def tally(self) -> Tally:
+        return self.counted
+
     def evaluate(self, position: Tensor, gradient: bool) -> State:
         z = position
         if self.centre is not None:
             z = self.centre + self._stretched(position)
-        return {**self.density.evaluate(z, gradient, self.compiled), "position": position, "place": z}
+        state, undefined = self.density.trial(z, gradient, self.compiled)
+        self.counted.add(undefined)
+        return {**state, "position": position, "place": z}
 
     def log_density(self, state: State) -> Tensor:
         return torch.addcmul(state["log_prior"], self.temperature, state["log_likelihood"])

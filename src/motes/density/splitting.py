@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -23,7 +23,7 @@ from motes.density.law import Law
 from motes.density.parameters import Values
 from motes.density.performance import Performance, performances, same_performance
 from motes.density.restore import same_values
-from motes.kernels import Kernel, State, Target, move
+from motes.kernels import Kernel, State, Tally, Target, move
 from motes.rng import Rng
 
 REMEMBERED = 0.5
@@ -39,15 +39,23 @@ class Above(Target):
     performance: Performance
     level: float
     strict: bool
+    counted: Tally = field(default_factory=Tally, compare=False, repr=False)
 
     @property
     def levels(self) -> int | None:
         return self.density.levels
 
+    def tally(self) -> Tally:
+        return self.counted
+
     def evaluate(self, position: Tensor, gradient: bool) -> State:
-        state = self.density.evaluate(position, gradient)
+        state, undefined = self.density.trial(position, gradient)
+        self.counted.add(undefined)
+        legal = state["log_prior"] > -math.inf
+        if not legal.all() and legal.any():  # the performance is not asked where there is no parameter
+            position = torch.where(legal[:, None], position, position[legal][:1])
         found = performances(self.performance, self.density.constrain(position), len(position))
-        return {**state, "performance": found}
+        return {**state, "performance": torch.where(legal, found, -math.inf)}
 
     def inside(self, state: State) -> Tensor:
         """(N,) whether the points are where the law is."""

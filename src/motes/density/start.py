@@ -14,7 +14,7 @@ from motes.core.errors import MotesError, NanLogPotential, ShapeError, name_part
 from motes.density.law import Law
 from motes.density.parameters import Values
 from motes.density.proposal import Mixture
-from motes.kernels import State
+from motes.kernels import State, Undefined
 from motes.rng import Rng
 
 
@@ -131,7 +131,7 @@ class From(Law):
         self.dim, self.dtype, self.differentiable = density.dim, density.dtype, density.differentiable
         self.compile = density.compile
         z = self.sample(Rng(0).at("probe"), 3)
-        self._reference(z, self.density.evaluate(z)["log_prior"])
+        _refuse(self._reference(z, self.density.evaluate(z)["log_prior"])[1])
 
     def sample(self, rng: Rng, n: int) -> Tensor:
         z = self.q.sample(rng.at("start"), n).detach().to(self.dtype)
@@ -150,25 +150,36 @@ class From(Law):
                 f"q's log_prob must return shape ({len(z)},) for {len(z)} points, not {tuple(fitted.shape)}"
             )
         fitted = fitted.to(torch.float64)
-        bad = (~(fitted < math.inf)).nonzero().flatten().tolist()
-        if bad:
-            raise NanLogPotential(
-                f"q's log-density is NaN or +inf for {name_particles(bad)}; look for an overflow in the fit, or "
-                "restrict it"
-            )
         if self.share == 0:
             return fitted, fitted
         return torch.logaddexp(fitted + math.log1p(-self.share), prior + math.log(self.share)), fitted
 
     def evaluate(self, z: Tensor, gradient: bool = False, compiled: bool | None = None) -> State:
-        state = self.density.evaluate(z, gradient, compiled)
+        state, bad = self._over(z, self.density.evaluate(z, gradient, compiled), gradient)
+        _refuse(torch.where(bad, math.nan, 0.0))
+        return state
+
+    def trial(self, z: Tensor, gradient: bool = False, compiled: bool | None = None) -> tuple[State, Undefined | None]:
+        state, undefined = self.density.trial(z, gradient, compiled)
+        state, bad = self._over(z, state, gradient)
+        if bad.any():
+            where = bad if undefined is None else bad | undefined.where
+            undefined = Undefined(where, lambda: "the log-density of the start is NaN or +inf")
+        return state, undefined
+
+    def _over(self, z: Tensor, state: State, gradient: bool) -> tuple[State, Tensor]:
+        """The density's state at z as one over this reference, and where (N,) that is no number."""
         prior, likelihood = state["log_prior"], state["log_likelihood"]
+        if not torch.isfinite(z).all():  # of a trajectory that ran off; many distributions raise an error there
+            z = torch.where(torch.isfinite(z).all(1, keepdim=True), z, 0.0)
         with torch.set_grad_enabled(gradient):
             at = z.detach().requires_grad_(gradient)
             reference, fitted = self._reference(at, prior)
             pull = torch.autograd.grad(fitted.sum(), at)[0] if gradient else None
         reference, fitted = reference.detach(), fitted.detach()
         inside = (prior > -math.inf) & (likelihood > -math.inf)
+        bad = inside & ~(fitted < math.inf)
+        inside, reference = inside & ~bad, torch.where(fitted < math.inf, reference, -math.inf)
         ratio = torch.where(inside & (reference > -math.inf), prior + likelihood - reference, -math.inf)
         out = {**state, "log_prior": reference, "log_likelihood": ratio}
         if pull is not None:
@@ -178,7 +189,7 @@ class From(Law):
             slope = state["prior_gradient"] + state["likelihood_gradient"] - pull
             out["prior_gradient"] = torch.where(torch.isfinite(pull), pull, 0.0)
             out["likelihood_gradient"] = torch.where((ratio > -math.inf)[:, None], slope, 0.0)
-        return out
+        return out, bad
 
     def hessian_vector(self, z: Tensor, vector: Tensor) -> tuple[Tensor, Tensor]:
         if self.share > 0:
@@ -203,3 +214,16 @@ class From(Law):
         with torch.no_grad():
             marks = [round(float(v), 6) for v in self.q.log_prob(self.q.sample(Rng(0).at("start"), 3).to(self.dtype))]
         return {"density": self.density.settings(), "start": marks, "share": self.share}
+
+
+def _refuse(fitted: Tensor) -> None:
+    """Log-densities (N,) of q must be numbers.
+
+    Raises:
+        NanLogPotential: one is NaN or +inf.
+    """
+    bad = (~(fitted < math.inf)).nonzero().flatten().tolist()
+    if bad:
+        raise NanLogPotential(
+            f"q's log-density is NaN or +inf for {name_particles(bad)}; look for an overflow in the fit, or restrict it"
+        )

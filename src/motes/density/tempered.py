@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
 from motes.density.law import Law
-from motes.kernels import State, Target
+from motes.kernels import State, Tally, Target
 
 
 @dataclass(frozen=True)
@@ -18,13 +18,19 @@ class Tempered(Target):
     density: Law
     temperature: float
     compiled: bool = False
+    counted: Tally = field(default_factory=Tally, compare=False, repr=False)
 
     @property
     def levels(self) -> int | None:
         return self.density.levels
 
+    def tally(self) -> Tally:
+        return self.counted
+
     def evaluate(self, position: Tensor, gradient: bool) -> State:
-        return self.density.evaluate(position, gradient, self.compiled)
+        state, undefined = self.density.trial(position, gradient, self.compiled)
+        self.counted.add(undefined)
+        return state
 
     def log_density(self, state: State) -> Tensor:
         return torch.add(state["log_prior"], state["log_likelihood"], alpha=self.temperature)

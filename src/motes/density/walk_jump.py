@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import torch
@@ -15,7 +15,7 @@ from motes.core.errors import FileError, MotesError, NanLogPotential, ShapeError
 from motes.core.model import FeynmanKac
 from motes.core.particles import Particles
 from motes.core.variance import StandardError
-from motes.kernels import Kernel, State, Target, find_kernel, move
+from motes.kernels import Kernel, State, Tally, Target, Undefined, find_kernel, move
 from motes.rng import Rng
 
 Smoothed = Callable[[Tensor, float], Tensor]
@@ -116,7 +116,7 @@ class WalkJump(FeynmanKac):
     ) -> tuple[dict[str, Tensor], dict[str, Any], dict[str, Any]]:
         """The particles with measurement number k, whose chains begin at `start`, and what the kernel has learnt."""
         target = Measurement(self.smoothed, mean, k, self.noise)
-        state = target.evaluate(start, self._kernel.gradient)
+        state = target.start(start)
         weight = torch.full((len(mean),), 1 / len(mean), dtype=torch.float64)
         parameters = self._kernel.fit(parameters, target, state, weight)
         moved = move(self._kernel, rng, target, state, weight, parameters, sweeps=self.sweeps)
@@ -124,6 +124,7 @@ class WalkJump(FeynmanKac):
 
     def _known(self, mean: Tensor, k: int) -> dict[str, Tensor]:
         value, slope = _gradient(self.smoothed, mean, self.noise / math.sqrt(k))
+        _finite(value, slope, mean)
         return {"mean": mean, "log_density": value, "slope": slope}
 
     def done(self, particles: Particles) -> bool:
@@ -173,8 +174,32 @@ class Measurement(Target):
     mean: Tensor
     k: int
     noise: float
+    counted: Tally = field(default_factory=Tally, compare=False, repr=False)
+
+    def tally(self) -> Tally:
+        return self.counted
+
+    def start(self, position: Tensor) -> State:
+        """The state where chains begin, at `position` (N, d).
+
+        Raises:
+            NanLogPotential: the smoothed density or its gradient is not finite.
+        """
+        state = self._state(position)
+        _finite(state["value"], state["slope"], position)
+        return state
 
     def evaluate(self, position: Tensor, gradient: bool) -> State:
+        state = self._state(position)
+        undefined = ~(torch.isfinite(state["value"]) & torch.isfinite(state["slope"]).all(1))
+        if undefined.any():
+            first = position[undefined][0].tolist()
+            self.counted.add(Undefined(undefined, lambda: f"smoothed or its gradient is not finite at {first}"))
+            state["value"] = torch.where(undefined, -math.inf, state["value"])
+            state["slope"] = torch.where(undefined[:, None], 0.0, state["slope"])
+        return state
+
+    def _state(self, position: Tensor) -> State:
         away, share = position - self.mean, (self.k - 1) / (self.k * self.noise**2)
         value, slope = _gradient(self.smoothed, self.mean + away / self.k, self.noise / math.sqrt(self.k))
         value = value - 0.5 * share * away.square().sum(1)
@@ -187,7 +212,7 @@ class Measurement(Target):
         return state["slope"]
 
     def part(self, index: Tensor) -> Measurement:
-        return Measurement(self.smoothed, self.mean[index], self.k, self.noise)
+        return replace(self, mean=self.mean[index])
 
 
 def _gradient(smoothed: Smoothed, y: Tensor, sigma: float) -> tuple[Tensor, Tensor]:
@@ -195,21 +220,28 @@ def _gradient(smoothed: Smoothed, y: Tensor, sigma: float) -> tuple[Tensor, Tens
 
     Raises:
         ShapeError: its shape is not (N,).
-        NanLogPotential: one of them is not finite.
     """
     y = y.detach().requires_grad_()
     value = smoothed(y, sigma)
     if tuple(value.shape) != (len(y),):
         raise ShapeError(f"smoothed must return shape ({len(y)},) for {len(y)} particles, not {tuple(value.shape)}")
     (slope,) = torch.autograd.grad(value.sum(), y)
-    bad = ~(torch.isfinite(value.detach()) & torch.isfinite(slope).all(1))
+    return value.detach().to(torch.float64), slope
+
+
+def _finite(value: Tensor, slope: Tensor, y: Tensor) -> None:
+    """Log-densities (N,) and gradients (N, d) at points y (N, d) are numbers.
+
+    Raises:
+        NanLogPotential: one is not finite.
+    """
+    bad = ~(torch.isfinite(value) & torch.isfinite(slope).all(1))
     if bad.any():
         index = bad.nonzero().flatten().tolist()
         raise NanLogPotential(
             f"smoothed or its gradient is not finite for {name_particles(index)}, the first of them at "
-            f"{y[index[0]].tolist()} with sigma {sigma:.3g}; a smoothed density is positive everywhere"
+            f"{y[index[0]].tolist()}; a smoothed density is positive everywhere"
         )
-    return value.detach().to(torch.float64), slope
 
 
 REFERENCES = (

@@ -175,7 +175,8 @@ class WasteFree(Annealed):
             "cut": shared["cut"] + cut,
         }
         info = {"temperature": temperature, "acceptance": rate, "evaluations": evaluations}
-        return particles.step(x, gain, shared=shared, info=info | kernel.describe(used))
+        info |= kernel.describe(used) | target.told(particles.n * (length - 1) / length)
+        return particles.step(x, gain, shared=shared, info=info)
 
     def done(self, particles: Particles) -> bool:
         return particles.shared["final"]

@@ -37,6 +37,7 @@ from motes.kernels.random_walk import RandomWalk
 from motes.kernels.score_repellent import ScoreRepellent
 from motes.kernels.slice import Slice
 from motes.kernels.stretch import Stretch
+from motes.kernels.tally import Tally, Undefined, told
 from motes.kernels.ula import ULA
 from motes.kernels.underdamped import Underdamped
 
@@ -97,9 +98,12 @@ __all__ = [
     "State",
     "Stretch",
     "Sweep",
+    "Tally",
     "Target",
+    "Undefined",
     "Underdamped",
     "find_kernel",
     "kernels",
     "move",
+    "told",
 ]

@@ -12,6 +12,7 @@ from torch import Tensor
 from motes.core.cite import Reference
 from motes.core.errors import MotesError
 from motes.kernels.kernel import Kernel, Parameters, State, Sweep, Target
+from motes.kernels.tally import Tally
 from motes.rng import Rng
 
 
@@ -28,6 +29,9 @@ class Tethered(Target):
     target: Target
     companion: Tensor
     eta: float
+
+    def tally(self) -> Tally | None:
+        return self.target.tally()
 
     def evaluate(self, position: Tensor, gradient: bool) -> State:
         return self.target.evaluate(position, gradient)

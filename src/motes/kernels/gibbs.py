@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from motes.core.cite import Reference
-from motes.core.errors import MotesError, ShapeError
+from motes.core.errors import MotesError, ShapeError, name_particles
 from motes.kernels.kernel import Kernel, Parameters, State, Sweep, Target
 from motes.kernels.slice import Slice
+from motes.kernels.tally import Tally
 from motes.rng import Rng
 
 Draw = Callable[[Rng, Tensor], Tensor]
@@ -38,6 +39,9 @@ class Conditional(Target):
     @property
     def levels(self) -> int | None:
         return self.target.levels
+
+    def tally(self) -> Tally | None:
+        return self.target.tally()
 
     def evaluate(self, position: Tensor, gradient: bool) -> State:
         x = self.whole.index_copy(1, self.block, position)
@@ -192,7 +196,7 @@ class Gibbs(Kernel):
                 state["position"], stale = x.index_copy(1, block, self._drawn(how(own, x), n, block, x)), True
                 continue
             if stale:
-                state, stale = target.evaluate(state["position"], self.gradient), False
+                state, stale = self._where_drawn(target, state), False
                 evaluations += 1
             law = Conditional(target, state["position"], block, self.gradient)
             known = set(state)
@@ -207,10 +211,27 @@ class Gibbs(Kernel):
             if sweep.diverged is not None:
                 seen[f"{b}/diverged"] = sweep.diverged
         if stale:
-            state, evaluations = target.evaluate(state["position"], self.gradient), evaluations + 1
+            state, evaluations = self._where_drawn(target, state), evaluations + 1
         rates = [v for k, v in seen.items() if k.endswith("/acceptance")]
         acceptance = torch.stack(rates).mean(0) if rates else torch.ones(n, dtype=torch.float64)
         return Sweep(state, acceptance, evaluations, diverged, seen)
+
+    def _where_drawn(self, target: Target, state: State) -> State:
+        """The state after exact draws, which are no trial points: nothing can reject them.
+
+        Raises:
+            MotesError: a draw left the support.
+        """
+        new = target.evaluate(state["position"], self.gradient)
+        # a particle without density before has no law that could be drawn from
+        lost = (target.log_density(state) > -torch.inf) & ~(target.log_density(new) > -torch.inf)
+        if lost.any():
+            index = lost.nonzero().flatten().tolist()
+            raise MotesError(
+                f"the exact draw of a block has density zero for {name_particles(index)}, the first of them at "
+                f"{state['position'][index[0]].tolist()}: it is not the block's law given the other coordinates"
+            )
+        return new
 
     def _drawn(self, new: Tensor, n: int, block: Tensor, x: Tensor) -> Tensor:
         if not isinstance(new, Tensor) or tuple(new.shape) != (n, len(block)):

@@ -78,9 +78,12 @@ def trajectory(
     length = torch.full((len(u), 1), h, dtype=u.dtype)
     total = torch.zeros_like(target.log_density(state))
     lowest = total
+    home = state["position"]
     for _ in range(steps):
         state, u, change = step(target, state, u, length, scale)
         total = total + change
         lowest = torch.minimum(lowest, total)
-        length = torch.where((total >= -DIVERGED)[:, None], length, 0.0)
+        going = (lowest >= -DIVERGED)[:, None]
+        length = torch.where(going, length, 0.0)
+        state = {**state, "position": torch.where(going, state["position"], home)}
     return state, u, total, (lowest >= -DIVERGED) & (lowest - total >= -DIVERGED)

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from motes.core.cite import Reference
 from motes.core.errors import MotesError
+from motes.kernels.tally import Tally
 from motes.rng import Rng
 
 State = dict[str, Tensor]
@@ -33,9 +34,22 @@ class Target(ABC):
         """Where positions are whole numbers 0..levels-1, how many there are; None on R^d."""
         return None
 
+    def tally(self) -> Tally | None:
+        """The count of trial points at which the law was undefined; None where nothing is counted."""
+        return None
+
+    def told(self, trials: float) -> dict[str, float]:
+        """What the trace shows of the `tally` after `trials` moves of one particle, see `Tally.told`."""
+        tally = self.tally()
+        return {} if tally is None else tally.told(trials)
+
     @abstractmethod
     def evaluate(self, position: Tensor, gradient: bool) -> State:
-        """The state at `position` (N, d), with what `gradient` needs if asked; the only call that takes long."""
+        """The state at trial points `position` (N, d), with what `gradient` needs if asked; all that takes long.
+
+        Where the law is undefined (not a number, an error of the user's function) its log-density is -inf, and the
+        `tally` counts it: a trial point that is not accepted is a divergence, and no error.
+        """
 
     @abstractmethod
     def log_density(self, state: State) -> Tensor:

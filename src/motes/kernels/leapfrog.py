@@ -35,8 +35,9 @@ class Trajectory:
 def leapfrog(target: Target, state: State, velocity: Tensor, h: Tensor, steps: int, scale: Tensor) -> Trajectory:
     """`steps` times v += h/2 S^T grad; x += h S v; v += h/2 S^T grad.
 
-    A trajectory is given up where its potential energy is more than DIVERGED nats above the energy of its start: it
-    stays where it is, and does not run off to infinity. `kept` is that rule seen from both ends, so that giving up is
+    A trajectory is given up where its potential energy is more than DIVERGED nats above the energy of its start, or
+    where the law is undefined: it goes back to its start and stays there, so that it neither runs off to infinity nor
+    has an undefined point evaluated again and again. `kept` is that rule seen from both ends, so that giving up is
     reversible. A fall from far out, where potential energy becomes kinetic, is none.
 
     Args:
@@ -44,7 +45,7 @@ def leapfrog(target: Target, state: State, velocity: Tensor, h: Tensor, steps: i
         h: (N, 1) the step of each particle.
         scale: the population's two factors S, of `fit_scale`.
     """
-    x, v = state["position"], velocity
+    x, v, home = state["position"], velocity, state["position"]
     start = lowest = target.log_density(state)
     kinetic = 0.5 * v.square().sum(1)
     floor = start - kinetic - DIVERGED
@@ -55,7 +56,8 @@ def leapfrog(target: Target, state: State, velocity: Tensor, h: Tensor, steps: i
         there = target.evaluate(x, True)
         now = target.log_density(there)
         lowest = torch.minimum(lowest, now)
-        h = torch.where((now >= floor)[:, None], h, 0.0)
+        going = (now >= floor)[:, None]
+        h, x = torch.where(going, h, 0.0), torch.where(going, x, home)
         v = torch.addcmul(v, h, pull(target.gradient(there), scale), value=1.0 if i < steps else 0.5)
     end, final = target.log_density(there), 0.5 * v.square().sum(1)
     kept = (lowest >= floor) & (lowest >= end - final - DIVERGED)

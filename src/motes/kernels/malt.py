@@ -112,11 +112,12 @@ class MALT(Kernel):
             end = leapfrog(target, state, v, h, 1, scale)
             log_ratio, kept = end.log_ratio, end.kept
             for i in range(1, n):
-                h = torch.where(kept[:, None], h, 0.0)  # what was given up stays where it is
+                h = torch.where(kept[:, None], h, 0.0)  # what was given up goes back and stays
                 v = torch.addcmul(
                     keep * end.velocity, fresh, rng.at(f"refresh-{i}").normal(tuple(x.shape), dtype=x.dtype)
                 )
-                end = leapfrog(target, end.state, v, h, 1, scale)
+                there = {**end.state, "position": torch.where(kept[:, None], end.state["position"], x)}
+                end = leapfrog(target, there, v, h, 1, scale)
                 log_ratio, kept = log_ratio + end.log_ratio, kept & end.kept
         acceptance, accept = accepted(rng, torch.where(kept, log_ratio, -math.inf))
         return Sweep(select(accept, end.state, state), acceptance, n, ~kept)

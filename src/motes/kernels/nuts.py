@@ -216,7 +216,7 @@ def _grow(
         if leaf % CHUNK == 0:
             chosen = rng.at(f"choice-{leaf}").shard(_names(rng, tree.index[slot]))
             u = chosen.uniform((len(slot), min(1 << depth, CHUNK))).log_()
-        before = v
+        before, home = v, x
         v = torch.addcmul(v, h, g, value=0.5)
         x = torch.addcmul(x, h, _by_half(v, scale, half, "stretch"))
         there = part.evaluate(x, True)
@@ -239,7 +239,8 @@ def _grow(
         if stop.any():
             diverged[slot[lost]] = True
             alive = alive & ~stop
-            h = torch.where(alive[:, None], h, 0.0)  # the rest of a batch that ends later must not run off
+            # the rest of a batch that ends later must neither run off nor evaluate undefined points again
+            h, x = torch.where(alive[:, None], h, 0.0), torch.where(lost[:, None], home, x)
         left = alive.nonzero().flatten()
         last = leaf == (1 << depth) - 1
         if len(left) < len(alive) and (last or len(left) <= SPARSE * len(alive)):

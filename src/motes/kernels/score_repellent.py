@@ -13,6 +13,7 @@ from motes.core.cite import Reference
 from motes.core.errors import MotesError
 from motes.kernels.kernel import Kernel, Parameters, State, Sweep, Target
 from motes.kernels.scale import fit_scale, pull, stretch
+from motes.kernels.tally import Tally
 from motes.rng import Rng
 
 OWN = ("history", "visits")
@@ -31,6 +32,9 @@ class Repelled(Target):
     target: Target
     push: Tensor
     bound: float
+
+    def tally(self) -> Tally | None:
+        return self.target.tally()
 
     def evaluate(self, position: Tensor, gradient: bool) -> State:
         state = self.target.evaluate(position, True)

@@ -9,10 +9,12 @@ import torch
 from torch import Tensor
 
 from motes.core.errors import MotesError, ShapeError, name_particles
-from motes.density.checking import check
+from motes.density.checking import check, pardon
 from motes.density.law import Law
 from motes.density.parameters import Values
-from motes.kernels import State
+from motes.density.refusal import spared
+from motes.kernels import State, Undefined
+from motes.rng import Rng
 
 EDGE = math.log(torch.finfo(torch.float64).max) - 10
 """Where exp of a coordinate, of its negative, and 1 over that are no longer all normal numbers."""
@@ -33,17 +35,26 @@ class Outside(Law):
 
     def evaluate(self, z: Tensor, gradient: bool = False, compiled: bool | None = None) -> State:
         """The state at z (N, dim); what there is to compile is compiled by the other package, whatever `compiled`."""
+        state, inside, raised = self._state(z, gradient)
+        check(self.constrain, state["log_likelihood"], inside, z, state, raised=raised)
+        return state
+
+    def trial(self, z: Tensor, gradient: bool = False, compiled: bool | None = None) -> tuple[State, Undefined | None]:
+        """The state at trial points z (N, dim), and where the law is undefined, as for a `Density`."""
+        state, inside, raised = self._state(z, gradient)
+        return state, pardon(self.constrain, inside, state, raised)
+
+    def _state(self, z: Tensor, gradient: bool) -> tuple[State, Tensor | None, Exception | None]:
         if gradient and not self.differentiable:
             raise MotesError(
                 "the other package has no gradient of this density: use a kernel that needs none, like "
                 "kernel='random-walk'"
             )
-        state = {"position": z, **self.parts(z, gradient)}
-        inside = state.pop("inside", None)
+        values, raised = spared(lambda part: self.parts(part, gradient), z, lambda: self.sample(Rng(0).at("probe"), 1))
+        inside = values.pop("inside", None)
         if inside is not None and bool(inside.all()):
             inside = None
-        check(self.constrain, state["log_likelihood"], inside, z, state)
-        return state
+        return {"position": z, **values}, inside, raised
 
 
 def finite_draws(z: Tensor, mend: str) -> Tensor:
