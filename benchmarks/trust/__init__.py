@@ -3,6 +3,7 @@
     python -m benchmarks.trust list                              targets, easy or hard, and their samplers
     python -m benchmarks.trust row TARGET SAMPLER [--n 256] [--seeds 40]
     python -m benchmarks.trust all --hours H                     rows in order of importance, within H hours
+    python -m benchmarks.trust peer TARGET PEER                  the same for another package (`peers/`), 16 seeds
     python -m benchmarks.trust table                             writes benchmarks/results/trust.md
 
 A *row* is a target, a sampler, a number of particles and its runs, one a seed. It is kept in

@@ -10,12 +10,13 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fnmatch import fnmatch
+from functools import partial
 from pathlib import Path
 
 for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
     os.environ.setdefault(name, "1")
 
-from benchmarks.trust import plan, record, runner, table, targets
+from benchmarks.trust import peers, plan, record, runner, table, targets
 
 
 @contextmanager
@@ -51,6 +52,11 @@ def main(arguments: list[str] | None = None) -> int:
         "--only", nargs="+", default=[], metavar="PATTERN", help="rows whose file matches, like '*-Chains-16'"
     )
     every.add_argument("--minutes", type=float, default=60.0, help="the most that one row may take in one sitting")
+    peer = commands.add_parser("peer", help="the same for another package")
+    peer.add_argument("target", choices=known)
+    peer.add_argument("peer", choices=peers.PEERS)
+    peer.add_argument("--seeds", type=int, default=peers.SEEDS)
+    peer.add_argument("--folder", type=Path, default=record.RESULTS)
     for command in (row, every):
         command.add_argument("--seeds", type=int, default=runner.SEEDS)
         command.add_argument("--stop", type=float, default=runner.STOP, help="CPU seconds that a run may take")
@@ -72,6 +78,10 @@ def main(arguments: list[str] | None = None) -> int:
             parser.error(f"{a.target} has the samplers {', '.join(target.samplers)}")
         n = a.n or target.sizes[0]
         runner.row(target, a.sampler, n, a.seeds, folder=a.folder, stop=a.stop, fresh=a.fresh, tell=tell)
+    elif a.command == "peer":
+        attempt = partial(peers.attempt, known[a.target], a.peer)
+        n = peers.find(a.peer).N
+        runner.row(known[a.target], a.peer, n, a.seeds, attempt=attempt, folder=a.folder, tell=tell)
     else:
         end = time.monotonic() + 3600 * a.hours
         for target, sampler, n in plan.rows(known):

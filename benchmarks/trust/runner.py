@@ -35,26 +35,29 @@ def source() -> str:
 
 def one(target: Target, sampler: str, n: int, seed: int, stop: float = STOP) -> dict[str, Any]:
     """One run and all that it says, as `record` describes it; an error is kept, not raised."""
-    began = time.process_time()
-    found: dict[str, Any] = {"seed": seed}
-    late = [False]
+    began, late = time.process_time(), [False]
 
     def watch(_: object) -> bool:
         late[0] = time.process_time() - began > stop
         return late[0]
 
+    def work() -> dict[str, Any]:
+        job = target.model(sampler, n, seed)
+        run = job.run(seed, watch)
+        return said(run, target) | {"evaluations": job.evaluations(run)}
+
+    return {"seed": seed} | guarded(work) | ({"error": f"stopped after {stop:.0f} s"} if late[0] else {})
+
+
+def guarded(work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """What `work` returns, or the text of the error that it raised, and the seconds of CPU."""
+    began = time.process_time()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            job = target.model(sampler, n, seed)
-            run = job.run(seed, watch)
-            found |= said(run, target) | {"evaluations": job.evaluations(run)}
-            if late[0]:
-                found["error"] = f"stopped after {stop:.0f} s"
-        except KeyboardInterrupt:
-            raise
+            found = work()
         except Exception as error:
-            found["error"] = f"{type(error).__name__}: {error}"[:600]
+            found = {"error": f"{type(error).__name__}: {error}"[:600]}
     return found | {"cpu": time.process_time() - began}
 
 
@@ -89,6 +92,7 @@ def row(
     n: int,
     seeds: int = SEEDS,
     *,
+    attempt: Callable[[int], dict[str, Any]] | None = None,
     folder: Path = record.RESULTS,
     until: float = math.inf,
     stop: float = STOP,
@@ -98,9 +102,10 @@ def row(
     """Run what is missing of a row and write it down after each run.
 
     A row that was begun with other sources begins anew where it is not complete. After 4 runs its cost is known: 16
-    runs where `seeds` would take more than ten minutes.
+    runs where 40 would take more than ten minutes.
 
     Args:
+        attempt: from a seed to what is kept of a run, where it is no run of motes.
         until: `time.monotonic()` after which no run begins.
         stop: seconds of CPU after which a run is stopped.
         fresh: begin anew whatever there is.
@@ -111,11 +116,12 @@ def row(
     now, old = source(), None if fresh else record.read(file)
     runs: list[dict[str, Any]] = [] if old is None else old["runs"]
     found = {"target": target.name, "sampler": sampler, "n": n, "costly": bool(old and old["costly"]), "runs": runs}
-    if runs and len(runs) < _wanted(found, seeds) and runs[0]["source"] != now:
+    if runs and attempt is None and len(runs) < _wanted(found, seeds) and runs[0]["source"] != now:
         runs.clear()
     while len(runs) < _wanted(found, seeds) and time.monotonic() < until:
         seed = len(runs)
-        runs.append({"seed": seed, "source": now} | record.tidy(one(target, sampler, n, seed, stop)))
+        kept = one(target, sampler, n, seed, stop) if attempt is None else attempt(seed)
+        runs.append({"seed": seed, "source": now} | record.tidy(kept))
         if len(runs) == 4:
             found["costly"] = sum(r["cpu"] for r in runs) / 4 * SEEDS > LONG
         record.write(file, found)
