@@ -58,7 +58,7 @@ format: setup  ## mend what ruff can mend
 bench: setup  ## rerun the benchmarks against peers; results go to benchmarks/results
 	@$(INSTALL) --editable '.[bench]'
 	@# A peer that pins an old NumPy, which the module that is measured does not need.
-	@test -d build/particles || $(INSTALL) --no-deps --target build/particles particles==0.3
+	@test -d build/particles || $(INSTALL) --no-deps --target build/particles particles==0.4
 	@# A pretrained model, whose package asks for the GPU build of onnxruntime.
 	@test -d build/terrain || $(INSTALL) --no-deps --target build/terrain adaptive-terrain-diffusion==0.4.2
 	@# A table of sequences.

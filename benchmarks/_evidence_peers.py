@@ -55,12 +55,11 @@ def nautilus(target: Target, seed: int) -> tuple[float, float, float]:
 
 
 def particles(target: Target, seed: int) -> tuple[float, float, float]:
-    """particles 0.3: waste-free tempering with random-walk Metropolis, 200 chains of 50, as its authors advise.
+    """particles 0.4: waste-free tempering with random-walk Metropolis, 200 chains of 50, as its authors advise.
 
-    It needs a name that NumPy has dropped, and draws from NumPy's global generator.
+    It draws from NumPy's global generator.
     """
     sys.path.insert(0, str(Path(__file__).parent.parent / "build" / "particles"))
-    vars(np)["float"] = float
     import particles as package
     from particles import distributions as laws
     from particles import smc_samplers

@@ -4,8 +4,8 @@ The job is the same for all: from log-weights to parents. Contenders run in turn
 medians of CPU time, summed over the threads that a contender uses, so that other work on the machine matters little.
 motes and `particles` count in float64, blackjax in its default float32.
 
-`particles` 0.3 pins an old NumPy that its resampling module does not need; get it without its dependencies:
-    pip install --no-deps --target build/particles particles==0.3
+`particles` 0.4 pins an old NumPy that its resampling module does not need; get it without its dependencies:
+    pip install --no-deps --target build/particles particles==0.4
 Usage: python benchmarks/resampling.py [--rounds 15]
 """
 

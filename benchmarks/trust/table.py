@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from benchmarks.trust import record
 from benchmarks.trust.judge import Coverage, Verdict, judge
+from benchmarks.trust.peers import PEERS
 from benchmarks.trust.target import Target, Truth
 
 HEAD = """# Trust
@@ -31,6 +32,11 @@ a run. Bold: a silent miss, or a binomial interval outside of [.90, .99].
 """
 
 
+OTHERS = """Judged by the errors and the warnings that they give themselves, at their defaults, which
+`benchmarks/trust/peers/` names, on the same priors and likelihoods, which they call back in torch: evaluations compare,
+seconds do not. N is the number of their live points, particles or chains."""
+
+
 def write(targets: Mapping[str, Target], folder: Path) -> str:
     """The page, from the rows that are in the folder."""
     verdicts: dict[tuple[str, str, int], Verdict] = {}
@@ -45,7 +51,10 @@ def write(targets: Mapping[str, Target], folder: Path) -> str:
         verdicts[row["target"], row["sampler"], row["n"]] = judge(row, target, truth)
         sources |= {r["source"] for r in row["runs"]}
     stamp = f"{date.today()}, motes {version('motes')} at {', '.join(sorted(sources))}, torch {version('torch')}."
-    parts = [HEAD, stamp, _by_sampler(targets, verdicts), _replies(targets, verdicts)]
+    ours = {k: v for k, v in verdicts.items() if k[1] not in PEERS}
+    parts = [HEAD, stamp, "## By sampler\n\n" + _by_sampler(targets, ours), _replies(targets, ours)]
+    if theirs := {k: v for k, v in verdicts.items() if k[1] in PEERS}:
+        parts.append(f"## Other packages\n\n{OTHERS}\n\n" + _by_sampler(targets, theirs))
     for target in targets.values():
         mine = {k[1:]: v for k, v in verdicts.items() if k[0] == target.name}
         if mine:
@@ -55,8 +64,6 @@ def write(targets: Mapping[str, Target], folder: Path) -> str:
 
 def _by_sampler(targets: Mapping[str, Target], verdicts: Mapping[tuple[str, str, int], Verdict]) -> str:
     lines = [
-        "## By sampler",
-        "",
         "| | rows | runs | silent misses | log Z covers | means cover | rows outside | easy: bar | easy: remark |",
         "|---|---|---|---|---|---|---|---|---|",
     ]

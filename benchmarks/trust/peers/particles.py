@@ -1,6 +1,7 @@
 """particles: waste-free adaptive tempering with random-walk Metropolis, as its authors advise: 50 chains of 20 states.
 
-Its error of log Z is its own `Var_logLt`, from the chains. It draws from NumPy's global generator.
+Its errors are its own, from the chains: `Var_logLt` and `var_wf`, asymptotic variances, over N. It draws from NumPy's
+global generator.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import math
 from typing import Any
 
 import numpy as np
-from benchmarks.trust.peers.problem import LOWEST, Problem, weighted
+from benchmarks.trust.peers.problem import LOWEST, Problem
 
 CHAINS, LENGTH = 50, 20
 N = CHAINS * LENGTH
@@ -42,6 +43,9 @@ def run(problem: Problem, seed: int) -> dict[str, Any]:
     fk = smc_samplers.AdaptiveTempering(model=model, len_chain=LENGTH, wastefree=True)
     smc = package.SMC(fk=fk, N=CHAINS, verbose=False, collect=[smc_samplers.Var_logLt()])
     smc.run()
-    variance = float(smc.summaries.var_logLt[-1])
-    means = weighted(problem.of_free(rows(smc.X.theta["z"])), smc.wgts.lw)
-    return {"log_evidence": float(smc.summaries.logLts[-1]), "se": math.sqrt(variance), "means": means}
+    means = {}
+    for name, values in problem.of_free(rows(smc.X.theta["z"])).items():
+        asymptotic = float(smc_samplers.var_wf(smc, lambda _, v=values: v))
+        means[name] = [float(np.average(values, weights=smc.W)), math.sqrt(asymptotic / N)]
+    se = math.sqrt(float(smc.summaries.var_logLt[-1]) / N)
+    return {"log_evidence": float(smc.summaries.logLts[-1]), "se": se, "means": means}
