@@ -14,8 +14,10 @@ import torch
 from benchmarks.trust import record
 from benchmarks.trust.target import Target
 
+from motes.core.estimate import Estimate
 from motes.core.remark import Remark
 from motes.core.run import Run
+from motes.core.variance import StandardError
 
 SEEDS, FEWER = 40, 16
 """Runs of a row, and of one that would take more than `LONG` seconds of CPU."""
@@ -80,9 +82,9 @@ def said(run: Run, target: Target) -> dict[str, Any]:
     return found | {"ess": math.nan if run.chains else run.ess}
 
 
-def _freedom(estimate: object) -> dict[str, float]:
+def _freedom(estimate: StandardError | Estimate) -> dict[str, float]:
     """Degrees of freedom of an estimate's error, where there are so few that a normal law is not near enough."""
-    freedom = float(getattr(estimate, "freedom", math.inf))
+    freedom = float(estimate.freedom)
     return {"freedom": freedom} if math.isfinite(freedom) else {}
 
 

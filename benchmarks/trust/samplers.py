@@ -29,13 +29,22 @@ PER_CHAIN = 16
 
 def count(law: Law) -> Callable[[Run], float]:
     """Count the points at which this law is evaluated from now on, with a gradient or without."""
-    points, inner = [0], law.evaluate
+    points, inside = [0], [False]
 
-    def evaluate(z: Any, *args: Any, **more: Any) -> Any:
-        points[0] += len(z)
-        return inner(z, *args, **more)
+    def counted(inner: Callable[..., Any]) -> Callable[..., Any]:
+        def f(z: Any, *args: Any, **more: Any) -> Any:
+            if inside[0]:  # one way of evaluating may call the other
+                return inner(z, *args, **more)
+            points[0] += len(z)
+            inside[0] = True
+            try:
+                return inner(z, *args, **more)
+            finally:
+                inside[0] = False
 
-    law.evaluate = evaluate  # type: ignore[method-assign]
+        return f
+
+    law.evaluate, law.trial = counted(law.evaluate), counted(law.trial)  # type: ignore[method-assign]
     return lambda run: float(points[0])
 
 
