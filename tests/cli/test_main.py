@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +19,7 @@ import torch
 
 import motes
 from motes.cli.main import COMMANDS, main
+from motes.core import files
 
 MODEL = Path(__file__).with_name("models.py")
 
@@ -196,7 +201,7 @@ def test_a_killed_command_resumes_bit_for_bit(model: Path, tmp_path: Path, capsy
     process.wait()
     broken = motes.load(file)
     assert broken.result is motes.Result.INTERRUPTED and 0 < broken.particles.t < 12
-    assert run("resume", out, "--quiet") == 0
+    assert run("resume", out, "--quiet", "--model", model) == 0
     whole = motes.sample(motes_model(), 64, seed=5, progress=False)
     resumed = motes.load(file)
     assert torch.equal(resumed.particles.x, whole.particles.x) and resumed.log_evidence == whole.log_evidence
@@ -218,8 +223,8 @@ def test_a_changed_file_is_not_resumed_unless_forced(
     file = interrupted(model, tmp_path, monkeypatch)
     model.write_text(model.read_text() + "# another line\n")
     capsys.readouterr()
-    assert "has changed" in fails(capsys, 2, "resume", file, "--quiet")
-    assert run("resume", file, "--quiet", "--force") == 0
+    assert "has changed" in fails(capsys, 2, "resume", file, "--quiet", "--model", model)
+    assert run("resume", file, "--quiet", "--force", "--model", model) == 0
     assert motes.load(file).result is motes.Result.OK
 
 
@@ -229,7 +234,87 @@ def test_a_lost_file_is_named(
     file = interrupted(model, tmp_path, monkeypatch)
     model.unlink()
     capsys.readouterr()
-    assert "model.py" in fails(capsys, 2, "resume", file)
+    assert "model.py" in fails(capsys, 2, "resume", file, "--trust")
+
+
+EVIL = """
+from pathlib import Path
+Path({marker!r}).write_text("run")
+{rest}
+"""
+
+
+def test_resume_runs_no_code_that_a_file_names(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    marker = tmp_path / "marker"
+    file = interrupted(model, tmp_path / "out", monkeypatch)
+    again = tmp_path / "evil.py"
+    again.write_text(EVIL.format(marker=str(marker), rest=model.read_text()))
+    capsys.readouterr()
+    saved = motes.load(file)
+    recipe = {**saved.setup["recipe"], "file": str(again), "sha256": hashlib.sha256(again.read_bytes()).hexdigest()}
+    replace(saved, setup={**saved.setup, "recipe": recipe}).save(file)
+    with monkeypatch.context() as patch:
+        patch.setattr("builtins.input", lambda *_: "y")
+        patch.setattr("sys.stdin", io.StringIO("y\n" * 9))
+        said = fails(capsys, 2, "resume", file, "--quiet", "--force")
+    assert "names" in said and "evil.py" in said and "--model" in said and "--trust" in said
+    assert "or is another file" in fails(capsys, 2, "resume", file, "--quiet", "--model", model)
+    assert not marker.exists()
+    assert run("resume", file, "--quiet", "--trust") == 0  # the twin: it would have been run
+    assert marker.exists()
+
+
+def test_a_model_is_not_asked_for_where_it_is_part_of_motes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    steered = motes.diffusion.demo.steered_digits(3, steps=4)
+    recipe = {"command": "steer", "digit": 3, "scale": 1.0, "steps": 4, "guidance": 0.5}
+    file = tmp_path / "run.safetensors"
+    motes.sample(steered, 4, seed=1, progress=False, max_steps=2, checkpoint=file, recipe=recipe)
+    assert "does not apply" in fails(capsys, 2, "resume", file, "--model", "x.py")
+    assert run("resume", file, "--quiet") == 0
+
+
+@pytest.mark.parametrize(
+    ("recipe", "says"),
+    [
+        ({"command": "os", "file": "x"}, "command"),
+        ({"command": "sample"}, "lacks file, sha256"),
+        ({"command": "sample", "file": 3, "sha256": ""}, "must be a text"),
+        ({"command": "steer", "digit": 3, "scale": 1.0, "steps": 10**12, "guidance": None}, "steps"),
+        ({"command": "demo", "piece": "density", "threads": 10**9}, "threads"),
+        ({"command": "generate", "model": "m", "prompt": "x", "constraint": ["exec", "x"], "max_tokens": 3}, "regex"),
+        (
+            {"command": "generate", "model": "a/b", "prompt": "", "constraint": None, "max_tokens": 3},
+            "names a/b as its",
+        ),
+        ({"command": "sample", "file": "\x1b[2Ja\u202e.py", "sha256": ""}, r"\x1b[2Ja\u202e.py"),
+    ],
+)
+def test_recipes_are_read_as_data(
+    recipe: dict[str, object], says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "run.safetensors"
+    motes.sample(motes_model(), 8, seed=0, progress=False, max_steps=3, checkpoint=file, recipe=recipe)
+    assert says in fails(capsys, 2, "resume", file, "--quiet")
+
+
+def test_a_run_that_cannot_be_written_is_kept_elsewhere(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = files.write
+
+    def full(path, *more, **kinds):
+        if Path(path).is_relative_to(tmp_path / "out"):
+            raise OSError(28, "No space left on device")
+        return real(path, *more, **kinds)
+
+    monkeypatch.setattr(files, "write", full)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    assert sample(model, tmp_path / "out") == 1
+    said = capsys.readouterr().err
+    kept = Path(re.search(r"it is kept in (.*)", said)[1])
+    assert "No space left" in said and motes.load(kept).result is motes.Result.OK
 
 
 def test_a_run_without_a_recipe_says_how_to_go_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

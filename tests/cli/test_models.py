@@ -38,7 +38,7 @@ def test_generate_keeps_to_the_pattern_and_prints_the_texts(tmp_path: Path, caps
     assert set(saved.texts) <= {"yes", "no", "Yes", "No"} and saved.n == 4
     said = capsys.readouterr().out
     assert all(text in said for text in saved.texts) and "weight" in said
-    again = resume.rebuild(saved.setup["recipe"], tmp_path, force=False)
+    again = resume.rebuild(saved.setup["recipe"], tmp_path, trusted=True)
     assert json.loads(json.dumps(again.settings())) == saved.setup["settings"]
 
 

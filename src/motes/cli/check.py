@@ -44,6 +44,7 @@ def arguments(command: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the command: 0 if no check failed."""
+    from motes.core.atomic import write_text
     from motes.density.checks import check
 
     running.use_threads(1)
@@ -53,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
     result = check(density, setting, seed=args.seed, only=only, replicates=args.replicates, progress=shown)
     print(result)
     if args.out is not None:
-        args.out.write_text(json.dumps(result.to_dict(), indent=1) + "\n")
+        write_text(args.out, json.dumps(result.to_dict(), indent=1) + "\n")
     if args.html is not None:
         from motes.report.checked import report_check
 

@@ -14,6 +14,7 @@ from motes.cli import running
 
 if TYPE_CHECKING:
     from motes.core.model import FeynmanKac
+    from motes.core.schema import Check
 
 
 def posterior() -> FeynmanKac:
@@ -100,6 +101,18 @@ def chosen(only: str) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def rebuild(recipe: dict[str, Any], *, force: bool = False) -> FeynmanKac:
+def recipe_of() -> Check:
+    """What a file says of a model that this command made."""
+    from motes.core.schema import record, text
+
+    return record(piece=text(*PIECES))
+
+
+def foreign(recipe: dict[str, Any]) -> str | None:
+    """Nothing: the models are part of motes, or of packages that it knows."""
+    return None
+
+
+def rebuild(recipe: dict[str, Any], *, force: bool = False, model: str | None = None) -> FeynmanKac:
     """The model of a saved part of the demo."""
     return PIECES[recipe["piece"]].model()

@@ -12,6 +12,7 @@ from motes.cli import running
 
 if TYPE_CHECKING:
     from motes.core.model import FeynmanKac
+    from motes.core.schema import Check
 
 
 SHORT = {
@@ -122,8 +123,44 @@ def constraint(args: argparse.Namespace) -> list[Any] | None:
     return None
 
 
-def rebuild(recipe: dict[str, Any], *, force: bool = False) -> FeynmanKac:
-    """The model of a run, new or saved."""
+def recipe_of() -> Check:
+    """What a file says of a model that this command made."""
+    from motes.core.schema import array, either, number, record, text, truth, whole
+
+    older = {
+        "temperature": number(),
+        "top_k": either(whole(), None),
+        "top_p": number(),
+        "min_p": either(number(), None),
+    }
+    may = {"rules": array(text()), "globalise": truth, "chat": truth, "step": text(), **older}
+    constraint = either(None, _constraint)
+    return record(may, model=text(), prompt=text(), constraint=constraint, max_tokens=whole(1, 1 << 20))
+
+
+def _constraint(value: Any, where: str) -> Any:
+    from motes.core.schema import anything, array, refuse, text
+
+    sources: dict[str, Check] = {
+        "regex": text(),
+        "choices": array(text()),
+        "json_schema": anything,
+        "grammar": text(),
+    }
+    if not (isinstance(value, list) and len(value) == 2 and isinstance(value[0], str) and value[0] in sources):
+        raise refuse(value, where, f"one of {', '.join(sources)} with its text")
+    return [value[0], sources[value[0]](value[1], where)]
+
+
+def foreign(recipe: dict[str, Any]) -> str | None:
+    """What the model comes from that is not part of motes, nor of a package that motes knows."""
+    from motes.language.hub import PACKAGED
+
+    return None if recipe["model"] in PACKAGED else recipe["model"]
+
+
+def rebuild(recipe: dict[str, Any], *, force: bool = False, model: str | None = None) -> FeynmanKac:
+    """The model of a run, new or saved; `model` names the language model, None is the recipe's own."""
     from motes import language
 
     texts = recipe["rules"] if "rules" in recipe else shortcuts(recipe)  # a saved run may be older than `--rule`
@@ -137,7 +174,7 @@ def rebuild(recipe: dict[str, Any], *, force: bool = False) -> FeynmanKac:
     }
     constraint = makers[kind](source) if kind else None
     return language.Generation(
-        language.load(recipe["model"]),
+        language.load(recipe["model"] if model is None else model),
         recipe["prompt"],
         rules=tuple(rules),
         constraint=constraint,

@@ -99,7 +99,9 @@ def sentence(error: Exception) -> str:
 
 def tell(message: str, error: BaseException) -> None:
     """The message and the notes that were added to the error on its way, on stderr."""
+    from motes.core.visible import visible
+
     lines = [f"motes: {message}", *getattr(error, "__notes__", ())]
     if not isinstance(error, KeyboardInterrupt):
         lines.append("(--debug shows where this comes from)")
-    print("\n".join(lines), file=sys.stderr)
+    print("\n".join(map(visible, lines)), file=sys.stderr)

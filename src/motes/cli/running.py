@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from motes.core.errors import FileError
     from motes.core.model import FeynmanKac
     from motes.core.run import Run
     from motes.core.smc import State
@@ -91,23 +92,40 @@ def start(model: FeynmanKac, args: argparse.Namespace, recipe: dict[str, Any], f
 
 def watched(go: Callable[[Callable[[State], None]], Run]) -> Run:
     """What `go(callback)` returns; an error that comes after the first step is a failed run, not a wrong request."""
+    from motes.core.errors import FileError
+
     steps: list[int] = []
     try:
         return go(lambda state: steps.append(state.particles.t))
     except Exception as error:
+        if isinstance(error, FileError) and error.run is not None:
+            keep(error.run, error)
         if steps:
             raise RunFailed from error
         raise
 
 
+def keep(run: Run, error: FileError) -> None:
+    """Write a run that could not be written where it should into the folder for temporary files, and say so."""
+    import tempfile
+
+    try:
+        path = run.save(Path(tempfile.mkdtemp(prefix="motes-")) / FILE)
+    except Exception as other:  # noqa: BLE001 the error under way is the one to see
+        error.add_note(f"it could not be kept in {tempfile.gettempdir()} either: {other}")
+    else:
+        error.add_note(f"it is kept in {path}")
+
+
 def finish(runs: Run | dict[str, Run], files: list[Path], page: Path | None) -> None:
     """Print the table and what was drawn, write the report, and say where everything is."""
     from motes.core.run import Run
+    from motes.core.visible import visible
     from motes.report.table import missing, table
 
-    print(table(runs, ascii=not speaks_unicode()))
+    print(visible(table(runs, ascii=not speaks_unicode())))
     if why := missing(runs, ascii=not speaks_unicode()):
-        print(why)
+        print(visible(why))
     if isinstance(runs, Run):
         show_texts(runs)
     if page is not None:
@@ -121,13 +139,15 @@ def show_texts(run: Run, most: int = 8) -> None:
     """The distinct texts of a run with the largest weights, where its particles are texts."""
     if not (isinstance(run.view, list) and run.view and isinstance(run.view[0], str)):
         return
+    from motes.core.visible import visible
+
     weight: dict[str, float] = {}
     for text, w in zip(run.view, run.weight.tolist(), strict=True):
         weight[text] = weight.get(text, 0.0) + w
     best = sorted(weight.items(), key=lambda item: -item[1])
     print(f"\nweight  text ({len(best)} different)")
     for text, w in best[:most]:
-        shown = json.dumps(text, ensure_ascii=not speaks_unicode())[1:-1].replace('\\"', '"')
+        shown = visible(json.dumps(text, ensure_ascii=not speaks_unicode())[1:-1].replace('\\"', '"'))
         print(f"{w:6.3f}  {shown}")
 
 

@@ -10,6 +10,7 @@ from motes.cli import running, userfile
 
 if TYPE_CHECKING:
     from motes.core.model import FeynmanKac
+    from motes.core.schema import Check
 
 
 def arguments(command: argparse.ArgumentParser) -> None:
@@ -27,16 +28,28 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def rebuild(recipe: dict[str, Any], *, force: bool) -> FeynmanKac:
-    """The model of a saved run, if its file is still what it was."""
+def recipe_of() -> Check:
+    """What a file says of a model that this command made."""
+    from motes.core.schema import record, text
+
+    return record(file=text(), sha256=text())
+
+
+def foreign(recipe: dict[str, Any]) -> str | None:
+    """What the model comes from that is not part of motes."""
+    return recipe["file"]
+
+
+def rebuild(recipe: dict[str, Any], *, force: bool, model: str | None) -> FeynmanKac:
+    """The model of a saved run, from the file `model`, if that is still what it was."""
     from motes.core.errors import FileError
 
-    path = Path(recipe["file"])
+    path = Path(recipe["file"] if model is None else model)
     if not path.is_file():
-        raise FileNotFoundError(f"the run was made by {path}, which is not there any more")
+        raise FileNotFoundError(f"there is no file {path}, from which the model would be made")
     if userfile.digest(path) != recipe["sha256"] and not force:
         raise FileError(
-            f"{path} has changed since the run began, so the end would not fit the beginning; "
-            "bring the old file back, begin a new run, or resume all the same with --force"
+            f"{path} has changed since the run began, or is another file, so the end would not fit the beginning; "
+            "give the one that began it, begin a new run, or resume all the same with --force"
         )
     return userfile.read(path)

@@ -9,6 +9,7 @@ from motes.cli import running
 
 if TYPE_CHECKING:
     from motes.core.model import FeynmanKac
+    from motes.core.schema import Check
 
 
 def arguments(command: argparse.ArgumentParser) -> None:
@@ -47,7 +48,20 @@ def number(text: str) -> float:
         raise ValueError(f"--guidance must be reward, none or a number, not {text!r}") from None
 
 
-def rebuild(recipe: dict[str, Any], *, force: bool = False) -> FeynmanKac:
+def recipe_of() -> Check:
+    """What a file says of a model that this command made."""
+    from motes.core.schema import either, number, record, text, whole
+
+    guidance = either(text("reward"), number(), None)
+    return record(digit=whole(0, 9), scale=number(), steps=whole(1, 100_000), guidance=guidance)
+
+
+def foreign(recipe: dict[str, Any]) -> str | None:
+    """Nothing: the model is part of motes."""
+    return None
+
+
+def rebuild(recipe: dict[str, Any], *, force: bool = False, model: str | None = None) -> FeynmanKac:
     """The model of a run, new or saved."""
     from motes.diffusion.demo import steered_digits
 

@@ -20,16 +20,25 @@ from motes.core.schema import anything, array, dictionary, either, number, recor
 from motes.core.trace import COLUMNS, Trace
 from motes.core.tree import PyTree
 from motes.core.variance import StandardError
+from motes.core.visible import visible
+
+
+def plain(value: Any, where: str) -> str:
+    """A text without what cannot be seen, since it is printed."""
+    if visible(text()(value, where)) != value:
+        raise FileError(f"{where} has letters that cannot be seen: {visible(value)}")
+    return value
+
 
 SETUP = record(
     seed=either(whole(), None),
     n=whole(1),
-    resampling=text(),
+    resampling=plain,
     when=number(0, 1, nan=False),
-    model=text(),
+    model=plain,
     settings=dictionary(),
-    domain=text(),
-    quantity=text(),
+    domain=plain,
+    quantity=plain,
     axes=whole(1, 2),
     versions=dictionary(text()),
     threads=whole(1),

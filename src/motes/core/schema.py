@@ -121,14 +121,15 @@ def array(of: Check = anything, low: int = 0) -> Check:
     return check
 
 
-def record(**parts: Check) -> Check:
-    """A dict that has these keys, whose values pass their checks; further keys stay as they are."""
+def record(may: dict[str, Check] | None = None, /, **must: Check) -> Check:
+    """A dict with the keys `must`, perhaps the keys `may`, whose values pass their checks; others stay as they are."""
 
     def check(value: Any, where: str) -> dict[str, Any]:
         found = dictionary()(value, where)
-        missing = [k for k in parts if k not in found]
+        missing = [k for k in must if k not in found]
         if missing:
             raise FileError(f"{where} lacks {', '.join(missing)}")
+        parts = {**must, **{k: one for k, one in (may or {}).items() if k in found}}
         return {**found, **{k: one(found[k], f"{where}[{k!r}]") for k, one in parts.items()}}
 
     return check

@@ -15,6 +15,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from motes.core.atomic import replacing
 from motes.core.errors import UnknownName
 from motes.diffusion.denoiser import Denoiser
 from motes.diffusion.discrete.model import TokenModel
@@ -124,5 +125,5 @@ def write(network: nn.Module, path: Path, about: dict[str, Any]) -> None:
     weights = {k: v.to(torch.float16).contiguous() for k, v in network.state_dict().items()}
     plain = {k: asdict(v) if is_dataclass(v) and not isinstance(v, type) else v for k, v in about.items()}
     header = {k: v if isinstance(v, str) else json.dumps(v) for k, v in plain.items()}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    save_file(weights, path, metadata=header)
+    with replacing(path) as aside:
+        save_file(weights, aside, metadata=header)

@@ -10,10 +10,12 @@ from typing import Any
 
 import numpy as np
 
+from motes.core.atomic import write_text
 from motes.density.checks import Checked, Finding
 from motes.density.checks.finding import FAILED, OK
 from motes.report import numerals
 from motes.report.html import INSTALL
+from motes.report.page import environment
 
 ABOUT = {
     "batch": "The log-density of a point does not depend on its neighbours, nor on the call.",
@@ -33,29 +35,20 @@ def report_check(checked: Checked, path: str | os.PathLike[str] = "check.html", 
     Raises:
         ImportError: matplotlib or jinja2 is not installed.
     """
-    path = Path(path)
-    page = render_check(checked, title)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(path.name + ".motes.tmp")
-    aside.write_text(page, encoding="utf-8")
-    os.replace(aside, path)
-    return path
+    return write_text(path, render_check(checked, title))
 
 
 def render_check(checked: Checked, title: str = "Model check") -> str:
     """The page as text."""
     try:
-        import jinja2
+        import jinja2  # noqa: F401
         import matplotlib  # noqa: F401
     except ImportError as error:
         raise ImportError(INSTALL) from error
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("motes.report"), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
-    )
     by_name = {f.name: f for f in checked.findings}
     done = [f for f in checked.findings if f.mark in (OK, FAILED)]
     passed = sum(f.mark == OK for f in done)
-    return environment.get_template("check.html.jinja").render(
+    return environment().get_template("check.html.jinja").render(
         title=title,
         byline=f"motes {version('motes')}, python {platform.python_version()}",
         passed=str(passed),

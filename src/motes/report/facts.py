@@ -12,6 +12,7 @@ import torch
 from motes.core import tree
 from motes.core.errors import MotesError
 from motes.core.run import Result, Run
+from motes.core.visible import visible
 from motes.report import values
 from motes.report.chains import Diagnosis, diagnose
 
@@ -105,7 +106,7 @@ def named(runs: Run | list[Run] | tuple[Run, ...] | dict[str, Run]) -> dict[str,
     for name, run in runs.items():
         if not isinstance(run, Run):
             raise TypeError(f"a report shows motes runs, and {name!r} is a {type(run).__name__}")
-    return {str(k): v for k, v in runs.items()}
+    return {visible(str(k)): v for k, v in runs.items()}
 
 
 def read(run: Run, name: str = "", most: int = 200) -> Facts:

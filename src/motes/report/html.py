@@ -13,10 +13,13 @@ from typing import Any
 
 import numpy as np
 
+from motes.core.atomic import write_text
 from motes.core.run import Result, Run
+from motes.core.visible import visible
 from motes.report import facts, numerals, values
 from motes.report.cautions import cautions, sentence
 from motes.report.facts import Facts, Summary, named
+from motes.report.page import environment
 
 INSTALL = "a report needs matplotlib and jinja2: pip install 'motes[report]'"
 TEXTS, IMAGES, MARGINALS, ROWS, LETTERS = 24, 48, 24, 200, 2000
@@ -41,19 +44,13 @@ def report(
     Raises:
         ImportError: matplotlib or jinja2 is not installed.
     """
-    path = Path(path)
-    page = render(runs, title)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(path.name + ".motes.tmp")
-    aside.write_text(page, encoding="utf-8")
-    os.replace(aside, path)
-    return path
+    return write_text(path, render(runs, title))
 
 
 def render(runs: Run | list[Run] | dict[str, Run], title: str | None = None) -> str:
     """The page as text."""
     try:
-        import jinja2
+        import jinja2  # noqa: F401
         import matplotlib  # noqa: F401
     except ImportError as error:
         raise ImportError(INSTALL) from error
@@ -62,18 +59,19 @@ def render(runs: Run | list[Run] | dict[str, Run], title: str | None = None) -> 
     runs = named(runs)
     read = {name: facts.read(run, name, ROWS) for name, run in runs.items()}
     sections = [section(f, runs[name], k) for k, (name, f) in enumerate(read.items(), start=1)]
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("motes.report"), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
-    )
     sources = list({r.key: r for run in runs.values() for r in run.references}.values())
     versions = next(iter(read.values())).versions
-    return environment.get_template("report.html.jinja").render(
-        title=title or (sections[0]["name"] if len(sections) == 1 else f"{len(sections)} runs"),
-        byline=", ".join(f"{k} {v}" for k, v in versions.items()),
-        runs=sections,
-        agreement=charts.agreement(list(read.values())),
-        sources=sources,
-        bibtex="\n\n".join(r.bibtex() for r in sources),
+    return (
+        environment()
+        .get_template("report.html.jinja")
+        .render(
+            title=title or (sections[0]["name"] if len(sections) == 1 else f"{len(sections)} runs"),
+            byline=", ".join(f"{k} {v}" for k, v in versions.items()),
+            runs=sections,
+            agreement=charts.agreement(list(read.values())),
+            sources=sources,
+            bibtex="\n\n".join(r.bibtex() for r in sources),
+        )
     )
 
 
@@ -244,8 +242,8 @@ def _plainly(value: Any) -> str:
 
 def _shorten(text: str) -> str:
     if len(text) > LETTERS:
-        return f"{text[:LETTERS]} … ({numerals.count(len(text) - LETTERS)} more letters)"
-    return re.sub(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]", "\N{REPLACEMENT CHARACTER}", text)
+        return f"{visible(text[:LETTERS])} … ({numerals.count(len(text) - LETTERS)} more letters)"
+    return visible(text)
 
 
 def _picture(pixels: np.ndarray) -> dict[str, Any]:

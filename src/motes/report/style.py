@@ -13,6 +13,9 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.text import Text
+
+from motes.core.visible import visible
 
 FONT = ["Inter", "Helvetica Neue", "Arial", "Liberation Sans", "DejaVu Sans", "sans-serif"]
 
@@ -130,11 +133,13 @@ def bare(ax: Axes) -> None:
 
 def to_svg(figure: Figure, name: str, label: str, theme: Theme = PAGE) -> str:
     """The figure as an SVG element to be put into a page; `label` tells a screen reader what it shows."""
+    for words in figure.findobj(Text):
+        words.set_text(visible(words.get_text()))  # fonts have no glyphs for halves of a pair
     buffer = io.StringIO()
     with styled(theme), matplotlib.rc_context({"svg.hashsalt": name}):
         nothing = {"Creator": None, "Date": None, "Format": None, "Type": None}
         figure.savefig(buffer, format="svg", transparent=True, metadata=nothing)
-    svg = buffer.getvalue()
+    svg = visible(buffer.getvalue())
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.S)
     svg = re.sub(r"<!--.*?-->", "", svg, flags=re.S)
@@ -146,6 +151,6 @@ def to_svg(figure: Figure, name: str, label: str, theme: Theme = PAGE) -> str:
         svg = svg.replace(colour, f"var(--{variable})")
     svg = re.sub(r"\s*\n\s*", " ", svg)
     width, height = (float(v) for v in re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', svg).groups())  # type: ignore[union-attr]
-    label = label.replace("&", "&amp;").replace("<", "&lt;").replace('"', "&quot;")
+    label = visible(label).replace("&", "&amp;").replace("<", "&lt;").replace('"', "&quot;")
     head = f'<svg role="img" aria-label="{label}" viewBox="0 0 {width:g} {height:g}">'
     return head + svg[svg.index(">") + 1 :].strip()

@@ -1,0 +1,27 @@
+"""What pages share: templates in which nothing hidden is shown as it is, and how a page is written."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from motes.core.visible import visible
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+
+def environment() -> Environment:
+    """The templates of reports: what they are given is escaped, and what cannot be seen is written out."""
+    import jinja2
+    from markupsafe import Markup
+
+    def shown(value: Any) -> Any:
+        return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+    return jinja2.Environment(
+        loader=jinja2.PackageLoader("motes.report"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        finalize=shown,
+    )
