@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from motes.core.errors import FileError, MotesError, perhaps
+from motes.core.errors import FileError, MotesError, perhaps, warn
+from motes.core.modules import refuse_training_mode
 from motes.language import gguf
 from motes.language.model import LanguageModel, Message, Prefixes, check_chat, check_prompt, check_tokens
 
@@ -26,32 +27,37 @@ class TransformersModel(LanguageModel):
     """A transformers causal model and its tokenizer, asked for next-token logits of many texts at once.
 
     Args:
-        model: a transformers model with a language-model head and plain attention (any window or bias is fine; a
-            recurrent state is not).
+        model: a transformers causal model with a language-model head, put in evaluation mode. It is tried on a few
+            tokens, see `motes.language.cache_check`: keys and values are cached, or recurrent states; without a cache
+            that agrees with whole texts, each step reads these again, and a warning says so.
         tokenizer: its fast tokenizer.
         name: what messages call it.
         micro_batch: rows a call of the model. None is as many as there are texts to evaluate, which is fastest; a
             number makes every call exactly so many rows, so that a text's logits do not depend on which others are
             evaluated beside it.
+
+    Raises:
+        MotesError: the model is an encoder, an encoder-decoder, has no head, or does not compute the same twice.
     """
 
     def __init__(self, model: Any, tokenizer: Any, *, name: str, micro_batch: int | None = None):
-        from motes.language import attention
+        from motes.language.cache_check import find_cache
 
         if micro_batch is not None and (not isinstance(micro_batch, int) or micro_batch < 1):
             raise MotesError(f"micro_batch must be None or a whole number of at least 1, not {micro_batch!r}")
+        self.model, self.tokenizer, self.name, self.micro_batch = model.eval(), tokenizer, name, micro_batch
+        self.cache, self.vocabulary, failed = find_cache(self.model, name)
         if tokenizer.eos_token_id is None and model.generation_config.eos_token_id is None:
             raise MotesError(f"{name} has no end-of-text token: set tokenizer.eos_token before wrapping it")
-        self.model, self.tokenizer, self.name, self.micro_batch = model.eval(), tokenizer, name, micro_batch
-        self.vocabulary = model.get_output_embeddings().weight.shape[0]
+        if self.cache == "none":
+            warn(
+                f"{name} keeps no cache that gives the logits of whole texts ({failed}): every step reads the whole "
+                "texts again, which is right and slow"
+            )
         ends = model.generation_config.eos_token_id
         ends = ends if isinstance(ends, list) else [ends]
         self.end = tuple(sorted({int(e) for e in [*ends, tokenizer.eos_token_id] if e is not None}))
         self.longest = getattr(model.config, "max_position_embeddings", None)
-        self.shares = attention.can_share(model.config)
-        if self.shares:
-            attention.register()
-            model.set_attn_implementation(attention.NAME)
         self._recogniser_tokenizer = None
 
     def encode(self, prompt: str | Sequence[Message], chat: bool | str = "auto") -> Tensor:
@@ -77,15 +83,16 @@ class TransformersModel(LanguageModel):
         return self.tokenizer.decode(tokens, skip_special_tokens=True)
 
     def prefixes(self, prompt: Tensor, max_tokens: int) -> Prefixes:
-        from motes.language.cache import CachedPrefixes
+        from motes.language.cache_check import KINDS
 
+        refuse_training_mode(self.model, self.name)
         check_tokens(self.name, prompt, self.vocabulary)
         if self.longest is not None and len(prompt) + max_tokens > self.longest:
             raise MotesError(
                 f"the prompt has {len(prompt)} tokens and max_tokens={max_tokens}, but {self.name} reads at most "
                 f"{self.longest} together: shorten the prompt, or lower max_tokens"
             )
-        return CachedPrefixes(self.model, prompt, shares=self.shares, micro_batch=self.micro_batch)
+        return KINDS[self.cache](self.model, prompt, self.micro_batch)
 
     def recogniser_tokenizer(self) -> Any:
         if self._recogniser_tokenizer is None:
