@@ -18,7 +18,7 @@ def permute(weight: torch.Tensor, heads: int) -> torch.Tensor:
     return weight.reshape(heads, 2, -1, weight.shape[1]).transpose(1, 2).reshape(weight.shape)
 
 
-def write(tiny, path, kind=None, pre="gpt-2", ends=0) -> None:
+def write(tiny, path, kind=None, pre="gpt-2", template=None) -> None:
     from gguf import GGUFWriter, quantize
 
     config, tokenizer = tiny.model.config, json.loads(tiny.tokenizer.backend_tokenizer.to_str())
@@ -39,6 +39,8 @@ def write(tiny, path, kind=None, pre="gpt-2", ends=0) -> None:
     writer.add_token_merges([" ".join(m) for m in tokenizer["model"]["merges"]])
     writer.add_bos_token_id(0)
     writer.add_eos_token_id(1)
+    if template is not None:
+        writer.add_chat_template(template)
     theirs = {v: k for k, v in gguf.NAMES.items()} | {v: k for k, v in gguf.TOP.items()}
     for name, value in tiny.model.state_dict().items():
         place, suffix = name.rsplit(".", 1)

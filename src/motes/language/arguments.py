@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from torch import Tensor
 
 from motes.core.errors import MotesError
+from motes.core.modules import refuse_training_mode
 from motes.language.constraint import Constraint
 from motes.language.model import LanguageModel, Message, check_prompt
 from motes.language.potential import Potential
@@ -53,6 +54,7 @@ def check_arguments(
         )
     if reward is not None and not callable(reward) and not isinstance(reward, Potential):
         raise MotesError(f"reward must be a function of a list of texts, not {type(reward).__name__}")
+    refuse_training_mode(reward, "the reward")
     for name, value, may in (
         ("max_tokens", max_tokens, ""),
         ("steer", steer, "None or "),

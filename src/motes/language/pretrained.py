@@ -1,0 +1,54 @@
+"""What transformers reads from a folder or a hub id, without running what comes with it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from motes.core.errors import FileError, MotesError
+
+
+def read(auto: str, place: str, *, trust_remote_code: bool = False, **options: Any) -> Any:
+    """A model, a tokenizer or a configuration of a folder or a hub id.
+
+    Weights come from safetensors or GGUF only, never from pickles. Python code that lies beside them is not run, and
+    nobody is asked at a terminal whether it may be, unless the caller says `trust_remote_code=True`.
+
+    Args:
+        auto: the class of transformers: "AutoTokenizer", "AutoModelForCausalLM", ...
+        place: a folder or a hub id.
+        trust_remote_code: whether to run the code that comes with it.
+        options: what `from_pretrained` takes besides.
+
+    Raises:
+        FileError: there are weights as pickles only, or the folder asks for code that is not run.
+        MotesError: it cannot be read for another reason.
+    """
+    import transformers
+
+    if auto.startswith("AutoModel") and "gguf_file" not in options:
+        options = {"use_safetensors": True, **options}
+        if not trust_remote_code:
+            _refuse_kernels(place, read("AutoConfig", place))
+    try:
+        return getattr(transformers, auto).from_pretrained(place, trust_remote_code=trust_remote_code, **options)
+    except Exception as error:
+        if "trust_remote_code" in str(error):
+            raise FileError(
+                f"{place} comes with Python code of its own, which is not run. Use a model whose architecture "
+                "transformers has; or read that code, and pass trust_remote_code=True if you trust it"
+            ) from error
+        if "pickle" in str(error) or "safetensors" in str(error):
+            raise FileError(f"{place} has no weights as safetensors, and pickled ones are not read: {error}") from error
+        raise MotesError(f"transformers cannot read {place!r}: {type(error).__name__}: {error}") from error
+
+
+def _refuse_kernels(place: str, config: Any) -> None:
+    """Raise FileError where the configuration names attention code of a hub repository."""
+    parts = [config, *(v for v in vars(config).values() if hasattr(v, "_attn_implementation"))]
+    for part in parts:
+        named = str(getattr(part, "_attn_implementation", None))
+        if "/" in named:
+            raise FileError(
+                f"the configuration of {place} asks for the attention code of {named!r} on the hub, which is not run: "
+                "take attn_implementation out of its config.json, or pass trust_remote_code=True if you trust it"
+            )
