@@ -13,6 +13,7 @@ from torch.distributions import Distribution, Independent, Normal, TransformedDi
 from torch.distributions.transforms import Transform, identity_transform
 
 from motes.core.errors import MotesError, ShapeError, name_particles
+from motes.density.log_space import LogSpace, log_space
 from motes.rng import Rng
 
 Values = Tensor | dict[str, Tensor]
@@ -30,6 +31,8 @@ class Block:
     shape: tuple[int, ...]
     free_shape: tuple[int, ...]
     start: int
+    logs: LogSpace | None = None
+    """What takes the place of the bijection where the prior's draws may underflow."""
 
     @property
     def stop(self) -> int:
@@ -68,6 +71,9 @@ class Parameters:
         """(n, dim) draws from the prior."""
         z = []
         for b in self.blocks:
+            if b.logs is not None:
+                z.append(b.logs.sample(rng.at(b.name), n).reshape(n, -1))
+                continue
             draw = rng.at(b.name).sample(b.prior, n).to(self.dtype)
             z.append(_tensor(b.bijection.inv(draw)).reshape(n, -1))
         z = torch.cat(z, 1)
@@ -83,7 +89,8 @@ class Parameters:
         """The parameters at z (N, dim), the log-determinant of the map's Jacobian (N,), and where it did not overflow.
 
         The last two are None where they are zero and true everywhere. A point whose parameters underflow or overflow
-        to the edge of their support counts as outside.
+        to the edge of their support counts as outside. Of a prior in logarithms (see `LogSpace`) the second is the
+        log-density of z less that of the parameters, so that with `log_prior` it adds up to that of z.
         """
         if self.flat and self.real:
             return z, None, None
@@ -92,13 +99,19 @@ class Parameters:
         edge = math.log(torch.finfo(self.dtype).max) - 10  # exp of it, of its negative, and 1 over that are all normal
         for b in self.blocks:
             free = z[:, b.start : b.stop].reshape(-1, *b.free_shape)
-            value: Tensor = free if b.real else _tensor(b.bijection(free))
+            if b.logs is not None:
+                value = b.logs.value(free)
+                volume = _rows(b.logs.log_density(free)) - _rows(b.prior.log_prob(value))
+                legal = _rows(torch.isfinite(free), all)
+            else:
+                value = free if b.real else _tensor(b.bijection(free))
             values[b.name] = value
-            if not b.real:
+            if not b.real and b.logs is None:
                 volume = _rows(b.bijection.log_abs_det_jacobian(free, value))
                 legal = _rows(b.support.check(value) & _finite(value, b.support.event_dim), all)
                 legal = legal & _off_the_edge(b.support, value)
                 legal = legal & _rows(free.abs() < edge, all)
+            if not b.real:
                 jacobian = volume if jacobian is None else jacobian + volume
                 inside = legal if inside is None else inside & legal
         return (values["x"] if self.flat else values), jacobian, inside
@@ -114,7 +127,8 @@ class Parameters:
             if tuple(value.shape[1:]) != b.shape:
                 legal = ", ".join(("N", *map(str, b.shape)))
                 raise ShapeError(f"{b.name} must have shape ({legal}), not {tuple(value.shape)}")
-            parts.append(_tensor(b.bijection.inv(value)).reshape(len(value), -1))
+            free = _tensor(b.bijection.inv(value)) if b.logs is None else b.logs.inverse(value)
+            parts.append(free.reshape(len(value), -1))
         return torch.cat(parts, 1)
 
     def log_prior(self, values: Values) -> Tensor:
@@ -156,7 +170,9 @@ def _block(name: str, prior: Distribution, start: int, flat: bool, dtype: torch.
             f"the support of {name!r}'s prior, {type(prior).__name__}, has no map to the real line ({error}): sum a "
             "discrete parameter out of the likelihood, or choose another parametrisation"
         ) from error
-    return Block(name, _unchecked(prior, dtype), support, bijection, shape, free_shape, start)
+    prior = _unchecked(prior, dtype)
+    logs = log_space(prior, dtype)
+    return Block(name, prior, support, bijection, shape, free_shape if logs is None else logs.free_shape, start, logs)
 
 
 def _off_the_edge(support: constraints.Constraint, value: Tensor) -> Tensor:

@@ -108,6 +108,13 @@ class Rng:
         """Gamma with unit rate; `concentration` expands to `shape`. Never 0."""
         return gamma.gamma(self, tuple(shape), concentration, dtype)
 
+    def log_gamma(self, shape: Shape, concentration: Tensor | float) -> Tensor:
+        """Logarithms of gamma numbers with unit rate, float64: exact where the numbers themselves would underflow.
+
+        Where they do not they are those of `gamma`, as long as the address is the same.
+        """
+        return gamma.log_gamma(self, "gamma", tuple(shape), gamma.as_tensor(self, concentration))
+
     def beta(self, shape: Shape, a: Tensor | float, b: Tensor | float, dtype: torch.dtype = torch.float64) -> Tensor:
         """Beta(a, b) in the open interval (0, 1); `a` and `b` expand to `shape`."""
         return gamma.beta(self, tuple(shape), a, b, dtype)
