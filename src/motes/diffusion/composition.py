@@ -19,18 +19,22 @@ from motes.core.cite import Reference
 from motes.core.errors import MotesError, UnknownName
 from motes.core.model import FeynmanKac
 from motes.core.particles import Particles
+from motes.core.remark import ALL, EVIDENCE, Remark
 from motes.core.variance import StandardError
 from motes.core.weights import normalise
+from motes.diffusion.crosswise import by_half, rows
+from motes.diffusion.curvature import measured
 from motes.diffusion.denoiser import Denoiser
-from motes.diffusion.driftlite import DriftLite
+from motes.diffusion.driftlite import ENOUGH, DriftLite
 from motes.diffusion.ensemble import Ensemble
 from motes.diffusion.guided_step import log_reference_over_guided
 from motes.diffusion.halving import begun, compare, estimate
 from motes.diffusion.potential import Schedule, strengths
 from motes.diffusion.process import Process
 from motes.diffusion.reverse import SAMPLER, Guides, as_guidance
+from motes.diffusion.stretch import Stretch
 from motes.diffusion.transition import transitions
-from motes.diffusion.weighing import Grid, Ratio, Stretch, backward_over_forward, curvatures, dot, euler, tempered
+from motes.diffusion.weighing import Grid, Ratio, backward_over_forward, dot, euler, tempered
 from motes.rng import Rng
 
 CORRECTORS = Reference(
@@ -225,9 +229,8 @@ class Composition(FeynmanKac):
         else:
             constant = (1 - exponent) * math.log(2 * math.pi * self.process.start_std**2) - math.log(exponent)
             log_weight = 0.5 * d * constant + x["total"]
-        first = torch.full((len(self.denoisers),), self.process.start_std**-2, dtype=torch.float64)
-        bound, anchor = torch.tensor(math.inf, dtype=torch.float64), torch.zeros(5, dtype=torch.float64)
-        shared = {"curvature": first, "tails": bound, "anchor": anchor}
+        first = torch.full((2, len(self.denoisers)), self.process.start_std**-2, dtype=torch.float64)
+        shared = {"curvature": first, "tails": torch.tensor(math.inf, dtype=torch.float64)}
         return Particles.start(x, log_weight, shared=shared, info=self._info(x, 0, 0.0))
 
     def step(self, rng: Rng, particles: Particles) -> Particles:
@@ -235,24 +238,28 @@ class Composition(FeynmanKac):
         grid, state, weight = self.grid, old["state"], normalise(particles.log_weight)
         score, dt = grid.combined(k, old["scores"]), float(grid.times[k] - grid.times[k + 1])
         rate, curvature = grid.rate(k, old["scores"]), self._curvature(k, shared)
-        ratio = Ratio.at(grid, k, old["scores"], curvature)
+        each = by_half(curvature, particles.n)
+        ratio = Ratio.at(grid, k, old["scores"], each)
         if self.rule == "rate":
             move = euler(grid, k, state, score)
         else:
             plain = self.rule != "energy" and self._plain
-            move = ratio.move(state) if plain else tempered(grid, k, state, score, curvature)
+            move = ratio.move(state) if plain else tempered(grid, k, state, score, curvature[0])
         mean, steer = move.mean, None
         if self.control:
             steer = self.control.fit(rng.at("control"), float(grid.times[k]), old, score, rate, weight)
             mean, rate = mean + dt * steer.drift, rate + steer.rate
         xi = rng.at("noise").normal((particles.n, *self.shape), dtype=self.dtype).to(self.device)
-        landed, width = mean + old.get("shift", 0.0) + move.std * xi, move.std
+        landed, width = mean + old.get("shift", 0.0) + rows(move.std, xi) * xi, move.std
         stretch = None
         if self.rule == "transition" and abs(float(grid.exponents[k].sum()) - 1) > 1e-9:
             stretch = Stretch.fit(grid, k, state, score, rate, weight)
             width = width * stretch.factor
         x = self.ensemble(rng, stretch(landed) if stretch else landed, k + 1)
-        self._curve(k, weight, xi, x["scores"] - old["scores"], width, shared)
+        crosswise, change = self.rule in ("transition", "rate"), x["scores"] - old["scores"]
+        shared["curvature"], bound = measured(grid, k, state, weight, xi, change, width, crosswise)
+        if xi.numel() >= 100:
+            shared["tails"] = torch.minimum(shared["tails"], bound)
         if self.rule == "none":
             return particles.step(x, torch.zeros_like(weight), shared=shared, info=self._info(x, k + 1, 0.0))
 
@@ -263,12 +270,12 @@ class Composition(FeynmanKac):
         elif self.rule == "transition":
             gain = path + (fine := ratio(state, y))
             if stretch:
-                gain = gain + xi[0].numel() * math.log(stretch.factor)
-            compare(grid, k, old, x, ratio, curvature, fine, shared)
+                gain = gain + xi[0].numel() * torch.log(stretch.factor)
+            compare(grid, k, old, x, ratio, each, fine)
         else:
             gain = dt * rate
             if "shift" in old:
-                gain = gain + log_reference_over_guided(xi, old["shift"] / move.std)
+                gain = gain + log_reference_over_guided(xi, old["shift"] / rows(move.std, xi))
             if self._plain:
                 x["gap"] = old["gap"] + ratio(state, y) + path - gain
                 x["rough"] = old["rough"] + ratio.total() - dt * rate
@@ -306,21 +313,33 @@ class Composition(FeynmanKac):
 
     def remarks(self, particles: Particles) -> list[str]:
         """Which rule made the weights where that matters, and signs that the composition cannot be normalised."""
-        said, error = [], self.discretisation(particles)
+        said: list[str] = []
         if self.rule == "none":
-            said.append("there are no weights: the samples follow the sum of scores, not the composition")
-        if abs(error) > LOUD:
-            said.append(
+            text = "there are no weights: the samples follow the sum of scores, not the composition"
+            said.append(Remark(text, ALL, withholds=True))
+        if abs(error := self.discretisation(particles)) > LOUD:
+            text = (
                 f'the weights are by the rule "{self.rule}", exact as steps shrink: with {self.grid.steps} steps the '
                 f"log normaliser is off by about {error:+.2g} nats, estimated along the paths; use more steps, or "
                 "models with log-densities"
             )
+            said.append(Remark(text, ALL))
+        if self.control and particles.n < ENOUGH * (
+            size := self.control.size(math.prod(self.shape), len(self.denoisers))
+        ):
+            text = (
+                f"the control has {size} coefficients, fitted to {particles.n} particles that they then move: the log "
+                f"normaliser is biased by more than its spread shows. Take at least {ENOUGH * size} particles, or a "
+                "smaller basis"
+            )
+            said.append(Remark(text, EVIDENCE, withholds=True))
         if self.reward is None and float(particles.shared["tails"]) < 0:
-            said.append(
+            text = (
                 "the product of powers grows in its tails (its mean second derivative is positive): with these "
                 "exponents it cannot be normalised, as when a model of negative exponent is narrower than the others. "
                 "The samples mean nothing; take smaller exponents, or a wider model for the negative one"
             )
+            said.append(Remark(text, ALL, withholds=True))
         return said
 
     def restore(self, particles: Particles) -> Particles:
@@ -357,21 +376,12 @@ class Composition(FeynmanKac):
         return self.churn in (None, 1) and self.control is None
 
     def _curvature(self, k: int, shared: dict[str, Tensor]) -> Tensor:
-        """(M,) minus the mean second derivative of each model's log-density at step k."""
+        """(2, M) minus the mean second derivative of each model's log-density at step k, for each half."""
         if self.curvature == "measured":
             return shared["curvature"]
         t = self.grid.times[k]
         value = 1 / (self.process.alpha(t) ** 2 * float(self.curvature) ** 2 + self.process.sigma(t) ** 2)
-        return value.expand(len(self.denoisers))
-
-    def _curve(self, k: int, weight: Tensor, xi: Tensor, change: Tensor, std: float, shared: dict[str, Any]) -> None:
-        """Each model's curvature as this step found it, and an upper bound of the composition's smallest so far."""
-        shared["curvature"], each = curvatures(weight, xi, change, std)
-        whole = each @ self.grid.exponents[k + 1]
-        centre = weight @ whole
-        bound = centre + 5 * (weight.square() @ (whole - centre).square()).sqrt()
-        if len(weight) * xi[0].numel() >= 100:
-            shared["tails"] = torch.minimum(shared["tails"], bound)
+        return value.expand(2, len(self.denoisers))
 
     def _info(self, x: dict[str, Tensor], k: int, error: float) -> dict[str, float]:
         info = {"noise_level": float(self.process.sigma(self.grid.times[k]))}

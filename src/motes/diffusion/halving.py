@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
@@ -22,7 +20,8 @@ def begun(state: Tensor, halves: bool) -> dict[str, Tensor]:
     """
     zero = torch.zeros(len(state), dtype=torch.float64)
     x = {"gap": zero, "rough": zero}
-    return {**x, "anchor": state, "slope": state, "square": zero, "fine": zero, "ahead": zero} if halves else x
+    names = ("square", "precision", "constant", "fine", "ahead")
+    return {**x, "anchor": state, "slope": state, **dict.fromkeys(names, zero)} if halves else x
 
 
 def compare(
@@ -33,7 +32,6 @@ def compare(
     ratio: Ratio,
     curvature: Tensor,
     fine: Tensor,
-    shared: dict[str, Any],
 ) -> None:
     """Two steps against one of twice the length.
 
@@ -41,20 +39,17 @@ def compare(
         grid, k: the step done.
         old, x: the particles before it and after it; what they carry is written into `x`.
         ratio: of the step.
-        curvature: (M,) that the step was made with.
+        curvature: (N, M) that the step was made with.
         fine: (N,) the ratio's value.
-        shared: "anchor" gets the numbers of the long step's ratio.
     """
     x |= {name: old[name] for name in begun(old["state"], True)}
     if k % 2 == 0 and k + 2 <= grid.steps:
         long = Ratio.at(grid, k, old["scores"], curvature, 2)
         x |= {"anchor": old["state"], "slope": long.slope, "square": long.square, "fine": fine}
-        x["ahead"] = long.total() - ratio.total()
-        numbers = (long.keep, long.added, long.exponent, long.precision, long.constant)
-        shared["anchor"] = torch.tensor(numbers, dtype=torch.float64)
+        x |= {"precision": long.precision, "constant": long.constant, "ahead": long.total() - ratio.total()}
     elif k % 2 == 1:
-        a, added, exponent, precision, constant = shared["anchor"].tolist()
-        long = Ratio(a, added, exponent, precision, constant, old["slope"], old["square"])
+        numbers = (old[name] for name in ("precision", "constant", "slope", "square"))
+        long = Ratio(*grid.bridge(k - 1, 2), float(grid.exponents[k - 1].sum()), *numbers)
         x["gap"] = old["gap"] + long(old["anchor"], x["state"]) - old["fine"] - fine
         x["rough"] = old["rough"] + old["ahead"] - ratio.total()
 

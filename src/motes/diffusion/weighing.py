@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from motes.diffusion.crosswise import rows
 from motes.diffusion.process import Process
 
 
@@ -54,9 +55,9 @@ class Grid:
         return torch.einsum("m,nm...->n...", self.exponents[k].to(scores), scores)
 
     def squares(self, k: int, scores: Tensor, by: Tensor | None = None) -> Tensor:
-        """(N,) sum_i w_i |s_i|^2, each times `by` (M,)."""
-        w = self.exponents[k] if by is None else self.exponents[k] * by
-        return scores.cpu().to(torch.float64).flatten(2).square().sum(2) @ w
+        """(N,) sum_i w_i |s_i|^2, each times `by` (N, M)."""
+        square = scores.cpu().to(torch.float64).flatten(2).square().sum(2)
+        return square @ self.exponents[k] if by is None else (square * by) @ self.exponents[k]
 
     def rate(self, k: int, scores: Tensor) -> Tensor:
         """(N,) the log-weight a unit of time: (W - 1) div(f x) + g^2 / 2 (|sum_i w_i s_i|^2 - sum_i w_i |s_i|^2)."""
@@ -68,10 +69,10 @@ class Grid:
 
 @dataclass(frozen=True)
 class Move:
-    """The normal law of a step: mean like the state, and the standard deviation."""
+    """The normal law of a step: mean like the state, and the standard deviation, one for all or (N,)."""
 
     mean: Tensor
-    std: float
+    std: Tensor
 
 
 @dataclass(frozen=True)
@@ -84,8 +85,8 @@ class Ratio:
     Attributes:
         keep, added: a and v of the noising kernel.
         exponent: W.
-        precision: sum_i w_i / v_i.
-        constant: what does not depend on the particles.
+        precision: (N,) sum_i w_i / v_i.
+        constant: (N,) what does not depend on the states.
         slope: like the state, sum_i w_i b_i / v_i with b_i the shift of model i's mean.
         square: (N,) sum_i w_i |b_i|^2 / v_i.
     """
@@ -93,28 +94,30 @@ class Ratio:
     keep: float
     added: float
     exponent: float
-    precision: float
-    constant: float
+    precision: Tensor
+    constant: Tensor
     slope: Tensor
     square: Tensor
 
     @classmethod
     def at(cls, grid: Grid, k: int, scores: Tensor, curvature: Tensor, ahead: int = 1) -> Ratio:
-        """The ratio of a step over `ahead` intervals of the grid, of scores (N, M, ...) and curvatures (M,)."""
+        """The ratio of a step over `ahead` intervals of the grid, of scores (N, M, ...) and curvatures (N, M)."""
         a, added = grid.bridge(k, ahead)
         w = grid.exponents[k]
         exponent = float(w.sum())
         least = float(grid.process.sigma(grid.times[k])) ** 2  # log q_t is nowhere more curved than its noise
         curvature = curvature.clamp(0, 1 / least)
-        if float((w / (1 - added * curvature)).sum()) <= exponent - 1:  # the step would have no normal law
-            curvature = (w @ curvature / exponent).clamp(0, 1 / least).expand_as(w) if exponent > 0 else 0 * w
-        each = added / a**2 * (1 - added * curvature)  # (M,) the variances v_i
+        lost = (w / (1 - added * curvature)).sum(1) <= exponent - 1  # the step would have no normal law
+        if bool(lost.any()):
+            mean = curvature @ w / exponent if exponent > 0 else torch.zeros(len(curvature), dtype=torch.float64)
+            curvature = torch.where(lost[:, None], mean[:, None].clamp(0, 1 / least), curvature)
+        each = added / a**2 * (1 - added * curvature)  # (N, M) the variances v_i
         d = scores[0, 0].numel()
-        by = grid.exponents.new_tensor(added / a) / each
-        slope = torch.einsum("m,nm...->n...", (w * by).to(scores), scores)
+        by = added / a / each
+        slope = torch.einsum("nm,nm...->n...", (w * by).to(scores), scores)
         square = grid.squares(k, scores, (added / a) ** 2 / each)
-        constant = 0.5 * d * float((w * torch.log(added / each)).sum())
-        return cls(a, added, exponent, float((w / each).sum()), constant, slope, square)
+        constant = 0.5 * d * (w * torch.log(added / each)).sum(1)
+        return cls(a, added, exponent, (w / each).sum(1), constant, slope, square)
 
     def __call__(self, x: Tensor, y: Tensor) -> Tensor:
         """(N,) the log-ratio, nats, of states y against states x."""
@@ -123,19 +126,19 @@ class Ratio:
         return -0.5 * bend * dot(gap, gap) + dot(gap, self.slope) - 0.5 * self.square + self.constant
 
     @property
-    def power(self) -> float:
-        """The precision of the step that the transitions make of a composition."""
+    def power(self) -> Tensor:
+        """(N,) the precision of the step that the transitions make of a composition."""
         return self.precision + (1 - self.exponent) * self.keep**2 / self.added
 
     def total(self) -> Tensor:
         """(N,) the log of the integral over y of the ratio times the noising kernel N(x | y), nats."""
         d = self.slope[0].numel()
         mean = 0.5 * (dot(self.slope, self.slope) / self.power - self.square)
-        return mean + self.constant - 0.5 * d * math.log(self.power * self.added)
+        return mean + self.constant - 0.5 * d * torch.log(self.power * self.added)
 
     def move(self, x: Tensor) -> Move:
         """The step that the transitions make of a composition, N(x | y)^(1 - W) prod_i p_i(y | x)^{w_i} in y."""
-        return Move(x / self.keep + self.slope / self.power, self.power**-0.5)
+        return Move(x / self.keep + self.slope / rows(self.power, x), self.power**-0.5)
 
 
 def tempered(grid: Grid, k: int, x: Tensor, score: Tensor, curvature: Tensor) -> Move:
@@ -150,7 +153,9 @@ def tempered(grid: Grid, k: int, x: Tensor, score: Tensor, curvature: Tensor) ->
     if churn == flow:
         most = float(grid.exponents[k].sum()) / float(grid.process.sigma(grid.times[k])) ** 2
         variance *= 1 - churn * added * float((grid.exponents[k] @ curvature).clamp(0, most))
-    return Move(x / a + 0.5 * (flow + churn) * added / a * score, math.sqrt(variance))
+    return Move(
+        x / a + 0.5 * (flow + churn) * added / a * score, torch.tensor(math.sqrt(variance), dtype=torch.float64)
+    )
 
 
 def euler(grid: Grid, k: int, x: Tensor, score: Tensor) -> Move:
@@ -160,10 +165,10 @@ def euler(grid: Grid, k: int, x: Tensor, score: Tensor) -> Move:
     f, g = float(grid.process.drift(t)), float(grid.process.diffusion(t))
     churn, flow = float(grid.churn[k]), float(grid.flow[k])
     mean = x + dt * (0.5 * (flow + churn) * g**2 * score - f * x)
-    return Move(mean, math.sqrt(churn * dt) * g)
+    return Move(mean, torch.tensor(math.sqrt(churn * dt) * g, dtype=torch.float64))
 
 
-def backward_over_forward(grid: Grid, k: int, x: Tensor, y: Tensor, score: Tensor, xi: Tensor, std: float) -> Tensor:
+def backward_over_forward(grid: Grid, k: int, x: Tensor, y: Tensor, score: Tensor, xi: Tensor, std: Tensor) -> Tensor:
     """(N,) log B(x | y) - log F(y | x), nats, for y drawn from F with the standard normal xi.
 
     B is the time reversal of the step's equation where its law is gamma: drift f y + g^2 (churn - flow) / 2 score(y).
@@ -172,7 +177,7 @@ def backward_over_forward(grid: Grid, k: int, x: Tensor, y: Tensor, score: Tenso
         grid, k: the step.
         x, y, xi: states before and after, and the noise that was drawn.
         score: the combined score at y and its time.
-        std: the standard deviation of F.
+        std: the standard deviation of F, one for all or (N,).
     """
     a, added = grid.bridge(k)
     churn, flow = float(grid.churn[k]), float(grid.flow[k])
@@ -181,53 +186,7 @@ def backward_over_forward(grid: Grid, k: int, x: Tensor, y: Tensor, score: Tenso
         mean = mean + 0.5 * (churn - flow) * added * score
     gap, variance = x - mean, churn * added
     d = x[0].numel()
-    return 0.5 * (dot(xi, xi) - dot(gap, gap) / variance) + d * (math.log(std) - 0.5 * math.log(variance))
-
-
-@dataclass(frozen=True)
-class Stretch:
-    """A map of states away from (or towards) a point that follows a step, y -> centre + factor (y - centre).
-
-    A drift u (x - m) adds u (d + (x - m) . score) to the rate of the weights; u is the least squares solution that
-    calms them most (the simplest of the drifts of `DriftLite`), and the map is that drift's flow.
-
-    Attributes:
-        centre: like one state.
-        factor: of every distance from the centre.
-    """
-
-    centre: Tensor
-    factor: float
-
-    @classmethod
-    def fit(cls, grid: Grid, k: int, x: Tensor, score: Tensor, rate: Tensor, weight: Tensor) -> Stretch:
-        """The map for particles x (N, ...) with weights (N,), and the rate (N,) of their log-weights."""
-        centre = torch.einsum("n,n...->...", weight.to(x), x)
-        change = dot(x - centre, score)  # but for a constant
-        change = change - weight @ change
-        speed = -float((weight * change) @ rate) / max(float(weight @ change.square()), 1e-300)
-        dt = float(grid.times[k] - grid.times[k + 1])
-        return cls(centre, math.exp(min(max(speed * dt, -0.5), 0.5)))
-
-    def __call__(self, x: Tensor) -> Tensor:
-        return self.centre + self.factor * (x - self.centre)
-
-
-def curvatures(weight: Tensor, xi: Tensor, change: Tensor, std: float) -> tuple[Tensor, Tensor]:
-    """(M,) minus the mean second derivative of each model's log-density, and (N, M) what each particle says of it.
-
-    Stein's identity for the noise of the step: E[xi . s(y)] = std E[div s(y)]; the score at x, which the noise does not
-    know, is taken off to calm the estimate. It costs no evaluation.
-
-    Args:
-        weight: (N,) normalised.
-        xi: (N, ...) the noise drawn.
-        change: (N, M, ...) scores at y less those at x.
-        std: of the step.
-    """
-    flat = change.cpu().to(torch.float64).flatten(2)
-    each = -torch.einsum("nd,nmd->nm", xi.cpu().to(torch.float64).flatten(1), flat) / (std * flat.shape[2])
-    return weight @ each, each
+    return 0.5 * (dot(xi, xi) - dot(gap, gap) / variance) + d * (torch.log(std) - 0.5 * math.log(variance))
 
 
 def dot(a: Tensor, b: Tensor) -> Tensor:
