@@ -51,7 +51,7 @@ def main(arguments: list[str] | None = None) -> int:
     every.add_argument(
         "--only", nargs="+", default=[], metavar="PATTERN", help="rows whose file matches, like '*-Chains-16'"
     )
-    every.add_argument("--minutes", type=float, default=60.0, help="the most that one row may take in one sitting")
+    every.add_argument("--budget", type=float, default=3600.0, help="CPU seconds that one row may take in one sitting")
     peer = commands.add_parser("peer", help="the same for another package")
     peer.add_argument("target", choices=known)
     peer.add_argument("peer", choices=peers.PEERS)
@@ -91,10 +91,9 @@ def main(arguments: list[str] | None = None) -> int:
             if a.only and not any(fnmatch(file.stem, pattern) for pattern in a.only):
                 continue
             with claimed(file) as mine:
-                until = min(end, time.monotonic() + 60 * a.minutes)
                 if mine:
                     options = {"folder": a.folder, "stop": a.stop, "fresh": a.fresh, "tell": tell}
-                    runner.row(target, sampler, n, a.seeds, until=until, **options)
+                    runner.row(target, sampler, n, a.seeds, until=end, budget=a.budget, **options)
     return 0
 
 

@@ -97,6 +97,7 @@ def row(
     attempt: Callable[[int], dict[str, Any]] | None = None,
     folder: Path = record.RESULTS,
     until: float = math.inf,
+    budget: float = math.inf,
     stop: float = STOP,
     fresh: bool = False,
     tell: Callable[[str], object] = lambda _: None,
@@ -109,6 +110,7 @@ def row(
     Args:
         attempt: from a seed to what is kept of a run, where it is no run of motes.
         until: `time.monotonic()` after which no run begins.
+        budget: seconds of CPU of runs made now after which none begins.
         stop: seconds of CPU after which a run is stopped.
         fresh: begin anew whatever there is.
         tell: called with a line after each run.
@@ -120,10 +122,12 @@ def row(
     found = {"target": target.name, "sampler": sampler, "n": n, "costly": bool(old and old["costly"]), "runs": runs}
     if runs and attempt is None and len(runs) < _wanted(found, seeds) and runs[0]["source"] != now:
         runs.clear()
-    while len(runs) < _wanted(found, seeds) and time.monotonic() < until:
+    spent = 0.0
+    while len(runs) < _wanted(found, seeds) and time.monotonic() < until and spent < budget:
         seed = len(runs)
         kept = one(target, sampler, n, seed, stop) if attempt is None else attempt(seed)
         runs.append({"seed": seed, "source": now} | record.tidy(kept))
+        spent += kept["cpu"]
         if len(runs) == 4:
             found["costly"] = sum(r["cpu"] for r in runs) / 4 * SEEDS > LONG
         record.write(file, found)
