@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all fuzz lint format types bench docs clean
+.PHONY: help setup demo test test-all fuzz lint format types bench trust docs clean
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
@@ -71,6 +71,11 @@ bench: setup  ## rerun the benchmarks against peers; results go to benchmarks/re
 	@# are no packages: benchmarks/_steering_peers.py says where they are looked for.
 	@test -d build/azula || $(INSTALL) --no-deps --target build/azula azula==0.11.1 einops==0.8.2
 	$(ONE_THREAD) $(BIN)/python -m benchmarks
+
+HOURS ?= 8
+trust: setup  ## run every sampler on targets with known answers for HOURS=8; what it finds goes to benchmarks/results/trust.md
+	$(ONE_THREAD) $(BIN)/python -m benchmarks.trust all --hours $(HOURS)
+	$(BIN)/python -m benchmarks.trust table
 
 docs: setup  ## build the documentation into site/
 	@$(INSTALL) --editable '.[docs]'
