@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from motes.core.model import FeynmanKac
 
 MAKERS = ("sample", "generate", "steer", "demo")
-MOST_THREADS = 1024
 
 
 def arguments(command: argparse.ArgumentParser) -> None:
@@ -71,7 +70,7 @@ def checked(recipe: dict[str, Any] | None, path: Path) -> dict[str, Any]:
             "in Python, motes.resume(path, model) continues it"
         )
     try:
-        record({"threads": whole(1, MOST_THREADS)}, command=text(*MAKERS))(recipe, "the recipe")
+        record({"threads": whole(1, running.MOST_THREADS)}, command=text(*MAKERS))(recipe, "the recipe")
         return import_module(f"motes.cli.{recipe['command']}").recipe_of()(recipe, "the recipe")
     except FileError as error:
         raise FileError(f"{path} was not begun by this version of motes: {error}") from error

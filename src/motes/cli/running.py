@@ -43,7 +43,7 @@ def common(command: argparse.ArgumentParser) -> None:
     """The options of every command that runs a model, `resume` among them."""
     command.add_argument(
         "--threads",
-        type=positive,
+        type=threads,
         help="CPU threads of PyTorch; more than one slows small models down, often many times (default: 1, or what the "
         "run was begun with)",
     )
@@ -57,12 +57,25 @@ def use_threads(threads: int) -> None:
     torch.set_num_threads(threads)
 
 
-def positive(text: str) -> int:
-    """An integer from 1 on, for argparse."""
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, not {value}")
+MOST = 10**9
+"""The most particles, steps or tokens that a command counts."""
+MOST_THREADS = 1024
+
+
+def positive(text: str, most: int = MOST) -> int:
+    """A whole number from 1 to `most`, for argparse."""
+    try:
+        value = int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be a whole number, not {text!r}") from None
+    if not 1 <= value <= most:
+        raise argparse.ArgumentTypeError(f"must be {'at least 1' if value < 1 else f'at most {most}'}, not {value}")
     return value
+
+
+def threads(text: str) -> int:
+    """A number of threads, for argparse."""
+    return positive(text, MOST_THREADS)
 
 
 class RunFailed(Exception):

@@ -12,11 +12,16 @@ if TYPE_CHECKING:
     from motes.core.schema import Check
 
 
+MOST_STEPS = 100_000
+
+
 def arguments(command: argparse.ArgumentParser) -> None:
     """The options of the command."""
     command.add_argument("--digit", type=int, default=3, choices=range(10), help="the class that is rewarded")
     command.add_argument("--scale", type=float, default=1.0, help="what multiplies the class's log-probability")
-    command.add_argument("--steps", type=running.positive, default=40, help="steps from noise to image")
+    command.add_argument(
+        "--steps", type=lambda t: running.positive(t, MOST_STEPS), default=40, help="steps from noise to image"
+    )
     command.add_argument(
         "--guidance",
         default="reward",
@@ -53,7 +58,7 @@ def recipe_of() -> Check:
     from motes.core.schema import either, number, record, text, whole
 
     guidance = either(text("reward"), number(), None)
-    return record(digit=whole(0, 9), scale=number(), steps=whole(1, 100_000), guidance=guidance)
+    return record(digit=whole(0, 9), scale=number(), steps=whole(1, MOST_STEPS), guidance=guidance)
 
 
 def foreign(recipe: dict[str, Any]) -> str | None:
