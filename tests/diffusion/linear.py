@@ -33,8 +33,11 @@ class Normal:
 def chain(process, times: Tensor, data: Normal, integrator: str, final: str) -> Normal:
     """The law of the image at the end of the discretised chain, by a recursion of its own.
 
-    Euler's step from the score of normal data, the ancestral step from Bayes' rule in its precision form.
+    Euler's step from the score of normal data, the ancestral step from Bayes' rule in its precision form. "multistep"
+    is the ancestral step from a state moved by what the prediction has changed: a recursion for state and prediction.
     """
+    if integrator == "multistep":
+        return multistep(process, times, data, final)
     eye = torch.eye(len(data.mean), dtype=F64)
     law = Normal(torch.zeros_like(data.mean), process.start_std**2 * eye)
 
@@ -63,6 +66,31 @@ def chain(process, times: Tensor, data: Normal, integrator: str, final: str) -> 
             pull = variance * alpha_s / sigma_s**2
             law = affine(law, pull * gain + variance * shrink / added * eye, pull * offset, variance)
     return affine(law, *denoiser(float(times[-1]))) if final == "denoised" else law
+
+
+def multistep(process, times: Tensor, data: Normal, final: str) -> Normal:
+    """The law at the end of the chain of second order, jointly with the prediction of the step before."""
+    d = len(data.mean)
+    eye, zero = torch.eye(d, dtype=F64), torch.zeros(d, d, dtype=F64)
+    mean = torch.zeros(2 * d, dtype=F64)
+    covariance = torch.block_diag(process.start_std**2 * eye, zero)
+    alphas, sigmas = process.alpha(times).tolist(), process.sigma(times).tolist()
+    for k, (alpha, sigma) in enumerate(zip(alphas, sigmas, strict=True)):
+        gain = alpha * data.covariance @ torch.linalg.inv(alpha**2 * data.covariance + sigma**2 * eye)
+        offset = data.mean - alpha * gain @ data.mean
+        if k == len(alphas) - 1:
+            break
+        kappa = min(sigmas[k - 1] / alphas[k - 1] / (sigma / alpha) - 1, 1.0) if k else 0.0
+        alpha_s, sigma_s = alphas[k + 1], sigmas[k + 1]
+        shrink = alpha / alpha_s
+        variance = 1 / (1 / sigma_s**2 + shrink**2 / (sigma**2 - shrink**2 * sigma_s**2))
+        keep, pull = variance * shrink / (sigma**2 - shrink**2 * sigma_s**2), variance * alpha_s / sigma_s**2
+        moved = keep * (eye + kappa * alpha * gain) + pull * gain
+        step = torch.cat([torch.cat([moved, -keep * kappa * alpha * eye], 1), torch.cat([gain, zero], 1)])
+        mean = step @ mean + torch.cat([(keep * kappa * alpha + pull) * offset, offset])
+        covariance = step @ covariance @ step.T + torch.block_diag(variance * eye, zero)
+    law = Normal(mean[:d], covariance[:d, :d])
+    return Normal(gain @ law.mean + offset, gain @ law.covariance @ gain.T) if final == "denoised" else law
 
 
 @dataclass(frozen=True)
@@ -94,7 +122,7 @@ class Nodes:
 
 def expected_weight(model: ReverseDiffusion, order: int, f=None) -> float:
     """E[exp(log_weight) f(image)] for one particle that is never resampled, by quadrature over all its noise."""
-    nodes = Nodes.grid(model.table.steps, order)
+    nodes, model = Nodes.grid(model.table.steps, order), replace(model, coarse=0)
     particles = model.init(nodes.at("init", step=0), len(nodes.weight))  # type: ignore[arg-type]
     while not model.done(particles):
         particles = model.step(nodes.at("step", step=particles.t + 1), particles)  # type: ignore[arg-type]

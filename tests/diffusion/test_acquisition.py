@@ -101,8 +101,8 @@ def test_the_normaliser_is_that_of_the_whole_measurement_on_the_same_chain():
     """Not chosen by the particles: E[Z_hat] = Z of the sampler that has the same numbers from the start, 150 runs."""
     measured = [0, 2, 4]
     observation = Observation(Function(lambda x: x[:, measured], shape=(6,)), TRUTH[measured], NOISE)
-    whole = posterior(DENOISER, 8, observation, shape=(6,), dtype=F64, guidance=0.5)
-    active = made("equispaced", steps=8, guidance=0.5, integrator="ancestral")
+    whole = posterior(DENOISER, 8, observation, shape=(6,), dtype=F64, guidance=0.5, coarse=0)
+    active = made("equispaced", steps=8, guidance=0.5, integrator="multistep", coarse=0)
     z = [
         torch.tensor([motes.sample(m, n, seed=s, progress=False).log_evidence for s in range(runs)], dtype=F64).exp()
         for m, n, runs in ((active, 100, 150), (whole, 4000, 8))

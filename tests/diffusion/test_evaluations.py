@@ -47,7 +47,7 @@ class Counted:
 
 
 def reverse(denoiser, guide=None, **knobs):
-    return motes.ReverseDiffusion(denoiser, VP, K, reward, guide, shape=(D,), **knobs)
+    return motes.ReverseDiffusion(denoiser, VP, K, reward, guide, **{"shape": (D,), "coarse": 0, **knobs})
 
 
 def observed():
@@ -55,7 +55,7 @@ def observed():
 
 
 def active(denoiser):
-    return ActiveDiffusion(denoiser, K, lambda x: x[:, :, None], lambda i: torch.ones(1), 0.5, 2, shape=(D,))
+    return ActiveDiffusion(denoiser, K, lambda x: x[:, :, None], lambda i: torch.ones(1), 0.5, 2, shape=(D,), coarse=0)
 
 
 def composed(denoiser, **knobs):
@@ -64,8 +64,9 @@ def composed(denoiser, **knobs):
 
 EACH = (K + 1) * N
 CASES = {
-    "plain": (lambda d: motes.ReverseDiffusion(d, VP, K, shape=(D,)), EACH),
+    "plain": (lambda d: motes.ReverseDiffusion(d, VP, K, shape=(D,), coarse=0), EACH),
     "weights": (reverse, EACH),
+    "coarse paths": (lambda d: motes.ReverseDiffusion(d, VP, K, shape=(D,), coarse=4), EACH + 3 * 3),
     "weights at the end": (lambda d: reverse(d, schedule="end"), EACH),
     "the state is final": (lambda d: reverse(d, final="state"), K * N),
     "reward": (lambda d: reverse(d, "reward"), EACH),
@@ -76,8 +77,8 @@ CASES = {
     "guided": (lambda d: Guided(d, K, "reward", reward, shape=(D,)), EACH),
     "guided twice": (lambda d: Guided(d, K, "reward", reward, shape=(D,), repeats=2), EACH + K * N),
     "three proposals": (lambda d: ValueDecoding(reverse(d), 3), N + 3 * K * N),
-    "adaptive": (lambda d: AdaptiveReward(d, K, reward, shape=(D,)), EACH),
-    "adaptive and guided": (lambda d: AdaptiveReward(d, K, reward, 0.5, shape=(D,)), EACH),
+    "adaptive": (lambda d: AdaptiveReward(d, K, reward, shape=(D,), coarse=0), EACH),
+    "adaptive and guided": (lambda d: AdaptiveReward(d, K, reward, 0.5, shape=(D,), coarse=0), EACH),
     "active": (active, EACH),
     "composition by transitions": (lambda d: composed(d, weights="transition"), EACH),
     "composition by rates": (lambda d: composed(d, weights="rate"), EACH),
@@ -159,8 +160,8 @@ def test_graphs_that_are_held_are_counted():
 
 
 FREE = (
-    "plain", "weights", "weights at the end", "the state is final", "drift", "manifold preserving", "adaptive",
-    "three proposals", "composition by transitions", "composition by rates",
+    "plain", "coarse paths", "weights", "weights at the end", "the state is final", "drift", "manifold preserving",
+    "adaptive", "three proposals", "composition by transitions", "composition by rates",
 )  # fmt: skip
 
 

@@ -32,7 +32,7 @@ def one_dimensional(process, steps=2, **kwargs):
 
 @pytest.mark.parametrize("final", ["denoised", "state"])
 @pytest.mark.parametrize("guidance", GUIDANCE)
-@pytest.mark.parametrize("integrator", ["ancestral", "euler-maruyama"])
+@pytest.mark.parametrize("integrator", ["multistep", "ancestral", "euler-maruyama"])
 @pytest.mark.parametrize("process", ["vp", "ve"])
 def test_the_expected_weight_is_the_normaliser_of_the_discretised_chain(process, integrator, guidance, final):
     """Exact at 2 steps: quadrature over start and noise against the recursion's closed form."""
@@ -49,7 +49,7 @@ def test_the_expected_weight_is_the_normaliser_of_the_discretised_chain(process,
 def test_the_path_telescopes_whatever_the_potential_and_the_schedule(potential, schedule):
     process, times = NARROW["vp"]
     model = one_dimensional(process, times, guidance=0.7, potential=potential, schedule=schedule)
-    log_z, _ = chain(process, times, ONE, "ancestral", "denoised").tilted(CENTRE, PRECISION)
+    log_z, _ = chain(process, times, ONE, "multistep", "denoised").tilted(CENTRE, PRECISION)
     assert expected_weight(model, 40) == pytest.approx(math.exp(log_z), rel=1e-8)
 
 
@@ -71,7 +71,7 @@ def test_a_wrong_transition_ratio_is_caught(monkeypatch, factor):
     """The twins: the ratio upside down, and no ratio at all, which only shows in guided runs."""
     monkeypatch.setattr(guided_step, "log_reference_over_guided", lambda xi, shift: factor * RIGHT(xi, shift))
     process, times = NARROW["vp"]
-    log_z, _ = chain(process, times, ONE, "ancestral", "denoised").tilted(CENTRE, PRECISION)
+    log_z, _ = chain(process, times, ONE, "multistep", "denoised").tilted(CENTRE, PRECISION)
     value = expected_weight(one_dimensional(process, times, guidance="reward"), 40)
     assert abs(value / math.exp(log_z) - 1) > 0.02
 
@@ -136,7 +136,7 @@ DESIGNS = {
 
 def estimates(process, times, kwargs, runs):
     """(runs, 6): the normaliser and the unnormalised moments over their true values, from resampled runs of 64."""
-    law = chain(process, times, TWO, kwargs.get("integrator", "ancestral"), "denoised")
+    law = chain(process, times, TWO, kwargs.get("integrator", "multistep"), "denoised")
     log_z, tilted = law.tilted(AIM, SHARP)
     second = tilted.covariance + tilted.mean[:, None] * tilted.mean
     truth = torch.tensor([1.0, *tilted.mean, second[0, 0], second[0, 1], second[1, 1]], dtype=F64)
@@ -179,7 +179,7 @@ def test_the_statistical_test_catches_a_sign(monkeypatch):
 
 
 @pytest.mark.parametrize("process", PROCESSES)
-@pytest.mark.parametrize("integrator", ["ancestral", "euler-maruyama"])
+@pytest.mark.parametrize("integrator", ["multistep", "ancestral", "euler-maruyama"])
 def test_many_steps_reach_the_continuous_law(process, integrator):
     """No sampling: the chain's own law (shown above to be what runs estimate) against the data's, tilted."""
     process = {"vp": VP, "cosine": COSINE, "ve": VarianceExploding(sigma_min=0.01, sigma_max=20.0)}[process]
@@ -228,7 +228,7 @@ def test_a_mixture_with_a_curved_reward():
 
     def made(steps):
         times = VP.times(steps + 1)[:-1]  # ends where the steps are still wide enough for the grid
-        return motes.ReverseDiffusion(denoiser, VP, times, reward, guidance=0.8, shape=(1,))
+        return motes.ReverseDiffusion(denoiser, VP, times, reward, 0.8, shape=(1,), integrator="ancestral")
 
     def reference(model):
         image = model.denoiser.data(grid[:, None], model.table.times[-1])[:, 0]

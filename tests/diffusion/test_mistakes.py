@@ -17,7 +17,15 @@ STEPS, N = 16, 2000
 ONE = Normal(torch.tensor([0.4], dtype=F64), torch.tensor([[0.6]], dtype=F64))
 DENOISER = gaussian(VP, ONE.mean, ONE.covariance)
 MODEL = motes.ReverseDiffusion(
-    DENOISER, VP, STEPS, lambda x: -1.5 * (x[:, 0] - 1.6).square(), shape=(1,), dtype=F64, schedule="linear"
+    DENOISER,
+    VP,
+    STEPS,
+    lambda x: -1.5 * (x[:, 0] - 1.6).square(),
+    shape=(1,),
+    integrator="ancestral",
+    schedule="linear",
+    coarse=0,
+    dtype=F64,
 )
 _, LAW = chain(VP, VP.times(STEPS), ONE, "ancestral", "denoised").tilted(
     torch.tensor([1.6], dtype=F64), torch.tensor([[3.0]], dtype=F64)

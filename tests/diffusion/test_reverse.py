@@ -130,7 +130,7 @@ def test_the_reward_is_not_asked_while_it_does_not_count():
         asked.append(len(x))
         return x.sum(1)
 
-    run(made(reward=counted, guidance=None, potential="difference", schedule="end"))
+    run(made(reward=counted, guidance=None, potential="difference", schedule="end", coarse=0))
     assert asked == [2, 20]  # two fixed images, by which a resumed run knows its reward; then the final images
 
 

@@ -16,6 +16,7 @@ from motes.rng import Rng
 
 if TYPE_CHECKING:
     from motes.core.resampling import Scheme
+    from motes.core.systematic import Systematic
     from motes.core.variance import StandardError
 
 
@@ -74,6 +75,10 @@ class FeynmanKac(ABC):
 
     def standard_error(self, particles: Particles) -> StandardError | None:
         """The standard error of the log evidence, where the model knows better than the genealogy of the particles."""
+        return None
+
+    def systematic(self, particles: Particles) -> Systematic | None:
+        """An error of the log evidence that more particles do not cure, where the model can estimate one."""
         return None
 
     def remarks(self, particles: Particles) -> Sequence[str]:

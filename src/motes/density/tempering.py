@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import time
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -117,7 +118,7 @@ class Tempering(Annealed):
     def step(self, rng: Rng, particles: Particles) -> Particles:
         shared, kernel = particles.shared, self.mover
         now, weight, t = shared["temperature"], normalise(particles.log_weight), particles.t + 1
-        compiled = shared["compiled"]
+        began, compiled = time.perf_counter(), shared["compiled"]
         target = Tempered(self.density, now, bool(compiled))
         if self.ladder is None:
             parameters = kernel.fit(shared["kernel"], target, particles.x, weight)
@@ -141,11 +142,11 @@ class Tempering(Annealed):
         likelihood = moved.state["log_likelihood"]
         raised = temperature - now
         rung = {"temperature": temperature, "sweeps": moved.sweeps, "parameters": moved.used}
-        z, taken = moved.state["position"], moved.info["evaluations"]
+        z, seconds = moved.state["position"], time.perf_counter() - began
         shared = {
             "temperature": temperature,
             "final": now == 1.0,
-            "compiled": whether_compiled(self.density, compiled, z, kernel.gradient, taken, now, temperature),
+            "compiled": whether_compiled(self.density, compiled, z, kernel.gradient, seconds, now, temperature),
             "kernel": moved.parameters,
             "ladder": [*shared["ladder"], rung],
         }

@@ -13,11 +13,13 @@ from torch import Tensor
 from motes.core.cite import Reference
 from motes.core.model import FeynmanKac
 from motes.core.particles import Particles
+from motes.core.systematic import Systematic
 from motes.core.weights import conditional_ess, scaled, total
 from motes.diffusion.arguments import check_function, check_image
 from motes.diffusion.denoiser import Denoiser
 from motes.diffusion.guidance.value import ValueGradient
 from motes.diffusion.guided_step import guided_step
+from motes.diffusion.multilevel import Coarse, begun, remarks, set_level, stepped, systematic
 from motes.diffusion.observer import Observer
 from motes.diffusion.reverse import SAMPLER, STEERING
 from motes.diffusion.start import Start, started
@@ -56,7 +58,7 @@ class AdaptiveReward(FeynmanKac):
         guidance: what multiplies the gradient of the present share of the reward; 0 is without.
         shape: of one image.
         cess: the conditional effective sample size that a step keeps, as a fraction.
-        integrator, noise, start, micro_batch, dtype, device: as for `ReverseDiffusion`.
+        integrator, noise, start, coarse, micro_batch, dtype, device: as for `ReverseDiffusion`.
 
     References:
         Kim, Kim & Park (2025), Test-time Alignment of Diffusion Models without Reward Over-optimization, ICLR.
@@ -71,14 +73,16 @@ class AdaptiveReward(FeynmanKac):
     _: KW_ONLY
     shape: tuple[int, ...]
     cess: float = 0.9
-    integrator: str = "ancestral"
+    integrator: str = "multistep"
     noise: float = 1.0
     start: Start | None = None
+    coarse: int = 4
     micro_batch: int | None = None
     dtype: torch.dtype = torch.float32
     device: str = "cpu"
     table: Transitions = field(init=False, repr=False)
     observer: Observer = field(init=False, repr=False)
+    level: Coarse | None = field(init=False, repr=False)
 
     domain: ClassVar[str] = "diffusion"
     quantity: ClassVar[str] = "log normaliser"
@@ -91,7 +95,7 @@ class AdaptiveReward(FeynmanKac):
         check_function("reward", self.reward, "images (N, *shape) -> (N,) nats")
         if not 0 < self.cess < 1:
             raise ValueError(f"cess must be between 0 and 1, not {self.cess}")
-        table = transitions(self.denoiser.process, self.steps, self.integrator, self.noise)
+        table = transitions(self.denoiser.process, self.steps, self.integrator, self.noise, history=True)
         full = torch.ones(table.steps + 1, dtype=torch.float64)
         guidance = ValueGradient(self.guidance) if self.guidance else None
         observer = Observer(
@@ -99,11 +103,13 @@ class AdaptiveReward(FeynmanKac):
         )
         object.__setattr__(self, "table", table)
         object.__setattr__(self, "observer", observer)
+        set_level(self, observer, full, self.noise)
 
     def init(self, rng: Rng, n: int) -> Particles:
         process = self.denoiser.process
         x = self.observer(rng, started(rng, process, self.start, (n, *self.shape), self.dtype).to(self.device), 0)
         x["total"] = torch.zeros(n, dtype=torch.float64)
+        x |= begun(self.level, rng, self.table, x)
         return Particles.start(x, x["total"], shared={"share": 0.0, "kept": 1.0}, info=self._info(x, 0.0, 0))
 
     def step(self, rng: Rng, particles: Particles) -> Particles:
@@ -114,6 +120,7 @@ class AdaptiveReward(FeynmanKac):
         new = 1.0 if last else affordable(particles.log_weight, ratio - old["total"], x["reward"], self.cess)
         x["total"] = new * x["reward"] if new < 1 else x["reward"]
         increment = x["total"] - old["total"] + ratio
+        x |= stepped(self.level, rng, self.table, k, old, x, ratio, particles.log_weight, share)
         kept = conditional_ess(particles.log_weight, increment) / particles.n
         return particles.step(
             x,
@@ -141,16 +148,22 @@ class AdaptiveReward(FeynmanKac):
         return particles.x["reward"]
 
     def remarks(self, particles: Particles) -> list[str]:
-        kept = float(particles.shared["kept"])
-        if not self.done(particles) or kept >= LOW:
+        if not self.done(particles):
             return []
+        said, kept = remarks(self.level, particles, self.view(particles)), float(particles.shared["kept"])
+        if kept >= LOW:
+            return said
         return [
+            *said,
             f"the last step, where the reward counts in full, left {kept:.2g} of the particles' worth: use more steps, "
-            "guidance, or more particles"
+            "guidance, or more particles",
         ]
 
+    def systematic(self, particles: Particles) -> Systematic | None:
+        return systematic(self.level, particles) if self.done(particles) else None
+
     def settings(self) -> dict[str, Any]:
-        names = ("guidance", "cess", "integrator", "noise", "micro_batch", "device")
+        names = ("guidance", "cess", "integrator", "noise", "coarse", "micro_batch", "device")
         return {
             "denoiser": self.denoiser.settings(),
             "times": self.table.times.tolist(),

@@ -18,8 +18,8 @@ def guided_step(
         rng: the address of the step.
         table: the steps of the sampler.
         k: the number of steps done.
-        x: what the observer said of the particles: "state" and "denoised" (N, *shape) and, where there is guidance,
-            "shift" like them, how far it moves the mean.
+        x: what the observer said of the particles: "state" and "denoised" (N, *shape); where there is guidance "shift"
+            like them, how far it moves the mean; and "previous", the predictions of the step before.
         share: what multiplies the shift.
 
     Returns:
@@ -32,7 +32,7 @@ def guided_step(
         shift = x["shift"] * (share / std)
         log_ratio = log_reference_over_guided(xi, shift)
         xi.add_(shift)
-    return table.mean(k, old, x["denoised"]).add_(xi.mul_(std)), log_ratio
+    return table.mean(k, old, x["denoised"], x.get("previous")).add_(xi.mul_(std)), log_ratio
 
 
 def log_reference_over_guided(xi: Tensor, shift: Tensor) -> Tensor:

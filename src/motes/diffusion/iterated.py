@@ -13,7 +13,7 @@ from torch import Tensor
 
 from motes.core.errors import MotesError, ShapeError
 from motes.core.particles import Particles
-from motes.core.smc import steps as stepped
+from motes.core.sample import steps as stepped
 from motes.core.weights import normalise
 from motes.diffusion.look import Guidance, Look
 from motes.diffusion.reverse import ReverseDiffusion
@@ -192,7 +192,8 @@ class _Keeper:
         grams, rights = [], []
         table = self.model.table
         for k, (x, after) in enumerate(itertools.pairwise(self.seen)):
-            std, mean = float(table.std[k]), table.mean(k, x["state"], x["denoised"])
+            previous = self.seen[k - 1]["denoised"] if k else None  # nothing is resampled
+            std, mean = float(table.std[k]), table.mean(k, x["state"], x["denoised"], previous)
             noise = ((after["state"] - mean) / std).flatten(1).to(torch.float64)
             phi = _features(self.model, self.basis, x, k)
             w = weight.to(phi.device)  # phi (N, J, d), noise (N, d)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -37,6 +37,8 @@ class Observer:
         final: whether the image at the end is the "denoised" prediction or the "state".
         micro_batch: rows a call.
         weighed: whether the sampler weighs what guidance does.
+        grid: the times that looks show, where the table skips some of them; None is the table's own.
+        checked: whether what is not finite is refused.
     """
 
     denoiser: Denoiser
@@ -49,6 +51,8 @@ class Observer:
     final: Literal["denoised", "state"] = "denoised"
     micro_batch: int | None = None
     weighed: bool = True
+    grid: Tensor | None = None
+    checked: bool = True
 
     def asks(self, k: int) -> bool:
         """Whether the reward is asked about the prediction at time k."""
@@ -106,7 +110,8 @@ class Observer:
         image, reward, *more = in_parts(look, self.micro_batch, state, torch.arange(len(state)))
         x = {"state": state, "denoised": image, "reward": reward}
         x |= dict(zip(["twist"] * bool(twist) + ["shift"] * bool(guidance), more, strict=True))
-        self._check(x, k, f"at step {k} of {self.table.steps} (t={t:.4g})")
+        if self.checked:
+            self._check(x, k, f"at step {k} of {self.table.steps} (t={t:.4g})")
         return x
 
     def probe(self, shape: tuple[int, ...], dtype: torch.dtype, device: str) -> dict[str, Tensor]:
@@ -142,8 +147,13 @@ class Observer:
         Raises:
             FileError: the denoiser or the reward has changed since.
         """
-        images = ("state", "denoised", "shift")  # files hold them on the CPU
-        x = {name: v.to(device) if name in images else v for name, v in x.items()}
+        images = ("state", "denoised", "previous", "shift", "noise")  # files hold them on the CPU
+
+        def moved(leaves: dict[str, Any]) -> dict[str, Any]:
+            inner = {name: moved(v) for name, v in leaves.items() if isinstance(v, dict)}
+            return {name: v.to(device) if name in images else inner.get(name, v) for name, v in leaves.items()}
+
+        x = moved(x)
         now = self(None, x["state"], k)
         for name in ("denoised", "reward"):
             near = torch.isclose(x[name], now[name], rtol=1e-3, atol=1e-3)
@@ -165,12 +175,13 @@ class Observer:
         predicted: Tensor | None,
         ahead: Tensor | None,
     ) -> Look:
+        times = self.table.times if self.grid is None else self.grid
         return Look(
             x,
             float(self.table.times[k]),
             float(self.table.times[k + 1]),
-            k,
-            self.table.times,
+            k if self.grid is None else int(torch.argmin((times - self.table.times[k]).abs())),
+            times,
             image,
             self.denoiser,
             self.reward,

@@ -19,10 +19,12 @@ from motes.core.cite import Reference
 from motes.core.errors import UnknownName
 from motes.core.model import FeynmanKac
 from motes.core.particles import Particles
+from motes.core.systematic import Systematic
 from motes.diffusion.arguments import check_function, check_image
 from motes.diffusion.denoiser import Denoiser
 from motes.diffusion.guidance import Given, Guidance, Twist, ValueGradient
 from motes.diffusion.guided_step import guided_step
+from motes.diffusion.multilevel import Coarse, begun, remarks, set_level, stepped, systematic
 from motes.diffusion.observer import Observer
 from motes.diffusion.potential import POTENTIALS, Schedule, strengths
 from motes.diffusion.process import Process
@@ -73,7 +75,8 @@ class ReverseDiffusion(FeynmanKac):
             x in the place of that gradient; or a `Guidance`. The weights make up for it exactly, so it changes the
             error and not the target.
         shape: the shape of one image.
-        integrator: "ancestral" (or "ddim"), "euler-maruyama" or "exponential", see `transition.py`.
+        integrator: "multistep", of second order; or "ancestral" (or "ddim"), "exponential" or "euler-maruyama", of
+            first order: see `transition.py`.
         noise: a step's noise relative to the integrator's own; must be positive.
         schedule: how much of the predicted reward counts on the way, see `potential.strengths`.
         potential: "difference", "max" or "sum", see `potential.POTENTIALS`.
@@ -81,6 +84,9 @@ class ReverseDiffusion(FeynmanKac):
             counts in full whatever the schedule.
         final: the image is the "denoised" prediction at the last time, or the last "state" itself.
         start: the law of the states at the first time, see `Start`; None is the process's own normal law.
+        coarse: every so many-th particle also runs a path with steps of thrice the length, by which the run knows the
+            error that its steps make (see `multilevel.py`); costs 1 / (3 coarse) of the evaluations. With 0 there is
+            none: the normaliser is then named for the chain of K steps, and its error bar is for that.
         micro_batch: images a call of the model; fixing it makes results independent of how the population is cut.
         dtype, device: of the images; weights are float64.
 
@@ -110,19 +116,21 @@ class ReverseDiffusion(FeynmanKac):
     guidance: Guides | None = None
     _: KW_ONLY
     shape: tuple[int, ...]
-    integrator: str = "ancestral"
+    integrator: str = "multistep"
     noise: float = 1.0
     schedule: Schedule = "signal"
     potential: str = "difference"
     twist: Twist | None = None
     final: Literal["denoised", "state"] = "denoised"
     start: Start | None = None
+    coarse: int = 4
     micro_batch: int | None = None
     dtype: torch.dtype = torch.float32
     device: str = "cpu"
     table: Transitions = field(init=False, repr=False)
     strength: Tensor = field(init=False, repr=False)
     observer: Observer = field(init=False, repr=False)
+    level: Coarse | None = field(init=False, repr=False)
 
     domain: ClassVar[str] = "diffusion"
     quantity: ClassVar[str] = "log normaliser"
@@ -147,7 +155,7 @@ class ReverseDiffusion(FeynmanKac):
             raise ValueError("guidance by the reward needs a reward; give one, or a function (x, t) as guidance")
         if self.reward is None and self.twist is not None:
             raise ValueError("a twist guesses what the reward will be: give the reward too")
-        table = transitions(self.process, self.steps, self.integrator, self.noise)
+        table = transitions(self.process, self.steps, self.integrator, self.noise, history=True)
         strength = strengths(self.schedule, self.process, table.times)
         observer = Observer(
             self.denoiser,
@@ -163,6 +171,7 @@ class ReverseDiffusion(FeynmanKac):
         object.__setattr__(self, "table", table)
         object.__setattr__(self, "strength", strength)
         object.__setattr__(self, "observer", observer)
+        set_level(self, observer, strength, self.noise)
         object.__setattr__(self, "references", tuple(self._references()))
 
     def init(self, rng: Rng, n: int) -> Particles:
@@ -170,6 +179,7 @@ class ReverseDiffusion(FeynmanKac):
         x = self.observer(rng, started(rng, self.process, self.start, (n, *self.shape), self.dtype).to(self.device), 0)
         history = zero + POTENTIALS[self.potential][1]
         x["total"], x["history"] = self._total(x, 0, zero, history)
+        x |= begun(self.level, rng, self.table, x)
         return Particles.start(x, x["total"], shared={"probe": self._probe()}, info=self._info(x, 0))
 
     def step(self, rng: Rng, particles: Particles) -> Particles:
@@ -177,6 +187,7 @@ class ReverseDiffusion(FeynmanKac):
         state, log_ratio = guided_step(rng, self.table, k, old)
         x = self.observer(rng, state, k + 1)
         x["total"], x["history"] = self._total(x, k + 1, old["total"], old["history"])
+        x |= stepped(self.level, rng, self.table, k, old, x, log_ratio, particles.log_weight)
         return particles.step(x, x["total"] - old["total"] + log_ratio, info=self._info(x, k + 1))
 
     def done(self, particles: Particles) -> bool:
@@ -207,9 +218,15 @@ class ReverseDiffusion(FeynmanKac):
         return particles.x["reward"] if self.reward is not None else super().order(particles)
 
     def remarks(self, particles: Particles) -> list[str]:
-        if self.twist is None or not self.done(particles):
+        if not self.done(particles):
             return []
-        return self.twist.remarks(particles.x["reward"], particles.log_weight)
+        said = [] if self.twist is None else self.twist.remarks(particles.x["reward"], particles.log_weight)
+        return [*said, *remarks(self.level, particles, self.view(particles))]
+
+    def systematic(self, particles: Particles) -> Systematic | None:
+        if self.reward is None or not self.done(particles):
+            return None
+        return systematic(self.level, particles)
 
     def settings(self) -> dict[str, Any]:
         callables = {"reward": self.reward, "schedule": self.schedule}
@@ -223,7 +240,8 @@ class ReverseDiffusion(FeynmanKac):
             **{k: None if v is None else v.settings() for k, v in mine.items()},
             **({} if self.start is None else {"start": self.start.settings()}),
             **({"table": self.table.digest} if isinstance(self.steps, Transitions) else {}),
-            **{k: getattr(self, k) for k in ("integrator", "noise", "potential", "final", "micro_batch", "device")},
+            **{k: getattr(self, k) for k in ("integrator", "noise", "potential", "final", "coarse")},
+            **{k: getattr(self, k) for k in ("micro_batch", "device")},
             "dtype": str(self.dtype),
         }
 

@@ -2,11 +2,11 @@
 
 A step from time t to an earlier time s draws
 
-    x_s = keep * x_t + pull * denoised(x_t, t) + std * N(0, I)
+    x_s = keep * x_t + pull * denoised(x_t, t) + back * (denoised(x_t, t) - the step before's) + std * N(0, I)
 
-and an integrator is nothing but a rule for the three numbers. That the transition is a normal law with a known standard
-deviation is what makes weights exact: moving the mean by `std * shift` multiplies the law of the noise xi that was
-drawn by exp(-shift . xi - |shift|^2 / 2), at any step size.
+and an integrator is nothing but a rule for the numbers; `back` is zero for those of first order. That the transition is
+a normal law with a known standard deviation is what makes weights exact: moving the mean by `std * shift` multiplies
+the law of the noise xi that was drawn by exp(-shift . xi - |shift|^2 / 2), at any step size.
 """
 
 from __future__ import annotations
@@ -31,12 +31,15 @@ class Transitions:
     Attributes:
         times: (K + 1,) float64, falling.
         keep, pull, std: (K,) float64, the coefficients of x_t, of the denoised prediction and of the noise.
+        back: (K,) float64, the coefficient of the prediction's change since the step before, 0 at the first; None for
+            integrators that do not look back.
     """
 
     times: Tensor
     keep: Tensor
     pull: Tensor
     std: Tensor
+    back: Tensor | None = None
 
     @property
     def steps(self) -> int:
@@ -46,11 +49,19 @@ class Transitions:
     @property
     def digest(self) -> str:
         """A few letters that tell these steps from others."""
-        return digest(self.times, self.keep, self.pull, self.std)
+        return digest(self.times, self.keep, self.pull, self.std, *([] if self.back is None else [self.back]))
 
-    def mean(self, k: int, state: Tensor, denoised: Tensor) -> Tensor:
-        """The mean of step k of the states and their predictions, both (N, *shape): a tensor that is the caller's."""
-        return (float(self.keep[k]) * state).add_(float(self.pull[k]) * denoised)
+    def mean(self, k: int, state: Tensor, denoised: Tensor, previous: Tensor | None = None) -> Tensor:
+        """The mean of step k of the states and their predictions, both (N, *shape): a tensor that is the caller's.
+
+        Args:
+            previous: like the states, the predictions at the step before, for a table that looks back; None at the
+                first step.
+        """
+        mean = (float(self.keep[k]) * state).add_(float(self.pull[k]) * denoised)
+        if self.back is None or previous is None:
+            return mean
+        return mean.add_(float(self.back[k]) * (denoised - previous))
 
 
 Integrator = Callable[[Process, Tensor, Tensor, float], tuple[Tensor, Tensor, Tensor]]
@@ -121,7 +132,32 @@ INTEGRATORS: dict[str, Integrator] = {
     "ddim": ancestral,
     "euler-maruyama": euler_maruyama,
     "exponential": exponential,
+    "multistep": exponential,
 }
+ORDER = {"multistep": 2}
+"""By which power of a step's length the laws of an integrator's images err; 1 for those that are not listed."""
+
+
+def corrections(process: Process, times: Tensor, keep: Tensor, noise: float) -> Tensor:
+    """(K,) what makes of exponential steps ones of second order: the coefficients of the prediction's change.
+
+    The exponential step takes the prediction D from its beginning, so its law has the right mean, but lacks the
+    variance that the prediction gains on the way. Once D is known at its end, the state is moved by
+    kappa * alpha * (D_end - D_beginning): with h the gain of log(alpha / sigma) in the step and c = noise^2,
+
+        kappa = e^((1 + c) h / 2) - 1, at most 1,
+
+    which is (1 + c) h / 2 for small h, the trapezoid's rule, and at c = 1 puts the whole variance right where the data
+    is as spread as the noise allows. The next step begins at the moved state with the prediction that is there, so
+    that a step asks the model once, and is a normal law given the last two predictions.
+
+    References:
+        Lu et al. (2022), DPM-Solver++, arXiv 2211.01095, section 6 (two-step stochastic solvers).
+        Zhao, Bai, Rao, Zhou & Lu (2023), UniPC, NeurIPS, section 3 (correcting without asking again).
+    """
+    level = torch.exp(-process.log_snr(times))  # sigma / alpha
+    kappa = ((level[:-2] / level[1:-1]) ** (0.5 * (1 + noise**2)) - 1).clamp(max=1.0)
+    return torch.cat([torch.zeros_like(keep[:1]), keep[1:] * process.alpha(times[1:-1]) * kappa])
 
 
 def transitions(
@@ -131,33 +167,51 @@ def transitions(
     noise: float = 1.0,
     *,
     still: bool = False,
+    history: bool = False,
 ) -> Transitions:
     """The table of a sampler.
 
     Args:
         process: the noising process that is walked back.
-        steps: how many steps over the process's own grid; the falling times themselves (K + 1,); or a table, made with
+        steps: how many steps, over the process's own grid or, for "multistep", over equal gains of log(alpha / sigma)
+            where the process's own are equal steps in t; the falling times themselves (K + 1,); or a table, made with
             `few_steps.learned_steps` or by hand, which is taken as it is.
-        integrator: "ancestral" (also called "ddim"), "euler-maruyama" or "exponential".
+        integrator: "ancestral" (also called "ddim"), "euler-maruyama", "exponential" or "multistep".
         noise: how much noise a step draws, relative to the integrator's own.
         still: whether steps without noise are allowed, for samplers that weigh nothing.
+        history: whether the sampler keeps the predictions of the step before, which "multistep" needs.
 
     Raises:
         ValueError: a step without noise where that is not allowed: it has no density, so neither weights nor resampling
             can use it.
-        UnknownName: another integrator.
+        UnknownName: another integrator, or one that looks back where the sampler does not.
     """
-    if integrator not in INTEGRATORS:
-        raise UnknownName("integrator", integrator, INTEGRATORS)
+    legal = [name for name in INTEGRATORS if history or name != "multistep"]
+    if integrator not in legal:
+        raise UnknownName("integrator", integrator, legal)
     if isinstance(steps, Transitions):
+        if steps.back is not None and not history:
+            raise ValueError("this sampler does not keep the step before, which the given table of steps looks back at")
         return _noisy(steps, still)
     if isinstance(steps, float | str) or steps is None:
         raise TypeError(f"steps must be a whole number, the falling times (K + 1,), or a table, not {steps!r}")
-    times = process.times(int(steps)) if isinstance(steps, Integral) else falling(steps, process)
+    times = _grid(process, int(steps), integrator) if isinstance(steps, Integral) else falling(steps, process)
     if not (noise > 0 or (still and noise == 0)):
         raise ValueError(_without_noise(f"noise={noise}"))
     keep, pull, std = INTEGRATORS[integrator](process, times[:-1], times[1:], noise)
-    return _noisy(Transitions(times, keep, pull, std), still)
+    back = corrections(process, times, keep, noise) if integrator == "multistep" else None
+    return _noisy(Transitions(times, keep, pull, std, back), still)
+
+
+def _grid(process: Process, steps: int, integrator: str) -> Tensor:
+    """The process's own times, but for "multistep" where these are equal steps in t: equal ones in log(alpha / sigma).
+
+    What a step of second order lacks goes by its gain of log(alpha / sigma), whatever the data; equal steps in t make
+    that gain large where there is little noise.
+    """
+    if integrator == "multistep" and process.spacing == "time" and float(process.sigma(process.t_min)) > 0:
+        return process.times(steps, "snr")
+    return process.times(steps)
 
 
 def _noisy(table: Transitions, still: bool) -> Transitions:

@@ -13,6 +13,7 @@ from motes.core import tree
 from motes.core.cite import Reference
 from motes.core.model import FeynmanKac
 from motes.core.particles import Particles
+from motes.core.systematic import Systematic
 from motes.diffusion.reverse import ReverseDiffusion
 from motes.rng import Rng
 
@@ -61,6 +62,7 @@ class ValueDecoding(FeynmanKac):
         if self.proposals < 1:
             raise ValueError(f"proposals must be at least 1, not {self.proposals}")
         object.__setattr__(self, "references", (*self.inner.references, VALUE))
+        object.__setattr__(self, "quantity", self.inner.quantity)
 
     def init(self, rng: Rng, n: int) -> Particles:
         return self.inner.init(rng, n)
@@ -75,6 +77,10 @@ class ValueDecoding(FeynmanKac):
         value = new.log_weight.reshape(n, m)
         kept = (value + rng.at("choice").gumbel((n, m))).argmax(1)
         x = tree.take(new.x, torch.arange(n) * m + kept)
+        if self.inner.level is not None and self.inner.done(new):  # the inner weights are those of one proposal alone
+            chosen = particles.log_weight + value.logsumexp(1) - math.log(m) - value.gather(1, kept[:, None])[:, 0]
+            leaf = x["coarse"]
+            x["coarse"] = leaf | {name: leaf[name] + chosen for name in ("log_weight", "base")}
         return particles.step(x, value.logsumexp(1) - math.log(m), info=new.info)
 
     def done(self, particles: Particles) -> bool:
@@ -94,6 +100,12 @@ class ValueDecoding(FeynmanKac):
     def order(self, particles: Particles) -> Tensor:
         """(N,) the reward."""
         return self.inner.order(particles)
+
+    def remarks(self, particles: Particles) -> list[str]:
+        return self.inner.remarks(particles)
+
+    def systematic(self, particles: Particles) -> Systematic | None:
+        return self.inner.systematic(particles)
 
     def settings(self) -> dict[str, Any]:
         return {"inner": self.inner.settings(), "proposals": self.proposals}

@@ -15,12 +15,14 @@ from motes.core.cite import Reference
 from motes.core.errors import FileError, ShapeError, UnknownName
 from motes.core.model import FeynmanKac
 from motes.core.particles import Particles
+from motes.core.systematic import Systematic
 from motes.core.weights import normalise
 from motes.diffusion.denoiser import Denoiser
 from motes.diffusion.guidance.value import ValueGradient
 from motes.diffusion.guided_step import guided_step
 from motes.diffusion.inverse.observation import Observation
 from motes.diffusion.inverse.operators import Function
+from motes.diffusion.multilevel import Coarse, begun, remarks, set_level, stepped, systematic
 from motes.diffusion.observer import Observer
 from motes.diffusion.reverse import SAMPLER
 from motes.diffusion.transition import Transitions, transitions
@@ -62,7 +64,7 @@ class ActiveDiffusion(FeynmanKac):
             "random" and "equispaced" for comparison.
         first: candidates that are measured before the first step.
         window: the share of the steps, from and to, over which the measurements are spread.
-        scale, guidance, integrator, noise_level, micro_batch, dtype, device: as for `Observation` and
+        scale, guidance, integrator, noise_level, coarse, micro_batch, dtype, device: as for `Observation` and
             `ReverseDiffusion`; `noise_level` is that sampler's `noise`.
 
     Raises:
@@ -85,12 +87,14 @@ class ActiveDiffusion(FeynmanKac):
     window: tuple[float, float] = (0.1, 0.8)
     scale: float = 1.0
     guidance: float = 1.0
-    integrator: str = "ancestral"
+    integrator: str = "multistep"
     noise_level: float = 1.0
+    coarse: int = 4
     micro_batch: int | None = None
     dtype: torch.dtype = torch.float32
     device: str = "cpu"
     table: Transitions = field(init=False, repr=False)
+    level: Coarse | None = field(init=False, repr=False)
 
     domain: ClassVar[str] = "diffusion"
     quantity: ClassVar[str] = "log normaliser"
@@ -104,7 +108,7 @@ class ActiveDiffusion(FeynmanKac):
                 raise ValueError(f"{name} must be positive, not {getattr(self, name)}")
         if not 0 <= self.window[0] < self.window[1] <= 1:
             raise ValueError(f"window must be two rising shares of the steps in [0, 1], not {self.window}")
-        table = transitions(self.denoiser.process, self.steps, self.integrator, self.noise_level)
+        table = transitions(self.denoiser.process, self.steps, self.integrator, self.noise_level, history=True)
         blank = self.measure(torch.zeros(1, *self.shape, dtype=self.dtype, device=self.device))
         if blank.ndim != 3 or len(blank) != 1:
             raise ShapeError(f"measure must return (n, L, m) for n images, not {tuple(blank.shape)} for one")
@@ -114,6 +118,7 @@ class ActiveDiffusion(FeynmanKac):
         if len(set(self.first)) != len(self.first) or any(not 0 <= l < count for l in self.first):  # noqa: E741
             raise ValueError(f"first must name different candidates from 0 to {count - 1}, not {self.first}")
         object.__setattr__(self, "table", table)
+        set_level(self, self._observer(None), torch.zeros_like(table.times), self.noise_level)
         object.__setattr__(self, "_size", tuple(blank.shape[1:]))
 
     @property
@@ -140,6 +145,7 @@ class ActiveDiffusion(FeynmanKac):
         observation = self._observation(shared)
         x = self._observer(observation)(rng, noise * self.denoiser.process.start_std, 0)
         x["total"] = self._total(x, observation, 0)
+        x |= begun(self._level(observation), rng, self.table, x)
         return Particles.start(x, x["total"], shared=shared, info=self._info(x, shared, 0))
 
     def step(self, rng: Rng, particles: Particles) -> Particles:
@@ -150,6 +156,7 @@ class ActiveDiffusion(FeynmanKac):
         observation = self._observation(shared)
         x = self._observer(observation)(rng, state, k + 1)
         x["total"] = self._total(x, observation, k + 1)
+        x |= stepped(self._level(observation), rng, self.table, k, old, x, log_ratio, particles.log_weight)
         new = particles.step(x, x["total"] - old["total"] + log_ratio, info=self._info(x, shared, k + 1))
         return replace(new, shared=shared)
 
@@ -177,12 +184,27 @@ class ActiveDiffusion(FeynmanKac):
 
     def remarks(self, particles: Particles) -> list[str]:
         observation = self._observation(particles.shared)
-        if observation is None or not self.done(particles):
+        if not self.done(particles):
             return []
-        return observation.remarks(particles.x["reward"], particles.log_weight)
+        said = observation.remarks(particles.x["reward"], particles.log_weight) if observation else []
+        return [*said, *remarks(self.level, particles, self.view(particles))]
+
+    def systematic(self, particles: Particles) -> Systematic | None:
+        return systematic(self.level, particles) if self.done(particles) else None
 
     def settings(self) -> dict[str, Any]:
-        names = ("noise", "budget", "choice", "scale", "guidance", "integrator", "noise_level", "micro_batch", "device")
+        names = (
+            "noise",
+            "budget",
+            "choice",
+            "scale",
+            "guidance",
+            "integrator",
+            "noise_level",
+            "coarse",
+            "micro_batch",
+            "device",
+        )
         return {
             "denoiser": self.denoiser.settings(),
             "times": hashlib.sha256(self.table.times.numpy().tobytes()).hexdigest()[:16],
@@ -190,7 +212,7 @@ class ActiveDiffusion(FeynmanKac):
             "first": list(self.first),
             "window": list(self.window),
             "candidates": list(self._size),  # type: ignore[attr-defined]
-            **{k: getattr(self, k) for k in names},
+            **{k: getattr(self, k) for k in (*names, "micro_batch")},
             "dtype": str(self.dtype),
         }
 
@@ -248,6 +270,14 @@ class ActiveDiffusion(FeynmanKac):
         return Observer(
             self.denoiser, table, reward, strength, observation, guidance, table.std**2, micro_batch=self.micro_batch
         )
+
+    def _level(self, observation: Observation | None) -> Coarse | None:
+        """The coarse chain, asked about what has been measured."""
+        if self.level is None:
+            return None
+        now = self._observer(observation)
+        coarse = replace(self.level.observer, reward=now.reward, twist=now.twist, guidance=now.guidance)
+        return replace(self.level, observer=coarse)
 
     def _total(self, x: dict[str, Tensor], observation: Observation | None, k: int) -> Tensor:
         if observation is None:
