@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
 import motes
+from fuzz.harness import limits
+from fuzz.readers.gguf_files import Array, File, good, nested, written
 from motes.core.errors import FileError, MotesError
 from motes.language import gguf
 
@@ -103,6 +107,57 @@ def test_a_tokenizer_that_is_not_known_goes_to_transformers(tiny, tmp_path):
         assert "accelerate" in str(error)
     else:
         torch.testing.assert_close(logits(model, "the cat"), logits(tiny, "the cat"), rtol=1e-3, atol=1e-3)
+
+
+LARGE = {
+    "a block count of a million": ("must be a whole number", lambda f: changed(f, "llama.block_count", 4, 10**6)),
+    "no heads": ("must be a whole number", lambda f: changed(f, "llama.attention.head_count", 4, 0)),
+    "no alignment": ("alignment is 0", lambda f: changed(f, "general.alignment", 4, 0)),
+    "a text as alignment": ("alignment is 'x'", lambda f: changed(f, "general.alignment", 8, "x")),
+    "other names": (
+        "should have",
+        lambda f: replace(f, tensors=[("a.b.c.d.e", *f.tensors[0][1:]), *f.tensors[1:]]),
+    ),
+    "a token twice": ("are both 'a'", lambda f: changed(f, "tokenizer.ggml.tokens", 9, Array(8, ["a"] * 8))),
+    "a merge of nothing": ("no tokens of it", lambda f: changed(f, "tokenizer.ggml.merges", 9, Array(8, ["a z"]))),
+    "an end outside": ("must be a whole number", lambda f: changed(f, "tokenizer.ggml.eos_token_id", 4, 8)),
+    "one place for two": ("lies over another", lambda f: replace(f, tensors=[(*t[:3], 0) for t in f.tensors])),
+    "arrays in each other": ("arrays of arrays", lambda f: changed(f, "x", 9, nested(100_000))),
+    "three million empty texts": ("no vocabulary is that long", lambda f: changed(f, "x", 9, Empty(8, 3 * 10**6))),
+    "200 MB of bytes": ("no vocabulary is that long", lambda f: changed(f, "x", 9, Empty(0, 2 * 10**8))),
+    "more items than bytes": ("bytes are left", lambda f: changed(f, "x", 9, Array(8, [], 2**60))),
+    "more fields than bytes": ("bytes are left", lambda f: replace(f, n_fields=2**63)),
+    "a tensor larger than the file": (
+        "more than the file holds",
+        lambda f: replace(f, tensors=[("token_embd.weight", (2**40, 2**40), 0, 0), *f.tensors[1:]]),
+    ),
+}
+
+
+def changed(file: File, key: str, kind: int, value: object) -> File:
+    return replace(file, fields=[*(f for f in file.fields if f[0] != key), (key, kind, value)])
+
+
+class Empty(Array):
+    """An array of items that are all zero bytes."""
+
+    def __init__(self, kind: int, count: int):
+        super().__init__(kind, [], count)
+
+
+@pytest.mark.parametrize("case", LARGE)
+def test_what_a_file_cannot_hold_is_refused_before_it_is_read(tmp_path, case):
+    """Each below 2 s and 500 MB; `good()` itself loads."""
+    says, spoil = LARGE[case]
+    motes_file, file = tmp_path / "model.gguf", spoil(good())
+    last = file.fields[-1][2]
+    motes_file.write_bytes(written(good()))
+    motes.language.load(motes_file)
+    motes_file.write_bytes(written(file))
+    if isinstance(last, Empty):
+        os.truncate(motes_file, motes_file.stat().st_size + (last.count or 0) * (8 if last.kind == 8 else 1))
+    with pytest.raises(FileError, match=says), limits():
+        motes.language.load(motes_file)
 
 
 @pytest.mark.parametrize("content", [b"", b"GG", b"PK\x03\x04 something", b"GGUF\x09\x00\x00\x00" + bytes(16)])

@@ -13,7 +13,7 @@ import torch
 
 import motes
 from motes.core.errors import FileError
-from motes.language import Generation, gguf, json_schema, regex
+from motes.language import Generation, gguf, gguf_file, json_schema, regex
 from motes.language.demo import json_generation
 from motes.language.hub import packaged
 
@@ -50,11 +50,11 @@ def test_the_file_reads_as_the_gguf_library_reads_it(smollm2):
         kinds.setdefault(entry.kind, (name, entry))
     assert {GGMLQuantizationType(kind).name for kind in kinds} == {"F32", "Q4_1", "Q8_0"}
     for kind, (name, entry) in kinds.items():
-        values, size = gguf.BLOCKS[kind]
+        values, size = gguf_file.BLOCKS[kind]
         length = min(math.prod(entry.shape), 64 * values) // values * size
         raw = torch.frombuffer(bytearray(data[header.start + entry.offset :][:length]), dtype=torch.uint8)
         theirs = dequantize(raw.numpy(), GGMLQuantizationType(kind))
-        torch.testing.assert_close(gguf.dequantize(raw, kind), torch.from_numpy(theirs.copy()).flatten(), msg=name)
+        torch.testing.assert_close(gguf_file.dequantize(raw, kind), torch.from_numpy(theirs.copy()).flatten(), msg=name)
 
 
 @pytest.mark.parametrize("kind", [2, 3, 8])
@@ -63,7 +63,7 @@ def test_blocks_are_read_as_the_gguf_library_writes_them(kind):
 
     x = torch.linspace(-3, 2, 256).sin().reshape(4, 64).numpy()
     packed = quantize(x, GGMLQuantizationType(kind))
-    ours = gguf.dequantize(torch.from_numpy(packed.copy()).flatten(), kind)
+    ours = gguf_file.dequantize(torch.from_numpy(packed.copy()).flatten(), kind)
     torch.testing.assert_close(ours, torch.from_numpy(dequantize(packed, GGMLQuantizationType(kind))).flatten())
 
 

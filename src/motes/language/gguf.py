@@ -2,156 +2,27 @@
 
 transformers reads GGUF too, but parses the vocabulary three times over (half a minute for SmolLM2-135M here, against
 two seconds) and needs accelerate. Files of other architectures or tokenizers go that way, see `motes.language.load`.
-Nothing in a GGUF file is code, and none is run.
-
-References:
-    The GGUF specification, https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
 """
 
 from __future__ import annotations
 
-import mmap
-import struct
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
-
-import numpy as np
 import torch
 from torch import Tensor
 
 from motes.core.errors import FileError
+from motes.language.gguf_file import BLOCKS, Header, read_tensors
+from motes.language.gguf_file import read_header as read_header
 
-SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
-STRING, ARRAY = 8, 9
-BLOCKS = {0: (1, 4), 1: (1, 2), 2: (32, 18), 3: (32, 20), 8: (32, 34), 30: (1, 2)}  # (values, bytes) of a block
 CONTROL, USER_DEFINED = 3, 4  # token types
-
-
-@dataclass(frozen=True)
-class Entry:
-    """Where a tensor lies in the file; `shape` is slowest axis first."""
-
-    shape: tuple[int, ...]
-    kind: int
-    offset: int
-
-
-@dataclass(frozen=True)
-class Header:
-    """What a GGUF file says before its tensors."""
-
-    path: Path
-    fields: dict[str, Any]
-    tensors: dict[str, Entry]
-    start: int
-
-    def __getitem__(self, key: str) -> Any:
-        if key not in self.fields:
-            raise FileError(f"{self.path} has no field {key!r}: it is damaged, or no language model")
-        return self.fields[key]
-
-
-class _Reader:
-    """A cursor over the bytes of a file."""
-
-    def __init__(self, data: bytes | mmap.mmap):
-        self.data, self.at = data, 0
-
-    def number(self, code: str) -> Any:
-        (value,) = struct.unpack_from("<" + code, self.data, self.at)
-        self.at += struct.calcsize(code)
-        return value
-
-    def text(self) -> str:
-        size = self.number("Q")
-        if self.at + size > len(self.data):
-            raise struct.error("a text runs past the end of the file")
-        self.at += size
-        return self.data[self.at - size : self.at].decode("utf-8")
-
-    def value(self, kind: int) -> Any:
-        if kind == STRING:
-            return self.text()
-        if kind != ARRAY:
-            return self.number(SCALARS[kind])
-        item, count = self.number("I"), self.number("Q")
-        if item in SCALARS:
-            out = struct.unpack_from(f"<{count}{SCALARS[item]}", self.data, self.at)
-            self.at += struct.calcsize(f"<{count}{SCALARS[item]}")
-            return list(out)
-        return [self.value(item) for _ in range(count)]
-
-
-def read_header(path: Path) -> Header:
-    """The fields and the table of tensors of a GGUF file.
-
-    Raises:
-        FileError: the file is no GGUF file of version 2 or 3, or it is truncated.
-    """
-    with open(path, "rb") as f:
-        if f.read(4) != b"GGUF":
-            raise FileError(f"{path} is no GGUF file")
-        data = mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ)
-    r = _Reader(data)
-    try:
-        r.at = 4
-        version, n_tensors, n_fields = r.number("I"), r.number("Q"), r.number("Q")
-        if version not in (2, 3):
-            raise FileError(f"{path} is GGUF version {version}; versions 2 and 3 are read")
-        fields = {r.text(): r.value(r.number("I")) for _ in range(n_fields)}
-        tensors = {}
-        for _ in range(n_tensors):
-            name, ndim = r.text(), r.number("I")
-            shape = tuple(r.number("Q") for _ in range(ndim))[::-1]
-            tensors[name] = Entry(shape, r.number("I"), r.number("Q"))
-    except (struct.error, KeyError, UnicodeDecodeError) as error:
-        raise FileError(f"{path} is truncated or damaged in its header: {error!r}") from error
-    step = fields.get("general.alignment", 32)
-    return Header(path, fields, tensors, -(-r.at // step) * step)
-
-
-def dequantize(raw: Tensor, kind: int) -> Tensor:
-    """The values (float32) of a flat uint8 tensor that holds blocks of type `kind`, one of `BLOCKS`."""
-    if kind in (0, 1, 30):
-        return raw.view({0: torch.float32, 1: torch.float16, 30: torch.bfloat16}[kind]).float()
-    blocks = raw.view(-1, BLOCKS[kind][1])
-
-    def half(at: int) -> Tensor:
-        return blocks[:, at : at + 2].contiguous().view(torch.float16).float()
-
-    if kind == 8:  # Q8_0: scale, 32 signed bytes
-        return (half(0) * blocks[:, 2:].contiguous().view(torch.int8)).reshape(-1)
-    nibbles = blocks[:, BLOCKS[kind][1] - 16 :]
-    values = torch.cat([nibbles & 15, nibbles >> 4], 1)
-    if kind == 2:  # Q4_0: scale, nibbles around 8
-        return (half(0) * (values.to(torch.int8) - 8)).reshape(-1)
-    return (half(0) * values + half(2)).reshape(-1)  # Q4_1: scale, minimum, nibbles
-
-
-def read_tensors(header: Header) -> dict[str, Tensor]:
-    """Every tensor of the file in float32.
-
-    Raises:
-        FileError: the file ends before its tensors do.
-    """
-    data = np.memmap(header.path, dtype=np.uint8, mode="r")
-    out = {}
-    for name, e in header.tensors.items():
-        values, size = BLOCKS[e.kind]
-        start, length = header.start + e.offset, int(np.prod(e.shape)) // values * size
-        if start + length > len(data):
-            raise FileError(f"{header.path} is truncated: it ends inside tensor {name!r}")
-        raw = torch.from_numpy(np.array(data[start : start + length]))
-        out[name] = dequantize(raw, e.kind).reshape(e.shape)
-    return out
+MOST_CONTROL = 2**14
+"""Tokens that are marked as control or user defined; Llama 3 has 256."""
 
 
 def supported(header: Header) -> bool:
     """Whether this module can build the model and its tokenizer."""
     f = header.fields
     llama = f.get("general.architecture") == "llama" and "rope_freqs.weight" not in header.tensors
-    scaled = any(k.startswith(("llama.rope.scaling", "llama.expert")) for k in f)
+    scaled = any(k.startswith(("llama.rope.scaling", "llama.expert", "llama.attention.sliding_window")) for k in f)
     tokens = f.get("tokenizer.ggml.model") == "gpt2" and f.get("tokenizer.ggml.pre") in ("smollm", "gpt-2")
     return llama and tokens and not scaled and all(e.kind in BLOCKS for e in header.tensors.values())
 
@@ -176,10 +47,63 @@ NAMES = {
 TOP = {"token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head"}
 
 
+def shapes(header: Header) -> dict[str, tuple[int, ...]]:
+    """The tensors that the fields of a Llama file ask for, by name.
+
+    Raises:
+        FileError: a field is missing, or says what cannot be.
+    """
+    width = header.whole("llama.embedding_length", 1, 2**20)
+    inner = header.whole("llama.feed_forward_length", 1, 2**24)
+    blocks = header.whole("llama.block_count", 1, len(header.tensors))
+    heads = header.whole("llama.attention.head_count", 1, width)
+    kv_heads = header.whole("llama.attention.head_count_kv", 1, heads)
+    if width % heads or heads % kv_heads or width // heads % 2:
+        raise FileError(
+            f"{header.path} is damaged: {width} numbers a token, {heads} heads and {kv_heads} of keys do not match"
+        )
+    head = width // heads
+    for key in ("attention.key_length", "attention.value_length", "rope.dimension_count"):
+        header.whole(f"llama.{key}", head, head, head)  # others are not built here
+    vocabulary, keys = len(header.array("tokenizer.ggml.tokens", str)), head * kv_heads
+    out: dict[str, tuple[int, ...]] = {"token_embd.weight": (vocabulary, width), "output_norm.weight": (width,)}
+    if "output.weight" in header.tensors:
+        out["output.weight"] = (vocabulary, width)
+    for i in range(blocks):
+        sizes = {"attn_norm": (width,), "ffn_norm": (width,), "attn_q": (width, width), "attn_output": (width, width)}
+        sizes |= {"attn_k": (keys, width), "attn_v": (keys, width)}
+        sizes |= {"ffn_gate": (inner, width), "ffn_up": (inner, width), "ffn_down": (width, inner)}
+        out |= {f"blk.{i}.{key}.weight": shape for key, shape in sizes.items()}
+    return out
+
+
+def check_tensors(header: Header) -> None:
+    """Raise FileError unless the file has the tensors that its fields ask for, and no others."""
+    wanted, found = shapes(header), {name: e.shape for name, e in header.tensors.items()}
+    if wanted != found:
+        wrong = [n for n in {**wanted, **found} if wanted.get(n) != found.get(n)]
+        name = wrong[0]
+        raise FileError(
+            f"{header.path} does not hold the model that it says: the tensor {name[:80]!r} has the shape "
+            f"{found.get(name)}, and should have {wanted.get(name)} (None: it is not there; {len(wrong)} such tensors)"
+        )
+
+
+def token_id(header: Header, name: str) -> int | None:
+    """The id of the token of this name ("bos", "eos", "unknown", "padding"), if the file has one."""
+    key = f"tokenizer.ggml.{name}_token_id"
+    return header.whole(key, 0, len(header["tokenizer.ggml.tokens"]) - 1) if key in header.fields else None
+
+
 def build_model(header: Header, dtype: torch.dtype):
-    """A transformers LlamaForCausalLM with the weights of the file, in evaluation mode."""
+    """A transformers LlamaForCausalLM with the weights of the file, in evaluation mode.
+
+    Raises:
+        FileError: a field is missing or wrong, or the tensors are not those that the fields ask for.
+    """
     from transformers import LlamaConfig, LlamaForCausalLM
 
+    check_tensors(header)
     heads, kv_heads = header["llama.attention.head_count"], header["llama.attention.head_count_kv"]
     tied = "output.weight" not in header.tensors
     config = LlamaConfig(
@@ -189,12 +113,12 @@ def build_model(header: Header, dtype: torch.dtype):
         num_hidden_layers=header["llama.block_count"],
         num_attention_heads=heads,
         num_key_value_heads=kv_heads,
-        max_position_embeddings=header["llama.context_length"],
-        rms_norm_eps=header["llama.attention.layer_norm_rms_epsilon"],
-        rope_parameters={"rope_type": "default", "rope_theta": header.fields.get("llama.rope.freq_base", 10000.0)},
+        max_position_embeddings=header.whole("llama.context_length", 1, 2**31),
+        rms_norm_eps=header.positive("llama.attention.layer_norm_rms_epsilon"),
+        rope_parameters={"rope_type": "default", "rope_theta": header.positive("llama.rope.freq_base", 10000.0)},
         tie_word_embeddings=tied,
-        bos_token_id=header.fields.get("tokenizer.ggml.bos_token_id"),
-        eos_token_id=header.fields.get("tokenizer.ggml.eos_token_id"),
+        bos_token_id=token_id(header, "bos"),
+        eos_token_id=token_id(header, "eos"),
         dtype=dtype,
     )
     state = {}
@@ -215,26 +139,43 @@ def build_model(header: Header, dtype: torch.dtype):
 
 
 def build_tokenizer(header: Header):
-    """The byte-level BPE tokenizer of the file, with its chat template."""
+    """The byte-level BPE tokenizer of the file, with its chat template.
+
+    Raises:
+        FileError: the vocabulary, its types or its merges do not go together.
+    """
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
-    tokens, types = header["tokenizer.ggml.tokens"], header["tokenizer.ggml.token_type"]
-    merges = [tuple(m.split(" ", 1)) for m in header["tokenizer.ggml.merges"]]
-    raw = Tokenizer(models.BPE({t: i for i, t in enumerate(tokens)}, merges))
+    tokens = header.array("tokenizer.ggml.tokens", str)
+    types = header.array("tokenizer.ggml.token_type", int, len(tokens))
+    merges, ids = [tuple(m.split(" ", 1)) for m in header.array("tokenizer.ggml.merges", str)], {}
+    for i, token in enumerate(tokens):
+        if token in ids:
+            raise FileError(f"{header.path} is damaged: its tokens {ids[token]} and {i} are both {token[:80]!r}")
+        ids[token] = i
+    for merge in merges:
+        if len(merge) != 2 or any(part not in ids for part in (*merge, "".join(merge))):
+            raise FileError(f"{header.path} is damaged: it merges {' '.join(merge)[:80]!r}, which are no tokens of it")
+    raw = Tokenizer(models.BPE(ids, merges))
     byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
     if header["tokenizer.ggml.pre"] == "smollm":
         byte_level = pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), byte_level])
     raw.pre_tokenizer = byte_level
     raw.decoder = decoders.ByteLevel()
-    marked = [(AddedToken(t, special=k == CONTROL, normalized=False), k) for t, k in zip(tokens, types, strict=True)]
-    raw.add_special_tokens([t for t, k in marked if k == CONTROL])
-    raw.add_tokens([t for t, k in marked if k == USER_DEFINED])
+    marked = [(t, k) for t, k in zip(tokens, types, strict=True) if k in (CONTROL, USER_DEFINED)]
+    if len(marked) > MOST_CONTROL or any(not t for t, _ in marked):
+        raise FileError(f"{header.path} is damaged: {len(marked)} of its tokens are marked as no text, or one is empty")
+    for kind, add in ((CONTROL, raw.add_special_tokens), (USER_DEFINED, raw.add_tokens)):
+        add([AddedToken(t, special=k == CONTROL, normalized=False) for t, k in marked if k == kind])
     named = {
-        f"{ours}_token": tokens[header.fields[f"tokenizer.ggml.{theirs}_token_id"]]
+        f"{ours}_token": tokens[at]
         for ours, theirs in (("bos", "bos"), ("eos", "eos"), ("unk", "unknown"), ("pad", "padding"))
-        if f"tokenizer.ggml.{theirs}_token_id" in header.fields
+        if (at := token_id(header, theirs)) is not None
     }
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=raw, clean_up_tokenization_spaces=False, **named)
-    tokenizer.chat_template = header.fields.get("tokenizer.chat_template")
+    template = header.fields.get("tokenizer.chat_template")
+    if template is not None and not isinstance(template, str):
+        raise FileError(f"{header.path} is damaged: its chat template is a {type(template).__name__}")
+    tokenizer.chat_template = template
     return tokenizer
