@@ -243,3 +243,14 @@ def test_a_run_that_goes_on_elsewhere_leaves_its_source_alone(tmp_path):
     resume(first, model(), checkpoint=Checkpoint(second, every=0), progress=False)
     assert (first.read_bytes(), before(first).read_bytes()) == kept
     assert load(before(second)).particles.t == 8
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o077])
+def test_a_run_is_as_readable_as_other_new_files(tmp_path, mask):
+    before_ = os.umask(mask)
+    try:
+        sample(model(4), 10, seed=1, progress=False).save(tmp_path / "run")
+        (tmp_path / "other").write_text("")
+    finally:
+        os.umask(before_)
+    assert (tmp_path / "run").stat().st_mode == (tmp_path / "other").stat().st_mode

@@ -85,6 +85,7 @@ def replacing(path: str | os.PathLike[str], *, previous: Path | None = None) -> 
     aside = folder / "new"
     try:
         yield aside
+        os.chmod(aside, _usual(folder / "usual"))
         _flush(aside)
         if previous is not None and path.exists():
             _keep(path, folder / "previous", previous)
@@ -125,6 +126,15 @@ def _private(path: Path) -> tuple[Path, int]:
                 return folder, descriptor
             os.close(descriptor)
     raise FileError(f"no side file of {path} can be made: each was taken away before it could be locked")
+
+
+def _usual(path: Path) -> int:
+    """The mode that a new file of this process has; some writers make theirs for the owner alone."""
+    descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
+    try:
+        return stat.S_IMODE(os.fstat(descriptor).st_mode)
+    finally:
+        os.close(descriptor)
 
 
 def _opened(folder: Path) -> int:

@@ -20,6 +20,7 @@ from motes.core.machine import differences, machine
 from motes.core.model import FeynmanKac
 from motes.core.remark import EVIDENCE, Remark
 from motes.core.resampling import Scheme, find_scheme
+from motes.core.resuming import first_step, taking_up
 from motes.core.run import Result, Run
 from motes.core.smc import State, must_be_model, steps
 from motes.rng import Rng
@@ -105,8 +106,9 @@ def resume(
     """
     run, source = Source.read(path)
     setup = run.setup
-    if run.result is Result.OK and not (setup["model"] == type(model).__name__ and model.continues(run.particles)):
-        return run
+    with taking_up(path, model):
+        if run.result is Result.OK and not (setup["model"] == type(model).__name__ and model.continues(run.particles)):
+            return run
     settings = json.loads(json.dumps(model.settings()))
     if setup["model"] != type(model).__name__ or setup["settings"] != settings:
         differ = [k for k in {**setup["settings"], **settings} if setup["settings"].get(k) != settings.get(k)]
@@ -123,10 +125,12 @@ def resume(
     assert target is not None
     with Writer(target, source.found(target)) as writer:
         source.must_be_unchanged()
-        start = State(model.restore(run.particles), run.genealogy, run.trace)
+        with taking_up(path, model):
+            start = State(model.restore(run.particles), run.genealogy, run.trace)
         walk = steps(
             model, setup["n"], seed=setup["seed"], resampling=setup["resampling"], when=setup["when"], start=start
         )
+        walk = first_step(walk, path, model, run.particles, setup["seed"])
         return _drive(model, walk, setup, start, writer, progress, callback, max_steps, throw)
 
 

