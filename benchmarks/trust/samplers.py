@@ -48,13 +48,15 @@ def count(law: Law) -> Callable[[Run], float]:
     return lambda run: float(points[0])
 
 
-def weighted(make: Callable[[Law], FeynmanKac], particles: int = 1) -> Callable[[Callable[[], Law]], Sampler]:
-    """From a function of a density to a sampler of the shelf with N / `particles` particles."""
+def weighted(
+    make: Callable[[Law], FeynmanKac], particles: int = 1, **options: Any
+) -> Callable[[Callable[[], Law]], Sampler]:
+    """A sampler of the shelf, from a function of a density: N / `particles` particles, and options of `sample`."""
 
     def on_density(density: Callable[[], Law]) -> Sampler:
         def job(n: int, seed: int) -> Job:
             law = density()
-            return Job(make(law), n // particles, evaluations=count(law))
+            return Job(make(law), n // particles, options, count(law))
 
         return job
 
@@ -82,6 +84,7 @@ BY_DENSITY: dict[str, Callable[[Callable[[], Law]], Sampler]] = {
     "NestedSampling": weighted(NestedSampling),
     "ParallelTempering": weighted(ParallelTempering, PER_CHAIN),
     "Chains": weighted(motes.Chains, PER_CHAIN),
+    "Tempering-x8": weighted(motes.Tempering, replicas=8),
 }
 
 
