@@ -90,3 +90,20 @@ def test_tensors_that_lie_where_the_file_has_them_change_bits(tmp_path, monkeypa
     monkeypatch.setattr(files, "read", mapped)
     steps, wrong = differing(density, 256, 5, tmp_path / "run")
     assert wrong and steps >= 8
+
+
+def fitted(sampler: Callable[[motes.Density], motes.FeynmanKac]) -> motes.FeynmanKac:
+    """A sampler of a correlated Gaussian in 9 dimensions, whose state holds a factor that lies column by column."""
+    a = torch.linspace(-1, 1, 81, dtype=torch.float64).reshape(9, 9).sin()
+    zero = torch.zeros(9, dtype=torch.float64)
+    prior = {"a": torch.distributions.Normal(zero, 1.0)}
+    return sampler(motes.Density(lambda p: -2 * (p["a"] @ a - 0.3).square().sum(1), prior, vectorised=True))
+
+
+@pytest.mark.parametrize("name", ["AMIS", "CrossEntropy", "Follmer", "Tempering", "WasteFree"])
+def test_every_step_of_samplers_that_keep_matrices_can_be_resumed(name, tmp_path):
+    sampler = getattr(motes.density, name)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        steps, wrong = differing(lambda: fitted(sampler), 64, 3, tmp_path / "run")
+    assert steps >= 2 and wrong == {}

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from motes.core.atomic import replacing
 from motes.core.errors import FileError
+from motes.core.layout import laid, layout
 from motes.core.schema import array, dictionary, either, number, record, text, whole
 from motes.core.tree import Leaf, Missing, PyTree
 
@@ -49,8 +50,10 @@ def pack(tree: PyTree, name: str, tensors: dict[str, Tensor], depth: int = 0) ->
     if isinstance(tree, Tensor):
         while name in tensors:  # {"a/b": ...} beside {"a": {"b": ...}}
             name += "'"
-        tensors[name] = tree.detach().cpu().contiguous().clone()
-        return {"tensor": name}
+        how = layout(tree)
+        plain = tree.detach().cpu().resolve_conj().resolve_neg()
+        tensors[name] = plain.clone(memory_format=torch.contiguous_format)
+        return {"tensor": name} if how is None else {"tensor": name, "layout": how}
     if tree is None or isinstance(tree, (bool, int, float, str)):
         return {"value": tree}
     raise FileError(f"{name} is a {type(tree).__name__}, which a file cannot hold: use tensors, numbers and strings")
@@ -60,9 +63,9 @@ def unpack(shape: Any, tensors: dict[str, Tensor], where: str, depth: int = 0) -
     """The tree that `pack` described; leaves that were no tensors come back as `Missing`."""
     if depth > DEEPEST:
         raise FileError(f"{where} is nested more than {DEEPEST} deep")
-    if not isinstance(shape, dict) or len(shape) != 1:
+    if not isinstance(shape, dict) or len({**shape, "layout": 0}) != 2:
         raise FileError(f"{where} is not described as motes describes a tree")
-    ((kind, value),) = shape.items()
+    ((kind, value),) = ((k, v) for k, v in shape.items() if k != "layout")
     if kind == "dict":
         dictionary()(value, where)
         return {k: unpack(v, tensors, f"{where}[{k!r}]", depth + 1) for k, v in value.items()}
@@ -77,7 +80,7 @@ def unpack(shape: Any, tensors: dict[str, Tensor], where: str, depth: int = 0) -
     if kind == "tensor":
         if not isinstance(value, str) or value not in tensors:
             raise FileError(f"{where} stands for a tensor that the file does not hold")
-        return tensors[value]
+        return laid(tensors[value], shape.get("layout"), where)
     if kind == "value":
         return either(text(), number(), None)(value, where)
     raise FileError(f"{where} is described as {kind!r}, which motes does not know")
@@ -108,8 +111,8 @@ def write(
 def read(path: str | os.PathLike[str]) -> tuple[dict[str, PyTree], dict[str, Any]]:
     """The trees and the JSON of a file that `write` made.
 
-    Tensors are copies, which lie in memory where torch puts its own. One that lies where the file had it, at any
-    multiple of its type's size, may change the last bits of a matrix product.
+    Tensors are copies that lie in memory as those did that were written (`core/layout.py`). One that lies where the
+    file had it, at any multiple of its type's size, may change the last bits of a matrix product.
 
     Raises:
         FileNotFoundError: there is no such file.
