@@ -22,6 +22,8 @@ from motes.diffusion.compositions import classifier_free as classifier_free
 from motes.diffusion.compositions import geometric_mean as geometric_mean
 from motes.diffusion.compositions import product as product
 from motes.diffusion.compositions import rl_guidance as rl_guidance
+from motes.diffusion.coupling import Coupling as Coupling
+from motes.diffusion.coupling import coupling_test as coupling_test
 from motes.diffusion.denoiser import Denoiser as Denoiser
 from motes.diffusion.driftlite import DriftLite as DriftLite
 from motes.diffusion.edm import EDM as EDM
@@ -47,6 +49,7 @@ from motes.diffusion.process import VariancePreserving as VariancePreserving
 from motes.diffusion.reverse import ReverseDiffusion as ReverseDiffusion
 from motes.diffusion.start import Start as Start
 from motes.diffusion.tabulated import Tabulated as Tabulated
+from motes.diffusion.tilted_flow import TiltedFlow as TiltedFlow
 from motes.diffusion.transition import transitions as transitions
 from motes.diffusion.value_decoding import ValueDecoding as ValueDecoding
 from motes.diffusion.zoo import load as load

@@ -16,6 +16,7 @@ from motes.core.particles import Particles
 from motes.core.systematic import Systematic
 from motes.core.weights import conditional_ess, scaled, total
 from motes.diffusion.arguments import check_function, check_image
+from motes.diffusion.coupling import coupling_remarks, tested
 from motes.diffusion.denoiser import Denoiser
 from motes.diffusion.guidance.value import ValueGradient
 from motes.diffusion.guided_step import guided_step
@@ -110,7 +111,9 @@ class AdaptiveReward(FeynmanKac):
         x = self.observer(rng, started(rng, process, self.start, (n, *self.shape), self.dtype).to(self.device), 0)
         x["total"] = torch.zeros(n, dtype=torch.float64)
         x |= begun(self.level, rng, self.table, x)
-        return Particles.start(x, x["total"], shared={"share": 0.0, "kept": 1.0}, info=self._info(x, 0.0, 0))
+        coupling = tested([self.denoiser], self.shape, self.dtype, self.device, self.micro_batch)
+        shared = {"share": 0.0, "kept": 1.0, **coupling}
+        return Particles.start(x, x["total"], shared=shared, info=self._info(x, 0.0, 0))
 
     def step(self, rng: Rng, particles: Particles) -> Particles:
         k, old, share = particles.t, particles.x, particles.shared["share"]
@@ -125,7 +128,7 @@ class AdaptiveReward(FeynmanKac):
         return particles.step(
             x,
             increment,
-            shared={"share": new, "kept": kept},
+            shared=particles.shared | {"share": new, "kept": kept},
             info=self._info(x, new, k + 1),
         )
 
@@ -150,7 +153,8 @@ class AdaptiveReward(FeynmanKac):
     def remarks(self, particles: Particles) -> list[str]:
         if not self.done(particles):
             return []
-        said, kept = remarks(self.level, particles, self.view(particles)), float(particles.shared["kept"])
+        said = [*coupling_remarks(particles.shared), *remarks(self.level, particles, self.view(particles))]
+        kept = float(particles.shared["kept"])
         if kept >= LOW:
             return said
         return [

@@ -19,9 +19,11 @@ from motes.core.cite import Reference
 from motes.core.errors import MotesError, UnknownName
 from motes.core.model import FeynmanKac
 from motes.core.particles import Particles
-from motes.core.remark import ALL, EVIDENCE, Remark
+from motes.core.remark import ALL, EVIDENCE, MEANS, Remark
+from motes.core.systematic import Systematic
 from motes.core.variance import StandardError
 from motes.core.weights import normalise
+from motes.diffusion.coupling import coupling_remarks, tested
 from motes.diffusion.crosswise import by_half, rows
 from motes.diffusion.curvature import measured
 from motes.diffusion.denoiser import Denoiser
@@ -54,7 +56,8 @@ DISTILLED = Reference(
     "the weights from log-densities",
 )
 RULES = ("auto", "energy", "transition", "rate", "none")
-LOUD = 0.05  # nats of estimated discretisation error from which a run says so
+LOUD = 0.05
+"""Nats of estimated discretisation error from which a run says that means carry it too."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -230,7 +233,8 @@ class Composition(FeynmanKac):
             constant = (1 - exponent) * math.log(2 * math.pi * self.process.start_std**2) - math.log(exponent)
             log_weight = 0.5 * d * constant + x["total"]
         first = torch.full((2, len(self.denoisers)), self.process.start_std**-2, dtype=torch.float64)
-        shared = {"curvature": first, "tails": torch.tensor(math.inf, dtype=torch.float64)}
+        coupling = tested(self.denoisers, self.shape, self.dtype, self.device, self.micro_batch)
+        shared = {**coupling, "curvature": first, "tails": torch.tensor(math.inf, dtype=torch.float64)}
         return Particles.start(x, log_weight, shared=shared, info=self._info(x, 0, 0.0))
 
     def step(self, rng: Rng, particles: Particles) -> Particles:
@@ -298,10 +302,20 @@ class Composition(FeynmanKac):
 
     def discretisation(self, particles: Particles) -> float:
         """An estimate of how far the log normaliser is off because steps are not infinitely small, nats; 0 if exact."""
+        return 0.0 if (found := self.systematic(particles)) is None else found.value
+
+    def systematic(self, particles: Particles) -> Systematic | None:
+        """The error of the steps with its own standard error; None where weights are exact, or are none."""
         if self.rule in ("energy", "none"):
-            return 0.0
-        change = estimate(particles)
-        return change if self.rule == "transition" else -change
+            return None
+        change, noise = estimate(particles)
+        error = change if self.rule == "transition" else -change
+        text = (
+            f'the weights are by the rule "{self.rule}", exact as steps shrink: with {self.grid.steps} steps the '
+            f"log normaliser is off by about {error:+.2g} nats, estimated along the paths; use more steps, or "
+            "models with log-densities"
+        )
+        return Systematic(error, noise, text)
 
     def must_resample(self, particles: Particles) -> bool | None:
         return False if self.rule == "none" else None
@@ -313,17 +327,14 @@ class Composition(FeynmanKac):
 
     def remarks(self, particles: Particles) -> list[str]:
         """Which rule made the weights where that matters, and signs that the composition cannot be normalised."""
-        said: list[str] = []
+        said: list[str] = [*coupling_remarks(particles.shared)]
         if self.rule == "none":
             text = "there are no weights: the samples follow the sum of scores, not the composition"
             said.append(Remark(text, ALL, withholds=True))
-        if abs(error := self.discretisation(particles)) > LOUD:
-            text = (
-                f'the weights are by the rule "{self.rule}", exact as steps shrink: with {self.grid.steps} steps the '
-                f"log normaliser is off by about {error:+.2g} nats, estimated along the paths; use more steps, or "
-                "models with log-densities"
-            )
-            said.append(Remark(text, ALL))
+        found = self.systematic(particles)
+        if found is not None and found.exceeds(LOUD):
+            text = f"the weights carry an error of about {found.value:+.2g} nats of the steps, and means with them"
+            said.append(Remark(f"{text}: use more steps", MEANS))
         if self.control and particles.n < ENOUGH * (
             size := self.control.size(math.prod(self.shape), len(self.denoisers))
         ):

@@ -15,7 +15,9 @@ from motes.core.errors import FileError, UnknownName
 from motes.core.model import FeynmanKac
 from motes.core.particles import Particles
 from motes.core.parts import in_parts
+from motes.core.remark import Remark
 from motes.core.variance import StandardError
+from motes.diffusion.coupling import coupling_remarks, tested
 from motes.diffusion.denoiser import Denoiser
 from motes.diffusion.look import not_finite, refuse
 from motes.diffusion.solvers import FLOWS, Leg
@@ -134,7 +136,10 @@ class ProbabilityFlow(FeynmanKac):
         if self.integrator == "dpm++2m":
             x["previous"] = x["denoised"]
         zero = torch.zeros(n, dtype=torch.float64)
-        return Particles.start(x, zero, shared={"probe": self._probe()}, info=self._info(0))
+        shared = {"probe": self._probe()}
+        if self.churn:
+            shared |= tested([self.denoiser], self.shape, self.dtype, self.device, self.micro_batch)
+        return Particles.start(x, zero, shared=shared, info=self._info(0))
 
     def step(self, rng: Rng, particles: Particles) -> Particles:
         k, old = particles.t, particles.x
@@ -180,6 +185,9 @@ class ProbabilityFlow(FeynmanKac):
 
     def standard_error(self, particles: Particles) -> StandardError:
         return StandardError(math.nan, "", "the probability flow weighs nothing; motes.ReverseDiffusion does")
+
+    def remarks(self, particles: Particles) -> list[Remark]:
+        return coupling_remarks(particles.shared)
 
     def settings(self) -> dict[str, Any]:
         return {

@@ -19,8 +19,10 @@ from motes.core.cite import Reference
 from motes.core.errors import UnknownName
 from motes.core.model import FeynmanKac
 from motes.core.particles import Particles
+from motes.core.remark import ALL, Remark
 from motes.core.variance import StandardError
 from motes.diffusion.arguments import check_function, check_image
+from motes.diffusion.coupling import coupling_remarks, tested
 from motes.diffusion.denoiser import Denoiser
 from motes.diffusion.guidance import Twist
 from motes.diffusion.observer import Observer
@@ -126,6 +128,8 @@ class Guided(FeynmanKac):
         state = started(rng, self.denoiser.process, self.start, (n, *self.shape), self.dtype)
         x = self.observer(rng, state.to(self.device), 0)
         zero, shared = torch.zeros(n, dtype=torch.float64), {"probe": self._probe()}
+        if bool((self.table.std > 0).any()) or self.repeats > 1:
+            shared |= tested([self.denoiser], self.shape, self.dtype, self.device, self.micro_batch)
         return Particles.start(x, zero, shared=shared, info=self._info(x, 0))
 
     def step(self, rng: Rng, particles: Particles) -> Particles:
@@ -163,13 +167,15 @@ class Guided(FeynmanKac):
     def standard_error(self, particles: Particles) -> StandardError:
         return StandardError(math.nan, "", "guidance alone has no weights; motes.ReverseDiffusion corrects it")
 
-    def remarks(self, particles: Particles) -> list[str]:
-        if self.observer.guidance is None and self.repeats == 1:
-            return []
-        return [
-            "the guidance is not corrected: the images are biased samples and have no normaliser; "
-            "motes.ReverseDiffusion with the same guidance weighs them for the tilted law"
-        ]
+    def remarks(self, particles: Particles) -> list[Remark]:
+        said = coupling_remarks(particles.shared)
+        if self.observer.guidance is not None or self.repeats > 1:
+            text = (
+                "the guidance is not corrected: the images are biased samples and have no normaliser; "
+                "motes.ReverseDiffusion with the same guidance weighs them for the tilted law"
+            )
+            said.append(Remark(text, ALL))
+        return said
 
     def settings(self) -> dict[str, Any]:
         guidance = self.observer.guidance

@@ -54,10 +54,15 @@ def compare(
         x["rough"] = old["rough"] + old["ahead"] - ratio.total()
 
 
-def estimate(particles: Particles) -> float:
-    """How the log normaliser would change, nats: by the paths, or roughly where they differ by too much."""
+def estimate(particles: Particles) -> tuple[float, float]:
+    """How the log normaliser would change, nats, and the standard error of that.
+
+    By the paths, or roughly where they differ by too much.
+    """
     log_weight, gap = particles.log_weight, particles.x["gap"]
     weight = normalise(log_weight)
     if float(weight @ (gap - weight @ gap).square()) > CALM:
         gap = particles.x["rough"]
-    return log_mean_exp(log_weight + gap) - log_mean_exp(log_weight)
+    change = log_mean_exp(log_weight + gap) - log_mean_exp(log_weight)
+    noise = (weight.square() @ ((gap - change).exp() - 1).square()).sqrt()
+    return change, float(noise)

@@ -21,6 +21,7 @@ from motes.core.model import FeynmanKac
 from motes.core.particles import Particles
 from motes.core.systematic import Systematic
 from motes.diffusion.arguments import check_function, check_image
+from motes.diffusion.coupling import coupling_remarks, tested
 from motes.diffusion.denoiser import Denoiser
 from motes.diffusion.guidance import Given, Guidance, Twist, ValueGradient
 from motes.diffusion.guided_step import guided_step
@@ -180,7 +181,9 @@ class ReverseDiffusion(FeynmanKac):
         history = zero + POTENTIALS[self.potential][1]
         x["total"], x["history"] = self._total(x, 0, zero, history)
         x |= begun(self.level, rng, self.table, x)
-        return Particles.start(x, x["total"], shared={"probe": self._probe()}, info=self._info(x, 0))
+        coupling = tested([self.denoiser], self.shape, self.dtype, self.device, self.micro_batch)
+        shared = {"probe": self._probe(), **coupling}
+        return Particles.start(x, x["total"], shared=shared, info=self._info(x, 0))
 
     def step(self, rng: Rng, particles: Particles) -> Particles:
         k, old = particles.t, particles.x
@@ -221,7 +224,7 @@ class ReverseDiffusion(FeynmanKac):
         if not self.done(particles):
             return []
         said = [] if self.twist is None else self.twist.remarks(particles.x["reward"], particles.log_weight)
-        return [*said, *remarks(self.level, particles, self.view(particles))]
+        return [*coupling_remarks(particles.shared), *said, *remarks(self.level, particles, self.view(particles))]
 
     def systematic(self, particles: Particles) -> Systematic | None:
         if self.reward is None or not self.done(particles):

@@ -17,6 +17,7 @@ from motes.core.model import FeynmanKac
 from motes.core.particles import Particles
 from motes.core.systematic import Systematic
 from motes.core.weights import normalise
+from motes.diffusion.coupling import coupling_remarks, tested
 from motes.diffusion.denoiser import Denoiser
 from motes.diffusion.guidance.value import ValueGradient
 from motes.diffusion.guided_step import guided_step
@@ -141,6 +142,7 @@ class ActiveDiffusion(FeynmanKac):
         for l in self.first:  # noqa: E741
             shared = self._asked(shared, l, math.nan)
         shared["probe"] = self._probe()
+        shared |= tested([self.denoiser], self.shape, self.dtype, self.device, self.micro_batch)
         noise = rng.at("start").normal((n, *self.shape), dtype=self.dtype).to(self.device)
         observation = self._observation(shared)
         x = self._observer(observation)(rng, noise * self.denoiser.process.start_std, 0)
@@ -187,7 +189,7 @@ class ActiveDiffusion(FeynmanKac):
         if not self.done(particles):
             return []
         said = observation.remarks(particles.x["reward"], particles.log_weight) if observation else []
-        return [*said, *remarks(self.level, particles, self.view(particles))]
+        return [*coupling_remarks(particles.shared), *said, *remarks(self.level, particles, self.view(particles))]
 
     def systematic(self, particles: Particles) -> Systematic | None:
         return systematic(self.level, particles) if self.done(particles) else None
