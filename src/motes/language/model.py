@@ -110,7 +110,14 @@ class LanguageModel(ABC):
 
     @abstractmethod
     def decode(self, tokens: Sequence[int]) -> str:
-        """The text of some tokens, without special ones."""
+        """The text of some tokens behind others, without special ones: the bytes that they write, one after the other.
+
+        Constraints read the same bytes, so a text that goes on with a word begins with the space in front of it.
+        """
+
+    def spell(self, text: str) -> list[int]:
+        """The tokens of a text that goes on from another, without a beginning of text or a space in front."""
+        return self.encode(text, chat=False).tolist() if text else []
 
     @abstractmethod
     def prefixes(self, prompt: Tensor, max_tokens: int) -> Prefixes:

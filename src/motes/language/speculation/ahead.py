@@ -77,6 +77,9 @@ class Speculating(LanguageModel):
     def decode(self, tokens: Sequence[int]) -> str:
         return self.model.decode(tokens)
 
+    def spell(self, text: str) -> list[int]:
+        return self.model.spell(text)
+
     def prefixes(self, prompt: Tensor, max_tokens: int) -> Prefixes:
         guesser = Patient(self.draft.open(self.model, prompt, max_tokens), self.tokens)
         inner = self.model.prefixes(prompt, max_tokens)

@@ -185,5 +185,4 @@ def _tokens(model: LanguageModel, text: str | Sequence[int] | Tensor, end: bool)
         return tuple(int(v) for v in text)
     if not isinstance(model, TransformersModel):
         raise MotesError(f"{model.name} has no tokenizer: give the texts as token sequences")
-    ids = model.tokenizer(text, add_special_tokens=False)["input_ids"]
-    return (*ids, *(model.end[:1] if end else ()))
+    return (*model.spell(text), *(model.end[:1] if end else ()))
