@@ -49,7 +49,7 @@ SETUP = record(
 REFERENCE = record(key=text(), authors=text(), year=whole(), title=text(), where=text(), about=text())
 REMARK = record(text=text(), doubts=array(text(*ALL)), withholds=truth)
 ERROR = record(value=number(), method=text(), reason=text(), means=text())
-SYSTEMATIC = record(value=number(), noise=number(), text=text())
+SYSTEMATIC = record(value=number(), sure=number(), text=text())
 META = record(
     t=whole(0),
     result=text(*(r.value for r in Result)),

@@ -13,18 +13,18 @@ class Systematic:
     A run's error bar carries it, and a run says so where it is more than chance.
 
     Attributes:
-        value: how far, nats; the sign is not known to mean anything. NaN where the run could not tell.
-        noise: the standard error of `value`.
+        value: how far it may be, nats, not negative: what an error bar carries. NaN where the run could not tell.
+        sure: how far it is at least, allowing for two standard errors of the estimate.
         text: a sentence that says what is off, by how much, and what would mend it.
     """
 
     value: float
-    noise: float
+    sure: float
     text: str
 
     def exceeds(self, error: float) -> bool:
         """Whether it is surely more than a standard error of the log evidence."""
-        return abs(self.value) - 2 * self.noise > error
+        return self.sure > error
 
     def added(self, error: float) -> float:
         """The standard error `error` and this together."""

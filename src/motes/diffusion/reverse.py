@@ -25,7 +25,8 @@ from motes.diffusion.coupling import coupling_remarks, tested
 from motes.diffusion.denoiser import Denoiser
 from motes.diffusion.guidance import Given, Guidance, Twist, ValueGradient
 from motes.diffusion.guided_step import guided_step
-from motes.diffusion.multilevel import Coarse, begun, remarks, set_level, stepped, systematic
+from motes.diffusion.multilevel import Coarse, begun, set_level, stepped
+from motes.diffusion.multilevel_error import remarks, systematic
 from motes.diffusion.observer import Observer
 from motes.diffusion.potential import POTENTIALS, Schedule, strengths
 from motes.diffusion.process import Process

@@ -14,6 +14,7 @@ from motes.core.errors import FileError, ShapeError, UnknownName
 from motes.core.model import FeynmanKac
 from motes.core.particles import Particles
 from motes.core.parts import in_parts
+from motes.core.remark import ALL, MEANS, Remark
 from motes.diffusion.cousins.reflected import Reflected
 from motes.diffusion.look import not_finite, refuse
 from motes.diffusion.potential import checked_reward
@@ -92,6 +93,7 @@ class ReflectedDiffusion(FeynmanKac):
         if sigmas.ndim != 1 or len(sigmas) < 2 or not bool((sigmas.diff() < 0).all()) or not bool((sigmas > 0).all()):
             raise ValueError("noise levels must be positive and fall, at least 2 of them")
         object.__setattr__(self, "sigmas", sigmas)
+        object.__setattr__(self, "quantity", f"log normaliser of the chain of {len(sigmas) - 1} steps")
 
     def init(self, rng: Rng, n: int) -> Particles:
         u = self.reflected.uniform(rng.at("start"), (n, *self.shape), self.dtype).to(self.device)
@@ -120,6 +122,15 @@ class ReflectedDiffusion(FeynmanKac):
     def view(self, particles: Particles) -> Tensor:
         """The points, (N, d) of a box or (N, K) of the simplex."""
         return self.reflected.points(particles.x["state"])
+
+    def remarks(self, particles: Particles) -> list[str]:
+        return [
+            Remark(
+                f"the weights are exact for the chain of {len(self.sigmas) - 1} steps, whose law comes near to the "
+                "model's as steps get more: an error that the run does not know; double the steps to see it",
+                MEANS if self.reward is None else ALL,
+            )
+        ]
 
     def restore(self, particles: Particles) -> Particles:
         """The particles, on the device, if the reward says of them what their file says.

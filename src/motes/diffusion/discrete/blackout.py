@@ -15,6 +15,9 @@ from motes.core.errors import FileError, ShapeError, UnknownName
 from motes.core.model import FeynmanKac
 from motes.core.particles import Particles
 from motes.core.parts import in_parts
+from motes.core.remark import ALL, MEANS, Remark
+from motes.core.systematic import Systematic
+from motes.diffusion.discrete import stale
 from motes.diffusion.look import not_finite, refuse
 from motes.diffusion.observer import EARLY
 from motes.diffusion.potential import POTENTIALS, Schedule, checked_reward, strengths
@@ -78,6 +81,12 @@ class Blackout:
         return {"process": "Blackout", "t_min": self.t_min, "t_max": self.t_max}
 
 
+MISSING = (
+    "births are drawn from the mean of what is missing, not from its law: the weights are exact for this chain, whose "
+    "law is the model's in the limit of many steps (at any number for Poisson data)"
+)
+
+
 @dataclass(frozen=True, eq=False)
 class ReverseBlackout(FeynmanKac):
     """Counts of a blackout model, tilted by exp(reward) and weighted for it.
@@ -86,7 +95,8 @@ class ReverseBlackout(FeynmanKac):
     (e^-s - e^-t) / (1 - e^-t). A model knows their mean m = E[x_0 | x_t] - x_t only, so a step draws
     Binomial(m, that), m rounded up or down by lot, or Poisson of the same mean (tau-leaping, which for Poisson data is
     exact). Both miss how x_0 varies given x_t, an error that falls with the number of steps; the weights are exact for
-    the chain as it is.
+    the chain as it is. With "poisson" the run tells what half as many steps would change (`stale.py`), and the error
+    bar carries it; otherwise the normaliser is named for the chain, and a remark doubts it.
 
     Args:
         model: maps counts (N, *shape) int64 and times (N,) to E[x_0 | x_t], (N, *shape), float.
@@ -149,12 +159,15 @@ class ReverseBlackout(FeynmanKac):
         signal = self.schedule == "signal"
         curve: Schedule = (lambda t: math.exp(-t)) if signal else self.schedule
         object.__setattr__(self, "times", times)
+        if not self._pairs:
+            object.__setattr__(self, "quantity", f"log normaliser of the chain of {len(times) - 1} steps")
         object.__setattr__(self, "strength", strengths(curve, self.process, times))  # type: ignore[arg-type]
 
     def init(self, rng: Rng, n: int) -> Particles:
         zero = torch.zeros(n, dtype=torch.float64)
         x = self._observe(torch.zeros((n, *self.shape), dtype=torch.int64), 0)
         x["total"], x["history"] = self._total(x, 0, zero, zero + POTENTIALS[self.potential][1])
+        x |= {"gap": zero, "stale": torch.zeros_like(x["mean"])} if self._pairs else {}
         return Particles.start(x, x["total"], info=self._info(x, 0))
 
     def step(self, rng: Rng, particles: Particles) -> Particles:
@@ -175,6 +188,8 @@ class ReverseBlackout(FeynmanKac):
             log_ratio = (base * torch.expm1(tilt) - new * tilt).flatten(1).sum(1)
         x = self._observe(old["count"] + new.to(torch.int64), k + 1)
         x["total"], x["history"] = self._total(x, k + 1, old["total"], old["history"])
+        if self._pairs:
+            x |= self._gap(k, old, missing * born, new)
         return particles.step(x, x["total"] - old["total"] + log_ratio, info=self._info(x, k + 1))
 
     def done(self, particles: Particles) -> bool:
@@ -192,10 +207,33 @@ class ReverseBlackout(FeynmanKac):
         return particles.x["reward"] if self.reward is not None else super().order(particles)
 
     def remarks(self, particles: Particles) -> list[str]:
-        return [
-            "births are drawn from the mean of what is missing, not from its law: the weights are exact for this "
-            "chain, whose law is the model's in the limit of many steps (at any number for Poisson data)"
-        ]
+        if not self._pairs:
+            return [Remark(MISSING, MEANS if self.reward is None else ALL)]
+        return stale.doubts(particles.log_weight, particles.x["gap"], MISSING) if self.done(particles) else []
+
+    def systematic(self, particles: Particles) -> Systematic | None:
+        if not self._pairs or self.reward is None or not self.done(particles):
+            return None
+        return stale.systematic(particles.log_weight, particles.x["gap"], len(self.times) - 1)
+
+    @property
+    def _pairs(self) -> bool:
+        """Whether two steps by one prediction are one of twice the length."""
+        return self.births == "poisson" and len(self.times) > 2
+
+    def _gap(self, k: int, x: dict[str, Tensor], expected: Tensor, births: Tensor) -> dict[str, Tensor]:
+        """What particles carry for `stale`: the births a unit of signal that were expected, and the log-ratio so far.
+
+        Args:
+            k, x: the step, and the particles before it.
+            expected, births: (N, *shape) of the step, without guidance.
+        """
+        alive = math.exp(-float(self.times[k + 1])) - math.exp(-float(self.times[k]))  # what is born of a signal of 1
+        if k % 2 == 0:
+            return {"gap": x["gap"], "stale": expected / alive}
+        held = x["stale"] * alive
+        ratio = torch.xlogy(births, held) - torch.xlogy(births, expected) - held + expected
+        return {"gap": x["gap"] + ratio.flatten(1).sum(1), "stale": x["stale"]}
 
     def restore(self, particles: Particles) -> Particles:
         """The particles, if model and reward still say of them what their file says.

@@ -17,6 +17,9 @@ from motes.core.errors import FileError, ShapeError, UnknownName
 from motes.core.model import FeynmanKac
 from motes.core.particles import Particles
 from motes.core.parts import in_parts
+from motes.core.remark import ALL, MEANS, Remark
+from motes.core.systematic import Systematic
+from motes.diffusion.discrete import stale
 from motes.diffusion.discrete.draw import draw, draw_rows
 from motes.diffusion.discrete.guidance import Guides, TokenGuidance, as_guidance
 from motes.diffusion.discrete.model import TokenModel
@@ -45,7 +48,9 @@ class ReverseDiscrete(FeynmanKac):
     The chain of a rule (`Posterior`: all places at once) starts from noise and ends in a sequence x_0; the particles
     target its law tilted by exp(reward(x_0)), with normaliser E[exp(reward(x_0))] under that chain: exactly, at any
     number of steps and of particles, whatever the guidance. How far the chain's law is from the model's is a matter of
-    the rule: nothing for `Ordered` with one place a step, otherwise see `parallel_cost`.
+    the rule: nothing for `Ordered` with one place a step, otherwise see `parallel_cost`. For `Posterior` of a masked
+    model the run tells what half as many steps would change (`stale.py`), and the error bar carries it; for other rules
+    that err the normaliser is named for the chain, and a remark doubts it.
 
     Args:
         model: the model and the process that it undoes.
@@ -135,6 +140,8 @@ class ReverseDiscrete(FeynmanKac):
         object.__setattr__(self, "strength", strengths(curve, self.process, times))  # type: ignore[arg-type]
         object.__setattr__(self, "free", self._free())
         object.__setattr__(self, "guide", guide)
+        if self.rule.error(self.process, times, int(self.free.sum())) and not self._pairs:
+            object.__setattr__(self, "quantity", f"log normaliser of the chain of {len(times) - 1} steps")
         guided = guide.references if guide is not None else ()
         used = (*self.rule.references, *((STEERING,) if self.reward is not None else ()), *guided)
         object.__setattr__(self, "references", used)
@@ -148,6 +155,7 @@ class ReverseDiscrete(FeynmanKac):
         zero = torch.zeros(n, dtype=torch.float64)
         x = self._observe(rng, tokens, torch.zeros_like(tokens, dtype=torch.float64), 0)
         x["total"], x["history"] = self._total(x, 0, zero, zero + POTENTIALS[self.potential][1])
+        x |= {"gap": zero} if self._pairs else {}
         return Particles.start(x, x["total"], shared={"probe": self._probe()}, info=self._info(x, 0))
 
     def step(self, rng: Rng, particles: Particles) -> Particles:
@@ -167,6 +175,7 @@ class ReverseDiscrete(FeynmanKac):
             state = draw_rows(u, guided[None], torch.zeros_like(rows), rows, names=particle)
             score = base[rows, state]
             log_ratio.index_add_(0, particle.cpu(), (score - guided[rows, state]).cpu())
+        gap = self._gap(k, old, particle, place, state)
         tokens, scores = look.tokens.clone(), look.score.clone()
         tokens[particle, place] = self.process.tokens(state)
         scores[particle, place] = score
@@ -175,6 +184,7 @@ class ReverseDiscrete(FeynmanKac):
         tokens, scores = self.rule.settle(rng, look, tokens, scores)
         x = self._observe(rng, tokens, scores, k + 1)
         x["total"], x["history"] = self._total(x, k + 1, old["total"], old["history"])
+        x |= gap
         return particles.step(x, x["total"] - old["total"] + log_ratio, info=self._info(x, k + 1))
 
     def done(self, particles: Particles) -> bool:
@@ -198,7 +208,14 @@ class ReverseDiscrete(FeynmanKac):
 
     def remarks(self, particles: Particles) -> list[str]:
         found = self.rule.error(self.process, self.times, int(self.free.sum()))
-        return [found] if found else []
+        if not found or not self._pairs:
+            return [Remark(found, MEANS if self.reward is None else ALL)] if found else []
+        return stale.doubts(particles.log_weight, particles.x["gap"], found) if self.done(particles) else []
+
+    def systematic(self, particles: Particles) -> Systematic | None:
+        if not self._pairs or self.reward is None or not self.done(particles):
+            return None
+        return stale.systematic(particles.log_weight, particles.x["gap"], self.last)
 
     def restore(self, particles: Particles) -> Particles:
         """The particles, if model and reward still say of them what their file says.
@@ -233,6 +250,27 @@ class ReverseDiscrete(FeynmanKac):
         }
 
     # ---------------------------------------------------------------- what is known of the particles
+
+    @property
+    def _pairs(self) -> bool:
+        """Whether two steps by one prediction are one of twice the length."""
+        return isinstance(self.rule, Posterior) and isinstance(self.process, Masked) and self.last > 1
+
+    def _gap(self, k: int, x: dict[str, Tensor], particle: Tensor, place: Tensor, state: Tensor) -> dict[str, Tensor]:
+        """What particles carry for `stale`: at every second step the prediction, after it the log-ratio so far.
+
+        Args:
+            k, x: the step, and the particles before it.
+            particle, place, state: (R,) what was drawn.
+        """
+        if not self._pairs:
+            return {}
+        if k % 2 == 0:
+            return {"gap": x["gap"]} | ({"stale": x["log_p0"]} if k + 1 < self.last else {})
+        old = torch.log_softmax(x["stale"][particle, place].to(torch.float64), -1)
+        new = torch.log_softmax(x["log_p0"][particle, place].to(torch.float64), -1)
+        rows = torch.arange(len(state), device=state.device)
+        return {"gap": x["gap"].index_add(0, particle.cpu(), (old[rows, state] - new[rows, state]).cpu())}
 
     def _observe(self, rng: Rng, tokens: Tensor, score: Tensor, k: int) -> dict[str, Tensor]:
         """The prediction at time k, completions and their reward, and what they say that the path is worth."""

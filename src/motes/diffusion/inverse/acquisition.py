@@ -23,7 +23,8 @@ from motes.diffusion.guidance.value import ValueGradient
 from motes.diffusion.guided_step import guided_step
 from motes.diffusion.inverse.observation import Observation
 from motes.diffusion.inverse.operators import Function
-from motes.diffusion.multilevel import Coarse, begun, remarks, set_level, stepped, systematic
+from motes.diffusion.multilevel import Coarse, begun, set_level, stepped
+from motes.diffusion.multilevel_error import remarks, systematic
 from motes.diffusion.observer import Observer
 from motes.diffusion.reverse import SAMPLER
 from motes.diffusion.transition import Transitions, transitions
