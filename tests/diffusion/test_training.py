@@ -10,7 +10,8 @@ from torch import nn
 
 from diffusion.linear import F64
 from motes import Rng
-from motes.core.errors import FileError, ShapeError, UnknownName
+from motes.core import files
+from motes.core.errors import FileError, MotesWarning, ShapeError, UnknownName
 from motes.diffusion import Denoiser, VarianceExploding, VariancePreserving, gaussian, mixture
 from motes.diffusion.edm import EDM
 from motes.diffusion.interpolant import RectifiedFlow
@@ -96,6 +97,52 @@ def test_a_broken_off_training_ends_like_a_whole_one(tmp_path):
     with pytest.raises(FileError, match="of another network"):
         wide = build(lambda: PointNetwork(2, width=24, depth=1), Rng(1))
         fit(wide, objective, POINTS, SHORT, seed=5, path=path, progress=False)
+
+
+def test_a_training_goes_on_from_the_checkpoint_before_a_damaged_one(tmp_path):
+    objective, path = Denoising(VP), tmp_path / "training.motes"
+    whole = fit(points_network(), objective, POINTS, SHORT, seed=5, progress=False)
+    fit(points_network(), objective, POINTS, SHORT, seed=5, path=path, until=23, progress=False)
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.warns(MotesWarning, match=r"truncated.* The checkpoint before it, .* stands at step 20"):
+        rest = fit(points_network(), objective, POINTS, SHORT, seed=5, path=path, progress=False)
+    assert torch.equal(weights(rest.network), weights(whole.network)) and torch.equal(rest.losses, whole.losses)
+
+
+def test_a_checkpoint_of_training_that_fails_is_a_warning(tmp_path, monkeypatch):
+    whole = fit(points_network(), Denoising(VP), POINTS, SHORT, seed=5, progress=False)
+
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("motes.core.files.save_file", full)
+    with pytest.warns(MotesWarning, match="step 10 could not be written"):
+        again = fit(points_network(), Denoising(VP), POINTS, SHORT, seed=5, path=tmp_path / "t", progress=False)
+    assert torch.equal(weights(again.network), weights(whole.network)) and list(tmp_path.iterdir()) == []
+
+
+def test_two_trainings_do_not_share_a_path(tmp_path):
+    class Nested(Denoising):
+        def __call__(self, *given):
+            with pytest.raises(FileError, match="is being written by process"):
+                fit(points_network(), Denoising(VP), POINTS, SHORT, seed=5, path=tmp_path / "t", progress=False)
+            return super().__call__(*given)
+
+    fit(points_network(), Nested(VP), POINTS, SHORT, seed=5, path=tmp_path / "t", until=2, progress=False)
+
+
+@pytest.mark.parametrize("change", [{"steps": "3"}, {"steps": 10**6}, {"held_out": [1]}, {"training": 3}])
+def test_what_no_training_wrote_is_refused(change, tmp_path):
+    path = tmp_path / "t"
+    fit(points_network(), Denoising(VP), POINTS, SHORT, seed=5, path=path, until=2, progress=False)
+    trees, meta = files.read(path)
+    files.write(path, trees, {**meta, **change})
+    with pytest.raises(FileError):
+        fit(points_network(), Denoising(VP), POINTS, SHORT, seed=5, path=path, progress=False)
+    for name in trees:
+        files.write(path, {**trees, name: {"a": {"b": [3]}}}, meta)
+        with pytest.raises(FileError):
+            fit(points_network(), Denoising(VP), POINTS, SHORT, seed=5, path=path, progress=False)
 
 
 def test_training_and_building_leave_the_global_generator_alone():

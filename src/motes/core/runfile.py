@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -22,6 +23,8 @@ from motes.core.trace import COLUMNS, Trace
 from motes.core.tree import PyTree
 from motes.core.variance import StandardError
 from motes.core.visible import visible
+
+Read = TypeVar("Read")
 
 
 def plain(value: Any, where: str) -> str:
@@ -87,15 +90,29 @@ def recovered(path: str | os.PathLike[str]) -> tuple[Run, bool]:
     Raises:
         FileNotFoundError, FileError: neither can be read; what is said is of the file at `path`.
     """
+    run, said = newest(path, only)
+    if said:
+        warn(f"{said}: it stands at t={run.particles.t}")
+    return run, not said
+
+
+def newest(path: str | os.PathLike[str], read: Callable[[Path], Read]) -> tuple[Read, str]:
+    """What `read` finds at `path` or, where that cannot be read, in the checkpoint before it.
+
+    Returns:
+        What was read, and a sentence that says so if it was the checkpoint before.
+
+    Raises:
+        FileNotFoundError, FileError: neither can be read; what is said is of the file at `path`.
+    """
     try:
-        return only(path), True
+        return read(Path(path)), ""
     except (FileError, FileNotFoundError) as error:
         try:
-            run = only(before(path))
+            found = read(before(path))
         except (FileError, FileNotFoundError):
             raise error from None
-        warn(f"{error}. The checkpoint before it, {before(path)}, is used: it stands at t={run.particles.t}")
-        return run, False
+        return found, f"{error}. The checkpoint before it, {before(path)}, is used"
 
 
 def only(path: str | os.PathLike[str]) -> Run:

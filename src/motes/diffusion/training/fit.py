@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import os
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -14,7 +15,10 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from motes.core import files
-from motes.core.errors import FileError, ShapeError
+from motes.core.errors import FileError, ShapeError, warn
+from motes.core.lock import Lock
+from motes.core.runfile import before, newest
+from motes.core.schema import anything, array, dictionary, number, record, tensor, whole
 from motes.diffusion.training.objective import Diverged, Objective
 from motes.rng import Rng
 
@@ -110,14 +114,16 @@ def fit(
         data: examples (M, ...), or several such tensors that belong together row by row.
         plan: how long and how fast.
         seed: of batches, noise and the held-out part.
-        path: a file for checkpoints; where it exists, training goes on from it.
+        path: a file for checkpoints; where it exists, training goes on from it. The last two are kept, and one that
+            cannot be written is a warning.
         until: stop after this step, to go on another time.
         progress: show a bar.
 
     Raises:
         Diverged: a loss or gradient is NaN or infinite; the message names step and examples.
         ShapeError: the data do not fit together, or there are none to train on.
-        FileError: the file at `path` belongs to another network, objective, plan, seed or amount of data.
+        FileError: the file at `path` belongs to another network, objective, plan, seed or amount of data, or another
+            training writes there.
 
     References:
         Kingma & Ba (2015), Adam: A Method for Stochastic Optimization, ICLR.
@@ -129,30 +135,33 @@ def fit(
     optimiser = torch.optim.Adam([p for p in network.parameters() if p.requires_grad], plan.rate, betas=(0.9, 0.99))
     losses, history = torch.full((plan.steps,), torch.nan, dtype=torch.float64), []
     about = {"objective": objective.settings(), "plan": asdict(plan), "seed": seed, "examples": len(data[0])}
-    first = 0
-    if path is not None and Path(path).is_file():
-        first, losses, history = restore(path, network, averaged, optimiser, about)
     last = plan.steps if until is None else min(until, plan.steps)
     network.train()
-    with tqdm(range(first, last), initial=first, total=last, desc="training", disable=not progress) as bar:
-        for k in bar:
-            for group in optimiser.param_groups:
-                group["lr"] = plan.rate_at(k)
-            rng = Rng(seed).at("train", step=k)
-            pick = kept[rng.at("pick").integers((plan.batch,), len(kept))]
-            losses[k] = step(network, objective, rng, tuple(d[pick] for d in data), optimiser, plan, k, pick)
-            with torch.no_grad():
-                keep = min(plan.average, (k + 1) / (k + 20)) if plan.average else 0.0
-                for a, p in zip(averaged.parameters(), network.parameters(), strict=True):
-                    a.lerp_(p, 1 - keep)
-                for a, p in zip(averaged.buffers(), network.buffers(), strict=True):
-                    a.copy_(p)
-            if (k + 1) % plan.every == 0 or k + 1 == last:
-                if len(held):
-                    history.append((k + 1, *held_out(averaged, objective, data, held, plan, Rng(seed))))
-                    bar.set_postfix_str(f"held out {history[-1][1]:.4f}")
-                if path is not None:
-                    save(path, network, averaged, optimiser, about, k + 1, losses, history)
+    with nullcontext() if path is None else Lock(Path(path)):
+        first = 0
+        if path is not None and Path(path).is_file():
+            first, losses, history = restore(path, network, averaged, optimiser, about)
+        kept_before = first > 0
+        with tqdm(range(first, last), initial=first, total=last, desc="training", disable=not progress) as bar:
+            for k in bar:
+                for group in optimiser.param_groups:
+                    group["lr"] = plan.rate_at(k)
+                rng = Rng(seed).at("train", step=k)
+                pick = kept[rng.at("pick").integers((plan.batch,), len(kept))]
+                losses[k] = step(network, objective, rng, tuple(d[pick] for d in data), optimiser, plan, k, pick)
+                with torch.no_grad():
+                    keep = min(plan.average, (k + 1) / (k + 20)) if plan.average else 0.0
+                    for a, p in zip(averaged.parameters(), network.parameters(), strict=True):
+                        a.lerp_(p, 1 - keep)
+                    for a, p in zip(averaged.buffers(), network.buffers(), strict=True):
+                        a.copy_(p)
+                if (k + 1) % plan.every == 0 or k + 1 == last:
+                    if len(held):
+                        history.append((k + 1, *held_out(averaged, objective, data, held, plan, Rng(seed))))
+                        bar.set_postfix_str(f"held out {history[-1][1]:.4f}")
+                    if path is not None:
+                        trees, meta = state(network, averaged, optimiser, about, k + 1, losses, history)
+                        kept_before |= save(path, trees, meta, again=kept_before)
     return Fitted(averaged.eval(), losses[:last], history, None)
 
 
@@ -212,8 +221,7 @@ def held_out(
     return float(loss.mean()), float(loss.std() / math.sqrt(len(loss))) if len(loss) > 1 else math.nan
 
 
-def save(
-    path: str | os.PathLike[str],
+def state(
     network: nn.Module,
     averaged: nn.Module,
     optimiser: torch.optim.Optimizer,
@@ -221,8 +229,8 @@ def save(
     steps: int,
     losses: Tensor,
     history: list[tuple[int, float, float]],
-) -> None:
-    """Everything that the rest of the training depends on, in one file."""
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Everything that the rest of the training depends on, as trees and JSON."""
     memory = {str(k): v for k, v in optimiser.state_dict()["state"].items()}
     trees = {
         "network": dict(network.state_dict()),
@@ -230,7 +238,40 @@ def save(
         "optimiser": memory,
         "losses": losses,
     }
-    files.write(path, trees, {"training": about, "steps": steps, "held_out": history})
+    return trees, {"training": about, "steps": steps, "held_out": history}
+
+
+def save(path: str | os.PathLike[str], trees: dict[str, Any], meta: dict[str, Any], *, again: bool) -> bool:
+    """Write a checkpoint and keep the one before it, if that is of this training (`again`); a failure is a warning.
+
+    Returns:
+        Whether it was written.
+    """
+    try:
+        files.write(path, trees, meta, previous=before(path) if again else None)
+    except Exception as error:  # noqa: BLE001 a full disk must not end what took hours
+        warn(f"the training up to step {meta['steps']} could not be written to {path}: {error}; it goes on without")
+        return False
+    return True
+
+
+META = record(training=dictionary(), steps=whole(0), held_out=array(array(number(), 3)))
+TREES = record(network=dictionary(), averaged=dictionary(), optimiser=dictionary(dictionary()), losses=anything)
+
+
+def read(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The trees and the JSON of a checkpoint of training.
+
+    Raises:
+        FileNotFoundError, FileError: there is none, or it is damaged or something else.
+    """
+    trees, meta = files.read(path)
+    if "training" not in meta:
+        raise FileError(f"{path} is not a checkpoint of training")
+    try:
+        return TREES(trees, "the file"), META(meta, "the header")
+    except FileError as error:
+        raise FileError(f"{path} is no checkpoint of training that motes can read: {error}") from error
 
 
 def restore(
@@ -241,18 +282,22 @@ def restore(
     about: dict[str, Any],
 ) -> tuple[int, Tensor, list[tuple[int, float, float]]]:
     """Put a checkpoint back; returns the steps done, the losses and the held-out losses."""
-    trees, meta = files.read(path)
-    if "training" not in meta:
-        raise FileError(f"{path} is not a checkpoint of training")
+    (trees, meta), said = newest(path, read)
     other = [k for k, v in about.items() if meta["training"].get(k) != v]
     if other:
         was = {k: meta["training"].get(k) for k in other}
         raise FileError(f"{path} is of another training: there {was}, here { {k: about[k] for k in other} }")
+    steps = about["plan"]["steps"]
+    losses = tensor(torch.float64, steps)(trees["losses"], "losses")
+    if meta["steps"] > steps:
+        raise FileError(f"{path} stands at step {meta['steps']} of {steps}")
     try:
         network.load_state_dict(trees["network"])
         averaged.load_state_dict(trees["averaged"])
-    except RuntimeError as error:
+        memory = {int(k): v for k, v in trees["optimiser"].items()}
+        optimiser.load_state_dict({**optimiser.state_dict(), "state": memory})
+    except (RuntimeError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise FileError(f"{path} is of another network: {error}") from error
-    state = {int(k): v for k, v in trees["optimiser"].items()}
-    optimiser.load_state_dict({**optimiser.state_dict(), "state": state})
-    return meta["steps"], trees["losses"], [tuple(row) for row in meta["held_out"]]
+    if said:
+        warn(f"{said}: it stands at step {meta['steps']}")
+    return meta["steps"], losses, [tuple(row) for row in meta["held_out"]]
