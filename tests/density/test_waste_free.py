@@ -46,7 +46,7 @@ def test_the_variance_of_one_run_is_that_of_many(kernel, d, n, length):
     assert (np.abs(error) < 1.96 * se).mean() > 0.8  # at 95 % fewer have probability 1e-5
 
 
-def test_without_the_autocovariances_the_variance_is_too_small(monkeypatch):
+def test_without_the_autocovariances_families_disagree_with_the_variance(monkeypatch):
     density, truth = gaussian(2)
 
     def independent(log_gain):
@@ -55,7 +55,9 @@ def test_without_the_autocovariances_the_variance_is_too_small(monkeypatch):
 
     monkeypatch.setattr("motes.density.waste_free.relative_variance", independent)
     error, se = errors(WasteFree(density, "random-walk", length=32), truth, 768, 60)
-    assert (se**2).mean() / error.var(ddof=1) < 0.5
+    assert np.isnan(se).mean() > 0.3
+    shown = se[~np.isnan(se)]
+    assert (shown**2).mean() / error.var(ddof=1) < 1
 
 
 def test_the_variance_of_a_mean_along_chains_of_known_memory():

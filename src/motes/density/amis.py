@@ -19,6 +19,7 @@ from motes.core.resampling import Scheme
 from motes.core.variance import StandardError
 from motes.core.weights import ess
 from motes.density.checking import undefined_met
+from motes.density.improper import improper
 from motes.density.law import Law
 from motes.density.parameters import Values
 from motes.density.proposal import Mixture, Started, fit_mixture
@@ -227,7 +228,8 @@ class AMIS(FeynmanKac):
     def remarks(self, particles: Particles) -> list[str]:
         if not self.done(particles):
             return []
-        weight, said = particles.shared["pools"][0]["log_weight"], list[str](undefined_met(particles.info))
+        weight = particles.shared["pools"][0]["log_weight"]
+        said = list[str](undefined_met(particles.info)) + improper(self.density, particles.x["position"])
         if particles.shared["late"] < 0:
             said.append(
                 f"the fits needed flattened weights in all of {self.most} rounds, which biases the evidence: use more "

@@ -11,6 +11,7 @@ from motes.core.cite import Reference
 from motes.core.model import FeynmanKac
 from motes.core.particles import Particles
 from motes.density.checking import undefined_met
+from motes.density.improper import improper
 from motes.density.kernel_choice import choose_kernel
 from motes.density.law import Law
 from motes.density.restore import same_values
@@ -66,7 +67,12 @@ class Annealed(FeynmanKac):
         return x["position"][:, 0] if self.density.dim == 1 else x["log_likelihood"]
 
     def remarks(self, particles: Particles) -> list[str]:
-        return [*undefined_met(particles.info)]
+        said = undefined_met(particles.info)
+        return [*said, *(improper(self.density, self.positions(particles)) if self.done(particles) else [])]
+
+    def positions(self, particles: Particles) -> Tensor:
+        """(M, d) where particles are."""
+        return particles.x["position"]
 
     def settings(self) -> dict[str, Any]:
         return {"density": self.density.settings(), "kernel": repr(self.kernel)}

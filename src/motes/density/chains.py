@@ -21,6 +21,7 @@ from motes.core.weights import normalise
 from motes.density.annealed import Annealed
 from motes.density.checking import undefined_met
 from motes.density.compiling import if_long
+from motes.density.improper import improper
 from motes.density.kernel_choice import choose_kernel
 from motes.density.restore import same_values
 from motes.density.tempered import Tempered
@@ -349,7 +350,7 @@ class Chains(Annealed):
         if shared["phase"] != "draws":
             return []
         bias = f"{type(self.mover).__name__} does not leave the target invariant: its docstring says which bias it has"
-        said = [] if self.mover.exact else [bias]
+        said = [*improper(self.density, x["state"]["position"]), *([] if self.mover.exact else [bias])]
         said += undefined_met(particles.info) if not x["divergences"].any() else []  # else they are among those
         return said + complaints(x["draws"], x["acceptance"], x["divergences"], shared["sweeps"], self.mover)
 

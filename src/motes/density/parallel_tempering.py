@@ -226,6 +226,9 @@ class ParallelTempering(Annealed):
             "temperatures, more draws or more sweeps",
         ]
 
+    def positions(self, particles: Particles) -> Tensor:
+        return particles.x["state"]["position"][:, -1]
+
     def view(self, particles: Particles) -> PyTree:
         """(chains, draws, ...); before the first draw it is where the chains are."""
         draws = particles.x["draws"]

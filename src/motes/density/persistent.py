@@ -199,6 +199,9 @@ class PersistentSampling(Annealed):
         x = particles.x
         return self.density.constrain(x["pool"]["position"][torch.arange(particles.n), x["choice"]])
 
+    def positions(self, particles: Particles) -> Tensor:
+        return particles.x["pool"]["position"][:, -1]
+
     def restore(self, particles: Particles) -> Particles:
         same_values(self.density, {k: v.flatten(0, 1) for k, v in particles.x["pool"].items()})
         return particles

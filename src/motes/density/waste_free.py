@@ -22,6 +22,7 @@ from motes.core.variance import StandardError
 from motes.core.weights import normalise
 from motes.density.annealed import Annealed
 from motes.density.chain_variance import relative_variance
+from motes.density.families import Families
 from motes.kernels import Sweep
 from motes.kernels.kernel import mean_acceptance
 from motes.rng import Rng
@@ -42,9 +43,10 @@ class WasteFree(Annealed):
 
     The standard error of the log evidence adds up what each step contributes, v_t / N, where v_t is the asymptotic
     variance of a mean of G_t / E[G_t] along the chains, by Geyer's initial monotone sequence from the autocovariances
-    of all M chains together. It counts on chains that forget their start: where a sum of autocovariances has not died
-    out within P, there is no error bar but a reason, and with P below about ten autocorrelation times it is too small
-    (by a quarter in two dimensions with random walks of 10 states).
+    of all M chains together. It counts on chains that forget their start, so it is checked by the spread between
+    families of chains over several steps (`families.Families`): the larger of the two is the standard error, with
+    Student's t for the few families. There is none but a reason where the two disagree, or where a sum of
+    autocovariances has not died out within P.
 
     Temperatures and the kernel's parameters are chosen from the particles, which biases the evidence by O(1/N).
     `freeze` fixes them to those of a finished run: with another seed its evidence is unbiased for any M and P, since
@@ -112,14 +114,16 @@ class WasteFree(Annealed):
         x = self.density.evaluate(z, self.mover.gradient)
         temperature = self._next(x["log_likelihood"], 0.0, 0)
         gain = temperature * x["log_likelihood"]
+        variance = relative_variance(gain.view(n, 1))[0]
         shared = {
             "temperature": temperature,
             "final": False,
             "length": length,
             "kernel": self.mover.start(self.density.dim, z.dtype),
             "ladder": [{"temperature": temperature}],
-            "variance": relative_variance(gain.view(n, 1))[0],
+            "variance": variance,
             "cut": 0.0,
+            "families": Families.start(variance, n).state(),
         }
         return Particles.start(x, gain, shared=shared, info={"temperature": temperature, "evaluations": 1.0})
 
@@ -173,6 +177,7 @@ class WasteFree(Annealed):
             "ladder": [*shared["ladder"], {"temperature": temperature, "parameters": used}],
             "variance": shared["variance"] + variance,
             "cut": shared["cut"] + cut,
+            "families": Families(**shared["families"]).grown(particles.ancestor, gain, length).state(),
         }
         info = {"temperature": temperature, "acceptance": rate, "evaluations": evaluations}
         info |= kernel.describe(used) | target.told(particles.n * (length - 1) / length)
@@ -204,7 +209,7 @@ class WasteFree(Annealed):
                 "kernel that mixes better"
             )
             return StandardError(math.nan, method, reason)
-        return StandardError(math.sqrt(shared["variance"]), method)
+        return Families(**shared["families"]).checked(shared["variance"], method)
 
     def freeze(self, run: Run) -> WasteFree:
         """The same model with temperatures and kernel parameters fixed to those that `run` found.

@@ -61,7 +61,8 @@ class Tally:
                 f"the density is undefined at {self.undefined} trial points of {trials:.0f} moves: {self.why()}. "
                 "Single points like that count as outside of the support, but here next to nothing can move: where the "
                 "model is not defined it must return -inf; look for log or sqrt of a negative number, a matrix that is "
-                "not positive definite, 0 * inf or an overflow"
+                "not positive definite, 0 * inf or an overflow. If particles have run off there, the posterior may be "
+                "improper"
             )
         return {"undefined": self.undefined / trials}
 

@@ -1,0 +1,75 @@
+"""Posteriors that cannot be normalised say so, and heavy tails are not taken for them."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch.distributions import Cauchy, Dirichlet, HalfCauchy, Normal, StudentT
+
+import motes
+from motes import Density, Rng
+from motes.core.errors import NanLogPotential
+from motes.density import WasteFree
+from motes.density.adapters import from_torch
+from motes.density.improper import improper
+
+F = torch.float64
+ONE = torch.ones((), dtype=F)
+WIDE = Normal(torch.zeros(1, dtype=F), 1.0)
+
+
+def growing(power: float = 1.0) -> Density:
+    return Density(lambda x: power * x.square().sum(1), WIDE, vectorised=True)
+
+
+@pytest.mark.filterwarnings("ignore::motes.core.errors.MotesWarning")
+@pytest.mark.parametrize("model", [motes.Tempering, WasteFree])
+def test_a_posterior_that_grows_without_end_is_called_improper(model):
+    """exp(x^2) under N(0, 1)."""
+    try:
+        run = motes.sample(model(growing()), 64, seed=0, progress=False)
+    except NanLogPotential as error:
+        said = [str(error)]
+    else:
+        said = [r for r in run.remarks if r.withholds]
+        assert said and math.isnan(run.log_evidence_se)
+    assert any("improper" in r for r in said)
+
+
+def test_one_that_only_just_falls_is_not():
+    assert not improper(growing(0.45), 3 * Rng(0).normal((200, 1)))
+    assert improper(growing(0.55), 3 * Rng(0).normal((200, 1)))
+
+
+def test_a_density_that_data_leave_open_is_improper():
+    """One coordinate of three has no prior and no data."""
+    start = Normal(torch.zeros(3, dtype=F), 5.0)
+    flat = from_torch(lambda x: -0.5 * x[:, :2].square().sum(1), start, vectorised=True)
+    z = Rng(0).normal((100, 3))
+    z[:, :2] = 0  # rays along the open direction, which those of a population come near to in few dimensions only
+    assert improper(flat, z)
+    assert not improper(from_torch(lambda x: -0.5 * x.square().sum(1), start, vectorised=True), z)
+
+
+HEAVY = {
+    "cauchy": ({"x": Cauchy(torch.zeros(5, dtype=F), ONE)}, lambda v: 0 * v["x"].sum(1)),
+    "student": ({"x": StudentT(3 * ONE, torch.zeros(4, dtype=F))}, lambda v: 0 * v["x"].sum(1)),
+    "scale": (
+        {"s": HalfCauchy(ONE), "x": Normal(torch.zeros(3, dtype=F), ONE)},
+        lambda v: -0.5 * (v["x"] / v["s"][:, None]).square().sum(1) - 3 * v["s"].log(),
+    ),
+    "simplex": ({"w": Dirichlet(torch.full((4,), 0.2, dtype=F))}, lambda v: v["w"][:, 0].log()),
+    "wall": ({"x": Normal(torch.zeros(2, dtype=F), ONE)}, lambda v: torch.where(v["x"][:, 0] > 0, 0.0, -math.inf)),
+}
+
+
+@pytest.mark.parametrize("name", HEAVY)
+def test_heavy_tails_and_walls_are_proper(name):
+    prior, likelihood = HEAVY[name]
+    density = Density(likelihood, prior, vectorised=True)
+    for seed in range(5):
+        z = density.sample(Rng(seed), 300)
+        alive = density.evaluate(z)["log_likelihood"] > -math.inf
+        assert not improper(density, z[alive])
