@@ -1,6 +1,8 @@
 """Tempering against closed forms: evidence, its standard error, posterior moments; frozen, resumed and refused runs."""
 
+import itertools
 import math
+import time
 
 import numpy as np
 import pytest
@@ -11,8 +13,10 @@ import motes
 from motes.core.errors import AllWeightsZero, FileError, MotesError, NanLogPotential
 from motes.core.temperature import next_temperature
 from motes.density import Density, Tempering
+from motes.density.compiling import PRODUCT, work
 from motes.density.demo import logistic_regression
 from motes.kernels import HMC, RandomWalk
+from motes.rng import Rng
 
 ONE = torch.ones((), dtype=torch.float64)
 Z = 4.9  # two-sided level 1e-6
@@ -210,14 +214,53 @@ def test_a_compiled_run_has_the_same_law():
     assert run.trace["compiled"][1:].all()
 
 
-def test_the_clock_may_choose_to_compile(monkeypatch):
-    """With a threshold of no time at all, a run compiles after its first step, and keeps to the decision."""
+def test_a_clock_decides_nothing(monkeypatch):
+    """A run that compiles in its middle does so at the same step on a busy machine and on a quiet one."""
+    monkeypatch.setattr("motes.density.compiling.WORTH", 0.003)
+    monkeypatch.setattr("motes.density.compiling.LEAST", 1.0)
+    monkeypatch.setattr(torch, "compile", lambda f, **_: lambda z: {k: v + 1e-12 for k, v in f(z).items()})
+    runs = []
+    for jump in (0.0, 1e-3, 1e4):  # the clock is ahead by so many seconds whenever it is read
+        now = itertools.count(step=jump)
+        with monkeypatch.context() as clock:
+            for name in ("perf_counter", "monotonic", "time"):
+                clock.setattr(time, name, lambda now=now: float(next(now)))
+            runs.append(motes.sample(Tempering(gaussian(2)[0]), 256, seed=1, progress=False))
+    compiled = [run.trace["compiled"][1:].tolist() for run in runs]
+    assert compiled[0][0] == 0 and compiled[0][-1] == 1
+    assert compiled[1] == compiled[0] and compiled[2] == compiled[0]
+    assert all(torch.equal(run.log_weight, runs[0].log_weight) for run in runs)
+    assert runs[0].particles.shared["compiled"] is True
+
+
+def test_what_cannot_be_compiled_or_has_other_values_then_stays_as_it_is(monkeypatch):
     monkeypatch.setattr("motes.density.compiling.WORTH", 0.0)
-    monkeypatch.setattr(torch, "compile", lambda f, **_: f)
-    density, _ = gaussian(2)
-    run = motes.sample(Tempering(density), 256, seed=1, progress=False)
-    assert run.particles.shared["compiled"] in (True, False)
-    assert run.log_evidence == motes.sample(Tempering(gaussian(2)[0]), 256, seed=1, progress=False).log_evidence
+    monkeypatch.setattr("motes.density.compiling.LEAST", 0.0)
+    plain = motes.sample(Tempering(gaussian(2)[0]), 256, seed=1, progress=False)
+
+    def fails(f, **_):
+        def call(z):
+            raise RuntimeError("no compiler")
+
+        return call
+
+    for compiler in (fails, lambda f, **_: lambda z: {k: 1.01 * v for k, v in f(z).items()}):
+        monkeypatch.setattr(torch, "compile", compiler)
+        run = motes.sample(Tempering(gaussian(2)[0]), 256, seed=1, progress=False)
+        assert run.particles.shared["compiled"] is False and run.log_evidence == plain.log_evidence
+
+
+def test_the_work_of_an_evaluation_is_counted():
+    """Twice the rows make twice the numbers; a matrix product is work that a compiler leaves as it is."""
+    normal, matrix = Normal(torch.zeros(40).double(), 1.0), torch.eye(40).double()
+    plain = motes.Density(lambda z: -z.exp().square().sum(1), normal, vectorised=True)
+    product = motes.Density(lambda z: -(z @ matrix).square().sum(1), normal, vectorised=True)
+    z = Rng(0).at("z").normal((20_000, 40))
+    one, two = work(plain, z[:10_000], True), work(plain, z, True)
+    assert 1.8 < two.fused / one.fused < 2.2 and one.left == 0
+    # z @ matrix and back: 2 n d d each
+    assert work(product, z, True).left == pytest.approx(2 * 2 * 20_000 * 40 * 40 * PRODUCT, rel=0.01)
+    assert work(plain, z, False).fused < work(plain, z, True).fused
 
 
 @pytest.mark.parametrize("cess", [0.3, 0.5, 0.9, 0.99])

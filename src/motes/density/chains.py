@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -232,7 +231,7 @@ class Chains(Annealed):
     def _warm(self, rng: Rng, particles: Particles) -> Particles:
         shared, kernel, n = particles.shared, self.mover, particles.n
         done, target = shared["sweeps"], Tempered(self.density, 1.0, bool(shared["compiled"]))
-        began, compiled = time.perf_counter(), shared["compiled"]
+        compiled = shared["compiled"]
         limit = LONGEST if self.warmup == "auto" else self.warmup
         least = max(WINDOWS[0] + 1, min(self.draws // 10, 200))
         length = min(_window(done), limit - done)
@@ -271,7 +270,7 @@ class Chains(Annealed):
                 "resampled while they cool"
             )
         if last and length > 0 and compiled is None:
-            ahead = (time.perf_counter() - began) / length * self.draws
+            ahead = evaluations / length * self.draws
             compiled = if_long(self.density, state["position"], kernel.gradient, ahead)
         return particles.step(
             {**particles.x, "state": state},

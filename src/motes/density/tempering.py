@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import time
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -118,7 +117,7 @@ class Tempering(Annealed):
     def step(self, rng: Rng, particles: Particles) -> Particles:
         shared, kernel = particles.shared, self.mover
         now, weight, t = shared["temperature"], normalise(particles.log_weight), particles.t + 1
-        began, compiled = time.perf_counter(), shared["compiled"]
+        compiled = shared["compiled"]
         target = Tempered(self.density, now, bool(compiled))
         if self.ladder is None:
             parameters = kernel.fit(shared["kernel"], target, particles.x, weight)
@@ -142,11 +141,11 @@ class Tempering(Annealed):
         likelihood = moved.state["log_likelihood"]
         raised = temperature - now
         rung = {"temperature": temperature, "sweeps": moved.sweeps, "parameters": moved.used}
-        z, seconds = moved.state["position"], time.perf_counter() - began
+        z, taken = moved.state["position"], moved.info["evaluations"]
         shared = {
             "temperature": temperature,
             "final": now == 1.0,
-            "compiled": whether_compiled(self.density, compiled, z, kernel.gradient, seconds, now, temperature),
+            "compiled": whether_compiled(self.density, compiled, z, kernel.gradient, taken, now, temperature),
             "kernel": moved.parameters,
             "ladder": [*shared["ladder"], rung],
         }
