@@ -191,12 +191,11 @@ def test_a_killed_command_resumes_bit_for_bit(model: Path, tmp_path: Path, capsy
     out = tmp_path / "killed"
     command = [sys.executable, "-m", "motes", "sample", str(model), "--n", "64", "--seed", "5", "--out", str(out)]
     process = subprocess.Popen(
-        [*command, "--checkpoint", "0", "--quiet"], env={**os.environ, "COINS_PAUSE": "0.3"}, stderr=subprocess.DEVNULL
+        [*command, "--checkpoint", "0", "--quiet"], env={**os.environ, "COINS_PAUSE": "1.5"}, stderr=subprocess.DEVNULL
     )
-    file, end = out / "run.safetensors", time.monotonic() + 60
-    while not file.exists() and time.monotonic() < end:
+    file = out / "run.safetensors"
+    while process.poll() is None and not (file.exists() and motes.load(file).particles.t > 0):
         time.sleep(0.05)
-    time.sleep(0.5)
     process.send_signal(signal.SIGKILL)
     process.wait()
     broken = motes.load(file)
@@ -208,6 +207,33 @@ def test_a_killed_command_resumes_bit_for_bit(model: Path, tmp_path: Path, capsy
     assert resumed.log_evidence_se == whole.log_evidence_se
     assert run("resume", file) == 0
     assert "already ended" in capsys.readouterr().out
+
+
+def test_ctrl_c_ends_the_command_with_130_and_says_how_to_go_on(model: Path, tmp_path: Path) -> None:
+    out = tmp_path / "stopped"
+    command = [sys.executable, "-m", "motes", "sample", str(model), "--n", "64", "--seed", "5", "--out", str(out)]
+    process = subprocess.Popen(
+        [*command, "--checkpoint", "0", "--quiet"],
+        env={**os.environ, "COINS_PAUSE": "1.5"},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    file = out / "run.safetensors"
+    while process.poll() is None and not (file.exists() and motes.load(file).particles.t > 0):
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    said = process.communicate()[1]
+    assert process.returncode == 130
+    assert said.startswith("motes: interrupted\n") and f"motes resume {file}" in said and "Warning" not in said
+    assert motes.load(file).result is motes.Result.INTERRUPTED
+    assert run("resume", out, "--quiet") == 0
+    assert motes.load(file).log_evidence == motes.sample(motes_model(), 64, seed=5, progress=False).log_evidence
+
+
+def test_replicas_of_a_command_are_those_of_the_library(model: Path, tmp_path: Path) -> None:
+    assert sample(model, tmp_path, "--replicas", 3) == 0
+    found = motes.load(tmp_path / "run.safetensors")
+    assert len(found.replicas) == 3 and found.interval()[0] < found.log_evidence < found.interval()[1]
 
 
 def interrupted(model: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> Path:

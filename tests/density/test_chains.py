@@ -251,6 +251,7 @@ def test_chains_on_whole_numbers(name):
 def test_counts_choose_to_compile(monkeypatch):
     """With a threshold of no work at all the draws are compiled, unless the density says no."""
     monkeypatch.setattr("motes.density.compiling.WORTH", 0.0)
+    monkeypatch.setattr("motes.density.compiling.LEAST", 0.0)
     monkeypatch.setattr(torch, "compile", lambda f, **_: f)
     run = motes.sample(Chains(gaussian(), draws=40), 40, seed=0, progress=False)
     assert run.particles.shared["compiled"] is True

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,12 @@ def options(command: argparse.ArgumentParser, *, n: int, out: str) -> None:
     """The options of every run."""
     command.add_argument("--n", type=positive, default=n, help="number of particles")
     command.add_argument("--seed", type=int, default=0, help="the run is a function of it")
+    command.add_argument(
+        "--replicas",
+        type=positive,
+        default=1,
+        help="independent populations of n particles each: an error bar by their spread, and a way to find lost modes",
+    )
     command.add_argument("--resampling", default="systematic", help="resampling scheme; `motes doctor` lists them")
     command.add_argument(
         "--when", type=float, default=0.5, help="resample once the effective sample size is at most this part of n"
@@ -99,17 +106,29 @@ def start(model: FeynmanKac, args: argparse.Namespace, recipe: dict[str, Any], f
             progress=not args.quiet,
             callback=seen,
             recipe=recipe,
-        )
+            replicas=args.replicas,
+        ),
+        args.out / file,
     )
 
 
-def watched(go: Callable[[Callable[[State], None]], Run]) -> Run:
-    """What `go(callback)` returns; an error that comes after the first step is a failed run, not a wrong request."""
+def watched(go: Callable[[Callable[[State], None]], Run], file: Path) -> Run:
+    """What `go(callback)` returns, written to `file` on its way.
+
+    An error that comes after the first step is a failed run, not a wrong request. Ctrl-C ends the command too.
+    """
+    from motes.core.drive import uninterrupted
     from motes.core.errors import FileError
 
     steps: list[int] = []
     try:
-        return go(lambda state: steps.append(state.particles.t))
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="interrupted after", category=UserWarning)
+            return uninterrupted(go(lambda state: steps.append(state.particles.t)))
+    except KeyboardInterrupt as stop:
+        if steps:
+            stop.add_note(f"the run up to t={steps[-1]} is in {file}; motes resume {file} continues it")
+        raise
     except Exception as error:
         if isinstance(error, FileError) and error.run is not None:
             keep(error.run, error)

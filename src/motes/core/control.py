@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from motes.core import replicas
 from motes.core.errors import MotesError, ShapeError, name_particles
 
 if TYPE_CHECKING:
@@ -115,6 +116,10 @@ def _remedy(run: Run) -> str:
 
 def folds(run: Run, rows: int) -> Tensor:
     """(rows,) int64: families of particles, whole chains, or where these are few stretches of time of all chains."""
+    if run.replicas:
+        parts = replicas.estimating(run.replicas)
+        size = [rows // len(parts) if run.chains else part.n for part in parts]
+        return torch.cat([folds(part, k) for part, k in zip(parts, size, strict=True)])
     if not run.chains:
         return run.genealogy.anchors[0].slot.long() % FOLDS
     draws = rows // run.n

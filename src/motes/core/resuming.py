@@ -15,6 +15,7 @@ from motes.core.model import FeynmanKac
 from motes.core.particles import Particles
 from motes.core.schema import shown
 from motes.core.smc import State, source
+from motes.rng import Rng
 
 UNFIT = (AttributeError, IndexError, KeyError, TypeError, ValueError, RuntimeError, ArithmeticError)
 """How a model fails on particles that are not its own."""
@@ -39,7 +40,7 @@ def taking_up(path: str | os.PathLike[str], model: FeynmanKac) -> Iterator[None]
 
 
 def first_step(
-    walk: Iterator[State], path: str | os.PathLike[str], model: FeynmanKac, saved: Particles, seed: int
+    walk: Iterator[State], path: str | os.PathLike[str], model: FeynmanKac, saved: Particles, seed: int | Rng
 ) -> Iterator[State]:
     """The walk; where the model fails at its first step, its particles are compared with new ones.
 

@@ -6,7 +6,6 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from enum import Enum
 from numbers import Integral
 from pathlib import Path
 from typing import Any, overload
@@ -14,7 +13,7 @@ from typing import Any, overload
 import torch
 from torch import Tensor
 
-from motes.core import files, tree
+from motes.core import files, replicas, tree
 from motes.core.cite import ENGINE, Reference
 from motes.core.control import control as take_out
 from motes.core.draws import Function, values
@@ -27,6 +26,7 @@ from motes.core.psis import Smoothed
 from motes.core.psis import smooth as smooth_weights
 from motes.core.remark import Doubted, Remark
 from motes.core.resampling import find_scheme
+from motes.core.result import Result
 from motes.core.series import SAME, chain_mean
 from motes.core.systematic import Systematic
 from motes.core.trace import Trace
@@ -34,16 +34,6 @@ from motes.core.tree import PyTree
 from motes.core.variance import StandardError, log_evidence_se, mean_se
 from motes.core.weights import normalise
 from motes.rng import Rng
-
-
-class Result(Enum):
-    """How a run ended."""
-
-    OK = "OK"
-    ALL_WEIGHTS_ZERO = "ALL_WEIGHTS_ZERO"
-    NAN_LOG_POTENTIAL = "NAN_LOG_POTENTIAL"
-    MAX_STEPS = "MAX_STEPS"
-    INTERRUPTED = "INTERRUPTED"
 
 
 @dataclass(frozen=True)
@@ -67,6 +57,10 @@ class Run:
     """(N, d) gradients of the target's log-density at the draws, where the model knows them."""
     remarks: tuple[Remark, ...] = ()
     """What the model had to say of how the run went, a sentence each; each knows which estimates it puts in doubt."""
+    replicas: tuple[Run, ...] = ()
+    """The independent populations of a run with replicas, each a run of its own; empty for a single population.
+
+    The particles, view and trace of such a run are those of all its populations, one after the other."""
 
     @property
     def n(self) -> int:
@@ -95,7 +89,7 @@ class Run:
 
     @property
     def standard_error(self) -> StandardError:
-        """The one-run standard error of the log evidence, by which method, or why there is none.
+        """The standard error of the log evidence, by which method, or why there is none.
 
         It carries the spread of the particles and, where the model estimates one, its systematic error.
         """
@@ -109,6 +103,8 @@ class Run:
     @property
     def particles_error(self) -> StandardError:
         """The standard error of the log evidence that the number of particles leaves."""
+        if self.replicas:
+            return replicas.evidence_error(replicas.estimating(self.replicas))
         if self.own_error is not None:
             return self.own_error
         return log_evidence_se(self.particles, self.genealogy, find_scheme(self.setup["resampling"]))
@@ -129,7 +125,7 @@ class Run:
 
     @property
     def log_evidence_se(self) -> float:
-        """The one-run standard error of the log evidence, nats; NaN if the run cannot give one."""
+        """The standard error of the log evidence, nats; NaN if the run cannot give one."""
         return self.standard_error.value
 
     @property
@@ -210,6 +206,10 @@ class Run:
 
     def _estimate(self, value: Tensor, same: Tensor, particles: Particles, doubt: str) -> Estimate:
         doubt = doubt or self._withheld("means")
+        if len(parts := replicas.estimating(self.replicas)) > 1:
+            even = torch.full((len(value),), 1 / len(value), dtype=torch.float64)
+            found = replicas.mean(parts, value, even if self.chains else normalise(particles.log_weight))
+            return replace(found, se=torch.full_like(found.se, math.nan), reason=doubt) if doubt else found
         if self.chains:
             found = Estimate(*chain_mean(value.view(self.n, -1, *value.shape[1:])))
             return Estimate(found.value, torch.full_like(found.se, math.nan), doubt) if doubt else found
@@ -222,6 +222,18 @@ class Run:
             se = torch.where(same, math.nan, se)
             reason = f"{SAME} 3 / ess = {3 / particles.ess:.2g}"
         return Estimate(mean, se, reason)
+
+    def alone(self, who: str) -> Run:
+        """The run itself, as the one population that `who` needs.
+
+        Raises:
+            MotesError: it has several.
+        """
+        if not self.replicas:
+            return self
+        raise MotesError(
+            f"{who} looks into one population, and this run has {len(self.replicas)}: give it one of run.replicas"
+        )
 
     def psis(self) -> Smoothed:
         """The final weights with their largest Pareto-smoothed, and k-hat with advice (needs `motes[arviz]`).
@@ -272,6 +284,10 @@ class Run:
     def contents(self) -> tuple[dict[str, PyTree], dict[str, Any]]:
         """What a file of this run holds: trees, and JSON."""
         p = self.particles
+        if self.replicas:
+            parts = [part.contents() for part in self.replicas]
+            meta = {"result": self.result.value, "setup": self.setup, "replicas": [m for _, m in parts]}
+            return {"replicas": [t for t, _ in parts]}, meta
         population = {"x": p.x, "log_weight": p.log_weight, "ancestor": p.ancestor, "root": p.root, "shared": p.shared}
         trees = {
             "particles": population,
@@ -320,8 +336,9 @@ class Run:
             return f"Run({s['model']}, {shape[0]} chains of {shape[1]} draws, {self.result.value})"
         se = self.log_evidence_se
         error = "(no error bar)" if math.isnan(se) else f"± {se:.2g}"
+        size = f"n={self.n}" if not self.replicas else f"{len(self.replicas)} populations of n={s['n']}"
         return (
-            f"Run({s['model']}, n={self.n}, t={self.particles.t}, {self.result.value}, "
+            f"Run({s['model']}, {size}, t={self.particles.t}, {self.result.value}, "
             f"{s['quantity']}={self.log_evidence:.4f} {error}, ess={self.ess:.1f})"
         )
 

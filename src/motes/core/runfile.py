@@ -14,10 +14,25 @@ from motes.core import files, tree
 from motes.core.cite import Reference
 from motes.core.errors import FileError, MotesError, warn
 from motes.core.genealogy import RECORD, Genealogy
+from motes.core.joined import alone, joined
 from motes.core.particles import Particles
 from motes.core.remark import ALL, Remark
-from motes.core.run import Result, Run
-from motes.core.schema import anything, array, dictionary, either, number, record, refuse, tensor, text, truth, whole
+from motes.core.result import Result
+from motes.core.run import Run
+from motes.core.schema import (
+    anything,
+    array,
+    both,
+    dictionary,
+    either,
+    number,
+    record,
+    refuse,
+    tensor,
+    text,
+    truth,
+    whole,
+)
 from motes.core.systematic import Systematic
 from motes.core.trace import COLUMNS, Trace
 from motes.core.tree import PyTree
@@ -51,7 +66,7 @@ SETUP = record(
 )
 REFERENCE = record(key=text(), authors=text(), year=whole(), title=text(), where=text(), about=text())
 REMARK = record(text=text(), doubts=array(text(*ALL)), withholds=truth)
-ERROR = record(value=number(), method=text(), reason=text(), means=text())
+ERROR = record(value=number(), method=text(), reason=text(), means=text(), freedom=number(0, nan=False))
 SYSTEMATIC = record(value=number(), sure=number(), text=text())
 META = record(
     t=whole(0),
@@ -64,6 +79,13 @@ META = record(
     systematic=either(SYSTEMATIC, None),
 )
 TREES = record(particles=anything, genealogy=anything, trace=anything, view=anything, score=anything)
+MOST = 1 << 16
+"""Replicas that a file may speak of."""
+SEVERAL = record(
+    result=text(*(r.value for r in Result)),
+    setup=both(SETUP, record(replicas=whole(2, MOST))),
+    replicas=array(META, 1),
+)
 
 
 def load(path: str | os.PathLike[str]) -> Run:
@@ -119,6 +141,8 @@ def only(path: str | os.PathLike[str]) -> Run:
     """The run of one file, whatever stands beside it; errors as `load`."""
     trees, meta = files.read(path)
     try:
+        if isinstance(meta, dict) and "replicas" in meta:
+            return _several(array(TREES, 1)(trees.get("replicas"), "the replicas"), SEVERAL(meta, "the header"))
         return _run(TREES(trees, "the file"), META(meta, "the header"))
     except FileError as error:
         raise FileError(f"{path} is no run that motes can read: {error}") from error
@@ -149,6 +173,19 @@ def _run(trees: dict[str, PyTree], meta: dict[str, Any]) -> Run:
         score=either(tensor(None, None, None), None)(trees["score"], "score"),
         remarks=tuple(Remark.from_json(r) for r in meta["remarks"]),
     )
+
+
+def _several(trees: list[dict[str, PyTree]], meta: dict[str, Any]) -> Run:
+    """The run of several populations, of which some may not have begun."""
+    setup, parts = meta["setup"], meta["replicas"]
+    if not len(trees) == len(parts) <= setup["replicas"]:
+        raise FileError(
+            f"the header speaks of {len(parts)} of {setup['replicas']} populations, and {len(trees)} are there"
+        )
+    for j, part in enumerate(parts):
+        if part["setup"] != alone(setup, j):
+            raise FileError(f"population {j} has another setup than the run")
+    return joined([_run(t, m) for t, m in zip(trees, parts, strict=True)], setup, Result(meta["result"]))
 
 
 def _particles(population: Any, t: int) -> Particles:

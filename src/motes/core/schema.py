@@ -94,6 +94,17 @@ def either(*checks: Check | None) -> Check:
     return check
 
 
+def both(*checks: Check) -> Check:
+    """What passes each of several checks."""
+
+    def check(value: Any, where: str) -> Any:
+        for one in checks:
+            value = one(value, where)
+        return value
+
+    return check
+
+
 def anything(value: Any, where: str) -> Any:
     """Any value."""
     return value

@@ -31,6 +31,8 @@ class State:
     particles: Particles
     genealogy: Genealogy
     trace: Trace
+    replica: int = 0
+    """Which of the independent populations of a run it is."""
 
 
 def advance(model: FeynmanKac, rng: Rng, scheme: Scheme, when: float, particles: Particles) -> tuple[Particles, bool]:

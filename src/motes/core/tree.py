@@ -7,7 +7,7 @@ resampled.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -78,6 +78,31 @@ def take(tree: PyTree, index: Tensor) -> PyTree:
         return leaf.index_select(0, index.to(leaf.device))
 
     return map_leaves(one, tree)
+
+
+def joined(trees: Sequence[PyTree], axes: int = 1) -> PyTree:
+    """The rows of several trees one after the other; what does not fit together is left out.
+
+    Args:
+        trees: of one shape, with leaves that are tensors or, in lists, texts.
+        axes: how many first axes may be of different lengths: with 2 each second one is cut to the shortest, at its
+            beginning (chains of different lengths).
+    """
+    first = trees[0]
+    if isinstance(first, dict):
+        parts = {k: joined([t[k] for t in trees], axes) for k in first if all(k in t for t in trees)}
+        return {k: v for k, v in parts.items() if v is not None}
+    if isinstance(first, list) and all(isinstance(v, str) for v in first):
+        return [v for t in trees for v in t]
+    if isinstance(first, (tuple, list)):
+        parts = [joined(part, axes) for part in zip(*trees, strict=False)]
+        return type(first)(v for v in parts if v is not None)
+    if not isinstance(first, Tensor):
+        return None
+    if axes == 2:
+        least = min(t.shape[1] for t in trees)
+        trees = [t[:, t.shape[1] - least :] for t in trees]
+    return torch.cat(list(trees)) if all(t.shape[1:] == trees[0].shape[1:] for t in trees) else None
 
 
 def check(tree: PyTree, n: int) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from motes.core.errors import MotesError, ShapeError
 from motes.core.particles import Particles
-from motes.core.sample import steps as stepped
+from motes.core.smc import steps as stepped
 from motes.core.weights import normalise
 from motes.diffusion.look import Guidance, Look
 from motes.diffusion.reverse import ReverseDiffusion

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from . import discrete, distributions, gamma, routes
-from .generators import Generator
+from .generators import Generator, address_hash
 from .philox import Philox4x32
 from .squares import Squares32, Squares64
 from .threefry import Threefry2x32
@@ -81,6 +81,16 @@ class Rng:
         if ids.numel() and not (int(ids.min()) >= 0 and int(ids.max()) < LIMIT):
             raise ValueError(f"ids must lie in 0..2^32-1, got {int(ids.min())}..{int(ids.max())}")
         return replace(self, ids=ids.to(self.device).contiguous())
+
+    def replica(self, j: int) -> Rng:
+        """The source of population j of a run with replicas: its own for 0, else one with a seed derived from this one.
+
+        >>> Rng(5).replica(0).seed, Rng(5).replica(1).seed
+        (5, 8746443018868306026)
+        """
+        if isinstance(j, bool) or not isinstance(j, int) or j < 0:
+            raise ValueError(f"replicas count from 0, and there is no {j!r}")
+        return self if j == 0 else replace(self, seed=address_hash(self.seed, "replica", j))
 
     # ---------------------------------------------------------------- numbers
 

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from motes.core import tree
+from motes.core.drive import uninterrupted
 from motes.core.resampling import find_scheme
 from motes.core.sample import sample
 from motes.density.checks.finding import FAILED, OK, Finding, coordinates
@@ -47,7 +48,7 @@ def calibration(setting: Setting, rng: Rng, replicates: int = 100, progress: boo
     for i, observed in enumerate(watched(data, "calibration", progress)):
         density = setting.density(observed)
         seed = int(rng.at(f"seed-{i}").integers((), 1 << 31))
-        run = sample(Tempering(density, cess=CESS), PARTICLES, seed=seed, progress=False)
+        run = uninterrupted(sample(Tempering(density, cess=CESS), PARTICLES, seed=seed, progress=False))
         # systematically, so that particles of equal weight come once at most, and in an order of no meaning
         index = find_scheme("systematic")(rng.at(f"choice-{i}"), run.log_weight, n=DRAWS)
         pick = tree.take(run.particles.x, index)

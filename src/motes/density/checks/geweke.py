@@ -6,6 +6,7 @@ from statistics import NormalDist
 
 import torch
 
+from motes.core.drive import uninterrupted
 from motes.core.sample import sample
 from motes.density.checks.finding import FAILED, OK, Finding, coordinates
 from motes.density.checks.setting import Setting, watched
@@ -44,7 +45,7 @@ def geweke(
     names, mover = coordinates(first), Tempering(first, kernel).mover
     # the kernel is tuned to one simulated data set and then left alone, as the test demands
     seed = int(rng.at("pilot").integers((), 1 << 31))
-    pilot = sample(Tempering(setting.density(data[0]), mover), PILOT, seed=seed, progress=False)
+    pilot = uninterrupted(sample(Tempering(setting.density(data[0]), mover), PILOT, seed=seed, progress=False))
     parameters = pilot.particles.shared["ladder"][-1]["parameters"]
     ends = []
     for i, observed in enumerate(watched(data, "geweke", progress)):

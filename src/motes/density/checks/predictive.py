@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from motes.core import tree
+from motes.core.drive import uninterrupted
 from motes.core.sample import sample
 from motes.density.checks.finding import FAILED, OK, Finding
 from motes.density.checks.setting import Data, Setting
@@ -38,7 +39,7 @@ def predictive(setting: Setting, rng: Rng, replicates: int = 100, progress: bool
     density = setting.first()
     _, prior = setting.drawn(rng.at("from-prior"), replicates)
     seed = int(rng.at("seed").integers((), 1 << 31))
-    run = sample(Tempering(density), PARTICLES, seed=seed, progress=progress)
+    run = uninterrupted(sample(Tempering(density), PARTICLES, seed=seed, progress=progress))
     z = run.particles.x["position"][rng.at("choice").categorical(run.log_weight, replicates)]
     posterior = [setting.data_for(rng.at("from-posterior"), density, z, i) for i in range(replicates)]
     lines, numbers, far = [], {}, []

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from motes.core.cite import Reference
+from motes.core.drive import uninterrupted
 from motes.core.errors import MotesError, warn
 from motes.core.particles import Particles
 from motes.core.sample import sample
@@ -237,7 +238,7 @@ def alignment_resampling(
     marked = Watermarked(
         model, prompt, key=key, width=width, rules=rules, constraint=constraint, max_tokens=max_tokens, chat=chat
     )
-    run = sample(marked, n, seed=seed, progress=False)
+    run = uninterrupted(sample(marked, n, seed=seed, progress=False))
     x = run.particles.x
     texts = [tuple(x["tokens"][i, : int(x["length"][i])].tolist()) for i in range(n)]
     found = [_any_of(marked._one(k, text), n) for k, text in zip(draw_keys(key, n), texts, strict=True)]

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from motes.core import weights
+from motes.core.drive import uninterrupted
 from motes.core.errors import MotesError
 from motes.core.run import Run
 from motes.core.sample import sample
@@ -103,7 +104,7 @@ def flips(
     pattern = one + (f"({_quoted(between)}{one}){{{n - 1}}}" if n > 1 else "")
     longest = n * max(len(o.encode()) for o in outcomes) + (n - 1) * len(between.encode()) + 1
     task = Generation(model, prompt, constraint=regex(pattern), max_tokens=max_tokens or longest, **generation)
-    run = sample(task, texts, seed=seed, progress=False)
+    run = uninterrupted(sample(task, texts, seed=seed, progress=False))
     alive = torch.nonzero(~torch.isneginf(run.log_weight))[:, 0]
     rows = [_parse(run.texts[i], outcomes, between) for i in alive.tolist()]
     return Flips(torch.tensor(rows, dtype=torch.int64), outcomes, run.log_weight[alive], run)
