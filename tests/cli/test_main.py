@@ -224,9 +224,13 @@ def test_ctrl_c_ends_the_command_with_130_and_says_how_to_go_on(model: Path, tmp
     process.send_signal(signal.SIGINT)
     said = process.communicate()[1]
     assert process.returncode == 130
-    assert said.startswith("motes: interrupted\n") and f"motes resume {file}" in said and "Warning" not in said
+    assert (
+        said.startswith("motes: interrupted\n")
+        and f"`motes resume {file} --model {model}` continues it" in said
+        and "Warning" not in said
+    )
     assert motes.load(file).result is motes.Result.INTERRUPTED
-    assert run("resume", out, "--quiet") == 0
+    assert run("resume", out, "--quiet", "--model", model) == 0
     assert motes.load(file).log_evidence == motes.sample(motes_model(), 64, seed=5, progress=False).log_evidence
 
 

@@ -50,7 +50,9 @@ def run(args: argparse.Namespace) -> int:
         recipe = checked(saved.setup["recipe"], path)
         running.use_threads(args.threads or recipe.get("threads", 1))
         model = rebuild(recipe, path, force=args.force, model=args.model, trusted=args.trust)
-        result = running.watched(lambda seen: motes.resume(path, model, progress=not args.quiet, callback=seen), path)
+        result = running.watched(
+            lambda seen: motes.resume(path, model, progress=not args.quiet, callback=seen), path, recipe
+        )
     running.finish(result, [path], path.parent / running.PAGE if args.report else None)
     return 0
 

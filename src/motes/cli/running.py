@@ -109,11 +109,12 @@ def start(model: FeynmanKac, args: argparse.Namespace, recipe: dict[str, Any], f
             replicas=args.replicas,
         ),
         args.out / file,
+        recipe,
     )
 
 
-def watched(go: Callable[[Callable[[State], None]], Run], file: Path) -> Run:
-    """What `go(callback)` returns, written to `file` on its way.
+def watched(go: Callable[[Callable[[State], None]], Run], file: Path, recipe: dict[str, Any]) -> Run:
+    """What `go(callback)` returns, written to `file` on its way; `recipe` says what goes on with it.
 
     An error that comes after the first step is a failed run, not a wrong request. Ctrl-C ends the command too.
     """
@@ -127,7 +128,8 @@ def watched(go: Callable[[Callable[[State], None]], Run], file: Path) -> Run:
             return uninterrupted(go(lambda state: steps.append(state.particles.t)))
     except KeyboardInterrupt as stop:
         if steps:
-            stop.add_note(f"the run up to t={steps[-1]} is in {file}; motes resume {file} continues it")
+            how = f"motes resume {file}" + (f" --model {recipe['file']}" if "file" in recipe else "")
+            stop.add_note(f"the run up to t={steps[-1]} is in {file}; `{how}` continues it")
         raise
     except Exception as error:
         if isinstance(error, FileError) and error.run is not None:
