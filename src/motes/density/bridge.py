@@ -67,6 +67,7 @@ def bridge_sampling(
     >>> abs(float(bridge_sampling(run, density)) - math.log(1 / 5)) < 0.05
     True
     """
+    run = run.alone("bridge_sampling")
     if density.levels is not None:
         raise MotesError("bridge sampling fits a Gaussian, and this law lives on whole numbers: use tempering")
     z = density.unconstrain(run.flat).to(torch.float64)

@@ -263,6 +263,7 @@ def evidence_path(run: Run) -> tuple[Tensor, Tensor]:
     Differences of the second are log predictive densities: log p(y_s | y_1:s-1).
     """
     # where observations enter whole, there is no exponent
+    run = run.alone("evidence_path")
     exponent = run.trace["exponent"] if "exponent" in run.trace else np.ones(len(run.trace["t"]))
     whole = torch.from_numpy(exponent == 1.0)
     seen, log_evidence = (torch.from_numpy(run.trace[name])[whole] for name in ("observations", "log_evidence"))

@@ -126,6 +126,7 @@ def sensitivity(run: Run, f: Callable[[Any], Tensor] | str, *, dependent: bool =
         f: as for `run.mean`, one number a particle.
         dependent: see `sobol_indices`.
     """
+    run = run.alone("sensitivity")
     y = run.values(f)
     names, columns = [], []
     for where, leaf in tree.leaves(run.flat, ""):

@@ -50,6 +50,7 @@ def path_sampling(run: Run, *, correct: bool = True) -> Estimate:
     >>> abs(float(path_sampling(run)) - math.log(1 / 5)) < 0.1
     True
     """
+    run = run.alone("path_sampling")
     if any(name not in run.trace for name in NEEDS):
         raise MotesError(f"path sampling needs the trace of a motes.Tempering run, not of {run.setup['model']}")
     raised, mean, variance = (run.trace[name] for name in NEEDS)

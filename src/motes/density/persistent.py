@@ -191,6 +191,7 @@ class PersistentSampling(Annealed):
         """All states of all generations, and their log-weights (N (t + 1),), for means that use everything."""
         if run.setup["model"] != "PersistentSampling":
             raise MotesError(f"a pool is what a PersistentSampling run has, not one of {run.setup['model']}")
+        run = run.alone("pool")
         x, shared = run.particles.x, run.particles.shared
         log_weight = mixture_weights(x["mixture"], x["pool"]["log_likelihood"], float(shared["ladder"][-1]))
         return self.density.constrain(x["pool"]["position"].flatten(0, 1)), log_weight.flatten()

@@ -318,6 +318,7 @@ class Splitting(FeynmanKac):
         Raises:
             MotesError: the run has not ended, is of another kind, or killed a number of particles.
         """
+        run = run.alone("freeze")
         ladder = run.particles.shared.get("ladder") if isinstance(run.particles.shared, dict) else None
         if run.setup["model"] != "Splitting" or not ladder or isinstance(self.kill, int):
             raise MotesError("freeze needs a finished Splitting run with kill as a fraction, or with levels")

@@ -192,6 +192,7 @@ class Tempering(Annealed):
                 f"{type(self.mover).__name__} moves a particle by where the others are, and with copies among them "
                 "that biases the evidence: freeze a run with another kernel"
             )
+        run = run.alone("freeze")
         shared = run.particles.shared
         if not isinstance(shared, dict) or "ladder" not in shared:
             raise MotesError(f"freeze needs a finished Tempering run, not one of {run.setup['model']}")

@@ -219,6 +219,7 @@ class WasteFree(Annealed):
         Raises:
             MotesError: the run has not ended, or it is of another kind or density.
         """
+        run = run.alone("freeze")
         found, mine, shared = run.setup["settings"], self.settings(), run.particles.shared
         if run.setup["model"] != "WasteFree" or any(found.get(k) != mine[k] for k in ("kernel", "density")):
             raise MotesError(

@@ -44,6 +44,7 @@ def best_of(run: Run, n: int) -> BestOf:
         Beirami, Agarwal, Berant, D'Amour, Eisenstein, Nagpal & Suresh (2025), Theoretical Guarantees on the Best-of-n
         Alignment Policy, ICML, Theorem 1 (the divergence).
     """
+    run = run.alone("best_of")
     particles, images = run.particles, run.view
     if n < 1 or particles.n % n:
         raise ValueError(f"n must divide the {particles.n} particles, not {n}")

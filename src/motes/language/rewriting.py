@@ -259,6 +259,7 @@ class Rewriting(FeynmanKac):
         mine = json.loads(json.dumps(self.settings()))
         if not self.temper or run.setup["model"] != type(self).__name__ or run.setup["settings"] != mine:
             raise MotesError("freeze needs a run of this very model, with temper=True")
+        run = run.alone("freeze")
         if not self.done(run.particles):
             raise MotesError("the run has not ended: resume it, then freeze it")
         ladder = run.particles.shared["ladder"]

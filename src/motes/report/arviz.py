@@ -8,6 +8,7 @@ import numpy as np
 from torch import Tensor
 
 from motes.core.errors import MotesError
+from motes.core.replicas import estimating
 from motes.core.run import Run
 from motes.report import values
 
@@ -19,6 +20,9 @@ INSTALL = "to_arviz needs arviz-base: pip install 'motes[arviz]'"
 
 def to_arviz(run: Run, resampled: bool = False) -> DataTree:
     """The particles as one chain of draws, with the weights beside them; chains as the chains that they are.
+
+    The populations of a run with replicas are a chain each, so that ArviZ says how well they agree. With
+    `resampled=True` each is resampled by its own weights, and all count the same, which `run.mean` does not let them.
 
     Groups: `posterior` holds the view of the run, a variable per parameter, dimensions (chain, draw, ...);
     `sample_stats`, for weighted particles only, holds `log_weight` (nats, not normalised), `weight` (sums to 1) and
@@ -41,18 +45,23 @@ def to_arviz(run: Run, resampled: bool = False) -> DataTree:
         import xarray
     except ImportError as error:
         raise ImportError(INSTALL) from error
-    view = run.draws(run.n) if resampled and not run.chains else run.view
-    posterior = {k: v[0] for k, v in _variables(view).items()} if run.chains else _variables(view)
+    parts = [run] if run.chains or not run.replicas else estimating(run.replicas)
+    if len({part.n for part in parts}) > 1:
+        raise MotesError("the populations of this run have different sizes: give ArviZ one of run.replicas")
+    views = [part.draws(part.n) if resampled and not run.chains else part.view for part in parts]
+    found = [_variables(view) for view in views]
+    posterior = {k: v[0] if run.chains else np.concatenate([f[k] for f in found]) for k, v in found[0].items()}
     if not posterior:
         model = run.setup["model"]
         raise MotesError(f"the particles of a {model} run are no tensors or texts, so ArviZ cannot hold them")
     stats: dict[str, np.ndarray] = {}
     if not run.chains:
+        shape = (len(parts), parts[0].n)
         weight = np.full(run.n, 1 / run.n) if resampled else _array(run.weight)
         log_weight = np.full(run.n, run.log_evidence) if resampled else _array(run.log_weight)
-        stats = {"log_weight": log_weight[None], "weight": weight[None]}
+        stats = {"log_weight": log_weight.reshape(shape), "weight": weight.reshape(shape)}
         if not resampled:
-            stats["root"] = _array(run.particles.root)[None]
+            stats["root"] = _array(run.particles.root).reshape(shape)
     attributes = _attributes(run, resampled or run.chains)
     tree = arviz_base.from_dict(
         {"posterior": posterior, **({"sample_stats": stats} if stats else {})},

@@ -60,7 +60,9 @@ def _chains(f: Facts) -> list[Caution]:
 def _error_bar(f: Facts) -> list[Caution]:
     if f.n > 1 and not math.isfinite(f.se):
         reason = f.se_reason or "the run gave no reason"
-        advice = "Repeat the run with several seeds: the spread of the answers is an error bar that always works."
+        advice = "Run it with replicas=8: the spread of independent populations is an error bar nearly always."
+        if f.populations:
+            advice = "Use more particles in each population, or more populations."
         return [Caution(f"No error bar on the {f.quantity}", f"Why: {sentence(reason)} {advice}")]
     if math.isfinite(f.se) and f.se > 1:
         return [

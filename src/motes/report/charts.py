@@ -70,6 +70,8 @@ def way(f: Facts) -> str:
     if f.steps < 2:
         return "The population was drawn and weighed; no step was taken."
     n = f.resamplings
+    if f.populations:
+        return f"A line for each of the {len(f.populations)} populations, which share nothing."
     if f.chains:
         return "Cooling from the prior, then the warm-up, then the draws, in parts."
     said = (
@@ -165,7 +167,7 @@ def _agreement(group: list[Facts], k: int) -> Chart:
     def draw(ax: Axes) -> None:
         place = np.arange(len(group))
         ax.axvline(together, color=PAGE.second, linewidth=1.2)
-        error = 1.96 * np.where(np.isfinite(stated), stated, 0)
+        error = np.nan_to_num([(f.interval[1] - f.interval[0]) / 2 for f in group])
         ax.errorbar(y, place, xerr=error, fmt="o", color=PAGE.accent, markersize=5, linewidth=1.6)
         ax.set_yticks(place, names)
         ax.set_ylim(len(group) - 0.4, -0.6)

@@ -9,6 +9,7 @@ import numpy as np
 
 from motes.core import tree
 from motes.core.errors import MotesError
+from motes.core.replicas import estimating
 from motes.core.run import Run
 from motes.report import values
 
@@ -22,7 +23,8 @@ def to_dataframe(run: Run, resampled: bool = False) -> DataFrame:
     """The draws as a table: a column for each number of the view, `theta` or `theta[0, 1]`, texts in a column `text`.
 
     Weighted particles have two more columns, `log_weight` (nats, not normalised) and `weight` (sums to 1). Draws of
-    chains have `chain` and `draw` before the parameters instead, counted from 0, and are equally likely. Where a
+    chains have `chain` and `draw` before the parameters instead, counted from 0, and are equally likely. Of a run with
+    replicas, `replica` says of which population a row is. Where a
     parameter has one of these names already, the column is called `run_weight` and so on. `attrs` says the log
     evidence, its standard error, the seed and the model.
 
@@ -54,6 +56,14 @@ def to_dataframe(run: Run, resampled: bool = False) -> DataFrame:
         before = {"chain": chain, "draw": draw}
     elif not resampled:
         after = {"log_weight": run.log_weight.cpu().numpy(), "weight": run.weight.cpu().numpy()}
+    parts = estimating(run.replicas)
+    if len(parts) > 1 and not (resampled and not run.chains):
+        rows = len(next(iter(drawn.values())))
+        size = [rows // len(parts) if run.chains else part.n for part in parts]
+        before = {
+            "replica": np.repeat([j for j, part in enumerate(run.replicas) if any(part is p for p in parts)], size),
+            **before,
+        }
     before, after = ({(f"run_{k}" if k in drawn else k): v for k, v in d.items()} for d in (before, after))
     table = pandas.DataFrame({**before, **drawn, **after})
     table.attrs = {

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from motes.core import tree
+from motes.core import student, tree
 from motes.core.errors import MotesError
 from motes.core.run import Result, Run
 from motes.core.visible import visible
@@ -37,6 +37,19 @@ class Summary:
     low: float
     high: float
     column: values.Column
+
+
+@dataclass(frozen=True)
+class Population:
+    """One of the populations of a run with replicas."""
+
+    seed: int | None
+    n: int
+    log_evidence: float
+    se: float
+    ess: float
+    steps: int
+    result: Result
 
 
 @dataclass(frozen=True)
@@ -77,6 +90,16 @@ class Facts:
     diagnosis: Diagnosis | None = None
     """Of a run of chains, where ArviZ is installed; `weight` and `view` are then those of the draws."""
     chains: bool = False
+    freedom: float = math.inf
+    """On how many degrees of freedom `se` rests."""
+    populations: tuple[Population, ...] = ()
+    """Of a run with replicas: its populations. The trace then holds theirs one after the other."""
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The central 95 % of the log evidence, by Student's t."""
+        reach = student.quantile(0.95, self.freedom) * self.se
+        return self.log_evidence - reach, self.log_evidence + reach
 
     @property
     def steps(self) -> int:
@@ -113,7 +136,7 @@ def read(run: Run, name: str = "", most: int = 200) -> Facts:
     """The facts of `run`, with marginals of the first `most` numbers of each particle; `most=0` leaves the view out."""
     error = run.standard_error
     weight = np.asarray(run.weight.detach().cpu())
-    trace = {k: np.asarray(run.trace[k], dtype=float) for k in run.trace}
+    trace = {k: np.asarray(run.trace[k], dtype=float) for k in run.trace if k != "replica"}
     view, weight = (thinned(run), None) if run.chains else (run.view, weight)
     if weight is None:
         rows = len(next(leaf for _, leaf in tree.leaves(view)))
@@ -152,6 +175,13 @@ def read(run: Run, name: str = "", most: int = 200) -> Facts:
         remarks=run.remarks,
         diagnosis=diagnosis(run, max(most, 1)) if run.chains else None,
         chains=run.chains,
+        freedom=error.freedom,
+        populations=tuple(
+            Population(
+                part.seed, part.n, part.log_evidence, part.log_evidence_se, part.ess, part.particles.t, part.result
+            )
+            for part in run.replicas
+        ),
     )
 
 

@@ -80,7 +80,7 @@ def section(f: Facts, run: Run, number: int) -> dict[str, Any]:
     from motes.report import charts
 
     value, error = numerals.with_error(f.log_evidence, f.se)
-    low, high = (numerals.with_error(f.log_evidence + k * f.se, f.se)[0] for k in (-1.96, 1.96))
+    low, high = (numerals.with_error(end, f.se)[0] for end in f.interval)
     found = cautions(f)
     taken = f.steps - 1 if f.steps else f.t
     times = "once" if f.resamplings == 1 else f"{numerals.count(f.resamplings)} times"
@@ -114,10 +114,24 @@ def section(f: Facts, run: Run, number: int) -> dict[str, Any]:
         "marginals": marginals(f, charts.marginal) if f.summaries else None,
         "way": charts.way(f),
         "charts": charts.traces(f),
+        "populations": populations(f),
         "chains": chains(f, run) if f.chains else None,
         "genealogy": None if f.chains else charts.genealogy(f, run.genealogy.note),
         "facts": details(f),
     }
+
+
+def populations(f: Facts) -> list[tuple[str, ...]]:
+    """A row for each population of a run with replicas: number, seed, log evidence, its error, ESS, steps, result."""
+    rows = []
+    for j, p in enumerate(f.populations):
+        value, error = numerals.with_error(p.log_evidence, p.se)
+        found = (value, error or "?") if math.isfinite(p.log_evidence) else ("", "")
+        rows.append(
+            (str(j), "none" if p.seed is None else str(p.seed), *found, numerals.count(round(p.ess)), str(p.steps))
+            + (p.result.value,)
+        )
+    return rows
 
 
 def chains(f: Facts, run: Run) -> dict[str, Any]:
@@ -150,8 +164,8 @@ def chance(f: Facts) -> dict[str, str] | None:
         return None
     out = {"value": numerals.probability(f.log_evidence), "low": "", "high": ""}
     if math.isfinite(f.se) and f.se > 0:
-        out["low"] = numerals.probability(f.log_evidence - 1.96 * f.se, 2)
-        out["high"] = numerals.probability(min(f.log_evidence + 1.96 * f.se, 0.0), 2)
+        out["low"] = numerals.probability(f.interval[0], 2)
+        out["high"] = numerals.probability(min(f.interval[1], 0.0), 2)
     return out
 
 
@@ -208,6 +222,7 @@ def details(f: Facts) -> list[tuple[str, list[tuple[str, str]]]]:
     call = [
         ("model", f.model),
         ("particles", numerals.count(f.n)),
+        *([("replicas", numerals.count(f.setup["replicas"]))] if "replicas" in f.setup else []),
         ("seed", "none: the random numbers came from an Rng" if f.seed is None else str(f.seed)),
         ("resampling", str(f.setup.get("resampling", ""))),
         ("when", f"ESS at or below {f.setup['when']:g} n" if f.setup.get("when") else "never"),

@@ -69,20 +69,25 @@ def draw_trace(ax: Axes, f: Facts, column: str, theme: Theme) -> None:
     """One column of the trace against the step."""
     step, y = f.trace["t"], f.trace[column]
     good = np.isfinite(y)
-    step, y = _thin(step[good], y[good])
-    dots = {"marker": "o", "markersize": 3.2} if len(y) <= 40 else {}
-    ax.plot(step, y, color=theme.accent, clip_on=False, zorder=3, **dots)
+    parts = np.flatnonzero(np.diff(step[good]) <= 0) + 1  # populations, one after the other
+    lines = [_thin(s, v) for s, v in zip(np.split(step[good], parts), np.split(y[good], parts), strict=True)]
+    step, y = lines[-1]
+    n = f.populations[-1].n if f.populations else f.n
+    for s, v in lines:
+        dots = {"marker": "o", "markersize": 3.2} if len(v) <= 40 and len(lines) == 1 else {}
+        ax.plot(s, v, color=theme.accent, clip_on=False, zorder=3, linewidth=1 if len(lines) > 1 else None, **dots)
     ax.set_xlabel("step")
     ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     ax.yaxis.set_major_locator(MaxNLocator(5))
     if column == "ess":
-        ax.fill_between(step, y, 0, color=theme.accent, alpha=0.10, linewidth=0)
-        ax.set_ylim(0, f.n * 1.02)
+        if len(lines) == 1:
+            ax.fill_between(step, y, 0, color=theme.accent, alpha=0.10, linewidth=0)
+        ax.set_ylim(0, n * 1.02)
         when = f.setup.get("when")
         if isinstance(when, (int, float)) and 0 < when < 1:
-            ax.axhline(when * f.n, color=theme.second, linewidth=1, linestyle=(0, (4, 3)))
+            ax.axhline(when * n, color=theme.second, linewidth=1, linestyle=(0, (4, 3)))
         at = f.trace["t"][f.trace.get("resampled", np.zeros(0)) > 0]
-        if 0 < len(at) <= 200:
+        if 0 < len(at) <= 200 and len(lines) == 1:
             ax.plot(at, 0 * at, "^", color=theme.second, markersize=4.5, clip_on=False, zorder=4)
     elif column == "acceptance":
         ax.set_ylim(0, 1)
@@ -92,7 +97,10 @@ def draw_trace(ax: Axes, f: Facts, column: str, theme: Theme) -> None:
         ax.yaxis.set_major_formatter(lambda v, _: f"{v:g}")
         ax.set_ylim(0, 1.1)
     elif column == "log_evidence" and np.isfinite(f.se):
-        ax.errorbar(step[-1], y[-1], 1.96 * f.se, color=theme.second, capsize=3, linewidth=1.6, clip_on=False, zorder=4)
+        reach = (f.interval[1] - f.interval[0]) / 2
+        ax.errorbar(
+            step[-1], f.log_evidence, reach, color=theme.second, capsize=3, linewidth=1.6, clip_on=False, zorder=4
+        )
 
 
 def draw_marginal(ax: Axes, s: Summary, weight: np.ndarray, ess: float, theme: Theme) -> None:

@@ -61,6 +61,7 @@ def by_noise_level(run: Run) -> ByNoiseLevel:
         >>> len(table.ess), int(table.survivors[-1])
         (9, 100)
     """
+    run = run.alone("by_noise_level")
     if "noise_level" not in iter(run.trace):
         raise ValueError(f"the run of {run.setup['model']} has no noise levels; diffusion samplers record them")
     column = {name: torch.from_numpy(run.trace[name]) for name in ("noise_level", "ess", "resampled", "roots", "t")}

@@ -234,6 +234,7 @@ def unbiased_mean(run: Run, f: Callable[[list[str]], Tensor]) -> Estimate:
     References:
         Duffield, Lund & Thorup (2007), Priority sampling for estimation of arbitrary subset sums, JACM 54(6), thm 1.
     """
+    run = run.alone("unbiased_mean")
     if "log_expected" not in (run.particles.x if isinstance(run.particles.x, dict) else {}):
         raise MotesError(f"unbiased_mean is for searches with weights, not for a {run.setup['model']} run")
     value = run.values(f)

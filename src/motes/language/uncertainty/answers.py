@@ -205,7 +205,7 @@ def answers_of(given: Given) -> Answers:
     if isinstance(given, Answers):
         return given
     if isinstance(given, Run):
-        return Answers(given.texts, given.log_weight, run=given)
+        return Answers(given.texts, given.log_weight, run=given.alone("a measure of uncertainty"))
     return Answers(given if isinstance(given, str) else list(given))
 
 

@@ -164,6 +164,7 @@ def score_run(run: Run, generation: Generation | Population, *, laws: bool = Fal
 
     if generation.rules:
         raise MotesError("under rules the law of a text is not the model's own, so its score says nothing of it")
+    run = run.alone("score_run")
     x = run.particles.x
     tokens = [tuple(t[:k].tolist()) for t, k in zip(x["tokens"], x["length"].tolist(), strict=True)]
     kept = x.get("log_prob")
