@@ -175,6 +175,9 @@ def test_a_mode_that_some_populations_met_is_remarked_on():
     with pytest.warns(MotesWarning, match="populations disagree by more than they state"):
         run = sampled(Modes(0.5), n=200)
     assert run.doubts == {"evidence", "means"}
+    assert (
+        math.isnan(run.log_evidence_se) and "disagree" in run.standard_error.reason and "disagree" in run.mean().reason
+    )
     assert len({part.log_evidence > 0.5 for part in run.replicas}) == 2
 
 
