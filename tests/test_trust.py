@@ -103,6 +103,14 @@ def test_where_the_answer_is_a_refusal_the_word_must_be_said() -> None:
     assert not judge.silent({"error": "MotesError: improper posterior"}, target, target.truth())
 
 
+def test_a_mode_that_no_particle_met_is_counted_apart() -> None:
+    lost = {"seed": 0, "log_evidence": -1.6, "se": 0.1, "means": {"right": [0.0, None]}, "met": {"left": 9, "right": 0}}
+    lost |= {"evaluations": 9.0, "cpu": 1.0}
+    kept = {**lost, "met": {"left": 9, "right": 1}}
+    verdict = judge.judge({"runs": [lost, kept]}, KNOWN["two-modes"])
+    assert (verdict.silent, verdict.unmet, verdict.met) == (2, 1, 0.5)
+
+
 def test_binomial_intervals_are_exact() -> None:
     """Clopper & Pearson: at its lower end, k or more successes of n have half of the level that is left."""
     for k, n in ((0, 40), (31, 40), (38, 40), (40, 40)):

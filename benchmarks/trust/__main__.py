@@ -61,6 +61,7 @@ def main(arguments: list[str] | None = None) -> int:
         command.add_argument("--seeds", type=int, default=runner.SEEDS)
         command.add_argument("--stop", type=float, default=runner.STOP, help="CPU seconds that a run may take")
         command.add_argument("--fresh", action="store_true", help="begin anew, whatever there is")
+        command.add_argument("--stale", action="store_true", help="begin anew what other sources have run")
         command.add_argument("--folder", type=Path, default=record.RESULTS)
     commands.add_parser("table", help="write benchmarks/results/trust.md").add_argument(
         "--folder", type=Path, default=record.RESULTS
@@ -77,7 +78,7 @@ def main(arguments: list[str] | None = None) -> int:
         if a.sampler not in target.samplers:
             parser.error(f"{a.target} has the samplers {', '.join(target.samplers)}")
         n = a.n or target.sizes[0]
-        runner.row(target, a.sampler, n, a.seeds, folder=a.folder, stop=a.stop, fresh=a.fresh, tell=tell)
+        runner.row(target, a.sampler, n, a.seeds, folder=a.folder, stop=a.stop, fresh=a.fresh, stale=a.stale, tell=tell)
     elif a.command == "peer":
         attempt = partial(peers.attempt, known[a.target], a.peer)
         n = peers.find(a.peer).N
@@ -92,7 +93,7 @@ def main(arguments: list[str] | None = None) -> int:
                 continue
             with claimed(file) as mine:
                 if mine:
-                    options = {"folder": a.folder, "stop": a.stop, "fresh": a.fresh, "tell": tell}
+                    options = {"folder": a.folder, "stop": a.stop, "fresh": a.fresh, "stale": a.stale, "tell": tell}
                     runner.row(target, sampler, n, a.seeds, until=end, budget=a.budget, **options)
     return 0
 

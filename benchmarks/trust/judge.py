@@ -125,6 +125,7 @@ class Verdict:
     Attributes:
         raised: runs that ended in an error or were stopped.
         silent: runs with a silent miss.
+        unmet: those of them in which no particle is in one of the modes, which a single run cannot know.
         remarked: runs with a remark.
         bars: share with an error bar, by quantity.
         coverage: by quantity, of the bars that no remark doubts.
@@ -136,6 +137,7 @@ class Verdict:
     runs: int
     raised: int
     silent: int
+    unmet: int
     remarked: int
     bars: dict[str, float]
     coverage: dict[str, Coverage]
@@ -161,10 +163,12 @@ def judge(row: dict[str, Any], target: Target, truth: Truth | None = None) -> Ve
         by_quantity.pop("evidence", None)  # silent misses tell; there is nothing to cover
     ended = [r for r in runs if "error" not in r]
     met = [all(r["met"].values()) for r in ended if "met" in r]
+    missed = [r for r in runs if silent(r, target, truth)]
     return Verdict(
         runs=len(runs),
         raised=len(runs) - len(ended),
-        silent=sum(silent(r, target, truth) for r in runs),
+        silent=len(missed),
+        unmet=sum(not all(r["met"].values()) for r in missed if "met" in r),
         remarked=sum("remarks" in r for r in ended),
         bars={q: sum(c.printed for c in found) / len(runs) for q, found in by_quantity.items()},
         coverage={q: _coverage(found) for q, found in by_quantity.items()},

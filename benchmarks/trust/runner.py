@@ -7,6 +7,7 @@ import subprocess
 import time
 import warnings
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +28,13 @@ STOP = 900.0
 ROOT = Path(__file__).parents[2]
 
 
-def source() -> str:
-    """The commit of the sources, with a + where they differ from it; "?" outside of a repository."""
+@cache
+def source(domain: str) -> str:
+    """The last commit of what a domain's runs are made of, with a + where that differs; "?" outside of a repository."""
+    parts = [f"src/motes/{name}" for name in ("core", "kernels", "rng", domain)]
     git = ["git", "-C", str(ROOT)]
-    commit = subprocess.run([*git, "log", "-1", "--format=%h", "--", "src"], capture_output=True, text=True)
-    changed = subprocess.run([*git, "status", "--porcelain", "--", "src"], capture_output=True, text=True)
+    commit = subprocess.run([*git, "log", "-1", "--format=%h", "--", *parts], capture_output=True, text=True)
+    changed = subprocess.run([*git, "status", "--porcelain", "--", *parts], capture_output=True, text=True)
     return commit.stdout.strip() + ("+" if changed.stdout.strip() else "") if commit.returncode == 0 else "?"
 
 
@@ -100,6 +103,7 @@ def row(
     budget: float = math.inf,
     stop: float = STOP,
     fresh: bool = False,
+    stale: bool = False,
     tell: Callable[[str], object] = lambda _: None,
 ) -> dict[str, Any]:
     """Run what is missing of a row and write it down after each run.
@@ -113,14 +117,15 @@ def row(
         budget: seconds of CPU of runs made now after which none begins.
         stop: seconds of CPU after which a run is stopped.
         fresh: begin anew whatever there is.
+        stale: begin a complete row anew too, where it is of other sources.
         tell: called with a line after each run.
     """
     torch.set_num_threads(1)
     file = record.path(target.name, sampler, n, folder)
-    now, old = source(), None if fresh else record.read(file)
+    now, old = source(target.domain), None if fresh else record.read(file)
     runs: list[dict[str, Any]] = [] if old is None else old["runs"]
     found = {"target": target.name, "sampler": sampler, "n": n, "costly": bool(old and old["costly"]), "runs": runs}
-    if runs and attempt is None and len(runs) < _wanted(found, seeds) and runs[0]["source"] != now:
+    if runs and attempt is None and (stale or len(runs) < _wanted(found, seeds)) and runs[0]["source"] != now:
         runs.clear()
     spent = 0.0
     while len(runs) < _wanted(found, seeds) and time.monotonic() < until and spent < budget:

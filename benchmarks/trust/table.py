@@ -63,10 +63,9 @@ def write(targets: Mapping[str, Target], folder: Path) -> str:
 
 
 def _by_sampler(targets: Mapping[str, Target], verdicts: Mapping[tuple[str, str, int], Verdict]) -> str:
-    lines = [
-        "| | rows | runs | silent misses | log Z covers | means cover | rows outside | easy: bar | easy: remark |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
+    head = ["", "rows", "runs", "silent misses", "of these a mode not met", "log Z covers", "means cover"]
+    head += ["rows outside", "easy: bar", "easy: remark"]
+    lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
     groups: dict[str, list[tuple[Target, Verdict]]] = defaultdict(list)
     for (name, sampler, _), verdict in verdicts.items():
         groups[sampler].append((targets[name], verdict))
@@ -82,8 +81,9 @@ def _by_sampler(targets: Mapping[str, Target], verdicts: Mapping[tuple[str, str,
             np.average([min(v.bars.values(), default=0.0) for v in easy], weights=[v.runs for v in easy]) if easy else 0
         )
         remarked = sum(v.remarked for v in easy) / max(1, sum(v.runs for v in easy))
+        silent = _bold(f"{missed} ({_percent(missed / runs)})", missed > 0)
         lines.append(
-            f"| {sampler} | {len(found)} | {runs} | {_bold(f'{missed} ({_percent(missed / runs)})', missed > 0)} "
+            f"| {sampler} | {len(found)} | {runs} | {silent} | {sum(v.unmet for _, v in found) or ''} "
             f"| {_share(evidence)} | {_share(means)} | {outside} "
             f"| {_percent(float(bar)) if easy else ''} | {_percent(remarked) if easy else ''} |"
         )
