@@ -49,6 +49,18 @@ class Recogniser(ABC):
         """At least so many tokens, the end not counted, has every text that satisfies the constraint; 0: not known."""
         return 0
 
+    def within(self, max_tokens: int) -> None:
+        """From now on no token is allowed behind which a text is known not to end within `max_tokens` tokens."""
+        return
+
+    def marks(self) -> Tensor | None:
+        """(A,) int64: how many boundaries of its structure each row has passed; None: there are none to speak of.
+
+        A population is best compared where all its texts have passed as many: between two boundaries, a text that
+        lingers where everything is allowed looks better than one that has gone on and paid for it.
+        """
+        return None
+
 
 class Constraint(ABC):
     """A set of texts. It is tied to a model's tokens by `open`, and `a & b` is what satisfies both."""

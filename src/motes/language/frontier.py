@@ -45,6 +45,8 @@ class Front:
         self.rules = Chain(rules, model, prompt, max_tokens)
         self.prefixes: Prefixes = model.prefixes(prompt, max_tokens)
         self.recogniser: Recogniser | None = None if constraint is None else constraint.open(model)
+        if self.recogniser is not None:
+            self.recogniser.within(max_tokens)
         self.version = 0
         self.law = self.find_law()
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from motes.core.errors import EmptyConstraint, MotesError, UnknownName
 from motes.language.constraint import Constraint, Recogniser, distinct, shorten
 from motes.language.constraints.pieces import pieces
+from motes.language.constraints.schema.marks import BEGINNING, scanned
 from motes.language.model import LanguageModel
 
 DEAD_END = "NoExtension"
@@ -32,11 +33,13 @@ class Parsed(Constraint):
         what: which of them, for messages.
         source: as the caller wrote it.
         grammar: the same in the recogniser's own language.
+        layout: of a JSON schema, the one layout that is meant.
     """
 
     what: str
     source: str
     grammar: str
+    layout: str = ""
 
     @property
     def kind(self) -> str:
@@ -45,8 +48,12 @@ class Parsed(Constraint):
     def recogniser(self, model: LanguageModel) -> Recogniser:
         return Parsers(self, model)
 
+    @property
+    def quantity(self) -> str:
+        return f"log P(valid, {self.layout} layout)" if self.layout else "log P(valid)"
+
     def settings(self) -> dict[str, Any]:
-        return {"kind": self.what, "source": self.source}
+        return {"kind": self.what, "source": self.source, **({"layout": self.layout} if self.layout else {})}
 
 
 def regex(pattern: str) -> Constraint:
@@ -65,31 +72,58 @@ def regex(pattern: str) -> Constraint:
 LAYOUTS: dict[str, dict[str, Any]] = {
     "spaced": {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "},
     "compact": {"whitespace_flexible": False},
-    "free": {"whitespace_flexible": True},
+    "ordered": {"whitespace_flexible": True},
 }
+"""Layouts that leave out most of what satisfies a schema; llguidance recognises them."""
 
 
-def json_schema(schema: dict[str, Any] | str, *, layout: str = "spaced") -> Constraint:
+def json_schema(schema: dict[str, Any] | bool | str, *, layout: str = "any") -> Constraint:
     """Texts that are JSON and satisfy a schema.
+
+    The default is all of them: any space, any order of the keys, any spelling of a number (1.0 and 1e0 are integers)
+    and of a character (\\u0041, \\/). A key may stand in an object once, also where it is no property of the schema; a
+    surrogate that stands alone is no character. The formats date, time, date-time, duration, email, hostname, ipv4,
+    ipv6, uuid and uri are asked for, others are refused, and so are keywords that are not followed (not, if,
+    uniqueItems, contains, dependencies and the unevaluated ones, and a oneOf whose alternatives overlap).
 
     Args:
         schema: a JSON schema.
-        layout: "spaced" is `{"a": 1, "b": 2}` as `json.dumps` writes it; "compact" is `{"a":1,"b":2}`; "free" allows
-            any whitespace between the parts, on which a model may spend its tokens.
+        layout: "any", or one layout, of which log P(valid) is then the probability: "spaced" is `{"a": 1, "b": 2}` as
+            `json.dumps` writes it, "compact" is `{"a":1,"b":2}`, and "ordered" leaves the space free. In these three
+            keys come in the order of the schema, and numbers and characters in their plain spelling.
 
     Raises:
+        EmptyConstraint: nothing satisfies the schema.
         MotesError: the schema is no JSON, is invalid, or uses what the recogniser does not know.
     """
+    if layout != "any" and layout not in LAYOUTS:
+        raise UnknownName("JSON layout", layout, ["any", *LAYOUTS])
+    document, text = _document(schema)
+    if layout == "any":
+        from motes.language.constraints.schema import JsonSchema
+
+        return JsonSchema.of(document, text)
     from llguidance import LLMatcher
 
-    if layout not in LAYOUTS:
-        raise UnknownName("JSON layout", layout, LAYOUTS)
-    text = schema if isinstance(schema, str) else json.dumps(schema)
     try:
         grammar = LLMatcher.grammar_from_json_schema(text, overrides=LAYOUTS[layout])  # pyright: ignore
     except ValueError as error:
         raise MotesError(f"the schema {shorten(text)} is no JSON object: {error}") from error
-    return _checked("JSON schema", text, grammar)
+    return _checked("JSON schema", text, grammar, layout)
+
+
+def _document(schema: object) -> tuple[Any, str]:
+    """A schema as JSON and as text."""
+    try:
+        text = schema if isinstance(schema, str) else json.dumps(schema)
+        document = json.loads(text)
+    except (ValueError, TypeError, RecursionError) as error:
+        shown = shorten(schema) if isinstance(schema, str) else type(schema).__name__
+        why = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
+        raise MotesError(f"the schema {shown} is no JSON object: {why}") from error
+    if not isinstance(document, (dict, bool)):
+        raise MotesError(f"the schema {shorten(text)} is no JSON object: it is of the type {type(document).__name__}")
+    return document, text
 
 
 def grammar(text: str) -> Constraint:
@@ -103,7 +137,7 @@ def grammar(text: str) -> Constraint:
     return _checked("grammar", text, LLMatcher.grammar_from_lark(text))
 
 
-def _checked(what: str, source: str, grammar: str) -> Constraint:
+def _checked(what: str, source: str, grammar: str, layout: str = "") -> Constraint:
     from llguidance import LLMatcher
 
     broken, messages = LLMatcher.validate_grammar_with_warnings(grammar, None)
@@ -111,7 +145,7 @@ def _checked(what: str, source: str, grammar: str) -> Constraint:
         if "Unsatisfiable" in messages[0]:
             raise EmptyConstraint(f"nothing can satisfy the {what} {shorten(source)}: {messages[0].strip()}")
         raise MotesError(f"the {what} {shorten(source)} cannot be read: {messages[0].strip()}")
-    return Parsed(what, source, grammar)
+    return Parsed(what, source, grammar, layout)
 
 
 class Parsers(Recogniser):
@@ -124,6 +158,7 @@ class Parsers(Recogniser):
         self.executor = LLExecutor(max(1, torch.get_num_threads()))
         self.start = LLMatcher(model.recogniser_tokenizer(), constraint.grammar)
         self.matchers = [self.start.deep_copy()]
+        self.scans = [BEGINNING] if constraint.layout else []
         self.check()
 
     def check(self) -> None:
@@ -141,6 +176,9 @@ class Parsers(Recogniser):
             rows.append(self.matchers[p].deep_copy() if p in used else self.matchers[p])
             used.add(p)
         self.matchers = rows
+        if self.scans:
+            spelt, pairs = pieces(self.model).bytes, zip(parent.tolist(), token.tolist(), strict=True)
+            self.scans = [scanned(self.scans[p], spelt[v] if v >= 0 else b"") for p, v in pairs]
         moves = [(m, v) for m, v in zip(rows, token.tolist(), strict=True) if v >= 0]
         if moves:
             self.executor.consume_token_par(moves)
@@ -150,6 +188,9 @@ class Parsers(Recogniser):
         self.matchers = [self.start.deep_copy() for _ in range(rows)]
         for row, tokens in texts.items():
             self.matchers[row].consume_tokens(tokens)
+        if self.scans:
+            spelt = pieces(self.model)
+            self.scans = [scanned(BEGINNING, spelt.write(texts.get(row, []))) for row in range(rows)]
         self.check()
 
     def accepts(self, row: Tensor, token: Tensor) -> Tensor:
@@ -179,6 +220,9 @@ class Parsers(Recogniser):
         dead = torch.tensor([matcher.is_error() for matcher in matchers])
         mask[dead] = False
         return mask
+
+    def marks(self) -> Tensor | None:
+        return torch.tensor([scan.marks for scan in self.scans]) if self.scans else None
 
     def needs(self) -> int:
         """Exact where few texts are shorter than the shortest one that satisfies; otherwise a lower bound."""

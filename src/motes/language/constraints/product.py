@@ -91,5 +91,12 @@ class Product(Recogniser):
                 out[left] = part.test(row[left], token[left])
         return out
 
+    def within(self, max_tokens: int) -> None:
+        for part in self.parts:
+            part.within(max_tokens)
+
+    def marks(self) -> Tensor | None:
+        return next((marks for part in self.parts if (marks := part.marks()) is not None), None)
+
     def needs(self) -> int:
         return max(part.needs() for part in self.parts)
