@@ -66,8 +66,12 @@ def check_arguments(
 
 def check_step(step: object, steer: int | None) -> None:
     """What ends a step is a string or a function, and `steer` is not asked for beside it."""
+    if step == "auto":
+        return
     if not (isinstance(step, str) and step) and not callable(step):
-        raise MotesError(f"step must be 'token', a string that ends a step, or a function of a text, not {step!r}")
+        raise MotesError(
+            f"step must be 'auto', 'token', a string that ends a step, or a function of a text, not {step!r}"
+        )
     if step != "token" and steer is not None:
         raise MotesError(
             "steer counts tokens, and with a step of text unfinished texts are judged where a step ends: leave steer "

@@ -70,6 +70,11 @@ class Constraint(ABC):
     def kind(self) -> str:
         """What it is, for messages."""
 
+    @property
+    def quantity(self) -> str:
+        """What the log of the probability of such a text is called."""
+        return "log P(valid)"
+
     @abstractmethod
     def settings(self) -> dict[str, Any]:
         """The constraint as JSON."""

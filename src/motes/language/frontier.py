@@ -65,6 +65,22 @@ class Front:
         self.prefixes.extend(parent, token)
         self.rules.extend(parent, token)
 
+    def preview(self, parent: Tensor, token: Tensor) -> Law:
+        """The laws behind the rows `parent` (C,) with `token` (C,) behind them, which are evaluated for that alone.
+
+        The rows and their laws stay what they are.
+        """
+        law, memory = self.law, self.rules.memory()
+        rows = torch.arange(len(law.log_prob))
+        stay = torch.full_like(rows, -1)
+        self.extend(torch.cat([rows, parent]), torch.cat([stay, token]))
+        found = self.find_law()
+        self.extend(rows, stay)
+        self.rules.recall(memory)
+        self.law = law
+        more = len(rows)
+        return Law(found.log_prob[more:], found.kept_by_rules[more:], found.kept_by_constraint[more:])
+
     def reopen(self, texts: dict[int, list[int]]) -> None:
         """After the prefixes were evaluated anew: the parser states of the rows with these tokens, and all laws."""
         if self.recogniser is not None:

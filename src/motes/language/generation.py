@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
@@ -10,7 +11,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from motes.core.errors import EmptyConstraint, FileError, MotesError, name_particles
+from motes.core.errors import EmptyConstraint, MotesError
 from motes.core.model import FeynmanKac
 from motes.core.particles import Particles
 from motes.core.resampling import Scheme
@@ -22,15 +23,20 @@ from motes.language.constraint import Constraint
 from motes.language.dead_ends import why
 from motes.language.drawing import next_tokens
 from motes.language.frontier import BadLogits, Closed, Front, Frontier
-from motes.language.lookahead import ahead, guides
+from motes.language.lookahead import ahead, check_size, guides
 from motes.language.model import LanguageModel, Message
 from motes.language.potential import OnTokens, Reward, ask, reward_name
+from motes.language.preview import previewed
+from motes.language.restoring import restored
 from motes.language.sources import LEW, LOULA
 from motes.language.spread import no_spread, unearned
 from motes.language.thinning import FEARNHEAD
 from motes.rng import Rng
 
 Boundary = str | Callable[[str], bool]
+STRUCTURE = "structure"
+BINDS = math.log(0.5)
+"""Where a constraint leaves less of the mass than this, nats, its next tokens are looked at."""
 Draw = Callable[[Rng, Frontier, Tensor], tuple[Tensor, Tensor]]
 """How the next tokens of the particles (N,) bool come about: tokens (N,) and what the weights gain by it (N,)."""
 
@@ -75,7 +81,14 @@ class Generation(FeynmanKac):
             the next); without `steer` after every token, or at the end of every step of text.
         step: what one step of the engine is: "token"; a string, such as a blank line, after which a step of text ends;
             or a function that says whether the text written since the last end is a whole step. The population is
-            weighed and resampled only between steps. Steps of text differ in length.
+            weighed and resampled only between steps. Steps of text differ in length. "auto" ends a step where the
+            constraint says that a part of its structure ends (a member of an object, say), so that a text that lingers
+            in a free string is not compared with one that has left it and paid for that; and after every token where
+            the constraint knows no such places, or unfinished texts are judged.
+        preview: where a constraint leaves less than half of the mass, so many of the next tokens are evaluated and
+            chosen among by what the constraint leaves behind each; a few more texts to evaluate at such places. It
+            finds that one token spells a way out and another the same characters in a way that the model never goes
+            on from. None: never; not where tokens are tested one by one.
         anneal: resample by the weights to the power 1/T and leave the rest of them on the particles, see
             `motes.language.annealed`: a name, or a function of (ESS/N, progress) that returns T >= 1. None is T = 1.
         lookahead: ask the twist (without one the reward) about so many random next tokens of every text, and choose
@@ -116,9 +129,10 @@ class Generation(FeynmanKac):
         chat: bool | str = "auto",
         steer: int | None = None,
         twist: Reward | None = None,
-        step: Boundary = "token",
+        step: Boundary = "auto",
         anneal: str | Anneal | None = None,
         lookahead: int | None = None,
+        preview: int | None = 4,
         max_refused: int | None = 512,
     ):
         self.rules = as_rules(rules)
@@ -127,14 +141,20 @@ class Generation(FeynmanKac):
         self.max_tokens, self.globalise, self.max_refused = max_tokens, globalise, max_refused
         self.reward, self.twist, self.steer = guides(reward, twist, steer, lookahead)
         check_step(step, steer)
-        self.boundary, self.anneal = None if step == "token" else step, choose(anneal)
+        if preview is not None:
+            check_size(preview, "preview")
+        self.preview, self.anneal = preview, choose(anneal)
         self.prompt = encoded(model, prompt, chat, max_tokens)
         self.references = (LEW, LOULA) if constraint or reward or self.rules else ()
         self.references += () if lookahead is None else (FEARNHEAD,)
+        # an empty constraint is found here and not in the middle of a run
+        recogniser = None if constraint is None else constraint.open(model, max_tokens)
         if constraint is not None and reward is None and not (self.rules and globalise):
-            self.quantity = "log P(valid)"  # pyright: ignore[reportAttributeAccessIssue]
-        if constraint is not None:
-            constraint.open(model, max_tokens)  # an empty constraint is found here and not in the middle of a run
+            self.quantity = constraint.quantity  # pyright: ignore[reportAttributeAccessIssue]
+        self.boundary: Boundary | None = None if step in ("token", "auto") else step
+        judged = self.twist is not None or self.steer is not None
+        if step == "auto" and not judged and recogniser is not None and recogniser.marks() is not None:
+            self.boundary = STRUCTURE
 
     # ---------------------------------------------------------------- the three methods
 
@@ -168,14 +188,15 @@ class Generation(FeynmanKac):
         x = {**particles.x, "frontier": frontier}
         potential, evaluated, rows = torch.zeros(particles.n, dtype=torch.float64), 0, particles.shared["rows"].clone()
         inside, inner, alive = ~x["finished"], 0, ~torch.isneginf(particles.log_weight)
+        passed = self._marks(frontier)
         while inside.any():  # a token, or a step of text
             x, gained, count = self._token(rng.at("token", inner=inner), x, inside, draw)
             potential, evaluated, inner = potential + gained, evaluated + count, inner + 1
             alive = ~(torch.isneginf(potential) | torch.isneginf(particles.log_weight))
             x["finished"] = x["finished"] | ~alive
-            inside = self._inside(x, inside)
+            inside = self._inside(x, inside, passed)
         if self.boundary is None:
-            rows[particles.t] = evaluated
+            rows[particles.t] = len(x["frontier"].front.law.log_prob) if isinstance(x["frontier"], Frontier) else 0
         x["began"] = x["length"].clone()
         ended = x["finished"] & ~particles.x["finished"] & alive
         paid, x["provisional"] = self._pay(x, ended, ~x["finished"], particles.t + 1)
@@ -187,9 +208,16 @@ class Generation(FeynmanKac):
     ) -> tuple[dict[str, Any], Tensor, int]:
         """One more token for the particles `drawn` (N,): the new state, what their weights gain, the rows evaluated."""
         frontier: Frontier = x["frontier"]
-        look = self.lookahead if draw is None else None
+        look, seen = self.lookahead if draw is None else None, 0
         if look is not None:
             token, potential = ahead(rng, look, self.reward, self.twist, x, drawn)
+        elif draw is None and (bound := self._bound(x, drawn)).any():
+            assert self.preview is not None
+            token, potential, seen = previewed(rng, self.preview, frontier, bound, self.globalise)
+            frontier = x["frontier"] = Frontier(frontier.row, frontier.front, frontier.front.version)
+            if (free := drawn & ~bound).any():
+                others, gained = self._draw(rng, frontier, free)
+                token, potential = torch.where(free, others, token), torch.where(free, gained, potential)
         else:
             token, potential = (draw or self._draw)(rng, frontier, drawn)
         ids = torch.nonzero(drawn)[:, 0]
@@ -198,7 +226,7 @@ class Generation(FeynmanKac):
         tokens[ids, at] = token[ids].clamp(min=0)
         log_prob[ids, at] = frontier.front.rules.raw[row, token[ids].clamp(min=0)]
         # what a look ahead gains is not the token's own, but that none was found is kept
-        own = potential[ids] if look is None else torch.where(token[ids] < 0, -torch.inf, 0.0)
+        own = potential[ids] if look is None and not seen else torch.where(token[ids] < 0, -torch.inf, 0.0)
         kept[ids, at] = self._weight(frontier.front)[row] + own
         length = x["length"] + drawn
         dead = torch.isneginf(potential)
@@ -207,9 +235,10 @@ class Generation(FeynmanKac):
         potential = potential + self._cut_potential(frontier, token, cut)
         going = drawn & ~ended & ~cut & ~dead
         stays = ~drawn & ~x["finished"]
-        after, evaluated = Closed(len(going)), 0
+        after, evaluated = Closed(len(going)), seen
         if (going | stays).any():
-            after, evaluated = frontier.extend(token, going, int(length.max()), stays)
+            after, new = frontier.extend(token, going, int(length.max()), stays)
+            evaluated += new
         cell = x["row"].clone()
         if isinstance(after, Frontier):
             potential[going] += self._weight(after.front)[after.row[going]]
@@ -217,16 +246,34 @@ class Generation(FeynmanKac):
         x = {**x, "tokens": tokens, "length": length, "row": cell, "log_prob": log_prob, "kept": kept}
         return {**x, "finished": ~going & ~stays, "frontier": after}, potential, evaluated
 
-    def _inside(self, x: dict[str, Any], inside: Tensor) -> Tensor:
-        """(N,) the particles that have not come to the end of their step."""
+    def _marks(self, frontier: Frontier | Closed) -> Tensor | None:
+        """(N,) the structural boundaries that each text has passed, where steps end with them."""
+        if self.boundary is not STRUCTURE or isinstance(frontier, Closed) or frontier.front.recogniser is None:
+            return None
+        marks = frontier.front.recogniser.marks()
+        return None if marks is None else marks[frontier.row.clamp(min=0)]
+
+    def _inside(self, x: dict[str, Any], inside: Tensor, passed: Tensor | None) -> Tensor:
+        """(N,) the particles that have not come to the end of their step; `passed` (N,) were their marks before it."""
         inside = inside & ~x["finished"]
         if self.boundary is None:
             return torch.zeros_like(inside)
+        if self.boundary is STRUCTURE:
+            marks = self._marks(x["frontier"])
+            return torch.zeros_like(inside) if marks is None or passed is None else inside & (marks == passed)
         inside = inside.clone()
         for i in torch.nonzero(inside)[:, 0].tolist():
             text = self.model.decode(x["tokens"][i, int(x["began"][i]) : int(x["length"][i])].tolist())
             inside[i] = not (self.boundary in text if isinstance(self.boundary, str) else self.boundary(text))
         return inside
+
+    def _bound(self, x: dict[str, Any], drawn: Tensor) -> Tensor:
+        """(N,) the particles among `drawn` whose next token is chosen by what stands behind it."""
+        front = x["frontier"].front
+        if self.preview is None or front.recogniser is None or not front.recogniser.full:
+            return torch.zeros_like(drawn)
+        kept = front.law.kept_by_constraint[x["frontier"].row.clamp(min=0)]
+        return drawn & (kept < BINDS) & ~torch.isneginf(kept) & (x["length"] + 1 < self.max_tokens)
 
     def done(self, particles: Particles) -> bool:
         return bool(particles.x["finished"].all())
@@ -321,62 +368,8 @@ class Generation(FeynmanKac):
         return 1.0 if self.done(particles) else int(particles.x["length"].max()) / self.max_tokens
 
     def restore(self, particles: Particles) -> Particles:
-        """Evaluate the unfinished texts again, token by token, each in the row and the batch that it had.
-
-        The logits come out bit for bit as they were if the model's arithmetic for a row does not depend on what stands
-        in the other rows of a batch of the same size (mixtures of experts with a capacity are the exception).
-
-        Raises:
-            FileError: the reward of a finished text, or the law of the first token, is not what it was.
-        """
-        x, n = particles.x, particles.n
-        alive = ~x["finished"]
-        self._check_reward(particles)
-        if not alive.any():
-            return with_frontier(particles, Closed(n))
-        front = self._open(n)
-        if not torch.allclose(front.law.log_prob[0], particles.shared["first"], rtol=1e-3, atol=1e-3):
-            raise FileError(
-                f"the law of the first token is not what it was when the run was saved: {self.model.name} has changed, "
-                "or what its rules or its constraint mean. Resume with the model that began the run"
-            )
-        at, one = torch.zeros(n, dtype=torch.int64), int(torch.nonzero(alive)[0])
-        if self.boundary is not None:
-            return with_frontier(particles, self._again(front, x, alive))
-        for j in range(particles.t):
-            rows = int(particles.shared["rows"][j])
-            parent, token = at[one].repeat(rows), x["tokens"][one, j].repeat(rows)  # lost rows get a true text too
-            now = x["row"][:, j].to(torch.int64)
-            parent[now[alive]], token[now[alive]] = at[alive], x["tokens"][alive, j]
-            front.replay(parent, token)
-            at = now
-        at = torch.where(alive, at, -1)
-        texts = {int(at[i]): x["tokens"][i, : particles.t].tolist() for i in torch.nonzero(alive)[:, 0].tolist()}
-        front.reopen(texts)
-        return with_frontier(particles, Frontier(at, front, front.version))
-
-    def _again(self, front: Front, x: dict[str, Any], alive: Tensor) -> Frontier:
-        """Texts of different lengths are evaluated anew, side by side."""
-        frontier = Frontier(torch.where(alive, 0, -1), front, front.version)
-        for j in range(int(x["length"][alive].max())):
-            going = alive & (x["length"] > j)
-            frontier, _ = frontier.extend(torch.where(going, x["tokens"][:, j], -1), going, j + 1, alive & ~going)
-        return frontier
-
-    def _check_reward(self, particles: Particles) -> None:
-        """The reward says of the finished texts what it said before the run was saved."""
-        x = particles.x
-        ended = x["finished"] & ~torch.isneginf(particles.log_weight)
-        index = torch.nonzero(ended)[:, 0].tolist()
-        if self.reward is None or not index:
-            return
-        now = self._ask(self.reward, x, index, particles.t)
-        bad = ~torch.isclose(now, x["provisional"][ended], rtol=1e-3, atol=1e-3)
-        if bad.any():
-            which = name_particles([index[j] for j in torch.nonzero(bad)[:, 0].tolist()])
-            raise FileError(
-                f"the reward of {which} is not what it was when the run was saved: resume with the reward that began it"
-            )
+        """Evaluate the unfinished texts again, see `motes.language.restoring`."""
+        return restored(self, particles)
 
     def settings(self) -> dict[str, Any]:
         return {
@@ -392,9 +385,6 @@ class Generation(FeynmanKac):
             "step": reward_name(self.boundary) if callable(self.boundary) else self.boundary or "token",
             "anneal": reward_name(self.anneal),
             "lookahead": self.lookahead,
+            "preview": self.preview,
             "max_refused": self.max_refused,
         }
-
-
-def with_frontier(particles: Particles, frontier: Frontier | Closed) -> Particles:
-    return replace(particles, x={**particles.x, "frontier": frontier})

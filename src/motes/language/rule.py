@@ -247,6 +247,14 @@ class Chain:
                 f"room for {self.room}: shorten that context, or write fewer tokens"
             )
 
+    def memory(self) -> tuple[Any, ...]:
+        """What the last law was found from, for `recall`."""
+        return self.raw, list(self.given), list(self.others), self.tokens, self.length, list(self.states)
+
+    def recall(self, memory: tuple[Any, ...]) -> None:
+        """Make `memory` what the last law was found from, for the rows that it was found for."""
+        self.raw, self.given, self.others, self.tokens, self.length, self.states = memory
+
     def _seen(self, at: int) -> Seen:
         state, others, rows = self.states[at], self.others[at], len(self.raw)
         if state is not None and rows < len(self.length):

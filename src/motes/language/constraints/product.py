@@ -24,6 +24,10 @@ class Both(Constraint):
     def kind(self) -> str:
         return " and the ".join(part.kind for part in self.parts)
 
+    @property
+    def quantity(self) -> str:
+        return next((part.quantity for part in self.parts if part.quantity != super().quantity), super().quantity)
+
     def settings(self) -> dict[str, Any]:
         return {"kind": "both", "parts": [part.settings() for part in self.parts]}
 

@@ -15,8 +15,9 @@ from motes.core.model import FeynmanKac
 from motes.core.particles import Particles
 from motes.core.resampling import Scheme
 from motes.language.frontier import BadLogits, Closed, Front, Frontier
-from motes.language.generation import Generation
+from motes.language.generation import STRUCTURE, Generation
 from motes.language.model import LanguageModel
+from motes.language.restoring import again, check_reward
 from motes.language.speculation import block, single
 from motes.language.speculation.ahead import Ahead
 from motes.language.speculation.guesses import LEVIATHAN, Guesser, ModelDraft
@@ -88,7 +89,7 @@ class Drafted(FeynmanKac):
                 f"the draft model {draft.name} reads at most {draft.longest} tokens, and prompt and text have up to "
                 f"{len(generation.prompt)} + {generation.max_tokens}: shorten them, or take another draft"
             )
-        if generation.boundary is not None or generation.lookahead is not None:
+        if generation.boundary not in (None, STRUCTURE) or generation.lookahead is not None:
             raise MotesError("a step is a round here: the generation can have neither `step` nor `lookahead`")
         constraint = generation.constraint
         if constraint is not None and not constraint.open(generation.model).full:
@@ -300,7 +301,7 @@ class Drafted(FeynmanKac):
         """
         x, n = particles.x, particles.n
         alive = ~x["finished"]
-        self.generation._check_reward(particles)
+        check_reward(self.generation, particles)
         if not alive.any():
             return replace(particles, x={**x, "frontier": Closed(n), "small": Closed(n)})
         fronts = self._open(self.generation.model), self._open(self.draft)
@@ -310,7 +311,7 @@ class Drafted(FeynmanKac):
                 "has changed, or what its rules or its constraint mean. Resume with the model that began the run"
             )
         read = {**x, "length": x["length"] - (x["unread"] >= 0).long()}
-        frontier, small = (self.generation._again(front, read, alive) for front in fronts)
+        frontier, small = (again(front, read, alive) for front in fronts)
         return replace(particles, x={**x, "frontier": frontier, "small": small})
 
     def settings(self) -> dict[str, Any]:

@@ -10,8 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from motes.language.constraints.schema.book import Book
 from motes.language.constraints.schema.numbers import Numbers
-from motes.language.constraints.schema.shapes import Array, Book, Node, Object, Shape, Word
+from motes.language.constraints.schema.shapes import Array, Node, Object, Shape, Word
 from motes.language.constraints.schema.strings import CLOSED, OUTSIDE, Texts, Within, read
 
 SPACE = frozenset(b" \t\n\r")

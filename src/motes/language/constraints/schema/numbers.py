@@ -136,8 +136,6 @@ class Numbers:
         return value is not None and self.passes(value)
 
 
-
-
 def number(text: str) -> Decimal | None:
     """The value of a number; None if its exponent is out of all reason."""
     try:

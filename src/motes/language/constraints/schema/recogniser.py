@@ -12,8 +12,8 @@ from torch import Tensor
 from motes.language.constraint import Constraint, Recogniser, distinct, shorten
 from motes.language.constraints.pieces import Pieces, pieces
 from motes.language.constraints.schema.automaton import Automaton, Cells
+from motes.language.constraints.schema.book import opened
 from motes.language.constraints.schema.marks import BEGINNING, Scan, scanned
-from motes.language.constraints.schema.shapes import opened
 from motes.language.constraints.schema.walk import NEVER, Walk
 from motes.language.model import LanguageModel
 
@@ -92,7 +92,7 @@ class Places(Recogniser):
     def allowed(self) -> Tensor:
         out = torch.empty(len(self.rows), self.walk.vocabulary, dtype=torch.bool)
         for at, row in enumerate(self.rows):
-            left = int(NEVER) if self.most is None else self.most - row.length
+            left = NEVER if self.most is None else min(self.most - row.length, NEVER)
             out[at] = torch.from_numpy(self.walk.needs(row.cells) < left)
         return out
 

@@ -160,8 +160,10 @@ class Texts:
         """At least so many more characters does it need."""
         if self.names is not None:
             depth, low, high = state
-            return min((len(name) - depth for name in self.names[low : min(high, low + 1000)]), default=0) if (
-                high - low <= 1000
-            ) else int(not self.accepts(state))
+            return (
+                min((len(name) - depth for name in self.names[low : min(high, low + 1000)]), default=0)
+                if (high - low <= 1000)
+                else int(not self.accepts(state))
+            )
         far = max((p.left(s) for p, s in zip(self.patterns, state[1:], strict=True)), default=0.0)
         return max(self.low - state[0], int(far))

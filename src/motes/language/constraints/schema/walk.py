@@ -13,7 +13,9 @@ from motes.language.constraints.schema.fewest import Fewest
 UNKNOWN, DEAD = -2, -1
 MOST = 20_000
 """Places that are remembered, with a kilobyte each, before all are forgotten."""
-NEVER = np.int32(2**30)
+NEVER = 2**15 - 1
+BYTES = 64 * 2**20
+"""What the answers for all tokens may take before they are forgotten."""
 
 
 class Trie:
@@ -80,17 +82,19 @@ class Walk:
         return self.number[cells]
 
     def needs(self, cells: Cells) -> np.ndarray:
-        """(V,) int32: at least so many more tokens than one does a text need that goes on with each token; 0 for the
+        """(V,) int16: at least so many more tokens than one does a text need that goes on with each token; 0 for the
         end of a text that may end; `NEVER` where the token may not come."""
         if len(self.places) > MOST:
             self.forget()
         at = self.place(self.automaton.coarse(cells))
         if at not in self.found:
+            if 2 * self.vocabulary * len(self.found) > BYTES:
+                self.found.clear()
             self.found[at] = self._needs(at)
         return self.found[at]
 
     def _needs(self, at: int) -> np.ndarray:
-        out = np.full(self.vocabulary, NEVER, dtype=np.int32)
+        out = np.full(self.vocabulary, NEVER, dtype=np.int16)
         if at == DEAD:
             return out
         now = np.array([at], dtype=np.int32)
@@ -103,7 +107,7 @@ class Walk:
             now[alive] = self._step(before[alive], letter[alive])
             ends = now[node]
             ok = ends >= 0
-            out[token[ok]] = self.least[ends[ok]]
+            out[token[ok]] = np.minimum(self.least[ends[ok]], NEVER - 1)
         if self.automaton.accepts(self.places[at]):
             out[self.end] = 0
         return out
