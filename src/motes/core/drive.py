@@ -241,5 +241,6 @@ class _Bar:
             self.bar.n = (j + min(1.0, max(0.0, float(fraction)))) / self.replicas
         which = f"{j + 1} of {self.replicas}, " if self.replicas > 1 else ""
         self.bar.set_postfix_str(
-            f"{which}t={p.t}, ess={last['ess']:.0f}/{p.n}, {self.model.quantity} {last['log_evidence']:.3f}"
+            f"{which}t={p.t}, ess={last['ess']:.0f}/{p.n}, "
+            f"families={state.genealogy.families(p.log_weight):.0f}, {self.model.quantity} {last['log_evidence']:.3f}"
         )

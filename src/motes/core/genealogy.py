@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from motes.core.growing import Growing
+from motes.core.upper_tail import few_had_the_largest
 from motes.core.weights import normalise
 
 SPAN = 10
@@ -79,6 +80,7 @@ class Genealogy:
         growth: what reweighting has done to the families of the older and of the younger anchor, over all generations.
         width: sum |growth| * spread and sum |growth| over the older anchor's reweightings: their ratio is how wide its
             families were where it mattered.
+        heavy: sum |growth| over those of them whose largest weights few particles had (`core/upper_tail.py`).
         record: (N,) int32 each, the slots before `stride` steps; empty where N is too large to keep any.
         stride: how many steps an entry of the record covers.
         pending: the descent since the last entry of the record, over `t % stride` steps.
@@ -90,6 +92,7 @@ class Genealogy:
     anchors: list[Anchor] = field(default_factory=list)
     growth: tuple[float, float] = (0.0, 0.0)
     width: tuple[float, float] = (0.0, 0.0)
+    heavy: float = 0.0
     record: Growing[Tensor] = field(default_factory=Growing)
     stride: int = 1
     pending: Tensor | None = None
@@ -109,22 +112,31 @@ class Genealogy:
         """
         ancestor, new = ancestor.cpu(), replace(self, t=t)
         if resampled:
-            growth, width = self.grown(log_weight)
+            growth, width, heavy = self.grown(log_weight)
             generation = self.generation + 1
             if generation % SPAN == 0:
                 anchors = [self.anchors[-1].descended(ancestor), Anchor.here(generation, self.n)]
             else:
                 anchors = [anchor.descended(ancestor) for anchor in self.anchors]
-            new = replace(new, generation=generation, anchors=anchors, growth=growth, width=width)
+            new = replace(new, generation=generation, anchors=anchors, growth=growth, width=width, heavy=heavy)
         return new._remembering(ancestor)
 
-    def grown(self, log_weight: Tensor) -> tuple[tuple[float, float], tuple[float, float]]:
-        """`growth` and `width` with the present weights (N,), nats, taken in."""
-        weight = normalise(log_weight.cpu())
+    def grown(self, log_weight: Tensor) -> tuple[tuple[float, float], tuple[float, float], float]:
+        """`growth`, `width` and `heavy` with the present weights (N,), nats, taken in."""
+        log_weight = log_weight.cpu()
+        weight = normalise(log_weight)
         found = [anchor.growth(weight) for anchor in self.anchors]
         (step, now), younger = found[0], found[-1][0]
         size = abs(step)
-        return (self.growth[0] + step, self.growth[1] + younger), (self.width[0] + size * now, self.width[1] + size)
+        growth = self.growth[0] + step, self.growth[1] + younger
+        width = self.width[0] + size * now, self.width[1] + size
+        return growth, width, self.heavy + size * few_had_the_largest(log_weight)
+
+    def families(self, log_weight: Tensor) -> float:
+        """The effective number of families, descended from the older anchor, that carry the weights (N,), nats."""
+        if log_weight.max() == -math.inf:
+            return 0.0
+        return 1 / spread(self.anchors[0].slot, normalise(log_weight.cpu()))
 
     def _remembering(self, ancestor: Tensor) -> Genealogy:
         """With the step in the record; when that is full, its entries are joined in pairs."""
@@ -172,7 +184,7 @@ class Genealogy:
         empty = torch.empty((0, self.n), dtype=torch.int32)
         return {
             "count": torch.tensor([self.n, self.t, self.generation, self.stride]),
-            "growth": torch.tensor([*self.growth, *self.width], dtype=torch.float64),
+            "growth": torch.tensor([*self.growth, *self.width, self.heavy], dtype=torch.float64),
             "anchor_generation": torch.tensor([a.generation for a in self.anchors]),
             "anchor_even": torch.tensor([a.even for a in self.anchors], dtype=torch.float64),
             "anchor_slot": torch.stack([a.slot for a in self.anchors]),
@@ -184,10 +196,19 @@ class Genealogy:
     def from_state(cls, state: dict[str, Tensor]) -> Genealogy:
         """The genealogy that `state` described."""
         n, t, generation, stride = state["count"].tolist()
-        older, younger, *width = state["growth"].tolist()
+        older, younger, width, size, heavy = state["growth"].tolist()
         of, even = state["anchor_generation"].tolist(), state["anchor_even"].tolist()
         anchors = [Anchor(*a) for a in zip(of, state["anchor_slot"], even, strict=True)]
         pending = state["pending"][0] if len(state["pending"]) else None
         return cls(
-            n, t, generation, anchors, (older, younger), (width[0], width[1]), Growing(state["record"]), stride, pending
+            n,
+            t,
+            generation,
+            anchors,
+            (older, younger),
+            (width, size),
+            heavy,
+            Growing(state["record"]),
+            stride,
+            pending,
         )

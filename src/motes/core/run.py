@@ -134,6 +134,18 @@ class Run:
         return self.particles.ess
 
     @property
+    def families(self) -> float:
+        """The effective number of families that carry the final weights.
+
+        A family is what descends from one particle at the start, or from one 10 to 20 resamplings back. Copies count
+        in the effective sample size and not here: where families are few, the particles are few texts, few places.
+        """
+        if self.replicas:
+            share = torch.stack([part.weight.new_tensor(part.log_evidence) for part in self.replicas]).softmax(0)
+            return float(1 / sum(float(s) ** 2 / part.families for s, part in zip(share, self.replicas, strict=True)))
+        return self.genealogy.families(self.particles.log_weight)
+
+    @property
     def seconds(self) -> float:
         """Time spent in steps, all sittings together."""
         return float(self.trace["seconds"].sum())
@@ -221,7 +233,8 @@ class Run:
         if not reason and same.any():
             se = torch.where(same, math.nan, se)
             reason = f"{SAME} 3 / ess = {3 / particles.ess:.2g}"
-        return Estimate(mean, se, reason)
+        freedom = max(self.genealogy.families(particles.log_weight) - 1, 1.0)
+        return Estimate(mean, se, reason, math.inf if reason and bool(se.isnan().all()) else freedom)
 
     def alone(self, who: str) -> Run:
         """The run itself, as the one population that `who` needs.
@@ -339,7 +352,7 @@ class Run:
         size = f"n={self.n}" if not self.replicas else f"{len(self.replicas)} populations of n={s['n']}"
         return (
             f"Run({s['model']}, {size}, t={self.particles.t}, {self.result.value}, "
-            f"{s['quantity']}={self.log_evidence:.4f} {error}, ess={self.ess:.1f})"
+            f"{s['quantity']}={self.log_evidence:.4f} {error}, ess={self.ess:.1f}, families={self.families:.1f})"
         )
 
     def __str__(self) -> str:

@@ -211,7 +211,7 @@ def _genealogy(state: Any, n: int, t: int) -> Genealogy:
     kept = 2 * n <= RECORD
     slots = tensor(torch.int32, None, n, low=0, high=n - 1)
     found = record(
-        growth=tensor(torch.float64, 4),
+        growth=tensor(torch.float64, 5),
         anchor_generation=tensor(torch.int64, None, low=0, high=generation),
         anchor_even=tensor(torch.float64, None, low=0, high=1, nan=False),
         anchor_slot=slots,

@@ -43,6 +43,9 @@ FORGOTTEN = 0.7
 """The younger anchor must see at least this part of the variance that the older one sees. Where memory was short it
 saw 0.8 to 1; where intervals fell short (51 to 82 %) because it was long, 0.27 to 0.57."""
 
+UNSEEN = 0.25
+"""No error bar where more than this part of the variance was made by reweightings whose largest weights few had."""
+
 REFERENCES = (
     Reference(
         "chan2013",
@@ -126,13 +129,14 @@ def log_evidence_se(
         k = genealogy.generation
         variance = chan_lai(particles) if method == "chan_lai" else lee_whiteley(particles, k)
         return StandardError(math.sqrt(max(variance, 0.0)), method)
-    (older, younger), (width, size) = genealogy.grown(particles.log_weight)
-    no = _thin(width / size if size > 0 else 0.0, genealogy)
+    (older, younger), (width, size), heavy = genealogy.grown(particles.log_weight)
+    no = _thin(width / size if size > 0 else 0.0, genealogy) or _unseen(heavy, size)
     if not no and younger < FORGOTTEN * older and genealogy.anchors[0].generation > 0:
         no = _memory(genealogy)
     if no:
         return StandardError(math.nan, method, no)
-    return StandardError(math.sqrt(max(older, younger, 0.0)), method)
+    freedom = max(size / width - 1, 1.0) if width > 0 else math.inf
+    return StandardError(math.sqrt(max(older, younger, 0.0)), method, freedom=freedom)
 
 
 def mean_se(value: Tensor, particles: Particles, genealogy: Genealogy, scheme: Scheme) -> tuple[Tensor, str]:
@@ -147,7 +151,8 @@ def mean_se(value: Tensor, particles: Particles, genealogy: Genealogy, scheme: S
         weight = normalise(particles.log_weight)
         flat = value.reshape(particles.n, -1).to(torch.float64)
         found = [_deviation(flat, weight, anchor.slot.long()) for anchor in genealogy.anchors]
-        no = _thin(spread(genealogy.anchors[0].slot, weight), genealogy)
+        _, (_, size), heavy = genealogy.grown(particles.log_weight)
+        no = _thin(spread(genealogy.anchors[0].slot, weight), genealogy) or _unseen(heavy, size)
     if no:
         return torch.full(shape, math.nan, dtype=torch.float64), no
     return torch.stack(found).amax(0).sqrt().reshape(shape), ""
@@ -181,6 +186,15 @@ def _thin(width: float, genealogy: Genealogy) -> str:
         f"the particles descend from too few families: {1 / width:.1f} in effective number"
         + (f", followed over {age} resamplings" if age else "")
         + ". Use more particles or more, smaller steps; or take the spread over several runs"
+    )
+
+
+def _unseen(heavy: float, size: float) -> str:
+    if heavy <= UNSEEN * size:
+        return ""
+    return (
+        "few particles had the largest weights, and the weights fall off so slowly towards them that larger ones may "
+        "have been missed. Use more particles, or let the weights in by smaller steps"
     )
 
 

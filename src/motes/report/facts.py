@@ -70,6 +70,7 @@ class Facts:
     se_method: str
     weight: np.ndarray
     ess: float
+    families: float
     roots: int
     max_weight: float
     seconds: float
@@ -159,6 +160,7 @@ def read(run: Run, name: str = "", most: int = 200) -> Facts:
         se_method=error.method,
         weight=weight,
         ess=float(run.ess),
+        families=float(run.families),
         roots=len(np.unique(np.asarray(run.particles.root.cpu()))),
         max_weight=1 / run.n if run.chains else float(weight.max()),
         seconds=float(np.nansum(trace["seconds"])) if "seconds" in trace else math.nan,

@@ -98,6 +98,7 @@ def section(f: Facts, run: Run, number: int) -> dict[str, Any]:
         "n": numerals.count(f.n),
         "ess": numerals.count(round(f.ess) if f.ess >= 10 else f.ess),
         "ess_share": _share(f.ess / f.n),
+        "families": numerals.count(round(f.families) if f.families >= 10 else f.families),
         "roots": numerals.count(f.roots),
         "roots_share": _share(f.roots / f.n),
         "steps": numerals.count(f.t),

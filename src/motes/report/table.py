@@ -8,12 +8,13 @@ from motes.core.run import Run
 from motes.report import numerals
 from motes.report.facts import Facts, named, read
 
-HEAD = ("what", "particles", "log normaliser", "ESS", "time", "result")
-RIGHT = (False, True, True, True, True, False)
+HEAD = ("what", "particles", "log normaliser", "ESS", "families", "time", "result")
+RIGHT = (False, True, True, True, True, True, False)
 
 
 def table(runs: Run | list[Run] | dict[str, Run], *, ascii: bool = False) -> str:
-    """What, particles, log normaliser with its standard error, effective sample size, time and result of each run.
+    """What, particles, log normaliser with its standard error, effective sample size and number
+    of families, time and result of each run.
 
     Args:
         runs: a run, several, or several by name.
@@ -53,6 +54,7 @@ def row(f: Facts) -> tuple[str, ...]:
         numerals.count(f.n),
         normaliser,
         "?" if math.isnan(ess) else numerals.count(round(ess) if ess >= 10 else ess),
+        "" if f.chains else numerals.count(round(f.families) if f.families >= 10 else f.families),
         numerals.seconds(f.seconds),
         f.result.value,
     )

@@ -38,6 +38,8 @@ class Parts:
     def __init__(self, pieces: Pieces):
         self.longest = max(pieces.longest, 1)
         self.whole = {squeezed(text) for text in pieces.tokens_of} - {b""}
+        self.split = any(PARTIAL.search(text) for text in pieces.tokens_of)
+        """Whether some token ends within an escape, so that what no tokens spell may still be written."""
         self.begun = {text[:k] for text in self.whole for k in range(1, min(len(text), LONG + 1))}
         self.reached = {text[-k:] for text in self.whole for k in range(1, min(len(text), LONG + 1))}
 
@@ -62,7 +64,7 @@ class Fewest:
         self.values: dict[Node, int] = {}
         self.openings: dict[Shape, tuple[bytes, int]] = {}
         self.member_of: dict[tuple[Object, str], int] = {}
-        self.stretches: dict[tuple[bytes, bool], int] = {}
+        self.stretches: dict[tuple[bytes, bool], float] = {}
 
     def __call__(self, cells: Cells) -> int:
         """The bound for a text that stands in these cells: 0 if it may end there."""
@@ -93,13 +95,15 @@ class Fewest:
         if isinstance(frame, Value):
             return self.value(frame.node)
         if isinstance(frame, Rest):
-            return self.stretch([frame.bytes], first)
+            return finite(self.stretch([frame.bytes], first))
         if isinstance(frame, InString):
             left = frame.texts.left(frame.state)
             if frame.texts.names is not None and first and not frame.within:
                 depth, low, high = frame.state
                 if high - low <= FEW:
-                    return self.stretch([quoted(name[depth:]) + b'"' for name in frame.texts.names[low:high]], True)
+                    return finite(
+                        self.stretch([quoted(name[depth:]) + b'"' for name in frame.texts.names[low:high]], True)
+                    )
             return max(1 if first else 0, math.ceil((left + 1) / self.parts.longest) if first else 0)
         if isinstance(frame, InNumber):
             return 0 if frame.numbers.accepts(frame.state) else 1 if first else 0
@@ -153,8 +157,8 @@ class Fewest:
         """A stretch that a value follows: together where the value begins in few ways."""
         ways = self.beginnings(node)
         if ways is None:
-            return self.stretch([written], first) + self.value(node)
-        return min(self.stretch([written + way], first) + inner for way, inner in ways)
+            return finite(self.stretch([written], first)) + self.value(node)
+        return finite(min(self.stretch([written + way], first) + inner for way, inner in ways))
 
     def beginnings(self, node: Node) -> list[tuple[bytes, int]] | None:
         """How a value can begin, each with the bound for what follows; None: in too many ways."""
@@ -194,15 +198,14 @@ class Fewest:
         """A value, wherever the token before it ends."""
         if node not in self.values:
             ways = self.beginnings(node)
-            found = 0 if ways is None else min(self.stretch([way], False) + inner for way, inner in ways)
-            self.values[node] = found
+            self.values[node] = 0 if ways is None else finite(min(self.stretch([w], False) + more for w, more in ways))
         return self.values[node]
 
-    def stretch(self, ways: list[bytes], first: bool) -> int:
-        """The fewest tokens that begin within a stretch, the best of several."""
+    def stretch(self, ways: list[bytes], first: bool) -> float:
+        """The fewest tokens that begin within a stretch, the best of several; inf: none spell it."""
         return min(self._stretch(squeezed(way)[:LONG], first) for way in ways)
 
-    def _stretch(self, text: bytes, first: bool) -> int:
+    def _stretch(self, text: bytes, first: bool) -> float:
         key = (text, first)
         if key not in self.stretches:
             n = len(text)
@@ -213,8 +216,13 @@ class Fewest:
                 cost[at] = 1 + (0 if text[at:] in self.parts.begun else own)
             starts = [0] if first else [k for k in range(n + 1) if not k or text[:k] in self.parts.reached]
             least = min(cost[k] for k in starts)
-            self.stretches[key] = 0 if least == math.inf else int(least)
+            self.stretches[key] = 0 if least == math.inf and self.parts.split else least
         return self.stretches[key]
+
+
+def finite(least: float) -> int:
+    """A bound that holds even where no tokens were found to spell what is needed."""
+    return 0 if least == math.inf else int(least)
 
 
 def quoted(text: str, whole: bool = False) -> bytes:
@@ -230,6 +238,7 @@ def squeezed(text: bytes) -> bytes:
     return bytes(c for c in text if c not in b" \t\n\r")
 
 
+PARTIAL = re.compile(rb"(?<!\\)(?:\\\\)*\\(?:u[0-9a-fA-F]{0,3})?$")
 ESCAPED = re.compile(rb"\\(?:u([0-9a-fA-F]{4})|(.))", re.DOTALL)
 
 
