@@ -217,7 +217,7 @@ def constrained(seeds: int, python: Path) -> list[str]:
     layers, parts = RowLayer.move, {"resampling": 0.0, "rows": 0.0}
 
     def once(seed: int) -> dict[str, Any]:
-        constraint = language.json_schema(SCHEMA, layout="free")
+        constraint = language.json_schema(SCHEMA, layout="ordered")
         start = time.process_time()
         job = language.Generation(model, question, constraint=constraint, max_tokens=JSON_NEW)
         job.resampled = resampled = Timed(job.resampled)  # pyright: ignore[reportAttributeAccessIssue]
