@@ -67,6 +67,14 @@ class Mixture:
             self.covariances - gain @ matrix @ self.covariances,
         )
 
+    @property
+    def largest_std(self) -> float:
+        """The largest standard deviation along any direction, which is the `scale` of an observation."""
+        share = torch.softmax(self.log_weight, 0)
+        gap = self.means - share @ self.means
+        covariance = torch.einsum("m,mij->ij", share, self.covariances + gap[:, :, None] * gap[:, None, :])
+        return float(torch.linalg.eigvalsh(covariance)[-1]) ** 0.5
+
     def truth(self) -> Truth:
         """The log normaliser, and the means of `FUNCTIONS`."""
         share, first = torch.softmax(self.log_weight, 0), self.means[:, 0]

@@ -130,6 +130,13 @@ def test_noise_that_is_left_at_the_end_counts():
     assert error < 4 * found.log_evidence_se and not any("noise that is left" in r for r in found.remarks)
 
 
+def test_images_near_the_edge_of_an_event_have_a_finite_bar():
+    """Moved by what noise is left, some leave it: their reward is -inf then, and not a large number."""
+    found = run(beyond(0.5, 30), 1000)
+    leaf = found.particles.x["coarse"]
+    assert bool((leaf["plus"] == -math.inf).any()) and math.isfinite(found.log_evidence_se)
+
+
 def test_means_that_the_steps_move_are_doubted():
     """10,000 images of N(0, 1) in 10 ancestral steps lack a third of their variance; in 60 of second order nothing."""
     rough = motes.ReverseDiffusion(standard(EDM()), EDM(), 10, shape=(1,), integrator="ancestral")

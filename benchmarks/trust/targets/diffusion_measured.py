@@ -21,7 +21,7 @@ def target(d: int) -> Target:
     count = max(1, d // 2)
     matrix = torch.randn(count, d, generator=numbers, dtype=F64) / d**0.5
     y = matrix @ law.means[1] + NOISE * torch.randn(count, generator=numbers, dtype=F64)
-    observation = Observation(Matrix(matrix.float(), (d,)), y.float(), NOISE)
+    observation = Observation(Matrix(matrix.float(), (d,)), y.float(), NOISE, scale=law.largest_std)
 
     def model(process: Process, steps: int) -> motes.ReverseDiffusion:
         return posterior(law.denoiser(process), steps, observation, shape=(d,))

@@ -168,7 +168,7 @@ class Coarse:
             for name, moved in (("plus", image + move), ("minus", image - move)):
                 with torch.no_grad():
                     value = self.observer.reward(moved).to(torch.float64).cpu()
-                leaf[name] = _spread(value.nan_to_num(nan=-math.inf), row, base)
+                leaf[name] = _spread(torch.where(value.isnan(), -math.inf, value), row, base)
         return leaf
 
     def _moved(self, j: int, x: dict[str, Tensor], xi: Tensor, share: float) -> tuple[Tensor, Tensor]:

@@ -2,7 +2,8 @@
 
 The unguided sampler is a Markov chain of K normal transitions (diffusion/transition.py) and ends in an image x_0. The
 particles target its law tilted by exp(reward(x_0)), and the normaliser is E[exp(reward(x_0))] under that chain: exactly
-for the chain as it is discretised, at any number of steps and of particles, whatever the guidance.
+for the chain as it is discretised, at any number of steps and of particles, whatever the guidance. How far that is from
+the model without discretisation the run estimates by coarse paths (diffusion/multilevel.py).
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from motes.diffusion.coupling import coupling_remarks, tested
 from motes.diffusion.denoiser import Denoiser
 from motes.diffusion.guidance import Given, Guidance, Twist, ValueGradient
 from motes.diffusion.guided_step import guided_step
-from motes.diffusion.multilevel import Coarse, begun, set_level, stepped
+from motes.diffusion.multilevel import LEVELS, Coarse, begun, set_level, stepped
 from motes.diffusion.multilevel_error import remarks, systematic
 from motes.diffusion.observer import Observer
 from motes.diffusion.potential import POTENTIALS, Schedule, strengths
@@ -250,7 +251,12 @@ class ReverseDiffusion(FeynmanKac):
         }
 
     def _references(self) -> list[Reference]:
-        return [SAMPLER] + [STEERING] * (self.reward is not None) + [TWISTING] * (self.guidance is not None)
+        return (
+            [SAMPLER]
+            + [LEVELS] * (self.level is not None)
+            + [STEERING] * (self.reward is not None)
+            + [TWISTING] * (self.guidance is not None)
+        )
 
     def _total(self, x: dict[str, Tensor], k: int, total: Tensor, history: Tensor) -> tuple[Tensor, Tensor]:
         """The log-potential of each path up to time k, and the history that the next one needs."""

@@ -20,7 +20,8 @@ class Event(Twist):
     With D the denoised prediction, S = (sigma^2 / alpha) dD/dx the posterior covariance (exact for the true denoiser)
     and g the statistic's gradient at D, log P(event | x_t) is taken as log Phi(statistic(D) / sqrt(g' S g)): exact for
     normal data and a linear statistic. Give it as `twist`, its `reward` as the reward and guidance="reward": the log
-    normaliser of the run is the log-probability of the event under the model, whatever the quality of the guess.
+    normaliser of the run is the log-probability of the event under the model, whatever the quality of the guess; what
+    finite steps do to it is in the error bar of the run.
 
     Args:
         statistic: maps images (n, *shape) to (n,), differentiably.
@@ -38,9 +39,7 @@ class Event(Twist):
         >>> process = VariancePreserving()
         >>> denoiser = gaussian(process, torch.zeros(1), torch.eye(1))
         >>> event = Event(lambda x: x[:, 0] - 1.5)
-        >>> model = motes.ReverseDiffusion(
-        ...     denoiser, process, 50, event.reward, "reward", shape=(1,), twist=event, integrator="euler-maruyama"
-        ... )
+        >>> model = motes.ReverseDiffusion(denoiser, process, 50, event.reward, "reward", shape=(1,), twist=event)
         >>> run = motes.sample(model, 500, seed=1, progress=False)
         >>> abs(run.log_evidence - (-2.706)) < 0.3  # log P(N(0, 1) > 1.5)
         True

@@ -116,6 +116,8 @@ def posterior(
 ) -> ReverseDiffusion:
     """The images behind a measurement: weighted samples, and log p(y) as the log normaliser.
 
+    Its error bar carries what the particles, the length of the steps and the noise at the last time leave unknown.
+
     Args:
         denoiser: the prior.
         steps: the number of steps, or the falling times.
