@@ -50,7 +50,7 @@ def plain(value: Any, where: str) -> str:
 
 
 SETUP = record(
-    seed=either(whole(), None),
+    seed=either(whole(0, (1 << 64) - 1), None),
     n=whole(1),
     resampling=plain,
     when=number(0, 1, nan=False),
@@ -163,7 +163,7 @@ def _run(trees: dict[str, PyTree], meta: dict[str, Any]) -> Run:
     return Run(
         particles=particles,
         genealogy=genealogy,
-        trace=_trace(trees["trace"], t + 1),
+        trace=_trace(trees["trace"], t + 1, particles.n),
         result=Result(meta["result"]),
         view=view,
         setup=setup,
@@ -227,7 +227,8 @@ def _genealogy(state: Any, n: int, t: int) -> Genealogy:
     return Genealogy.from_state(found)
 
 
-def _trace(state: Any, steps: int) -> Trace:
-    column = tensor(torch.float64, steps)
-    found = dictionary(column)(state, "trace")
-    return Trace.from_state(record(**dict.fromkeys(COLUMNS, column))(found, "trace"))
+def _trace(state: Any, steps: int, n: int) -> Trace:
+    found = dictionary(tensor(torch.float64, steps))(state, "trace")
+    most = {"t": steps, "ess": n * (1 + 1e-9), "max_weight": 1, "roots": n, "resampled": 1, "seconds": 1e12}
+    parts = {k: tensor(torch.float64, steps, low=0, high=most[k]) if k in most else anything for k in COLUMNS}
+    return Trace.from_state(record(**parts)(found, "trace"))

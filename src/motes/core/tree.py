@@ -75,6 +75,8 @@ def take(tree: PyTree, index: Tensor) -> PyTree:
     def one(leaf: Any) -> Any:
         if isinstance(leaf, Leaf):
             return leaf.take(index)
+        if not isinstance(leaf, Tensor):
+            raise ShapeError(f"a {type(leaf).__name__} has no row for each particle, so none can be taken from it")
         return leaf.index_select(0, index.to(leaf.device))
 
     return map_leaves(one, tree)

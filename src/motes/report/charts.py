@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -207,4 +208,4 @@ def _note(f: Facts, column: str) -> str:
 
 
 def _short(v: float) -> str:
-    return numerals.count(v) if v == round(v) and v >= 0 else numerals.plain(v, 3)
+    return numerals.count(v) if math.isfinite(v) and v == round(v) and v >= 0 else numerals.plain(v, 3)
