@@ -56,9 +56,10 @@ class Mixture:
         gain = self.means @ slope + 0.5 * shift @ slope
         return Mixture(self.log_weight + gain, self.means + shift, self.covariances)
 
-    def measured(self, matrix: Tensor, y: Tensor, noise: float) -> Mixture:
-        """Times N(y; matrix x, noise^2 I)."""
-        whole = matrix @ self.covariances @ matrix.T + noise**2 * torch.eye(len(y), dtype=F64)
+    def measured(self, matrix: Tensor, y: Tensor, noise: float | Tensor) -> Mixture:
+        """Times N(y; matrix x, noise^2 I), or N(y; matrix x, noise) where the noise is a covariance."""
+        covariance = noise if isinstance(noise, Tensor) else noise**2 * torch.eye(len(y), dtype=F64)
+        whole = matrix @ self.covariances @ matrix.T + covariance
         gain = self.covariances @ matrix.T @ torch.linalg.inv(whole)
         predicted = self.means @ matrix.T
         return Mixture(

@@ -7,6 +7,7 @@ import torch
 
 import motes
 from diffusion.linear import expected_weight
+from motes.core.errors import MotesError
 from motes.diffusion import Denoiser, Guided, VarianceExploding, VariancePreserving, gaussian, guidance
 from motes.diffusion.guidance import Event, Look, Minority, Modulation, Reference, TrainingFree, rarity, tune
 from motes.diffusion.guidance import training_free as rules
@@ -199,7 +200,7 @@ def test_modulation_pulls_the_prediction_to_the_minimum():
     x = torch.linspace(-1, 2, 3, dtype=F64)[:, None]
     denoised = DENOISER.data(x, model.table.times[0])
     assert torch.allclose(shift, float(model.table.pull[0]) * ((2 + denoised) / 3 - denoised), atol=1e-10)
-    with pytest.raises(ValueError, match="cost has no gradient"):
+    with pytest.raises(MotesError, match="cost has no gradient"):
         first_shift(Modulation(lambda x: x.detach().sum(1)))
 
 
@@ -313,11 +314,11 @@ def test_what_does_not_fit_is_refused():
         with pytest.raises(motes.MotesError, match="must return one number a particle"):
             first_shift(rule)
     step = Event(lambda x: (x[:, 0] > 0).to(F64) - 0.5)
-    with pytest.raises(ValueError, match="statistic has no gradient"):
+    with pytest.raises(MotesError, match="statistic has no gradient"):
         first_shift("reward", twist=step)
     with pytest.raises(motes.MotesError, match="one number an image"):
         Event(lambda x: x).reward(torch.zeros(3, 1))
-    with pytest.raises(ValueError, match="no gradient"):
+    with pytest.raises(MotesError, match="no gradient"):
         first_shift(guidance.manifold_preserving(), reward=lambda x: x.detach().sum(1))
 
 

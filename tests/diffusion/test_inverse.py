@@ -8,6 +8,7 @@ import torch
 
 import motes
 from diffusion.linear import expected_weight
+from motes.core.errors import MotesError
 from motes.diffusion import VarianceExploding, VariancePreserving, gaussian, inverse, mixture
 from motes.diffusion.inverse import Observation, posterior
 
@@ -197,7 +198,7 @@ def test_one_number_may_be_measured():
 def test_an_operator_without_gradients_is_not_blamed_on_the_reward():
     denoiser = gaussian(VP, torch.zeros(2, dtype=F64), torch.eye(2, dtype=F64))
     observation = Observation(lambda x: x.detach(), torch.zeros(2, dtype=F64), 0.5)
-    with pytest.raises(ValueError, match="the twist has no gradient"):
+    with pytest.raises(MotesError, match="the twist has no gradient"):
         motes.sample(posterior(denoiser, 5, observation, shape=(2,), dtype=F64), 6, seed=1, progress=False)
 
 

@@ -7,7 +7,7 @@ import torch
 
 import motes
 from motes.core import tree
-from motes.core.errors import AllWeightsZero, NanLogPotential, ShapeError, UnknownName
+from motes.core.errors import AllWeightsZero, MotesError, NanLogPotential, ShapeError, UnknownName
 from motes.diffusion import Denoiser, VarianceExploding, VariancePreserving, gaussian
 
 PROCESS = VariancePreserving()
@@ -192,7 +192,7 @@ def test_wrong_shapes_and_names():
 def test_what_does_not_go_together():
     with pytest.raises(ValueError, match="needs a reward"):
         made(reward=None)
-    with pytest.raises(ValueError, match="no gradient"):
+    with pytest.raises(MotesError, match="no gradient"):
         run(made(reward=lambda x: x.detach().sum(1)))
     with pytest.raises(ValueError, match="belongs to"):
         motes.ReverseDiffusion(DENOISER, VarianceExploding(), 5, shape=(3,))

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from motes.core.errors import ShapeError
+from motes.core.modules import refuse_training_mode
 from motes.rng import Rng
 
 
@@ -22,6 +23,16 @@ def check_function(name: str, function: Any, example: str) -> None:
     """
     if function is not None and (not callable(function) or isinstance(function, type)):
         raise TypeError(f"{name} must be a function, {example}, not {function!r}")
+
+
+def check_networks(**given: Any) -> None:
+    """Raise a MotesError if one of these is or holds a network in training mode; None is passed over.
+
+    Args:
+        given: what the user handed in, by what it is called.
+    """
+    for name, value in given.items():
+        refuse_training_mode(value, f"the {name}")
 
 
 def check_tensors(**given: Any) -> None:

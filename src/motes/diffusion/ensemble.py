@@ -11,9 +11,10 @@ from torch import Tensor
 
 from motes.core.errors import FileError, ShapeError, name_particles
 from motes.core.parts import in_parts
+from motes.diffusion.arguments import check_networks
 from motes.diffusion.denoiser import Denoiser
 from motes.diffusion.driftlite import divergence
-from motes.diffusion.look import Guidance, Look, not_finite, refuse
+from motes.diffusion.look import Guidance, Look, blamed, not_finite, refuse
 from motes.diffusion.potential import checked_reward
 from motes.diffusion.weighing import Grid
 from motes.rng import Rng
@@ -47,6 +48,9 @@ class Ensemble:
     weighed: bool
     final: Literal["denoised", "state"]
     micro_batch: int | None
+
+    def __post_init__(self) -> None:
+        check_networks(denoiser=self.denoisers, reward=self.reward, guidance=self.guidance)
 
     def asks(self, k: int) -> bool:
         """Whether the reward is asked about the prediction at time k."""
@@ -157,19 +161,25 @@ class Ensemble:
         )
 
     def _check(self, x: dict[str, Tensor], k: int, where: str) -> None:
-        refuse(not_finite(x["scores"]), f"a score is not finite {where}", RAN)
+        t = self.grid.times[k]
+        levels = float(self.grid.process.alpha(t) + self.grid.process.sigma(t))
+
+        def check(bad: Tensor, what: str, whose: str) -> None:
+            refuse(bad, what, blamed(x, bad, self.guidance is not None and k > 0, levels, whose))
+
+        check(not_finite(x["scores"]), f"a score is not finite {where}", RAN)
         reward = x["reward"]
-        refuse(reward.isnan() | (reward == torch.inf), f"the reward is NaN or +inf {where}", "reward")
+        check(reward.isnan() | (reward == torch.inf), f"the reward is NaN or +inf {where}", "reward")
         if k < self.grid.steps:
             early = (
                 'reward: before the end it would kill what may end well; schedule="end" asks about final images only'
             )
-            refuse(reward == -torch.inf, f"the reward is -inf {where}", early)
+            check(reward == -torch.inf, f"the reward is -inf {where}", early)
         if "log_density" in x:
-            refuse(~torch.isfinite(x["log_density"]), f"a log-density is not finite {where}", RAN)
+            check(~torch.isfinite(x["log_density"]), f"a log-density is not finite {where}", RAN)
         if "shift" in x:
             if x["shift"].shape != x["state"].shape:
                 raise ShapeError(
                     f"guidance returned shape {tuple(x['shift'].shape)} for states of shape {tuple(x['state'].shape)}"
                 )
-            refuse(not_finite(x["shift"]), f"guidance is not finite {where}", "guidance or the reward")
+            check(not_finite(x["shift"]), f"guidance is not finite {where}", "guidance or the reward")

@@ -17,6 +17,7 @@ from motes.core.particles import Particles
 from motes.core.parts import in_parts
 from motes.core.remark import Remark
 from motes.core.variance import StandardError
+from motes.diffusion.arguments import check_networks
 from motes.diffusion.coupling import coupling_remarks, tested
 from motes.diffusion.denoiser import Denoiser
 from motes.diffusion.look import not_finite, refuse
@@ -108,6 +109,7 @@ class ProbabilityFlow(FeynmanKac):
     quantity: ClassVar[str] = "log normaliser"
 
     def __post_init__(self) -> None:
+        check_networks(denoiser=self.denoiser)
         if self.integrator not in FLOWS:
             raise UnknownName("integrator of a flow", self.integrator, FLOWS)
         if self.final not in ("denoised", "state"):

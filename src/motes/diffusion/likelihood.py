@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from motes.core.parts import in_parts
-from motes.diffusion.arguments import check_tensors
+from motes.diffusion.arguments import check_networks, check_tensors
 from motes.diffusion.denoiser import Denoiser
 from motes.diffusion.look import not_finite, refuse
 from motes.diffusion.solvers import flow
@@ -83,6 +83,7 @@ def log_likelihood(
         True
     """
     check_tensors(x=x)
+    check_networks(denoiser=denoiser)
     process, d = denoiser.process, x[0].numel()
     times = process.times(steps) if isinstance(steps, int) else falling(steps, process)
     if len(times) % 2 == 0:

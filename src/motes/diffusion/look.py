@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from motes.core.errors import NanLogPotential, name_particles
+from motes.core.modules import gradient
 from motes.diffusion.denoiser import Denoiser
 from motes.rng import Rng
 
@@ -79,14 +80,9 @@ class Look:
         """The gradient of (n,) values with respect to x, each by its own particle.
 
         Raises:
-            ValueError: the values do not depend on x by operations that keep gradients.
+            MotesError: the values do not depend on x by operations that keep gradients.
         """
-        if not log_value.requires_grad:
-            raise ValueError(
-                f"the {what} has no gradient with respect to the image, so it cannot guide: compute it with torch "
-                "operations that keep gradients, or use guidance=None or a function (x, t)"
-            )
-        return torch.autograd.grad(log_value.sum(), self.x, retain_graph=True)[0]
+        return slope_of(log_value, self.x, what)
 
     def shift(self, push: Tensor) -> Tensor:
         """How far a drift along `push`, the gradient of a log-value like x, moves the mean of the next step."""
@@ -149,6 +145,16 @@ class Guidance(ABC):
         return None
 
 
+def slope_of(value: Tensor, x: Tensor, what: str = "reward") -> Tensor:
+    """The gradient of (n,) values with respect to images or states x (n, ...), for guidance.
+
+    Raises:
+        MotesError: they do not depend on x by operations that keep gradients.
+    """
+    instead = "use guidance=None or a function (x, t)"
+    return gradient(value, x, f"the {what}", instead=instead, of="the image", retain_graph=True)
+
+
 def digest(*tensors: Tensor) -> str:
     """A few letters that tell tensors from others, for settings."""
     found = hashlib.sha256()
@@ -162,6 +168,31 @@ def not_finite(x: Tensor) -> Tensor:
     flat = x.flatten(1)
     good = torch.isfinite(flat.sum(1)).cpu()  # a sum is finite only if all of its terms are
     return ~good if bool(good.all()) else ~torch.isfinite(flat).all(1).cpu()
+
+
+FAR = 1e4
+"""How many deviations of data and noise from zero a guided state must be to be called run away."""
+
+
+def blamed(x: dict[str, Tensor], bad: Tensor, guided: bool, levels: float, whose: str) -> str:
+    """What to look at for particles that are marked: the guidance, if it has moved one of them far away.
+
+    Args:
+        x: the particles; "state" (N, ...).
+        bad: (N,) which of them are marked.
+        guided: whether there is guidance.
+        levels: alpha + sigma, the size of states of data of unit deviation.
+        whose: what to look at otherwise.
+    """
+    if not guided or not bool(bad.any()):
+        return whose
+    far = float(x["state"][bad.to(x["state"].device)].detach().abs().max())
+    if far < FAR * levels:
+        return whose
+    return (
+        f"guidance: it is too strong for these steps and moved states to {far:.1g}, where neither model nor reward "
+        "were asked before. Take weaker guidance or more steps"
+    )
 
 
 def refuse(bad: Tensor, what: str, whose: str) -> None:

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from motes.core.errors import FileError, ShapeError, name_particles
 from motes.core.parts import in_parts
+from motes.diffusion.arguments import check_networks
 from motes.diffusion.denoiser import Denoiser
-from motes.diffusion.look import Guidance, Look, Twist, not_finite, refuse
+from motes.diffusion.look import Guidance, Look, Twist, blamed, not_finite, refuse
 from motes.diffusion.potential import checked_reward
 from motes.diffusion.transition import Transitions
 from motes.rng import Rng
@@ -53,6 +54,9 @@ class Observer:
     weighed: bool = True
     grid: Tensor | None = None
     checked: bool = True
+
+    def __post_init__(self) -> None:
+        check_networks(denoiser=self.denoiser, reward=self.reward, twist=self.twist, guidance=self.guidance)
 
     def asks(self, k: int) -> bool:
         """Whether the reward is asked about the prediction at time k."""
@@ -196,13 +200,19 @@ class Observer:
         )
 
     def _check(self, x: dict[str, Tensor], k: int, where: str) -> None:
-        refuse(not_finite(x["denoised"]), f"the denoised prediction is not finite {where}", "model")
+        t = self.table.times[k]
+        levels = float(self.denoiser.process.alpha(t) + self.denoiser.process.sigma(t))
+
+        def check(bad: Tensor, what: str, whose: str) -> None:
+            refuse(bad, what, blamed(x, bad, self.guidance is not None and k > 0, levels, whose))
+
+        check(not_finite(x["denoised"]), f"the denoised prediction is not finite {where}", "model")
         reward = x["reward"]
-        refuse(reward.isnan() | (reward == torch.inf), f"the reward is NaN or +inf {where}", "reward")
+        check(reward.isnan() | (reward == torch.inf), f"the reward is NaN or +inf {where}", "reward")
         if k < self.table.steps:
-            refuse(reward == -torch.inf, f"the reward is -inf {where}", EARLY)
+            check(reward == -torch.inf, f"the reward is -inf {where}", EARLY)
         if "twist" in x:
-            refuse(~torch.isfinite(x["twist"]), f"the twist is not finite {where}", "twist")
+            check(~torch.isfinite(x["twist"]), f"the twist is not finite {where}", "twist")
         if "shift" in x:
             if x["shift"].shape != x["state"].shape:
                 raise ShapeError(
@@ -213,4 +223,4 @@ class Observer:
                 what, whose = f"the gradient of the reward is not finite {where}", "reward"
             else:
                 what, whose = f"guidance is not finite at step {k + 1} of {self.table.steps}", "guidance"
-            refuse(not_finite(x["shift"]), what, whose)
+            check(not_finite(x["shift"]), what, whose)

@@ -21,7 +21,7 @@ from motes.core.remark import ALL, Remark
 from motes.core.systematic import Systematic
 from motes.core.temperature import next_temperature
 from motes.core.weights import normalise
-from motes.diffusion.arguments import check_function, check_image
+from motes.diffusion.arguments import check_function, check_image, check_networks
 from motes.diffusion.crosswise import rows
 from motes.diffusion.denoiser import Denoiser
 from motes.diffusion.flow import REFERENCES
@@ -107,6 +107,7 @@ class TiltedFlow(FeynmanKac):
         if not isinstance(self.denoiser, Denoiser):
             raise TypeError(f"give a Denoiser(model, process, predicts=...), not a {type(self.denoiser).__name__}")
         check_image(self.shape, self.dtype, self.device)
+        check_networks(denoiser=self.denoiser, reward=self.reward)
         check_function("reward", self.reward, "images (N, *shape) -> (N,) nats")
         if self.integrator not in FLOWS:
             raise UnknownName("integrator of a flow", self.integrator, FLOWS)

@@ -13,9 +13,11 @@ from motes.core.cite import Reference
 from motes.core.errors import FileError, UnknownName
 from motes.core.model import FeynmanKac
 from motes.core.particles import Particles
+from motes.diffusion.arguments import check_networks
 from motes.diffusion.discrete.draw import draw_rows
 from motes.diffusion.discrete.model import TokenModel
 from motes.diffusion.discrete.process import TokenProcess
+from motes.diffusion.look import refuse
 from motes.rng import Rng
 
 CORRECTOR = Reference(
@@ -107,6 +109,7 @@ class TokenComposition(FeynmanKac):
                 f"at the first time, {times[0]:.4g}, {left:.2g} of the data is left: start where nothing is, since the "
                 "weights take the start for pure noise"
             )
+        check_networks(**{f"model {i + 1}": m for i, m in enumerate(self.models)})
         object.__setattr__(self, "times", times.to(torch.float64))
 
     @property
@@ -154,15 +157,13 @@ class TokenComposition(FeynmanKac):
         index, speed = process.index(tokens), float(process.speed(t))
         matrix = process.matrix
         back = (speed * matrix.T[index]).scatter(-1, index[..., None], 0.0)  # Q(y, x)
-        log_product = torch.zeros_like(back)
-        weighted = torch.zeros_like(back)
+        weighted, ratios = torch.zeros_like(back), []
         for model, w in zip(self.models, self.exponents, strict=True):
             with torch.no_grad():
-                ratio = process.ratios(tokens, model(tokens, t), t)
-            if w:  # else 0 log(0)
-                log_product = log_product + torch.where(back > 0, w * torch.log(ratio), 0.0)
-            weighted = weighted + w * ratio
-        rates = torch.where(back > 0, back * log_product.exp(), 0.0)
+                ratios.append(process.ratios(tokens, model(tokens, t), t))
+            weighted = weighted + w * ratios[-1]
+        log_ratio = torch.where(back > 0, torch.log(torch.stack(ratios)), 0.0)
+        rates = torch.where(back > 0, back * self._powers(log_ratio, f"at t={t:.4g}").exp(), 0.0)
         leaves = -speed * matrix.diagonal()[index].sum(1)
         h = (sum(self.exponents) - 1) * leaves + (rates - torch.where(back > 0, back * weighted, 0.0)).sum((1, 2))
         return rates, h
@@ -214,15 +215,37 @@ class TokenComposition(FeynmanKac):
             said = [model(tokens, self.process.time(0.5)) for model in self.models]
         return torch.stack(said).to(torch.float64).exp()
 
+    def _powers(self, log_p: Tensor, where: str) -> Tensor:
+        """sum_i w_i log p_i of (M, N, ...): where a model with a positive exponent says 0, the product is 0.
+
+        Raises:
+            NanLogPotential: a model with a negative exponent says 0 where none of the others does: 1 / 0.
+        """
+        total, none = torch.zeros_like(log_p[0]), torch.zeros_like(log_p[0], dtype=torch.bool)
+        for each, w in zip(log_p, self.exponents, strict=True):
+            if w > 0:
+                none |= each == -math.inf
+            if w:  # else 0 log(0)
+                total = total + w * each
+        total = torch.where(none, -math.inf, total)
+        bad = (total.isnan() | (total == math.inf)).flatten(1).any(1)
+        refuse(
+            bad,
+            f"a model with a negative exponent excludes a token that the others allow {where}, and nothing has a "
+            "normaliser there",
+            "exponents, or mix that model with a little of the others",
+        )
+        return total
+
     def _fill(self, rng: Rng, particles: Particles) -> Particles:
         tokens, order = particles.x["tokens"], particles.x["order"]
         row, place = torch.arange(particles.n), order[:, particles.t]
         t = float(self.process.time((particles.t + 0.5) / tokens.shape[1]))
-        law = torch.zeros(particles.n, self.process.vocabulary, dtype=torch.float64)
-        for model, w in zip(self.models, self.exponents, strict=True):
+        said = []
+        for model in self.models:
             with torch.no_grad():
-                log_p = model(tokens, t)[row, place].to(torch.float64)
-            law = law + (w * log_p if w else 0.0)
+                said.append(model(tokens, t)[row, place].to(torch.float64))
+        law = self._powers(torch.stack(said), f"at place {particles.t + 1} of the order")
         mass = law.logsumexp(1)
         dead = mass == -math.inf
         law = law.where(~dead[:, None], torch.zeros_like(law))

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from motes.core.cite import Reference
 from motes.core.errors import NanLogPotential, ShapeError, UnknownName, name_particles
+from motes.core.modules import gradient
 from motes.diffusion.discrete.step import TokenLook
 
 FIRST_ORDER = Reference(
@@ -126,10 +127,10 @@ class RewardGradient(TokenGuidance):
                 point = look.log_p0.detach().to(torch.float64).exp()
             point.requires_grad_(True)
             value = self.relaxed(point)
-            if not isinstance(value, Tensor) or value.shape != (len(point),) or not value.requires_grad:
-                raise ShapeError("`relaxed` must return one number a sequence that has a gradient with respect to them")
-            gradient = torch.autograd.grad(value.sum(), point)[0]
-        return (self.gain * look.strength * gradient[particle, place]).clamp(-self.limit, self.limit)
+            if not isinstance(value, Tensor) or value.shape != (len(point),):
+                raise ShapeError("`relaxed` must return one number a sequence, a tensor (n,)")
+            slope = gradient(value, point, "`relaxed`", of="the tokens' probabilities")
+        return (self.gain * look.strength * slope[particle, place]).clamp(-self.limit, self.limit)
 
     def settings(self) -> dict[str, Any]:
         return {"name": "RewardGradient", "at": self.at, "gain": self.gain, "limit": self.limit}

@@ -19,6 +19,7 @@ from motes.core.particles import Particles
 from motes.core.parts import in_parts
 from motes.core.remark import ALL, MEANS, Remark
 from motes.core.systematic import Systematic
+from motes.diffusion.arguments import check_networks
 from motes.diffusion.discrete import stale
 from motes.diffusion.discrete.draw import draw, draw_rows
 from motes.diffusion.discrete.guidance import Guides, TokenGuidance, as_guidance
@@ -112,6 +113,7 @@ class ReverseDiscrete(FeynmanKac):
     def __post_init__(self) -> None:
         if not isinstance(self.model, TokenModel):
             raise TypeError(f"give a TokenModel(model, process, length), not a {type(self.model).__name__}")
+        check_networks(model=self.model, reward=self.reward, twist=self.twist, guidance=self.guidance)
         if self.model.process != self.process:
             raise ValueError(f"the model belongs to {self.model.process}, the sampler was given {self.process}")
         if not isinstance(self.rule, Rule):

@@ -16,6 +16,7 @@ from motes.core.model import FeynmanKac
 from motes.core.particles import Particles
 from motes.core.parts import in_parts
 from motes.core.variance import StandardError
+from motes.diffusion.arguments import check_networks
 from motes.diffusion.discrete.draw import draw
 from motes.diffusion.discrete.model import TokenModel
 from motes.diffusion.discrete.process import Uniform
@@ -78,6 +79,7 @@ class SplitGibbs(FeynmanKac):
     references: ClassVar[tuple[Reference, ...]] = (SPLIT,)  # type: ignore[misc]
 
     def __post_init__(self) -> None:
+        check_networks(model=self.model, likelihood=self.log_likelihood)
         process = self.model.process
         if not isinstance(process, Uniform):
             raise ValueError(f"split Gibbs needs the process Uniform, not {type(process).__name__}")

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from motes.core.errors import ShapeError
-from motes.diffusion.look import Guidance, Look, Twist, digest
+from motes.diffusion.look import Guidance, Look, Twist, digest, slope_of
 from motes.diffusion.potential import checked_reward
 
 
@@ -103,9 +103,7 @@ class Modulation(Guidance):
             with torch.enable_grad():
                 z = z.requires_grad_()
                 value = checked_reward(self.cost(z), len(z), "cost")
-                if not value.requires_grad:
-                    look.gradient(value, "cost")  # raises, and says why
-                slope = torch.autograd.grad(value.sum(), z)[0]
+                slope = slope_of(value, z, "cost")
             z = (z - rate * (slope + z - start)).detach()
         if look.weighed:
             return look.shift(look.alpha / (look.alpha**2 + look.sigma**2) * (z - start))

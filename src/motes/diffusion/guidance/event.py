@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from motes.core.errors import ShapeError
-from motes.diffusion.look import Look, Twist
+from motes.diffusion.look import Look, Twist, slope_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,9 +63,7 @@ class Event(Twist):
 
     def __call__(self, look: Look) -> Tensor:
         value = self._value(look.denoised)
-        if not value.requires_grad:
-            look.gradient(value, "statistic")  # raises, and says why
-        (slope,) = torch.autograd.grad(value.sum(), look.denoised, retain_graph=True)
+        slope = slope_of(value, look.denoised, "statistic")
         (carried,) = torch.autograd.grad(look.denoised, look.x, slope, retain_graph=True)  # (dD/dx)' g
         variance = look.sigma**2 / look.alpha * (carried * slope).to(torch.float64).flatten(1).sum(1)
         normal = look.sigma**2 / (look.alpha**2 + look.sigma**2) * slope.to(torch.float64).square().flatten(1).sum(1)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from motes.core.errors import UnknownName
-from motes.diffusion.look import Guidance, Look
+from motes.diffusion.look import Guidance, Look, slope_of
 from motes.diffusion.potential import checked_reward
 
 Shape = Literal["increase", "decrease", "constant", "variance"]
@@ -105,10 +105,8 @@ class TrainingFree(Guidance):
                 with torch.enable_grad():
                     z = z.requires_grad_()
                     value = self._value(look, z, cloud)
-                    if not value.requires_grad:
-                        look.gradient(value)  # raises, and says why
-                    gradient = torch.autograd.grad(value.sum(), z)[0]
-                z = (z + mu * gradient).detach()
+                    slope = slope_of(value, z)
+                z = (z + mu * slope).detach()
             shift = shift + ahead * (z - start)
         return shift * float(process.alpha(look.s)) / ahead
 
