@@ -302,20 +302,26 @@ class Composition(FeynmanKac):
 
     def discretisation(self, particles: Particles) -> float:
         """An estimate of how far the log normaliser is off because steps are not infinitely small, nats; 0 if exact."""
-        return 0.0 if (found := self.systematic(particles)) is None else found.value
+        return self._steps_error(particles)[0]
 
     def systematic(self, particles: Particles) -> Systematic | None:
-        """The error of the steps with its own standard error; None where weights are exact, or are none."""
+        """The error of the steps; None where weights are exact, or are none."""
         if self.rule in ("energy", "none"):
             return None
-        change, noise = estimate(particles)
-        error = change if self.rule == "transition" else -change
+        error, noise = self._steps_error(particles)
         text = (
             f'the weights are by the rule "{self.rule}", exact as steps shrink: with {self.grid.steps} steps the '
             f"log normaliser is off by about {error:+.2g} nats, estimated along the paths; use more steps, or "
             "models with log-densities"
         )
-        return Systematic(error, noise, text)
+        return Systematic(abs(error), max(0.0, abs(error) - 2 * noise), text)
+
+    def _steps_error(self, particles: Particles) -> tuple[float, float]:
+        """How far the log normaliser is off for the steps, nats, and the standard error of that."""
+        if self.rule in ("energy", "none"):
+            return 0.0, 0.0
+        change, noise = estimate(particles)
+        return (change if self.rule == "transition" else -change), noise
 
     def must_resample(self, particles: Particles) -> bool | None:
         return False if self.rule == "none" else None
@@ -333,7 +339,7 @@ class Composition(FeynmanKac):
             said.append(Remark(text, ALL, withholds=True))
         found = self.systematic(particles)
         if found is not None and found.exceeds(LOUD):
-            text = f"the weights carry an error of about {found.value:+.2g} nats of the steps, and means with them"
+            text = f"the weights carry an error of about {found.value:.2g} nats of the steps, and means with them"
             said.append(Remark(f"{text}: use more steps", MEANS))
         if self.control and particles.n < ENOUGH * (
             size := self.control.size(math.prod(self.shape), len(self.denoisers))

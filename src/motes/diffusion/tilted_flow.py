@@ -179,7 +179,7 @@ class TiltedFlow(FeynmanKac):
             f"with {len(self.times) - 1} steps of the flow the log normaliser is off by about {value:+.2g} nats, by "
             "the same noise at half as many: use more steps"
         )
-        return Systematic(value, noise, text)
+        return Systematic(abs(value), max(0.0, abs(value) - 2 * noise), text)
 
     def restore(self, particles: Particles) -> Particles:
         """The particles, if the flow and the reward still say of the first of them what their file says.
