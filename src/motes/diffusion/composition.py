@@ -19,15 +19,16 @@ from motes.core.cite import Reference
 from motes.core.errors import MotesError, UnknownName
 from motes.core.model import FeynmanKac
 from motes.core.particles import Particles
-from motes.core.remark import ALL, EVIDENCE, MEANS, Remark
+from motes.core.remark import Remark
 from motes.core.systematic import Systematic
 from motes.core.variance import StandardError
 from motes.core.weights import normalise
-from motes.diffusion.coupling import coupling_remarks, tested
+from motes.diffusion.composition_remarks import remarks
+from motes.diffusion.coupling import tested
 from motes.diffusion.crosswise import by_half, rows
 from motes.diffusion.curvature import measured
 from motes.diffusion.denoiser import Denoiser
-from motes.diffusion.driftlite import ENOUGH, DriftLite
+from motes.diffusion.driftlite import DriftLite
 from motes.diffusion.ensemble import Ensemble
 from motes.diffusion.guided_step import log_reference_over_guided
 from motes.diffusion.halving import begun, compare, estimate
@@ -56,8 +57,6 @@ DISTILLED = Reference(
     "the weights from log-densities",
 )
 RULES = ("auto", "energy", "transition", "rate", "none")
-LOUD = 0.05
-"""Nats of estimated discretisation error from which a run says that means carry it too."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -331,33 +330,9 @@ class Composition(FeynmanKac):
             return StandardError(math.nan, "", 'weights="none" has no weights; another rule corrects the samples')
         return None
 
-    def remarks(self, particles: Particles) -> list[str]:
+    def remarks(self, particles: Particles) -> list[Remark]:
         """Which rule made the weights where that matters, and signs that the composition cannot be normalised."""
-        said: list[str] = [*coupling_remarks(particles.shared)]
-        if self.rule == "none":
-            text = "there are no weights: the samples follow the sum of scores, not the composition"
-            said.append(Remark(text, ALL, withholds=True))
-        found = self.systematic(particles)
-        if found is not None and found.exceeds(LOUD):
-            text = f"the weights carry an error of about {found.value:.2g} nats of the steps, and means with them"
-            said.append(Remark(f"{text}: use more steps", MEANS))
-        if self.control and particles.n < ENOUGH * (
-            size := self.control.size(math.prod(self.shape), len(self.denoisers))
-        ):
-            text = (
-                f"the control has {size} coefficients, fitted to {particles.n} particles that they then move: the log "
-                f"normaliser is biased by more than its spread shows. Take at least {ENOUGH * size} particles, or a "
-                "smaller basis"
-            )
-            said.append(Remark(text, EVIDENCE, withholds=True))
-        if self.reward is None and float(particles.shared["tails"]) < 0:
-            text = (
-                "the product of powers grows in its tails (its mean second derivative is positive): with these "
-                "exponents it cannot be normalised, as when a model of negative exponent is narrower than the others. "
-                "The samples mean nothing; take smaller exponents, or a wider model for the negative one"
-            )
-            said.append(Remark(text, ALL, withholds=True))
-        return said
+        return remarks(self, particles)
 
     def restore(self, particles: Particles) -> Particles:
         """The particles, or a FileError if a denoiser or the reward has changed since their file was written."""
