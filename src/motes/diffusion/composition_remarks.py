@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from motes.core.particles import Particles
-from motes.core.remark import ALL, EVIDENCE, MEANS, Remark
+from motes.core.remark import ALL, EVIDENCE, Remark
 from motes.diffusion.coupling import coupling_remarks
 from motes.diffusion.driftlite import ENOUGH
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from motes.diffusion.composition import Composition
 
 LOUD = 0.05
-"""Nats of estimated discretisation error from which a run says that means carry it too."""
+"""Nats of estimated discretisation error from which a run says so, whatever its bar."""
 
 
 def remarks(model: Composition, particles: Particles) -> list[Remark]:
@@ -25,8 +25,11 @@ def remarks(model: Composition, particles: Particles) -> list[Remark]:
         said.append(Remark(text, ALL, withholds=True))
     found = model.systematic(particles)
     if found is not None and found.exceeds(LOUD):
-        text = f"the weights carry an error of about {found.value:.2g} nats of the steps, and means with them"
-        said.append(Remark(f"{text}: use more steps", MEANS))
+        error = model.discretisation(particles)
+        text = (
+            f"with {model.grid.steps} steps the log normaliser is off by about {error:+.2g} nats, and the means with it"
+        )
+        said.append(Remark(f"{text}: use more steps", ALL))
     size = model.control.size(math.prod(model.shape), len(model.denoisers)) if model.control else 0
     if particles.n < ENOUGH * size:
         text = (
