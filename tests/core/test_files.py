@@ -122,6 +122,8 @@ def nested(depth: int) -> object:
         (("meta", "setup"), [], "dict"),
         (("meta", "result"), "FINE", "one of OK"),
         (("meta", "references"), [1], "dict"),
+        (("meta", "setup", "replicas"), 10**9, "of 1000000000 populations|1000000000 populations, and one"),
+        (("meta", "own_error"), {"value": 1.0, "method": "", "reason": "", "means": "", "freedom": 3, "x": 1}, "'x'"),
         (("meta", "own_error"), {"value": "large"}, "own_error"),
         (("meta", "remarks"), [{"text": "a", "doubts": ["all"], "withholds": False}], "evidence"),
     ],

@@ -106,9 +106,11 @@ def spoil_json(rng: random.Random, whole: Any) -> Any:
         if not found:
             return odd_value(rng)
         inside, key = rng.choice(found)
-        kind = rng.randrange(6)
+        kind = rng.randrange(7)
         if kind < 3:
             inside[key] = odd_value(rng)
+        elif kind == 6 and isinstance(inside, dict):
+            inside[rng.choice([*WORDS, "replicas", "t", "layout"])] = odd_value(rng)
         elif kind == 3:
             del inside[key]
         elif kind == 4 and isinstance(inside, dict):

@@ -25,6 +25,7 @@ from motes.core.schema import (
     both,
     dictionary,
     either,
+    exactly,
     number,
     record,
     refuse,
@@ -64,10 +65,10 @@ SETUP = record(
     cpu=text(),
     recipe=either(dictionary(), None),
 )
-REFERENCE = record(key=text(), authors=text(), year=whole(), title=text(), where=text(), about=text())
-REMARK = record(text=text(), doubts=array(text(*ALL)), withholds=truth)
-ERROR = record(value=number(), method=text(), reason=text(), means=text(), freedom=number(0, nan=False))
-SYSTEMATIC = record(value=number(), sure=number(), text=text())
+REFERENCE = exactly(key=text(), authors=text(), year=whole(), title=text(), where=text(), about=text())
+REMARK = exactly(text=text(), doubts=array(text(*ALL)), withholds=truth)
+ERROR = exactly(value=number(), method=text(), reason=text(), means=text(), freedom=number(0, nan=False))
+SYSTEMATIC = exactly(value=number(), sure=number(), text=text())
 META = record(
     t=whole(0),
     result=text(*(r.value for r in Result)),
@@ -143,7 +144,9 @@ def only(path: str | os.PathLike[str]) -> Run:
     try:
         if isinstance(meta, dict) and "replicas" in meta:
             return _several(array(TREES, 1)(trees.get("replicas"), "the replicas"), SEVERAL(meta, "the header"))
-        return _run(TREES(trees, "the file"), META(meta, "the header"))
+        if "replicas" in (single := META(meta, "the header"))["setup"]:
+            raise FileError(f"the header speaks of {single['setup']['replicas']!r} populations, and one is there")
+        return _run(TREES(trees, "the file"), single)
     except FileError as error:
         raise FileError(f"{path} is no run that motes can read: {error}") from error
 

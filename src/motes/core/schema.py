@@ -146,6 +146,18 @@ def record(may: dict[str, Check] | None = None, /, **must: Check) -> Check:
     return check
 
 
+def exactly(**must: Check) -> Check:
+    """A dict with these keys and no others, whose values pass their checks."""
+
+    def check(value: Any, where: str) -> dict[str, Any]:
+        found = record(**must)(value, where)
+        if more := [k for k in found if k not in must]:
+            raise FileError(f"{where} has {', '.join(map(repr, more[:8]))}, of which nothing is known")
+        return found
+
+    return check
+
+
 def tensor(
     dtype: torch.dtype | None, *shape: int | None, low: float = -math.inf, high: float = math.inf, nan: bool = True
 ) -> Check:

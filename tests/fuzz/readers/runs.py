@@ -29,15 +29,17 @@ def model() -> Walk:
 
 
 @cache
-def whole() -> tuple[bytes, dict[str, Any], dict[str, torch.Tensor]]:
+def whole(replicas: int = 1) -> tuple[bytes, dict[str, Any], dict[str, torch.Tensor]]:
     """A good file: its bytes, the JSON of its header, its tensors."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "run"
-        motes.sample(model(), 12, seed=3, max_steps=6, checkpoint=path, progress=False)
+        motes.sample(model(), 12, seed=3, max_steps=6, checkpoint=path, progress=False, replicas=replicas)
         with safe_open(path, "pt") as file:
             header = json.loads(file.metadata()["motes"])
             tensors = {k: file.get_tensor(k).clone() for k in sorted(file.keys())}
-        tensors["trace/seconds"].fill_(0.5)
+        for name in tensors:
+            if name.endswith("trace/seconds"):
+                tensors[name].fill_(0.5)
         return sealed(header, tensors), header, tensors
 
 
@@ -71,7 +73,7 @@ def serialised(tensors: dict[str, torch.Tensor], metadata: dict[str, str]) -> by
 
 def make(rng: random.Random) -> bytes:
     """Half of the files have spoilt bytes; the others are well written and say what cannot be."""
-    good, header, tensors = whole()
+    good, header, tensors = whole(rng.choice([1, 1, 2]))
     kind = rng.randrange(8)
     if kind < 4:
         return mutate.spoil_bytes(rng, good)
