@@ -144,9 +144,25 @@ def test_a_run_that_did_not_get_there_says_so():
     density, _ = gaussian(10)
     run = motes.sample(AMIS(density, most=3), 200, seed=0, progress=False)
     assert any("all of 3 rounds" in r for r in run.remarks)
+    assert run.doubts == {"evidence", "means"} and "all of 3 rounds" in run.mean("x[0]").reason
+    assert math.isnan(run.log_evidence_se) and run.mean("x[0]").se.isnan()
     density, _ = gaussian(2)
     run = motes.sample(AMIS(density, most=4, ess=50.0), 200, seed=0, progress=False)
     assert any("4 rounds ended" in r for r in run.remarks)
+
+
+@pytest.mark.filterwarnings("ignore::motes.core.errors.MotesWarning")
+def test_weights_whose_tail_is_too_heavy_leave_no_error_bar():
+    """A target with the tails of x^-2 under a proposal of normal ones; under its own family the bars stay."""
+    cauchy = Density(
+        lambda x: (torch.distributions.Cauchy(0 * x, 1.0).log_prob(x) - Normal(0 * x, 1.0).log_prob(x)).sum(1),
+        Normal(torch.zeros(2, dtype=F), 1.0),
+    )
+    run = motes.sample(AMIS(cauchy, freedom=math.inf), 200, seed=0, progress=False)
+    assert any("k-hat" in r for r in run.remarks) and run.doubts == {"evidence", "means"}
+    assert "k-hat" in run.standard_error.reason and "k-hat" in run.mean("x[0]").reason
+    run = motes.sample(AMIS(cauchy, freedom=1.0), 200, seed=0, progress=False)
+    assert run.remarks == () and math.isfinite(run.log_evidence_se)
 
 
 def test_knobs_out_of_range_are_refused():

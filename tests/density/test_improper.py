@@ -73,3 +73,22 @@ def test_heavy_tails_and_walls_are_proper(name):
         z = density.sample(Rng(seed), 300)
         alive = density.evaluate(z)["log_likelihood"] > -math.inf
         assert not improper(density, z[alive])
+
+
+@pytest.mark.parametrize("power", [0.4, 1.0])
+def test_copies_of_one_particle_lie_on_a_ray_from_the_reference(power):
+    """exp(power x^2) under N(0, 1): proper below a half, in a population that has collapsed onto one point too."""
+    assert bool(improper(growing(power), torch.full((20, 1), 5.0, dtype=F))) == (power > 0.5)
+
+
+@pytest.mark.parametrize("place", [0.0, 30.0])
+def test_neither_a_ray_along_an_axis_nor_rounding_is_proof(place):
+    """Cauchy laws fall like s^-2 in each coordinate, so along an axis of the plane no faster than s^2 grows; written
+    as a ratio to a normal prior they are what rounding leaves of two numbers of 1e18."""
+    law = Density(
+        lambda x: (Cauchy(0 * x, 1.0).log_prob(x) - Normal(0 * x, 1.0).log_prob(x)).sum(1),
+        Normal(torch.zeros(2, dtype=torch.float64), 1.0),
+    )
+    z = 300 * Rng(1).at("z").normal((101, 2))
+    z[0] = torch.stack([torch.tensor(place, dtype=torch.float64), z[:, 1].median()])
+    assert improper(law, z) == []

@@ -15,6 +15,7 @@ from motes.core.errors import MotesError
 from motes.core.model import FeynmanKac
 from motes.core.particles import Particles
 from motes.core.psis import smooth
+from motes.core.remark import ALL, Remark
 from motes.core.resampling import Scheme
 from motes.core.variance import StandardError
 from motes.core.weights import ess
@@ -231,10 +232,11 @@ class AMIS(FeynmanKac):
         weight = particles.shared["pools"][0]["log_weight"]
         said = list[str](undefined_met(particles.info)) + improper(self.density, particles.x["position"])
         if particles.shared["late"] < 0:
-            said.append(
+            text = (
                 f"the fits needed flattened weights in all of {self.most} rounds, which biases the evidence: use more "
                 "particles or rounds, or temper"
             )
+            said.append(Remark(text, ALL, withholds=True))
         elif ess(weight) < self.ess * particles.n:
             said.append(
                 f"{self.most} rounds ended with an effective sample size of {ess(weight):.0f}, not the wanted "
@@ -244,7 +246,9 @@ class AMIS(FeynmanKac):
             smoothed = smooth(weight)
         except ImportError:  # k-hat is an extra
             return said
-        return said if smoothed.reliable else [*said, f"of the weights of all rounds, {smoothed.advice}"]
+        if not smoothed.reliable:
+            said.append(Remark(f"of the weights of all rounds, {smoothed.advice}", ALL, withholds=True))
+        return said
 
     def view(self, particles: Particles) -> Values:
         return self.density.constrain(particles.x["position"])

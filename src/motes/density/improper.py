@@ -9,11 +9,16 @@ from torch import Tensor
 
 from motes.core.remark import ALL, Remark
 from motes.density.law import Law
+from motes.rng import Rng
 
 RAYS, OCTAVES = 32, 24
 """Particles from which the density is followed outwards, and how often their distance from the centre is doubled."""
 RISES = 4
 """Octaves at the end of a ray over which the mass must not fall for the law to count as improper."""
+DIGITS, VAGUE = 100.0, 1.0
+"""Roundings that a difference may hide in, and the nats of them above which it is not known."""
+ASKEW = 1e-3
+"""Every ray leaves every axis by this, in median deviations."""
 
 SAID = (
     "the posterior is improper: outwards from {count} of {all} particles density times volume does not fall, however "
@@ -39,16 +44,26 @@ def improper(law: Law, z: Tensor) -> list[Remark]:
         return []
     centre = z.median(0).values
     off = z - centre
+    off = off[(off != 0).any(1)]  # copies of the centre are on no ray
+    if len(off) == 0:  # where all are, the ray comes from the middle of the reference
+        centre = law.sample(Rng(0).at("centre"), 65).to(torch.float64).median(0).values
+        off = (z - centre)[:1]
     # the median deviation, so that a few that ran off do not hide that they are far from the others
     scale = off.abs().median(0).values
     scale = torch.where(scale > 0, scale, off.abs().amax(0).clamp_min(torch.finfo(torch.float64).tiny))
+    # the median is a coordinate of some particle, whose ray would run along the axes, where tails may well not fall
+    off = torch.where(off.abs() < ASKEW * scale, ASKEW * scale, off)
     size = (off / scale).abs().amax(1)
     far = size.argsort(descending=True)[:RAYS]
     reach = 2.0 ** torch.arange(OCTAVES + 1, dtype=torch.float64)
     points = centre + reach[:, None, None] * off[far]
     state, undefined = law.trial(points.reshape(-1, z.shape[1]).to(law.dtype))
-    mass = (state["log_prior"] + state["log_likelihood"]).view(len(reach), -1) + z.shape[1] * reach.log()[:, None]
-    unknown = ~torch.isfinite(points).all(2)
+    prior, likelihood = state["log_prior"], state["log_likelihood"]
+    height = (prior + likelihood).view(len(reach), -1)
+    mass = height + z.shape[1] * reach.log()[:, None]
+    # a likelihood that is written as a ratio to the prior cancels it to no more than the digits of both
+    rounding = DIGITS * torch.finfo(torch.float64).eps * (prior.abs() + likelihood.abs()).view_as(height)
+    unknown = ~torch.isfinite(points).all(2) | ((rounding > VAGUE) & (height.abs() < rounding))
     if undefined is not None:
         unknown |= undefined.where.view(unknown.shape)
     count = sum(_rises(mass[:, k], unknown[:, k]) for k in range(len(far)))
