@@ -37,6 +37,8 @@ Boundary = str | Callable[[str], bool]
 STRUCTURE = "structure"
 BINDS = math.log(0.5)
 """Where a constraint leaves less of the mass than this, nats, its next tokens are looked at."""
+LOST = 20.0
+"""A text that has paid more than this within a part of the structure, nats, is not waited for until that ends."""
 Draw = Callable[[Rng, Frontier, Tensor], tuple[Tensor, Tensor]]
 """How the next tokens of the particles (N,) bool come about: tokens (N,) and what the weights gain by it (N,)."""
 
@@ -195,6 +197,8 @@ class Generation(FeynmanKac):
             alive = ~(torch.isneginf(potential) | torch.isneginf(particles.log_weight))
             x["finished"] = x["finished"] | ~alive
             inside = self._inside(x, inside, passed)
+            if self.boundary is STRUCTURE:
+                inside = inside & (potential > -LOST)
         if self.boundary is None:
             rows[particles.t] = len(x["frontier"].front.law.log_prob) if isinstance(x["frontier"], Frontier) else 0
         x["began"] = x["length"].clone()
