@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from motes.core.errors import EmptyConstraint
+from motes.core.errors import EmptyConstraint, MotesError
 from motes.language.model import LanguageModel
 
 
@@ -125,6 +125,15 @@ def no_room(constraint: Constraint, model: LanguageModel, max_tokens: int) -> st
         )
     more = "raise max_tokens" if len(found) > max_tokens else "the model avoids such texts: use more particles"
     return f"{said}; one of {len(found)} tokens is {shorten(model.decode(found))}: {more}"
+
+
+def must_be_text(what: str, text: object) -> None:
+    """A MotesError for what is no string, or holds half a character, which no text has."""
+    if not isinstance(text, str):
+        raise MotesError(f"a {what} must be a string, not {type(text).__name__}")
+    half = next((at for at, c in enumerate(text) if "\ud800" <= c <= "\udfff"), None)
+    if half is not None:
+        raise MotesError(f"the {what} {shorten(ascii(text))} holds half a character (a lone surrogate) at {half}")
 
 
 def shorten(text: str, most: int = 120) -> str:

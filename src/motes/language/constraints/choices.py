@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from motes.core.errors import MotesError
-from motes.language.constraint import Constraint, Recogniser, shorten
+from motes.language.constraint import Constraint, Recogniser, must_be_text, shorten
 from motes.language.constraints.spelt import Spelt
 from motes.language.model import LanguageModel
 
@@ -43,6 +43,8 @@ def choices(texts: Sequence[str]) -> Constraint:
     texts = (texts,) if isinstance(texts, str) else tuple(texts)
     if not texts or not all(isinstance(text, str) for text in texts):
         raise MotesError(f"choices takes a list of at least one string, not {list(texts)!r}")
+    for text in texts:
+        must_be_text("choice", text)
     if len(set(texts)) < len(texts):
         twice = sorted({text for text in texts if texts.count(text) > 1})
         raise MotesError(f"the choices {twice} are given twice: give each once; weights belong into a reward")

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from motes.core.errors import EmptyConstraint, MotesError, UnknownName
-from motes.language.constraint import Constraint, Recogniser, distinct, shorten
+from motes.language.constraint import Constraint, Recogniser, distinct, must_be_text, shorten
 from motes.language.constraints.pieces import pieces
 from motes.language.constraints.schema.marks import BEGINNING, scanned
 from motes.language.model import LanguageModel
@@ -64,8 +64,7 @@ def regex(pattern: str) -> Constraint:
     """
     from llguidance import LLMatcher
 
-    if not isinstance(pattern, str):
-        raise MotesError(f"a regular expression must be a string, not {type(pattern).__name__}")
+    must_be_text("regular expression", pattern)
     return _checked("regular expression", pattern, LLMatcher.grammar_from_regex(pattern))
 
 
@@ -98,6 +97,8 @@ def json_schema(schema: dict[str, Any] | bool | str, *, layout: str = "any") -> 
     """
     if layout != "any" and layout not in LAYOUTS:
         raise UnknownName("JSON layout", layout, ["any", *LAYOUTS])
+    if isinstance(schema, str):
+        must_be_text("JSON schema", schema)
     document, text = _document(schema)
     if layout == "any":
         from motes.language.constraints.schema import JsonSchema
@@ -134,6 +135,7 @@ def grammar(text: str) -> Constraint:
     """
     from llguidance import LLMatcher
 
+    must_be_text("grammar", text)
     return _checked("grammar", text, LLMatcher.grammar_from_lark(text))
 
 

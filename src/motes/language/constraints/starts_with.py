@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from motes.core.errors import MotesError
-from motes.language.constraint import Constraint, Recogniser
+from motes.language.constraint import Constraint, Recogniser, must_be_text
 from motes.language.constraints.spelt import Spelt
 from motes.language.model import LanguageModel
 
@@ -39,6 +39,8 @@ def starts_with(beginning: str | bytes) -> Constraint:
     """
     if not isinstance(beginning, (str, bytes)):
         raise MotesError(f"a text can begin with a string or bytes, not with {type(beginning).__name__}")
+    if isinstance(beginning, str):
+        must_be_text("beginning", beginning)
     return StartsWith(beginning.encode() if isinstance(beginning, str) else beginning)
 
 

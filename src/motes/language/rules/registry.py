@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import ast
 import inspect
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
 from motes.core.errors import MotesError, UnknownName, perhaps
+from motes.language.constraint import shorten
 from motes.language.rule import Rule
 
 
@@ -81,9 +83,11 @@ def parse(text: str) -> tuple[Rule, ...]:
     """
     form = "write rules as in 'temperature(0.8), min_p(0.05)'"
     try:
-        tree = ast.parse(text.strip(), mode="eval").body
-    except (SyntaxError, ValueError) as error:
-        raise MotesError(f"{text!r} cannot be read: {form}") from error
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", SyntaxWarning)
+            tree = ast.parse(text.strip(), mode="eval").body
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:  # the last where brackets are too deep
+        raise MotesError(f"{shorten(text)} cannot be read: {form}") from error
     return tuple(_one(part, form) for part in (tree.elts if isinstance(tree, ast.Tuple) else [tree]))
 
 
@@ -91,13 +95,20 @@ def _one(tree: ast.expr, form: str) -> Rule:
     if isinstance(tree, ast.Name):  # without brackets: every knob at its default
         return by_name(tree.id)
     if not isinstance(tree, ast.Call) or not isinstance(tree.func, ast.Name):
-        raise MotesError(f"{ast.unparse(tree)!r} is no rule: {form}")
+        raise MotesError(f"{_shown(tree)} is no rule: {form}")
     try:
         arguments = [_value(a) for a in tree.args]
         named = {k.arg: _value(k.value) for k in tree.keywords if k.arg is not None}
     except (ValueError, TypeError, RecursionError) as error:
-        raise MotesError(f"an argument in {ast.unparse(tree)!r} is no plain value: {form}") from error
+        raise MotesError(f"an argument in {_shown(tree)} is no plain value: {form}") from error
     return by_name(tree.func.id, *arguments, **named)
+
+
+def _shown(tree: ast.expr) -> str:
+    try:
+        return shorten(ast.unparse(tree))
+    except RecursionError:
+        return "what is nested so deeply"
 
 
 def _value(tree: ast.expr) -> Any:

@@ -282,7 +282,7 @@ class Book:
         if "pattern" in written:
             patterns.append(self._pattern(written["pattern"], place))
         if "format" in written:
-            if written["format"] not in FORMATS:
+            if not isinstance(written["format"], str) or written["format"] not in FORMATS:
                 why = f"the format {shorten(repr(written['format']), 60)} is none of {', '.join(FORMATS)}"
                 raise self.fail(why, place)
             patterns.append(compiled(FORMATS[written["format"]]))
