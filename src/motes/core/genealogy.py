@@ -121,6 +121,12 @@ class Genealogy:
             new = replace(new, generation=generation, anchors=anchors, growth=growth, width=width, heavy=heavy)
         return new._remembering(ancestor)
 
+    def renewed(self) -> Genealogy:
+        """The genealogy of a population that is drawn anew at the next step: every particle is a family."""
+        fresh = Genealogy.start(self.n)
+        anchors = [Anchor.here(self.generation, self.n)]
+        return replace(self, anchors=anchors, growth=fresh.growth, width=fresh.width, heavy=fresh.heavy)
+
     def grown(self, log_weight: Tensor) -> tuple[tuple[float, float], tuple[float, float], float]:
         """`growth`, `width` and `heavy` with the present weights (N,), nats, taken in."""
         log_weight = log_weight.cpu()

@@ -64,6 +64,10 @@ class FeynmanKac(ABC):
         """Whether a saved run that had ended goes on with this model: more data have come since."""
         return False
 
+    def restarted(self, particles: Particles) -> bool:
+        """Whether the last step threw the population away and drew a new one, which then has no ancestors."""
+        return False
+
     def must_resample(self, particles: Particles) -> bool | None:
         """Whether to resample before the next step; None leaves it to the effective sample size."""
         return None

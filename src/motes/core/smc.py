@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from numbers import Integral
 
+import torch
+
 from motes.core.errors import AllWeightsZero, ShapeError
 from motes.core.genealogy import Genealogy
 from motes.core.model import FeynmanKac
@@ -51,6 +53,9 @@ def advance(model: FeynmanKac, rng: Rng, scheme: Scheme, when: float, particles:
         parents = particles.kept()
     children = model.step(rng.at("step", step=t), parents)
     checked(children, t, type(model).__name__)
+    if model.restarted(children):
+        own = torch.arange(children.n)
+        return replace(children, ancestor=own, root=own), False
     return replace(children, ancestor=parents.ancestor, root=parents.root), resample
 
 
@@ -133,7 +138,8 @@ def steps(
     while not model.done(state.particles):
         clock = time.perf_counter()
         particles, resampled = advance(model, rng, scheme, when, state.particles)
-        genealogy = state.genealogy.after(particles.t, particles.ancestor, resampled, state.particles.log_weight)
+        genealogy = state.genealogy.renewed() if model.restarted(particles) else state.genealogy
+        genealogy = genealogy.after(particles.t, particles.ancestor, resampled, state.particles.log_weight)
         trace = state.trace.plus(row(particles, resampled, time.perf_counter() - clock))
         state = State(particles, genealogy, trace)
         yield state

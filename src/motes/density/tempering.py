@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -16,12 +16,19 @@ from motes.core.cite import Reference
 from motes.core.errors import MotesError
 from motes.core.particles import Particles
 from motes.core.run import Run
+from motes.core.systematic import Systematic
 from motes.core.temperature import next_temperature
 from motes.core.weights import normalise
 from motes.density.annealed import Annealed
+from motes.density.care import CERTAIN, FEWEST, FINE, SHARE, SWEEPS, Care, effective_families
 from motes.density.compiling import whether_compiled
 from motes.density.tempered import Tempered
-from motes.kernels import move
+from motes.kernels import Moved, State, move
+from motes.kernels.dependence import FAINT, Dependence, find_dependence
+from motes.kernels.drift import Drift, drift, median, watched
+from motes.kernels.noncentred import NonCentred
+from motes.kernels.probe import LEAPFROG, probe
+from motes.kernels.settle import mapped, settle
 from motes.rng import Rng
 
 Ladder = list[dict[str, Any]]
@@ -73,6 +80,10 @@ class Tempering(Annealed):
         forget: the correlation with the start at which "auto" stops. What particles still remember biases the evidence
             downwards while kernels adapt (by half a standard error at 0.5 in 30 dimensions), and makes it vary more.
         ladder: temperatures, sweeps and kernel parameters of an earlier run, see `freeze`.
+        careful: whether to take finer steps and go on moving until the means no longer drift, in coordinates in which
+            no scale depends on another parameter. "auto" begins so anew, once, where a run finds scales that depend on
+            other parameters, or means that its moves, or steps of other lengths at the end, have shifted by more than
+            chance allows. What still drifts after that has no error bar.
 
     Raises:
         MotesError: the kernel needs gradients that the density has not, or the temperature can rise no further.
@@ -89,6 +100,7 @@ class Tempering(Annealed):
     moves: int | Literal["auto"] = "auto"
     forget: float = 0.1
     ladder: Ladder | None = None
+    careful: bool | Literal["auto"] = "auto"
 
     sources: ClassVar[tuple[Reference, ...]] = REFERENCES
 
@@ -100,46 +112,52 @@ class Tempering(Annealed):
             raise ValueError(f'moves must be "auto" or a number of sweeps, not {self.moves!r}')
 
     def init(self, rng: Rng, n: int) -> Particles:
+        return self._begin(rng, n, Care(careful=self.careful is True))
+
+    def _begin(self, rng: Rng, n: int, care: Care) -> Particles:
+        """`n` draws from the prior, at the first temperature."""
         z = self.density.sample(rng.at("prior"), n)
         x = self.density.evaluate(z, self.mover.gradient)
         flat = torch.zeros(n, dtype=torch.float64)
-        temperature = self._next(flat, x["log_likelihood"], 0.0, 0)
+        temperature = self._next(flat, x["log_likelihood"], 0.0, 0, care)
         shared = {
             "temperature": temperature,
             "final": False,
             "compiled": None if self.density.compile == "auto" else self.density.compile,
             "kernel": self.mover.start(self.density.dim, z.dtype),
             "ladder": [{"temperature": temperature}],
+            "care": care.to_shared(),
         }
         info = {"temperature": temperature, "evaluations": 1.0, **_moments(flat, x["log_likelihood"])}
-        return Particles.start(x, temperature * x["log_likelihood"], shared=shared, info=info)
+        start = Particles.start(x, temperature * x["log_likelihood"], shared=shared, info=info)
+        return replace(start, t=care.begun)
 
     def step(self, rng: Rng, particles: Particles) -> Particles:
-        shared, kernel = particles.shared, self.mover
+        shared, kernel, care = particles.shared, self.mover, Care(**particles.shared["care"])
         now, weight, t = shared["temperature"], normalise(particles.log_weight), particles.t + 1
-        compiled = shared["compiled"]
+        compiled, likelihood = shared["compiled"], particles.x["log_likelihood"]
         target = Tempered(self.density, now, bool(compiled))
-        if self.ladder is None:
-            parameters = kernel.fit(shared["kernel"], target, particles.x, weight)
-            sweeps = None if self.moves == "auto" else self.moves
-        else:
-            parameters, sweeps = self.ladder[t]["parameters"], self.ladder[t]["sweeps"]
+        tested = effective_families(particles.ancestor, weight) > FEWEST and self.density.levels is None
+        if tested and self._adapts and not care.careful and kernel.anywhere:
+            dependence = find_dependence(particles.x["position"], weight)
+            if dependence is not None:
+                why = "scales depend on other parameters, as in a funnel"
+                return self._begin(rng.at("again"), particles.n, care.again(t, why, dependence.to_json()))
         # chosen before the moves: the weights at the next temperature come from particles that have forgotten these
-        likelihood = particles.x["log_likelihood"]
-        temperature = 1.0 if now == 1.0 else self._next(particles.log_weight, likelihood, now, t)
-        moved = move(
-            kernel,
-            rng,
-            target,
-            particles.x,
-            weight,
-            parameters,
-            sweeps=sweeps,
-            correlation=max(self.forget, particles.n**-0.5),  # below is noise
-            adapt=self.ladder is None,
-        )
-        likelihood = moved.state["log_likelihood"]
-        raised = temperature - now
+        temperature = 1.0 if now == 1.0 else self._next(particles.log_weight, likelihood, now, t, care)
+        if care.careful and self.ladder is None:
+            care = self._followed(care, particles.x["position"], weight)
+        moved, found = self._move(rng, target, particles, weight, care)
+        raised, new = temperature - now, moved.state["log_likelihood"]
+        care = care.after(moved.info["evaluations"], new - likelihood, weight, particles.ancestor, raised)
+        if tested:
+            if now == 1.0:
+                last = self._last_look(rng, target, moved.state, weight, particles.ancestor, care)
+                care = replace(care, drift=[last.largest, last.limit])
+            trouble = care.trouble(found)
+            if trouble and self._adapts and not care.careful:
+                return self._begin(rng.at("again"), particles.n, care.again(t, trouble))
+            care = replace(care, unsettled=care.unsettled + (found.largest > CERTAIN))
         rung = {"temperature": temperature, "sweeps": moved.sweeps, "parameters": moved.used}
         z, taken = moved.state["position"], moved.info["evaluations"]
         shared = {
@@ -148,29 +166,89 @@ class Tempering(Annealed):
             "compiled": whether_compiled(self.density, compiled, z, kernel.gradient, taken, now, temperature),
             "kernel": moved.parameters,
             "ladder": [*shared["ladder"], rung],
+            "care": care.to_shared(),
         }
         return particles.step(
             moved.state,
-            raised * likelihood if raised else torch.zeros_like(likelihood),
+            raised * new if raised else torch.zeros_like(new),
             shared=shared,
             info={
                 "temperature": temperature,
                 **moved.info,
                 "compiled": float(bool(compiled)),
-                **_moments(particles.log_weight, likelihood),
+                **_moments(particles.log_weight, new),
+                **({"drift": found.largest} if tested else {}),
             },
         )
+
+    @property
+    def _adapts(self) -> bool:
+        """Whether a run may begin anew with more care."""
+        return self.ladder is None and self.careful != False  # noqa: E712
+
+    def _move(
+        self, rng: Rng, target: Tempered, particles: Particles, weight: Tensor, care: Care
+    ) -> tuple[Moved, Drift]:
+        """Move the particles at the present temperature, and say how far that moved their means."""
+        kernel, x, shared = self.mover, particles.x, particles.shared
+        sweeps = None if self.moves == "auto" else self.moves
+        correlation = max(self.forget, particles.n**-0.5)  # below is noise
+        if care.careful and self.ladder is None:
+            dependence = None if care.dependence is None else Dependence.from_json(care.dependence)
+            return settle(
+                kernel, rng, target, x, weight, particles.ancestor, shared["kernel"], dependence,
+                sweeps=sweeps, correlation=correlation,
+            )  # fmt: skip
+        adapt, law, inner = self.ladder is None, target, x
+        if self.ladder is None:
+            parameters = kernel.fit(shared["kernel"], target, x, weight)
+        else:
+            rung = self.ladder[particles.t + 1]
+            parameters, sweeps = {k: v for k, v in rung["parameters"].items() if k != "map"}, rung["sweeps"]
+            law, inner = mapped(target, x, rung["parameters"].get("map"))
+        moved = move(kernel, rng, law, inner, weight, parameters, sweeps=sweeps, correlation=correlation, adapt=adapt)
+        if isinstance(law, NonCentred):
+            moved = replace(moved, state=law.leave(moved.state))
+        middle = median(x)
+        before, after = watched(target, x, middle), watched(target, moved.state, middle)
+        return moved, drift(before, after, weight, particles.ancestor)
+
+    def _followed(self, care: Care, position: Tensor, weight: Tensor) -> Care:
+        """With the dependence of scales that the present population shows, where it shows more than was known."""
+        if not self.mover.anywhere or self.density.levels is not None:
+            return care
+        found = find_dependence(position, weight, FAINT)
+        if care.dependence is not None:
+            found = Dependence.from_json(care.dependence).wider(found)
+        return replace(care, dependence=None if found is None else found.to_json())
+
+    def _last_look(self, rng: Rng, target: Tempered, x: State, weight: Tensor, family: Tensor, care: Care) -> Drift:
+        """How far other steps move the means at temperature 1; what they do is not kept."""
+        most = SWEEPS * (LEAPFROG if self.mover.gradient else 1)
+        return probe(rng.at("probe"), target, x, weight, family, max(most, int(SHARE * care.evaluations)))
+
+    def restarted(self, particles: Particles) -> bool:
+        care = particles.shared["care"]
+        return care["begun"] == particles.t > 0
+
+    def remarks(self, particles: Particles) -> list[str]:
+        own = Care(**particles.shared["care"]).remarks() if particles.shared["final"] else []
+        return [*super().remarks(particles), *own]
+
+    def systematic(self, particles: Particles) -> Systematic | None:
+        return Care(**particles.shared["care"]).systematic()
 
     def done(self, particles: Particles) -> bool:
         return particles.shared["final"]
 
-    def _next(self, log_weight: Tensor, log_likelihood: Tensor, now: float, t: int) -> float:
+    def _next(self, log_weight: Tensor, log_likelihood: Tensor, now: float, t: int, care: Care) -> float:
         """The temperature after `now`: from the ladder, or by the conditional effective sample size."""
         if self.ladder is not None:
             return self.ladder[t]["temperature"]
         if not ((log_weight > -math.inf) & (log_likelihood > -math.inf)).any():
             return 1.0  # nothing is left to choose by; the engine reports it
-        temperature = next_temperature(log_weight, log_likelihood, now, self.cess)
+        cess = 1 - FINE * (1 - self.cess) if care.careful else self.cess
+        temperature = next_temperature(log_weight, log_likelihood, now, cess)
         if not temperature > now:
             raise MotesError(
                 f"the temperature cannot rise above {now!r} at t={t}: the log-likelihood varies by more than its 16 "
@@ -201,7 +279,7 @@ class Tempering(Annealed):
             raise MotesError(f"the run has kernel {found.get('kernel')} on {found.get('density')}, unlike this model")
         if not shared["final"]:
             raise MotesError(f"the run stopped at temperature {shared['temperature']:.3g}: resume it, then freeze it")
-        return Tempering(self.density, self.kernel, self.cess, self.moves, self.forget, shared["ladder"])
+        return Tempering(self.density, self.kernel, self.cess, self.moves, self.forget, shared["ladder"], self.careful)
 
     def score(self, particles: Particles) -> Tensor | None:
         x, final = particles.x, particles.shared["final"]
@@ -219,6 +297,7 @@ class Tempering(Annealed):
             "moves": self.moves,
             "forget": self.forget,
             "ladder": None if self.ladder is None else _digest(self.ladder),
+            "careful": self.careful,
         }
 
 

@@ -47,6 +47,7 @@ class DelayedAcceptance(Kernel):
     scale: str = "auto"
 
     name: ClassVar[str] = "delayed-acceptance"
+    anywhere: ClassVar[bool] = False
     gradient: ClassVar[bool] = False
     references: ClassVar[tuple[Reference, ...]] = (
         Reference(

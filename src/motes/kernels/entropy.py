@@ -78,6 +78,7 @@ class EntropyMCMC(Kernel):
     eta: float = 1.0
 
     name: ClassVar[str] = "entropy"
+    anywhere: ClassVar[bool] = False
     gradient: ClassVar[bool] = False
     references: ClassVar[tuple[Reference, ...]] = (
         Reference(

@@ -98,6 +98,7 @@ class Gibbs(Kernel):
     blocks: tuple[tuple[Sequence[int], Kernel | str | Draw], ...] | None = None
 
     name: ClassVar[str] = "gibbs"
+    anywhere: ClassVar[bool] = False
     gradient: ClassVar[bool] = False
     references: ClassVar[tuple[Reference, ...]] = (
         Reference(

@@ -124,6 +124,9 @@ class Kernel(ABC):
     ensemble: ClassVar[bool] = False
     """Whether a particle's move looks at where the others are (then all must have the same target)."""
 
+    anywhere: ClassVar[bool] = True
+    """Whether it works in any coordinates; if not, it knows coordinates by place, or asks more of a target."""
+
     @property
     def one_target(self) -> bool:
         """Whether it leaves one law invariant only, which the user had in mind, and not whatever it is asked for."""

@@ -48,6 +48,7 @@ def move(
     most: int = 100,
     adapt: bool = True,
     watch: Callable[[State], Tensor] | None = None,
+    every: bool = False,
 ) -> Moved:
     """Move every particle by sweeps of `kernel`, which leaves `target` invariant.
 
@@ -61,6 +62,7 @@ def move(
         adapt: learn the step size after each sweep.
         watch: (N,) float64, what has to forget its start instead of the log-density; then sweeps go on even
             while the correlation is level.
+        every: whether each coordinate has to forget its start, and not their mean.
     """
     patient, watch = watch is not None, watch or target.log_density
     x, old = state["position"], watch(state)
@@ -76,9 +78,10 @@ def move(
         if adapt:
             parameters = kernel.learn(parameters, sweep, weight)
         if sweeps is None or done == sweeps:
-            left = _correlation(weight, x, old, state["position"], watch(state))
+            left = _correlation(weight, x, old, state["position"], watch(state), every)
             path.append(left)
     info = {"acceptance": rate, "sweeps": float(done), "evaluations": evaluations, "correlation": left}
+    info |= target.told(len(weight) * done)
     return Moved(state, parameters, used, done, info | kernel.describe(used))
 
 
@@ -87,13 +90,13 @@ def _level(path: list[float]) -> bool:
     return len(path) > PATIENCE and path[-1] > (1 - FALL) * path[-1 - PATIENCE]
 
 
-def _correlation(weight: Tensor, x0: Tensor, f0: Tensor, x1: Tensor, f1: Tensor) -> float:
-    """The larger of the mean correlation of the coordinates (N, d) and that of the log-densities (N,)."""
+def _correlation(weight: Tensor, x0: Tensor, f0: Tensor, x1: Tensor, f1: Tensor, every: bool) -> float:
+    """The larger of the correlation of the coordinates (N, d), mean or largest, and that of the log-densities (N,)."""
     positive = weight > 0
     f0, f1 = torch.where(positive, f0, 0.0), torch.where(positive, f1, 0.0)  # weight 0 may have density 0
     before, after = torch.column_stack([x0.to(f0), f0]), torch.column_stack([x1.to(f1), f1])
     r = _pearson(weight, before, after)
-    return max(float(r[:-1].mean()), float(r[-1]))
+    return max(float(r[:-1].max() if every else r[:-1].mean()), float(r[-1]))
 
 
 def _pearson(w: Tensor, a: Tensor, b: Tensor) -> Tensor:

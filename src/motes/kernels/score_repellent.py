@@ -104,6 +104,7 @@ class ScoreRepellent(Kernel):
     scale: str = "auto"
 
     name: ClassVar[str] = "score-repellent"
+    anywhere: ClassVar[bool] = False
     gradient: ClassVar[bool] = True
     exact: ClassVar[bool] = False
     reversible: ClassVar[bool] = False

@@ -1,0 +1,147 @@
+"""Which coordinates of a population have a scale that depends on other coordinates, as below a hierarchical prior."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+EFFECT = 0.3
+"""Nats by which the logarithm of a scale must vary with another coordinate (standard deviation) to be taken out: less
+than that costs a few percent of the acceptance."""
+FAINT = 0.15
+"""The same once it is known that scales depend on something."""
+SURE = 5.0
+"""Standard errors by which such a dependence must differ from none."""
+PARENTS = 8
+"""The most coordinates on which scales may depend."""
+LARGEST = 256
+"""The most dimensions in which all pairs of coordinates are looked at."""
+LOCATIONS = 4
+"""The most coordinates around which others are centred."""
+BESIDE, TIED = 16, 0.1
+"""The most further coordinates on which means may depend, and the correlation that they must have with a child."""
+
+
+@dataclass(frozen=True)
+class Dependence:
+    """Coordinates by what they are to each other, as tuples of indices.
+
+    Attributes:
+        parents: on which scales (and means) depend.
+        beside: on which means alone depend.
+        children: whose scales and means depend on them.
+    """
+
+    parents: tuple[int, ...]
+    beside: tuple[int, ...]
+    children: tuple[int, ...]
+
+    def to_json(self) -> list[list[int]]:
+        """The indices, for a file."""
+        return [list(self.parents), list(self.beside), list(self.children)]
+
+    def wider(self, other: Dependence | None) -> Dependence:
+        """The other if it has more children, else this."""
+        return self if other is None or len(other.children) <= len(self.children) else other
+
+    @classmethod
+    def from_json(cls, value: list[list[int]]) -> Dependence:
+        """What `to_json` described."""
+        return cls(*(tuple(v) for v in value))
+
+
+def find_dependence(position: Tensor, weight: Tensor, least: float = EFFECT) -> Dependence | None:
+    """The dependence of scales in a population at `position` (N, d) with normalised weights (N,), if any.
+
+    A scale is looked at as it is and given all other coordinates, and must vary much (by `least` nats) and surely.
+    """
+    x = position.detach().to(torch.float64)
+    size, d = 1 / float(weight.square().sum()), x.shape[1]
+    if not 2 <= d <= LARGEST or not bool(torch.isfinite(x).all()):
+        return None
+    t = x - weight @ x
+    spread = (weight @ t.square()).sqrt()
+    if size < 30 or not bool((spread > 0).all()):
+        return None
+    t = t / spread
+    covariance = t.mT @ (weight[:, None] * t)
+    shrunk = covariance * (1 - (d + 1) / (size + d + 1))
+    shrunk.diagonal().copy_(covariance.diagonal() * (1 + 1e-9))
+    factor, failed = torch.linalg.cholesky_ex(shrunk)
+    partial = t @ torch.cholesky_inverse(factor) if not failed else t
+    views = [t, partial]  # as they are, and given all others
+    effect = torch.stack([_effect(v, t, weight, size, least) for v in views]).amax(0)
+    effect.fill_diagonal_(0.0)
+    parents: list[int] = []
+    direct: set[int] = set()  # children as they are
+    given: set[int] = set()  # children only once others are known
+    for _ in range(PARENTS):
+        effect[parents] = 0.0  # a parent's scale stays as it is
+        total = effect.square().sum(0)
+        total[[*parents, *direct]] = 0.0  # and a child is nobody's parent
+        j = int(total.argmax())
+        if float(total[j]) == 0:
+            break
+        # a linear dependence alone can look like one of the scale where marginals are skewed
+        found = [_effect(_without(v, t[:, [j]], weight), t[:, [j]], weight, size, least)[:, 0] > 0 for v in views]
+        found = [f & (effect[:, j] > 0) for f in found]
+        effect[:, j] = 0.0
+        if bool((found[0] | found[1]).any()):
+            parents.append(j)
+            direct |= set(found[0].nonzero().flatten().tolist())
+            given |= set(found[1].nonzero().flatten().tolist())
+    given -= {*direct, *parents}
+    beside = _locations(t, weight, size, least, parents, sorted(given), covariance)
+    given = _found(t, weight, size, least, parents, sorted(given - set(beside)), beside)
+    if not direct | given:
+        return None
+    b = sorted(direct | given)
+    tie = covariance[b].abs().amax(0)
+    tie[[*parents, *b, *beside]] = 0.0
+    tied = [j for j in tie.argsort(descending=True).tolist()[:BESIDE] if float(tie[j]) > TIED]
+    return Dependence(tuple(parents), tuple(sorted([*beside, *tied])), tuple(b))
+
+
+def _locations(
+    t: Tensor, weight: Tensor, size: float, least: float, parents: list[int], given: list[int], c: Tensor
+) -> list[int]:
+    """Those among the coordinates `given` around whose value the others have a scale that depends on the parents."""
+    beside: list[int] = []
+    for _ in range(min(LOCATIONS, len(given) - 1)):
+        left = [j for j in given if j not in beside]
+        if _found(t, weight, size, least, parents, left, beside) == set(left):
+            break
+        best = max(left, key=lambda j: float(c[j, left].square().sum()))
+        beside.append(best)
+    return beside
+
+
+def _found(
+    t: Tensor, w: Tensor, size: float, least: float, parents: list[int], of: list[int], beside: list[int]
+) -> set[int]:
+    """Those of the coordinates `of` whose scale depends on a parent, once what is linear in the others is taken out."""
+    if not of:
+        return set()
+    rest = _without(t[:, of], t[:, [*parents, *beside]], w)
+    effect = _effect(rest, t[:, parents], w, size, least)
+    return {j for j, found in zip(of, (effect > 0).any(1).tolist(), strict=True) if found}
+
+
+def _without(rest: Tensor, t: Tensor, weight: Tensor) -> Tensor:
+    """`rest` (N, d) without what is linear in `t` (N, k)."""
+    weighted = weight[:, None] * t
+    eye = torch.eye(t.shape[1], dtype=t.dtype) * 1e-9
+    return rest - t @ torch.linalg.solve(t.mT @ weighted + eye, weighted.mT @ rest)
+
+
+def _effect(rest: Tensor, t: Tensor, weight: Tensor, size: float, least: float) -> Tensor:
+    """(d, k) by how many nats the log scale of each column of `rest` moves with a standard deviation of one of `t`."""
+    rest = rest / (weight @ rest.square()).sqrt().clamp(min=1e-12)
+    q = torch.log(rest.square() + 0.02)
+    q = q - weight @ q
+    cross = q.mT @ (weight[:, None] * t)
+    sure = cross.abs() > SURE * ((weight @ q.square())[:, None] / size).sqrt()
+    effect = torch.where(sure, cross.abs() / 2, 0.0)
+    return torch.where(effect > least, effect, 0.0)

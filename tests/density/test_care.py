@@ -1,0 +1,123 @@
+"""Tempering that finds itself out: laws that are narrow in places, healthy ones, and particles that cannot move."""
+
+from __future__ import annotations
+
+import math
+import warnings
+
+import pytest
+import torch
+from torch import Tensor
+from torch.distributions import HalfCauchy, Normal
+
+import motes
+from motes.core.errors import MotesWarning
+from motes.kernels import RandomWalk
+
+REAL = torch.float64
+Y = torch.tensor([28, 8, -3, 7, -1, 1, 18, 12], dtype=REAL)
+SIGMA = torch.tensor([15, 10, 16, 11, 9, 11, 10, 18], dtype=REAL)
+WIDE = torch.tensor(3.0, dtype=REAL)
+
+
+def normal(x: Tensor, mean: Tensor | float, scale: Tensor) -> Tensor:
+    return -0.5 * ((x - mean) / scale).square() - scale.log() - 0.5 * math.log(2 * math.pi)
+
+
+def funnel(x: Tensor) -> Tensor:
+    """Neal's funnel over its start: the log evidence is 0, E v = 0 and P(v < -3) = .159."""
+    v = x[:, 0]
+    return normal(v, 0.0, WIDE) + normal(x[:, 1:], 0.0, torch.exp(v / 2)[:, None]).sum(1) - normal(x, 0.0, WIDE).sum(1)
+
+
+def gaussian(x: Tensor) -> Tensor:
+    return -0.5 * ((x - 2) / 0.3).square().sum(1)
+
+
+def tempering(log_likelihood, d: int = 4, scale: Tensor = WIDE, **knobs) -> motes.Tempering:
+    prior = Normal(torch.zeros(d, dtype=REAL), scale)
+    return motes.Tempering(motes.Density(log_likelihood, prior, vectorised=True), **knobs)
+
+
+def quiet(model: motes.Tempering, n: int, seed: int, **more) -> motes.Run:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", MotesWarning)
+        return motes.sample(model, n, seed=seed, progress=False, **more)
+
+
+def neck(x: Tensor) -> Tensor:
+    return (x[:, 0] < -3).to(REAL)
+
+
+def test_a_funnel_is_found_and_entered_and_without_care_it_is_not():
+    run = quiet(tempering(funnel), 1024, 0)
+    care = run.particles.shared["care"]
+    assert care["careful"] and care["dependence"] == [[0], [], [1, 2, 3]]
+    for f, truth in ((neck, 0.158655), (lambda x: x[:, 0], 0.0)):
+        found = run.mean(f)
+        assert abs(float(found) - truth) < 4.9 * float(found.se)
+    low, high = run.interval(1 - 6e-5)
+    assert low < 0.0 < high
+    without = quiet(tempering(funnel, careful=False), 1024, 0).mean(neck)
+    assert float(without) < 0.08
+
+
+def test_healthy_runs_keep_their_bits():
+    with_care, without = (quiet(tempering(gaussian, 5, careful=c), 256, 1) for c in ("auto", False))
+    assert torch.equal(with_care.log_weight, without.log_weight)
+    assert torch.equal(with_care.particles.x["position"], without.particles.x["position"])
+    assert not with_care.remarks and not with_care.particles.shared["care"]["careful"]
+
+
+def test_a_run_that_began_anew_is_resumed_and_frozen(tmp_path):
+    model, path = tempering(funnel), tmp_path / "run"
+    whole = quiet(model, 256, 3)
+    begun = whole.particles.shared["care"]["begun"]
+    assert begun > 0 and whole.genealogy.t == whole.particles.t
+    for t in (begun - 1, begun, begun + 2):
+        quiet(model, 256, 3, max_steps=t, checkpoint=path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", MotesWarning)
+            assert torch.equal(motes.resume(path, model, progress=False).log_weight, whole.log_weight)
+    frozen = quiet(model.freeze(whole), 256, 4)
+    assert frozen.particles.t == len(whole.particles.shared["ladder"]) - 1
+    assert abs(frozen.log_evidence) < 1.0
+
+
+class Stuck(RandomWalk):
+    """A random walk that proposes steps of next to no length."""
+
+    def start(self, d, dtype):
+        return {**super().start(d, dtype), "step_size": 1e-7}
+
+    def learn(self, parameters, sweep, weight):
+        return parameters
+
+
+def test_particles_that_cannot_move_have_no_error_bars():
+    run = quiet(tempering(gaussian, kernel=Stuck(), moves=2), 512, 0)
+    assert run.particles.shared["care"]["careful"] and {"evidence", "means"} <= run.doubts
+    assert math.isnan(run.log_evidence_se) and any("not settled" in remark for remark in run.remarks)
+    assert bool(run.mean().se.isnan().all())
+
+
+@pytest.mark.slow
+def test_eight_schools_centred():
+    """log Z = -31.311, E tau = 3.598, P(tau < 1) = .200 by quadrature; the prior of theta is divided out."""
+
+    def log_likelihood(p):
+        theta, mu, tau = p["theta"], p["mu"][:, None], p["tau"][:, None]
+        prior = normal(theta, 0.0, torch.tensor(10.0, dtype=REAL))
+        return (normal(Y, theta, SIGMA) + normal(theta, mu, tau) - prior).sum(1)
+
+    real = [torch.tensor(v, dtype=REAL) for v in (0.0, 5.0, 10.0)]
+    prior = {"mu": Normal(*real[:2]), "tau": HalfCauchy(real[1]), "theta": Normal(real[0].expand(8), real[2])}
+    density = motes.Density(log_likelihood, prior, vectorised=True)
+    tails = []
+    for seed in range(6):
+        run = quiet(motes.Tempering(density), 1024, seed)
+        tails.append(float(run.mean(lambda v: (v["tau"] < 1).to(REAL))))
+        assert abs(run.log_evidence + 31.311) < 0.5
+    assert abs(sum(tails) / 6 - 0.200) < 0.06
+    without = quiet(motes.Tempering(density, careful=False), 1024, 0)
+    assert float(without.mean(lambda v: (v["tau"] < 1).to(REAL))) < 0.12

@@ -1,0 +1,126 @@
+"""Non-centred coordinates: which scales depend on what, the map's Jacobian and gradient, and the law that stays."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pytest
+import torch
+from torch import Tensor
+
+from motes.kernels import HMC, Target, move
+from motes.kernels.dependence import Dependence, find_dependence
+from motes.kernels.noncentred import NonCentred, fit_map
+from motes.kernels.settle import mapped
+from motes.rng import Rng
+
+N = 1200
+
+
+@dataclass(frozen=True)
+class Funnel(Target):
+    """x0 ~ N(0, 1.5^2), the others N(0, exp(x0)) each."""
+
+    def evaluate(self, position: Tensor, gradient: bool):
+        return {"position": position}
+
+    def log_density(self, state):
+        x = state["position"]
+        v, rest = x[:, 0], x[:, 1:]
+        return -0.5 * (v / 1.5).square() - 0.5 * (rest.square().mul((-v).exp()[:, None]) + v[:, None]).sum(1)
+
+    def gradient(self, state):
+        x = state["position"].detach().requires_grad_()
+        return torch.autograd.grad(self.log_density({"position": x}).sum(), x)[0]
+
+
+class Wrong(NonCentred):
+    """Without the logarithm of the Jacobian's determinant."""
+
+    def log_density(self, state):
+        return self.base.log_density({**state, "position": state["centred"]})
+
+
+def noise(seed: int, *shape: int) -> Tensor:
+    return Rng(seed).at("noise").normal(shape)
+
+
+def funnel(seed: int, n: int = N, d: int = 4) -> Tensor:
+    z = noise(seed, n, d)
+    v = 1.5 * z[:, :1]
+    return torch.cat([v, z[:, 1:] * (0.5 * v).exp()], 1)
+
+
+def effects(seed: int) -> Tensor:
+    """A mean, the logarithm of a scale, and six effects around the mean with that scale."""
+    z = noise(seed, N, 8)
+    return torch.cat([3 * z[:, :1], z[:, 1:2] - 1, 3 * z[:, :1] + torch.exp(z[:, 1:2] - 1) * z[:, 2:]], 1)
+
+
+EVEN = torch.full((N,), 1 / N, dtype=torch.float64)
+
+
+def test_scales_that_depend_on_others_are_found():
+    assert find_dependence(funnel(0), EVEN) == Dependence((0,), (), (1, 2, 3))
+    assert find_dependence(effects(0), EVEN) == Dependence((1,), (0,), (2, 3, 4, 5, 6, 7))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_where_no_scale_depends_on_others_none_is_found(seed):
+    z = noise(seed, N, 6)
+    mixed = z @ noise(99, 6, 6)
+    skewed = torch.exp(z)
+    assert find_dependence(z, EVEN) is find_dependence(mixed, EVEN) is find_dependence(skewed, EVEN) is None
+
+
+@pytest.mark.parametrize("made", [funnel, effects])
+def test_map_and_back_and_its_gradient(made):
+    x = made(1)
+    dependence = find_dependence(x, EVEN)
+    assert dependence is not None
+    law, state = mapped(Funnel(), {"position": x}, fit_map(x, EVEN, dependence))
+    assert isinstance(law, NonCentred)
+    u = state["position"]
+    there = law.evaluate(u, True)
+    assert torch.allclose(there["centred"], x, atol=1e-10) and torch.equal(law.leave(state)["position"], x)
+    # each child has one scale now
+    children = u[:, list(dependence.children)]
+    assert float((children.std(0) - 1).abs().max()) < 0.2
+    # the Jacobian's determinant and the gradient, against autograd and differences
+    few = torch.arange(0, N, 150)
+    part = law.part(few)
+    jacobian = torch.autograd.functional.jacobian(lambda v: part.evaluate(v, False)["centred"], u[few])
+    rows = torch.stack([jacobian[i, :, i] for i in range(len(few))])
+    assert torch.allclose(torch.linalg.slogdet(rows)[1], part.evaluate(u[few], False)["log_jacobian"], atol=1e-9)
+    gradient, step = part.gradient(part.evaluate(u[few], True)), 1e-5
+    for i in range(u.shape[1]):
+        shift = torch.zeros(u.shape[1], dtype=u.dtype)
+        shift[i] = step
+        up, down = (part.log_density(part.evaluate(u[few] + s * shift, False)) for s in (1, -1))
+        slope = (up - down) / (2 * step)
+        assert torch.allclose(gradient[:, i], slope, rtol=1e-5, atol=1e-5)
+
+
+def moved_by(kind: type[NonCentred]) -> Tensor:
+    """Standard errors by which the second moments of x0, and its mean, leave those of exact draws."""
+    x, past = funnel(2, 4000), funnel(3, 4000)
+    even = torch.full((len(x),), 1 / len(x), dtype=torch.float64)
+    fitted = fit_map(past, even, Dependence((0,), (), (1, 2, 3)))  # from other draws, so that nothing is adapted
+    assert fitted is not None
+    law = kind(Funnel(), fitted, torch.arange(len(x)) >= len(x) // 2)
+    state, kernel = law.enter({"position": x}), HMC()
+    parameters = kernel.fit(kernel.start(4, x.dtype), law, law.enter({"position": past}), even)
+    moved = move(kernel, Rng(4), law, state, even, parameters, sweeps=10, adapt=False)
+    v = law.leave(moved.state)["position"][:, 0]
+    values = torch.stack([v, v.square() - 1.5**2])
+    return values.mean(1) / values.std(1) * len(v) ** 0.5
+
+
+def test_moves_in_the_map_leave_the_law_and_its_twin_does_not():
+    assert float(moved_by(NonCentred).abs().max()) < 4.9
+    assert float(moved_by(Wrong).abs().max()) > 10
+
+
+def test_too_few_particles_have_no_map():
+    x = funnel(5, 40)
+    assert fit_map(x, torch.full((40,), 1 / 40, dtype=torch.float64), Dependence((0,), (), (1, 2, 3))) is None
