@@ -91,7 +91,7 @@ def digest(tensor: Tensor) -> str:
     flat = tensor.contiguous().reshape(-1).view(torch.uint8) if tensor.numel() else torch.empty(0, dtype=torch.uint8)
     found = sha256(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
     for part in flat.split(PART):
-        found.update(part.numpy())
+        found.update(memoryview(part.numpy()))
     return found.hexdigest()
 
 

@@ -93,7 +93,7 @@ class Genealogy:
     growth: tuple[float, float] = (0.0, 0.0)
     width: tuple[float, float] = (0.0, 0.0)
     heavy: float = 0.0
-    record: Growing[Tensor] = field(default_factory=Growing)
+    record: Growing[Tensor] = field(default_factory=lambda: Growing[Tensor]())
     stride: int = 1
     pending: Tensor | None = None
 
