@@ -98,7 +98,7 @@ def assert_same(found, expected, tolerance=TOLERANCE):
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_one_particle_has_the_law_of_text_and_weight_that_it_has_without_drafts(job, scheme):
     length = 2 if job == "plain" else 3
-    generation = Generation(table(), "", max_tokens=length, **JOBS.get(job, {}))
+    generation = Generation(table(), "", max_tokens=length, preview=None, **JOBS.get(job, {}))
     assert_same(outcomes(Drafted(generation, small(), tokens=2, scheme=scheme)), outcomes(generation))
 
 

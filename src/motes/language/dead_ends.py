@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from motes.core.particles import Particles
 from motes.language.constraint import Constraint, no_room, shorten
@@ -24,6 +25,8 @@ def why(
     ended = ~refused & torch.isin(tokens.gather(1, last)[:, 0], torch.tensor(model.end)) & (length > 0)
     full = ~refused & ~ended & (length == max_tokens)
     stuck = ~refused & ~ended & ~full
+    short = _no_room_left(stuck, tokens, length, model, constraint)
+    stuck = stuck & ~short
     said = []
     if refused.any():
         i = int(torch.nonzero(refused)[0, 0])
@@ -42,7 +45,10 @@ def why(
             f"Behind {text} there is no token that the rules and the {constraint.kind} both allow: weaken one of them "
             "(of several constraints, each may allow what another never lets end)"
         )
-    if full.any():
+    if short.any():
+        cut = no_room(constraint, model, max_tokens)
+        said.append(cut[0].upper() + cut[1:])
+    elif full.any():
         ids = torch.nonzero(full)[:, 0]
         recogniser = constraint.recogniser(model)
         recogniser.reopen({row: tokens[i, :-1].tolist() for row, i in enumerate(ids.tolist())}, len(ids))
@@ -50,3 +56,16 @@ def why(
             cut = no_room(constraint, model, max_tokens)
             said.append(cut[0].upper() + cut[1:])
     return ". ".join(said)
+
+
+def _no_room_left(
+    stuck: Tensor, tokens: Tensor, length: Tensor, model: LanguageModel, constraint: Constraint
+) -> Tensor:
+    """(N,) which of the stuck texts could go on, had they more room."""
+    ids = torch.nonzero(stuck)[:, 0]
+    out = torch.zeros_like(stuck)
+    if len(ids):
+        recogniser = constraint.recogniser(model)
+        recogniser.reopen({row: tokens[i, : int(length[i])].tolist() for row, i in enumerate(ids.tolist())}, len(ids))
+        out[ids] = recogniser.allowed().any(1)
+    return out
