@@ -76,4 +76,6 @@ def test_digits_do_not_depend_on_how_the_population_is_cut():
 
     whole, ids = walk(rng, 16), torch.tensor([3, 15, 8, 0, 9])
     part = walk(rng.shard(ids), len(ids))
+    for walked in (part, whole):  # what tells the error of the noise left is made from other particles
+        walked.x["coarse"] = {k: v for k, v in walked.x["coarse"].items() if k not in ("plus", "minus")}
     assert tree.equal(part.x, tree.take(whole.x, ids)) and torch.equal(part.log_weight, whole.log_weight[ids])

@@ -38,6 +38,7 @@ class Pattern:
 
     def __post_init__(self) -> None:
         self.known: dict[tuple[frozenset[int], int], frozenset[int]] = {}
+        self.cuts: list[int] | None = None
 
     def state(self) -> int:
         """A new state."""
@@ -99,7 +100,7 @@ class Pattern:
 
     def _alike(self, char: int) -> int:
         """A number that characters share which no edge tells apart."""
-        if not hasattr(self, "cuts"):
+        if self.cuts is None:
             ends = {p for edges in self.chars for ranges, _ in edges for a, b in ranges for p in (a, b + 1)}
             self.cuts = sorted(ends)
         return -1 - bisect_right(self.cuts, char)
