@@ -41,7 +41,7 @@ def main(n: int = 12) -> motes.Run:
         if weight > 0:
             print(f"{weight:.3f}  {json.loads(text)}")
     print(f"log P(valid) = {run.log_evidence:.2f} ± {run.log_evidence_se:.2f}: {math.exp(run.log_evidence):.1%} of the")
-    print(f"model's own replies are valid; effective sample size {run.ess:.1f} of {n}")
+    print(f"model's own replies are valid; effective sample size {run.ess:.1f} of {n}, {run.families:.1f} families")
     return run
 
 

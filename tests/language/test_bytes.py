@@ -388,7 +388,7 @@ def test_everything_else_takes_a_byte_model(smollm2):
         ByteModel(smollm2, beam=3),
         'Write {"n": 7} as JSON.',
         rules=[nucleus(0.99)],
-        constraint=json_schema({**schema, "additionalProperties": False}),
+        constraint=json_schema({**schema, "additionalProperties": False}, layout="spaced"),
         max_tokens=10,
     )
     run = motes.sample(model, 4, seed=0, progress=False)

@@ -181,7 +181,7 @@ NAMED |= {"required": ["city", "n"]}
 )
 def test_the_length_of_some_json_is_found_with_little_work(smollm2, schema, most, monkeypatch):
     """Free strings, numbers and properties can go on for ever; a search that forgets what it met is lost in them."""
-    recogniser, rows, reopen = json_schema(schema).open(smollm2), [], Parsers.reopen
+    recogniser, rows, reopen = json_schema(schema, layout="spaced").open(smollm2), [], Parsers.reopen
     monkeypatch.setattr(Parsers, "reopen", lambda self, texts, n: (rows.append(n), reopen(self, texts, n))[1])
     found = example(recogniser, smollm2, 400)
     assert found is not None and len(found) <= most
@@ -189,7 +189,7 @@ def test_the_length_of_some_json_is_found_with_little_work(smollm2, schema, most
     assert sum(rows) < search.TRIED + 200
     monkeypatch.setattr(search, "MET", 0)
     monkeypatch.setattr(search, "FORCED", 0)
-    assert example(json_schema(schema).open(smollm2), smollm2, 400) is None
+    assert example(json_schema(schema, layout="spaced").open(smollm2), smollm2, 400) is None
 
 
 def test_how_long_some_json_would_have_to_be_is_said(smollm2):

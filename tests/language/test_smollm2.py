@@ -99,7 +99,7 @@ def test_constrained_outputs_parse(smollm2):
     assert valid
     for text in valid:
         found = json.loads(text)
-        assert list(found) == ["city", "season", "days"]
+        assert set(found) == {"city", "season", "days"}
         assert 2 <= len(found["city"]) <= 12 and 1 <= found["days"] <= 21
         assert found["season"] in SCHEMA["properties"]["season"]["enum"]
     assert run.log_evidence < 0
