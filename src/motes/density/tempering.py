@@ -27,7 +27,7 @@ from motes.kernels import Moved, State, move
 from motes.kernels.dependence import FAINT, Dependence, find_dependence
 from motes.kernels.drift import Drift, drift, median, watched
 from motes.kernels.noncentred import NonCentred
-from motes.kernels.probe import LEAPFROG, probe
+from motes.kernels.probe import LEAPFROG, cost, probe
 from motes.kernels.settle import mapped, settle
 from motes.rng import Rng
 
@@ -114,8 +114,8 @@ class Tempering(Annealed):
     def init(self, rng: Rng, n: int) -> Particles:
         return self._begin(rng, n, Care(careful=self.careful is True))
 
-    def _begin(self, rng: Rng, n: int, care: Care) -> Particles:
-        """`n` draws from the prior, at the first temperature."""
+    def _begin(self, rng: Rng, n: int, care: Care, spent: float = 0.0) -> Particles:
+        """`n` draws from the prior, at the first temperature, after a step that cost `spent` evaluations a particle."""
         z = self.density.sample(rng.at("prior"), n)
         x = self.density.evaluate(z, self.mover.gradient)
         flat = torch.zeros(n, dtype=torch.float64)
@@ -128,7 +128,7 @@ class Tempering(Annealed):
             "ladder": [{"temperature": temperature}],
             "care": care.to_shared(),
         }
-        info = {"temperature": temperature, "evaluations": 1.0, **_moments(flat, x["log_likelihood"])}
+        info = {"temperature": temperature, "evaluations": 1.0 + spent, **_moments(flat, x["log_likelihood"])}
         start = Particles.start(x, temperature * x["log_likelihood"], shared=shared, info=info)
         return replace(start, t=care.begun)
 
@@ -149,17 +149,19 @@ class Tempering(Annealed):
             care = self._followed(care, particles.x["position"], weight)
         moved, found = self._move(rng, target, particles, weight, care)
         raised, new = temperature - now, moved.state["log_likelihood"]
-        care = care.after(moved.info["evaluations"], new - likelihood, weight, particles.ancestor, raised)
+        taken = spent = moved.info["evaluations"]
+        care = care.after(taken, new - likelihood, weight, particles.ancestor, raised)
         if tested:
             if now == 1.0:
-                last = self._last_look(rng, target, moved.state, weight, particles.ancestor, care)
+                last, looked = self._last_look(rng, target, moved.state, weight, particles.ancestor, care)
+                spent += looked
                 care = replace(care, drift=[last.largest, last.limit])
             trouble = care.trouble(found)
             if trouble and self._adapts and not care.careful:
-                return self._begin(rng.at("again"), particles.n, care.again(t, trouble))
+                return self._begin(rng.at("again"), particles.n, care.again(t, trouble), spent)
             care = replace(care, unsettled=care.unsettled + (found.largest > CERTAIN))
         rung = {"temperature": temperature, "sweeps": moved.sweeps, "parameters": moved.used}
-        z, taken = moved.state["position"], moved.info["evaluations"]
+        z = moved.state["position"]
         shared = {
             "temperature": temperature,
             "final": now == 1.0,
@@ -175,6 +177,7 @@ class Tempering(Annealed):
             info={
                 "temperature": temperature,
                 **moved.info,
+                "evaluations": spent,
                 "compiled": float(bool(compiled)),
                 **_moments(particles.log_weight, new),
                 **({"drift": found.largest} if tested else {}),
@@ -222,10 +225,13 @@ class Tempering(Annealed):
             found = Dependence.from_json(care.dependence).wider(found)
         return replace(care, dependence=None if found is None else found.to_json())
 
-    def _last_look(self, rng: Rng, target: Tempered, x: State, weight: Tensor, family: Tensor, care: Care) -> Drift:
-        """How far other steps move the means at temperature 1; what they do is not kept."""
-        most = SWEEPS * (LEAPFROG if self.mover.gradient else 1)
-        return probe(rng.at("probe"), target, x, weight, family, max(most, int(SHARE * care.evaluations)))
+    def _last_look(
+        self, rng: Rng, target: Tempered, x: State, weight: Tensor, family: Tensor, care: Care
+    ) -> tuple[Drift, int]:
+        """How far other steps move the means at temperature 1, and what that cost; what they do is not kept."""
+        gradient = self.mover.gradient
+        most = max(SWEEPS * (LEAPFROG if gradient else 1), int(SHARE * care.evaluations))
+        return probe(rng.at("probe"), target, x, weight, family, most), cost(most, gradient)
 
     def restarted(self, particles: Particles) -> bool:
         care = particles.shared["care"]

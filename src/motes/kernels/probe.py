@@ -28,6 +28,12 @@ WALK = 2.4
 """The largest step of a random walk in one dimension; d dimensions divide it by d^(1/2)."""
 
 
+def cost(evaluations: int, gradient: bool) -> int:
+    """How many evaluations a particle `probe` makes of those that it may, with trajectories or without."""
+    unit = LEAPFROG if gradient else 1
+    return max(1, evaluations // unit) * unit
+
+
 def probe(rng: Rng, target: Target, state: State, weight: Tensor, family: Tensor, evaluations: int) -> Drift:
     """How far the means of a population (N,) drift under Hamiltonian moves, or random walks, of all lengths.
 
@@ -42,7 +48,7 @@ def probe(rng: Rng, target: Target, state: State, weight: Tensor, family: Tensor
     scale = fit_scale(x, weight, "auto", torch.ones(2, d, dtype=x.dtype))
     middle = median(state)
     before = watched(target, state, middle)
-    for i in range(max(1, evaluations // (LEAPFROG if gradient else 1))):
+    for i in range(cost(evaluations, gradient) // (LEAPFROG if gradient else 1)):
         r = rng.at("probe", inner=i)
         factor = torch.exp2(-OCTAVES * r.at("length").uniform((n, 1), dtype=x.dtype))
         noise = r.at("momentum").normal((n, d), dtype=x.dtype)
