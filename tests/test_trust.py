@@ -162,7 +162,8 @@ def test_targets_are_complete_and_rows_come_in_order() -> None:
 def test_evaluations_are_counted_around_the_density() -> None:
     job = coin.TARGETS[0].model("Tempering", 64)
     run = job.run(0)
-    assert job.evaluations(run) == float(run.trace["evaluations"].sum()) * 64 > 64
+    traced = float(run.trace["evaluations"].sum()) * 64
+    assert 64 < traced <= job.evaluations(run) < traced + 64 * 16  # at the end it looks outwards for an improper law
     assert torch.isfinite(run.log_weight).all()
 
 

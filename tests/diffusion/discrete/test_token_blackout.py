@@ -155,7 +155,7 @@ def test_promises(tmp_path):
     assert torch.equal(resumed.view, whole.view) and resumed.log_evidence == whole.log_evidence
     assert json.loads(json.dumps(made().settings())) == made().settings()
     with pytest.warns(MotesWarning, match="births"):
-        motes.sample(made(), 4, seed=1, progress=False)
+        motes.sample(made(births="binomial"), 4, seed=1, progress=False)
     with pytest.raises(UnknownName, match="births"):
         made(births="normal")
     with pytest.raises(ValueError, match="poisson"):
