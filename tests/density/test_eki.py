@@ -120,8 +120,10 @@ def test_the_corrected_evidence_of_a_curved_model(knobs):
     error, se = runs(EnsembleKalman(density, data, **KNOBS[knobs]), truth, 256, 40)
     ratio = np.exp(error)
     assert abs(ratio.mean() - 1) < Z * ratio.std(ddof=1) / math.sqrt(40)
-    assert (np.abs(error) < 1.96 * se).sum() >= 27  # 26 or fewer have probability 1e-7 at 95 %
-    assert (np.abs(error) < 1.96 * se / 4).sum() < 27  # a twin whose errors are too small
+    shown = int(np.isfinite(se).sum())  # few particles may hold the largest weights: then there is no bar
+    assert shown >= 20
+    assert (np.abs(error) < 1.96 * se).sum() >= 0.675 * shown  # 26 or fewer of 40 have probability 1e-7 at 95 %
+    assert (np.abs(error) < 1.96 * se / 4).sum() < 0.675 * shown  # a twin whose errors are too small
 
 
 def test_the_correction_is_needed(monkeypatch):
