@@ -37,7 +37,8 @@ def check(name: str) -> None:
     assert covered > few(0.95), (covered, error.std(), se.mean())
     assert (np.abs(error) < 1.96 * 0.2 * se).sum() <= few(0.95)  # the broken twin
     counted = sum(float(r.trace["evaluations"].sum()) for r in runs) * 1000
-    assert law.gradients == pytest.approx(counted) and law.values == 0
+    assert law.gradients == pytest.approx(counted, rel=1e-3)
+    assert law.values < 0.02 * law.gradients  # at the end a run looks outwards, for a posterior that is improper
 
 
 @pytest.mark.parametrize("name", ["many-well-8", "gaussian-10"])

@@ -94,7 +94,7 @@ def test_a_wrong_law_from_a_guess_would_be_noticed(monkeypatch):
 
 @pytest.mark.parametrize("shares", [True, False])
 def test_a_transformers_model_reads_ahead(tiny, shares, monkeypatch):
-    monkeypatch.setattr(tiny, "shares", shares)
+    monkeypatch.setattr(tiny, "cache", "shared" if shares else "rows")
     if not shares:
         monkeypatch.setattr(tiny.model.config, "_attn_implementation", "sdpa")
     plain = motes.sample(Generation(tiny, "the cat", max_tokens=16), 6, seed=1, progress=False)

@@ -26,7 +26,8 @@ class Both(Constraint):
 
     @property
     def quantity(self) -> str:
-        return next((part.quantity for part in self.parts if part.quantity != super().quantity), super().quantity)
+        plain = super().quantity
+        return next((part.quantity for part in self.parts if part.quantity != plain), plain)
 
     def settings(self) -> dict[str, Any]:
         return {"kind": "both", "parts": [part.settings() for part in self.parts]}
