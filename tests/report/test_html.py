@@ -110,7 +110,9 @@ def test_headline_says_value_and_error(runs):
     found = html.section(f, run, 1)
     assert found["value"] == f"{run.log_evidence:.2f}".replace("-", "−")
     assert found["error"] == f"{run.log_evidence_se:.2f}"
-    chance = html.chance(dataclasses.replace(f, quantity="log-probability", log_evidence=-2.0, se=0.5))
+    chance = html.chance(
+        dataclasses.replace(f, quantity="log-probability", log_evidence=-2.0, se=0.5, freedom=float("inf"))
+    )
     assert chance == {"value": "0.135", "low": "0.051", "high": "0.36"}
     assert html.chance(f) is None
 
