@@ -91,7 +91,7 @@ def digest(tensor: Tensor) -> str:
     flat = tensor.contiguous().reshape(-1).view(torch.uint8) if tensor.numel() else torch.empty(0, dtype=torch.uint8)
     found = sha256(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
     for part in flat.split(PART):
-        found.update(memoryview(part.numpy()))
+        found.update(part.numpy().tobytes())
     return found.hexdigest()
 
 
