@@ -137,7 +137,7 @@ def test_a_step_ends_with_a_member():
         progress=False,
         callback=lambda s: seen.append({t.count(",") + t.count("}") for t in task.view(s.particles)}),
     )
-    assert seen[1] == {1} and len(seen) < 8
+    assert 1 in seen[1] <= {0, 1} and len(seen) < 8  # 0: a text that paid too much is not waited for
     by_token = Generation(model, "", constraint=json_schema(schema), max_tokens=20, step="token")
     assert motes.sample(by_token, 20, seed=0, progress=False).particles.t > 8
 

@@ -37,6 +37,8 @@ class FeynmanKac(ABC):
     """What the normaliser is called for this model."""
     axes: ClassVar[int] = 1
     """How many axes of what `view` shows count draws: 1, the particles; 2, chains and their draws."""
+    by_weight: ClassVar[bool] = True
+    """Whether the particles' weights decide who is resampled, so that families tell the error of the run."""
     references: tuple[Reference, ...] = ()
     """The sources of what this model does, for `motes.cite`."""
 

@@ -139,7 +139,8 @@ def steps(
         clock = time.perf_counter()
         particles, resampled = advance(model, rng, scheme, when, state.particles)
         genealogy = state.genealogy.renewed() if model.restarted(particles) else state.genealogy
-        genealogy = genealogy.after(particles.t, particles.ancestor, resampled, state.particles.log_weight)
+        by = state.particles.log_weight if model.by_weight else torch.zeros_like(state.particles.log_weight)
+        genealogy = genealogy.after(particles.t, particles.ancestor, resampled, by)
         trace = state.trace.plus(row(particles, resampled, time.perf_counter() - clock))
         state = State(particles, genealogy, trace)
         yield state

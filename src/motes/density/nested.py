@@ -160,6 +160,7 @@ class NestedSampling(Annealed):
     keep: int = 16
 
     sources: ClassVar[tuple[Reference, ...]] = REFERENCES
+    by_weight: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         for name in ("discard", "tolerance", "forget"):

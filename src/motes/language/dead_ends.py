@@ -25,6 +25,12 @@ def why(
     ended = ~refused & torch.isin(tokens.gather(1, last)[:, 0], torch.tensor(model.end)) & (length > 0)
     full = ~refused & ~ended & (length == max_tokens)
     stuck = ~refused & ~ended & ~full
+    if constraint.recogniser(model).full and refused.any():
+        # none of the tokens that were allowed had one behind it: told of the longer text
+        tokens, length = tokens.clone(), length.clone()
+        allowed = _allowed(refused, tokens, length - 1, model, constraint)
+        tokens[refused, length[refused] - 1] = allowed.int().argmax(1)
+        refused, stuck = torch.zeros_like(refused), stuck | refused
     short = _no_room_left(stuck, tokens, length, model, constraint)
     stuck = stuck & ~short
     said = []
@@ -62,10 +68,14 @@ def _no_room_left(
     stuck: Tensor, tokens: Tensor, length: Tensor, model: LanguageModel, constraint: Constraint
 ) -> Tensor:
     """(N,) which of the stuck texts could go on, had they more room."""
-    ids = torch.nonzero(stuck)[:, 0]
     out = torch.zeros_like(stuck)
-    if len(ids):
-        recogniser = constraint.recogniser(model)
-        recogniser.reopen({row: tokens[i, : int(length[i])].tolist() for row, i in enumerate(ids.tolist())}, len(ids))
-        out[ids] = recogniser.allowed().any(1)
+    if stuck.any():
+        out[stuck] = _allowed(stuck, tokens, length, model, constraint).any(1)
     return out
+
+
+def _allowed(which: Tensor, tokens: Tensor, length: Tensor, model: LanguageModel, constraint: Constraint) -> Tensor:
+    """(R, V) bool: the tokens that the constraint allows behind the R texts `which` (N,) bool, whatever the room."""
+    recogniser, ids = constraint.recogniser(model), torch.nonzero(which)[:, 0].tolist()
+    recogniser.reopen({row: tokens[i, : int(length[i])].tolist() for row, i in enumerate(ids)}, len(ids))
+    return recogniser.allowed()
