@@ -339,7 +339,7 @@ def test_bootstrap_draws_families_and_not_texts_after_resampling() -> None:
     found, alone = [], []
     for seed in range(150):
         generation = motes.Generation(table(), "", reward=lambda given: 2 * paid(given), steer=1, max_tokens=4)
-        run = motes.sample(generation, 80, seed=seed, progress=False, when=1.0)
+        run = motes.sample(generation, 400, seed=seed, progress=False, when=1.0)
         share = torch.tensor([float(t.startswith("a")) for t in run.texts], dtype=torch.float64)
         for answers, where in ((Answers(run.texts, run.log_weight, run=run), found), (Answers(run.texts), alone)):
             where.append(answers.bootstrap(Rng(seed), lambda w, share=share: w @ share))

@@ -1,0 +1,59 @@
+"""Where few particles had the largest weights: how often the bar is kept, and that it covers where it is."""
+
+import math
+
+import pytest
+import torch
+
+from motes.core import upper_tail
+from motes.core.upper_tail import few_had_the_largest
+
+RUNS = 400
+
+
+def kept(draw, truth: float) -> tuple[float, float]:
+    """The share of populations that keep their bar, and how often log of the mean weight is covered where they do."""
+    keep, covered = 0, 0
+    for _ in range(RUNS):
+        log_weight = draw()
+        weight, n = log_weight.exp(), len(log_weight)
+        if few_had_the_largest(log_weight):
+            continue
+        keep += 1
+        se = float(weight.std() / weight.mean()) / math.sqrt(n)
+        covered += abs(float(weight.mean().log()) - truth) < 1.96 * se
+    return keep / RUNS, covered / max(keep, 1)
+
+
+@pytest.mark.parametrize(("n", "light", "heavy"), [(12, 0.53, 0.0), (32, 0.97, 0.05), (128, 1.0, 0.01)])
+def test_weights_that_fall_off_slowly_have_no_bar(n, light, heavy):
+    rng = torch.Generator().manual_seed(7)
+    near = 4.9 * math.sqrt(0.25 / RUNS)
+    for s, share in ((1.0, light), (3.0, heavy)):
+        keep, covered = kept(lambda s=s: s * torch.randn(n, generator=rng, dtype=torch.float64), s * s / 2)
+        assert abs(keep - share) < near
+        assert covered > 0.75 or keep < 0.2
+    # the twin: without a look at the tail the bar of the heavy weights hardly ever covers
+    heavy_weights = [3 * torch.randn(n, generator=rng, dtype=torch.float64) for _ in range(RUNS)]
+    misses = sum(abs(float(w.exp().mean().log()) - 4.5) > 1.96 * float(w.exp().std() / w.exp().mean()) / math.sqrt(n)
+                 for w in heavy_weights)  # fmt: skip
+    assert misses > 0.4 * RUNS
+
+
+def test_an_event_that_a_few_of_many_met_keeps_its_bar(monkeypatch):
+    rng = torch.Generator().manual_seed(8)
+
+    def draw():
+        return 2 * (torch.rand(128, generator=rng, dtype=torch.float64) < 0.05).double()
+
+    truth = math.log(0.95 + 0.05 * math.e**2)
+    keep, covered = kept(draw, truth)
+    assert keep > 0.99 and covered > 0.88
+    monkeypatch.setattr(upper_tail, "HEFT", 0.0)
+    assert kept(draw, truth)[0] < 0.9
+
+
+def test_the_end_of_a_population():
+    assert not few_had_the_largest(torch.zeros(100))
+    assert not few_had_the_largest(torch.tensor([-math.inf, 0.0]))
+    assert few_had_the_largest(torch.tensor([30.0, *[0.0] * 99]))
