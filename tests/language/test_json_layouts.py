@@ -16,6 +16,7 @@ from language.json_texts import SCHEMAS, judge, texts
 from motes.core.errors import EmptyConstraint, MotesError
 from motes.language import Generation, TableModel, json_schema
 from motes.language.constraints.schema.pattern import Pattern
+from motes.language.constraints.schema.smallest import smallest
 
 
 def accepted(schema: Any, text: str) -> bool:
@@ -146,6 +147,7 @@ def test_what_cannot_be_followed_is_refused_and_what_is_empty_is_said():
     for schema, word in (
         ({"uniqueItems": True}, "uniqueItems"),
         ({"not": {}}, "not"),
+        ({"properties": {"a": {"items": {"if": {}}}}}, "if"),
         ({"$ref": "#/nowhere"}, "nowhere"),
         ({"type": "string", "pattern": "(?=a)"}, "look-around"),
         ({"oneOf": [{"type": "integer"}, {"type": "number"}]}, "oneOf"),
@@ -188,3 +190,9 @@ def test_patterns_know_how_far_it_is_to_their_end():
     for wrong in ("(", "a{3,1}", "[b-a]", "*", "\\k", "(" * 200):
         with pytest.raises(MotesError):
             compiled(wrong)
+
+
+@pytest.mark.parametrize("schema", SCHEMAS)
+def test_a_short_text_of_a_schema_is_written_down_at_once(schema):
+    text = smallest(json_schema(schema).automaton)
+    assert text is not None and judge(schema, text)

@@ -83,6 +83,10 @@ class Constraint(ABC):
     def recogniser(self, model: LanguageModel) -> Recogniser:
         """A recogniser at the beginning of a text, whether or not any text satisfies it."""
 
+    def sketch(self, model: LanguageModel) -> list[int] | None:
+        """The tokens of a short text that satisfies it, where one can be written down at once."""
+        return None
+
     def open(self, model: LanguageModel, max_tokens: int | None = None) -> Recogniser:
         """A recogniser at the beginning of a text.
 
@@ -117,7 +121,7 @@ def no_room(constraint: Constraint, model: LanguageModel, max_tokens: int) -> st
     said = f"no text reached the end of the {constraint.kind} within max_tokens={max_tokens}"
     recogniser = constraint.recogniser(model)
     least = max(recogniser.needs(), 1)
-    found = example(recogniser, model, 8 * max_tokens + 256)
+    found = constraint.sketch(model) or example(recogniser, model, 8 * max_tokens + 256)
     if found is None:
         return (
             f"{said}, and a short search found none either (at least {least} token{'s' * (least > 1)} and perhaps many "

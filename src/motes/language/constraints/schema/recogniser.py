@@ -14,6 +14,7 @@ from motes.language.constraints.pieces import Pieces, pieces
 from motes.language.constraints.schema.automaton import Automaton, Cells
 from motes.language.constraints.schema.book import opened
 from motes.language.constraints.schema.marks import BEGINNING, Scan, scanned
+from motes.language.constraints.schema.smallest import smallest
 from motes.language.constraints.schema.walk import NEVER, Walk
 from motes.language.model import LanguageModel
 
@@ -43,6 +44,10 @@ class JsonSchema(Constraint):
 
     def settings(self) -> dict[str, Any]:
         return {"kind": "JSON schema", "source": self.source, "layout": "any"}
+
+    def sketch(self, model: LanguageModel) -> list[int] | None:
+        text = smallest(self.automaton)
+        return None if text is None else pieces(model).encode(text.encode())
 
     def recogniser(self, model: LanguageModel) -> Recogniser:
         if model not in self.walks:

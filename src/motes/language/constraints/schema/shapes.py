@@ -160,6 +160,17 @@ def needed(shape: Shape) -> list[Node]:
     return []
 
 
+def parts(shape: Shape) -> list[Node]:
+    """Every node that a shape is made of."""
+    if isinstance(shape, Array):
+        return [*shape.first, shape.rest]
+    if isinstance(shape, Object):
+        patterns = [node for part in shape.parts for _, node in part.patterns]
+        named = [node for part in shape.parts for node in part.named.values()]
+        return [*named, *patterns, *(node for part in shape.parts for node in (part.rest, part.names))]
+    return []
+
+
 def merged(shapes: list[Shape]) -> list[Shape]:
     """The same without what is there twice; lists of strings and of numbers become one."""
     names = {n for s in shapes if isinstance(s, Texts) and s.names is not None for n in s.names}
