@@ -12,7 +12,9 @@ from typing import Any
 
 from motes.language.constraints.schema.book import Book
 from motes.language.constraints.schema.numbers import Numbers
-from motes.language.constraints.schema.shapes import Array, Node, Object, Shape, Word
+from motes.language.constraints.schema.partial import characters
+from motes.language.constraints.schema.ranges import Ranges, between
+from motes.language.constraints.schema.shapes import Array, Node, Object, Part, Shape, Word
 from motes.language.constraints.schema.strings import CLOSED, OUTSIDE, Texts, Within, read
 
 SPACE = frozenset(b" \t\n\r")
@@ -162,7 +164,8 @@ class Automaton:
                 return
             within, char = found
             if char is None:
-                out.append(self.cell(InString(frame.texts, frame.state, within), parent))
+                if frame.texts.goes_on(frame.state, characters(within)):
+                    out.append(self.cell(InString(frame.texts, frame.state, within), parent))
             elif char == CLOSED:
                 if frame.texts.accepts(frame.state):
                     out.append(self.closed(parent))
@@ -246,7 +249,8 @@ class Automaton:
             return
         within, char = found
         if char is None:
-            out.append(self.cell(InKey(frame.text, within), parent))
+            if frame.text is None or self._goes_on(around, frame.text, characters(within)):
+                out.append(self.cell(InKey(frame.text, within), parent))
         elif char == CLOSED:
             child = self._child(around, frame.text)
             if child is not None:
@@ -280,6 +284,13 @@ class Automaton:
         return any(
             key.startswith(text) and key not in around.seen and (may or key in shape.required) for key in shape.named
         )
+
+    def _goes_on(self, around: InObject, text: str, ranges: Ranges) -> bool:
+        """Whether one of these characters may come next in a key."""
+        named = {ord(key[len(text)]) for key in around.shape.named if key.startswith(text) and len(key) > len(text)}
+        cuts = {cut for part in around.shape.parts for cut in part.cuts}
+        cuts |= named | {char + 1 for char in named}
+        return any(self._hope(around, text + chr(c)) for a, b in ranges for c in between(sorted(cuts), a, b))
 
     def _shortened(self, text: str | None, parent: Cell | None) -> str | None:
         """The text of a key, or None where no more of it has to be known."""
@@ -321,8 +332,12 @@ def spare(shape: Object, seen: frozenset[str], count: int) -> bool:
     return count + len(shape.required - seen) < shape.high
 
 
-def _begun(part: Any, text: str) -> bool:
-    """Whether a key that no schema names may begin so, as far as the patterns of one schema tell."""
+def _begun(part: Part, text: str) -> bool:
+    """Whether a key that no schema names may begin so, as far as one schema tells."""
+    if part.names is not part.names.book.any and not any(
+        isinstance(shape, Texts) and shape.begun(text) for shape in part.names.shapes
+    ):
+        return False
     if part.rest.possible:
         return True
     for pattern, node in part.patterns:

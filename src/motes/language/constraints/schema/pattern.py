@@ -6,6 +6,7 @@ import math
 from bisect import bisect_right
 from collections import deque
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from motes.core.errors import MotesError
 from motes.language.constraints.schema.ranges import Ranges, inside
@@ -38,7 +39,6 @@ class Pattern:
 
     def __post_init__(self) -> None:
         self.known: dict[tuple[frozenset[int], int], frozenset[int]] = {}
-        self.cuts: list[int] | None = None
 
     def state(self) -> int:
         """A new state."""
@@ -98,11 +98,13 @@ class Pattern:
             self.known[key] = self._alive(self.closure(moved))
         return self.known[key]
 
+    @cached_property
+    def cuts(self) -> list[int]:
+        """Where a range of some edge begins, or lies behind its end: between two of these all characters are alike."""
+        return sorted({p for edges in self.chars for ranges, _ in edges for a, b in ranges for p in (a, b + 1)})
+
     def _alike(self, char: int) -> int:
         """A number that characters share which no edge tells apart."""
-        if self.cuts is None:
-            ends = {p for edges in self.chars for ranges, _ in edges for a, b in ranges for p in (a, b + 1)}
-            self.cuts = sorted(ends)
         return -1 - bisect_right(self.cuts, char)
 
     def passes(self, states: frozenset[int], length: int) -> bool:

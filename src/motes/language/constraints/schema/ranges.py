@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
 
 LAST = 0x10FFFF
 Ranges = tuple[tuple[int, int], ...]
@@ -55,3 +56,8 @@ def inside(ranges: Ranges, char: int) -> bool:
     """Whether a code point lies in one of the ranges."""
     at = bisect_right(ranges, (char, LAST + 1)) - 1
     return at >= 0 and ranges[at][0] <= char <= ranges[at][1]
+
+
+def between(cuts: Sequence[int], first: int, last: int) -> Sequence[int]:
+    """One character out of each part of a range, which sorted `cuts` divide: a part begins at each of them."""
+    return [first, *cuts[bisect_right(cuts, first) : bisect_left(cuts, last + 1)]]

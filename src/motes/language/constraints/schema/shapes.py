@@ -97,6 +97,14 @@ class Part:
         out += [node for pattern, node in self.patterns if pattern.matches(key)]
         return out or [self.rest]
 
+    @cached_property
+    def cuts(self) -> frozenset[int]:
+        """Characters between two of which no pattern of a key, and no list of keys, tells apart."""
+        texts = [s for s in self.names.shapes if isinstance(s, Texts)] if self.names is not self.names.book.any else []
+        patterns = [pattern for pattern, _ in self.patterns] + [p for s in texts for p in s.patterns]
+        listed = {ord(char) for s in texts for name in s.names or () for char in name}
+        return frozenset({cut for p in patterns for cut in p.cuts} | listed | {char + 1 for char in listed})
+
 
 @dataclass(frozen=True, eq=False)
 class Object:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from motes.language.constraints.schema.pattern import Pattern
+from motes.language.constraints.schema.ranges import Ranges, between, inside
 
 ESCAPES = {34: 34, 92: 92, 47: 47, 98: 8, 102: 12, 110: 10, 114: 13, 116: 9}
 HEX = {c: int(chr(c), 16) for c in b"0123456789abcdefABCDEF"}
@@ -135,6 +136,22 @@ class Texts:
         after = tuple(p.step(s, char) for p, s in zip(self.patterns, state[1:], strict=True))
         far = max((p.left(s) for p, s in zip(self.patterns, after, strict=True)), default=0.0)
         return None if far == math.inf or (self.high is not None and count + far > self.high) else (count, *after)
+
+    def begun(self, text: str) -> bool:
+        """Whether a string may begin so."""
+        state: tuple | None = self.start()
+        for char in text:
+            state = None if state is None else self.step(state, ord(char))
+        return state is not None
+
+    def goes_on(self, state: tuple, ranges: Ranges) -> bool:
+        """Whether one of these characters may come next."""
+        if self.names is not None:
+            depth, low, high = state
+            names = self.names[low:high]
+            return any(len(name) > depth and inside(ranges, ord(name[depth])) for name in names)
+        cuts = sorted({cut for pattern in self.patterns for cut in pattern.cuts})
+        return any(self.step(state, char) is not None for a, b in ranges for char in between(cuts, a, b))
 
     def _listed(self, state: tuple, char: int) -> tuple | None:
         assert self.names is not None
