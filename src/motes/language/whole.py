@@ -23,10 +23,12 @@ class WholePrefixes(Prefixes):
         model: a transformers causal model.
         prompt: (P,) tokens.
         micro_batch: rows a call, exactly; None is as many as there are, at most `MOST_ROWS` at once.
+        apart: read a text anew for the logits after each of its tokens, for models in which a longer text changes
+            those after its beginning.
     """
 
-    def __init__(self, model: Any, prompt: Tensor, *, micro_batch: int | None = None):
-        self.model, self.micro_batch = model, micro_batch
+    def __init__(self, model: Any, prompt: Tensor, *, micro_batch: int | None = None, apart: bool = False):
+        self.model, self.micro_batch, self.apart = model, micro_batch, apart
         self.prompt: list[int] = prompt.tolist()
         self.texts: list[tuple[int, ...]] = [()]
         self.length = torch.zeros(1, dtype=torch.int64)
@@ -45,10 +47,12 @@ class WholePrefixes(Prefixes):
     def look(self, tokens: Tensor, count: Tensor) -> Tensor:
         check_look(tokens, count, len(self.texts))
         out = self.logits.new_zeros(*tokens.shape, self.logits.shape[1])
-        for n in sorted(set(count.tolist()) - {0}):
-            which = torch.nonzero(count == n)[:, 0].tolist()
-            texts = [(*self.texts[i], *tokens[i, :n].tolist()) for i in which]
-            out[which, :n] = self._evaluate(texts, n)
+        for n in range(1, tokens.shape[1] + 1):
+            which = torch.nonzero(count >= n if self.apart else count == n)[:, 0].tolist()
+            if which:
+                texts = [(*self.texts[i], *tokens[i, :n].tolist()) for i in which]
+                last = 1 if self.apart else n
+                out[which, n - last : n] = self._evaluate(texts, last)
         self.looked = (tokens, count, out)
         return out
 
