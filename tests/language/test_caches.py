@@ -212,7 +212,7 @@ def long_rope():
 
 
 def test_positions_that_turn_at_a_length_are_read_whole_across_it(tiny):
-    """Up to the length and beyond it a cache is right; across it, the broken twins, it or one reading are off by nats."""
+    """A cache is right up to the length and beyond it; across it, the broken twins, it or one reading are off."""
 
     def read_alone(text):
         return torch.stack([alone(model.model, PROMPT, text[:k])[-1] for k in range(len(text) + 1)])

@@ -81,7 +81,7 @@ def test_the_characters_that_a_part_can_become():
         ({"type": "string", "maxLength": 1}, ['"é', '"\\ud83d\\ude00'], ['"é\\', '"aé', '"a\\u']),
         (GREEK, ['"\\u03b', '"ω\\'], ['"\\u04', '"\\ud8', '"ωω\\']),
         (NAMES, ['{"\\u00e9', '{"k'], ['{"kk', '{"\\u0041', '{"\\ud8']),
-        (SHORT, ['{"a":', '{"\\u0041'], ['{"aa', '{"a\\u00', '{"aé']),
+        (SHORT, ['{"a":', '{"\\u0041'], ['{"aa', '{"a\\u00', '{"aé', '{"a": 1, "a']),
     ],
 )
 def test_a_part_that_can_become_nothing_is_refused_at_once(schema, right, wrong):

@@ -280,7 +280,8 @@ class Automaton:
         shape, count = around.shape, len(around.seen) + around.more
         may = spare(shape, around.seen, count)
         if may and shape.free and all(_begun(part, text) for part in shape.parts):
-            return True
+            if text not in around.seen or self._goes_on(around, text, characters(OUTSIDE)):
+                return True
         return any(
             key.startswith(text) and key not in around.seen and (may or key in shape.required) for key in shape.named
         )
