@@ -11,6 +11,10 @@ from typing import Any
 
 import jsonschema
 
+from motes.language import json_schema
+from motes.language.constraints.schema.automaton import Automaton
+from motes.language.constraints.schema.recogniser import JsonSchema
+
 
 def whole(a, b):
     return {"type": "integer", "minimum": a, "maximum": b}
@@ -248,3 +252,10 @@ def judge(schema: Any, text: str) -> bool:
     except ValueError:
         return False
     return jsonschema.Draft202012Validator(schema).is_valid(value)
+
+
+def automaton(schema: Any) -> Automaton:
+    """What recognises a schema, byte by byte."""
+    made = json_schema(schema)
+    assert isinstance(made, JsonSchema)
+    return made.automaton

@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from language.json_texts import SCHEMAS, texts
-from motes.language import json_schema
+from language.json_texts import SCHEMAS, automaton, texts
 from motes.language.constraints.schema.automaton import Automaton, Cells
 from motes.language.constraints.schema.partial import characters
 from motes.language.constraints.schema.strings import OUTSIDE, Texts, read
@@ -18,21 +17,21 @@ SHORT = {"type": "object", "propertyNames": {"maxLength": 1}, "additionalPropert
 GREEK = {"type": "string", "pattern": "^[α-ω]{1,2}$"}
 
 
-def stuck(automaton: Automaton, cells: Cells) -> bool:
-    return not automaton.accepts(cells) and not any(automaton.step(cells, byte) for byte in range(256))
+def stuck(machine: Automaton, cells: Cells) -> bool:
+    return not machine.accepts(cells) and not any(machine.step(cells, byte) for byte in range(256))
 
 
 def ends(schema: Any, seed: int, n: int) -> int:
     """How many places that are not refused have nothing behind them: texts near a schema, each with stray bytes."""
-    automaton, seen, found, rng = json_schema(schema).automaton, set[Cells](), 0, random.Random(seed)
+    machine, seen, found, rng = automaton(schema), set[Cells](), 0, random.Random(seed)
     for text in texts(schema, seed=seed, n=n):
-        cells = automaton.start
+        cells = machine.start
         for byte in text.encode():
             strays = [byte, rng.randrange(128), rng.randrange(128, 256), ord("\\"), ord('"')]
-            new = {after for stray in strays if (after := automaton.step(cells, stray))} - seen
-            found += sum(stuck(automaton, after) for after in new)
+            new = {after for stray in strays if (after := machine.step(cells, stray))} - seen
+            found += sum(stuck(machine, after) for after in new)
             seen |= new
-            cells = automaton.step(cells, byte)
+            cells = machine.step(cells, byte)
             if not cells:
                 break
     return found
@@ -85,17 +84,17 @@ def test_the_characters_that_a_part_can_become():
     ],
 )
 def test_a_part_that_can_become_nothing_is_refused_at_once(schema, right, wrong):
-    automaton = json_schema(schema).automaton
+    machine = automaton(schema)
 
     def alive(text: str) -> bool:
-        cells = automaton.start
+        cells = machine.start
         for byte in text.encode():
-            cells = automaton.step(cells, byte)
+            cells = machine.step(cells, byte)
         return bool(cells)
 
     assert all(map(alive, right)) and not any(map(alive, wrong))
     half = "é".encode()[:1]
-    cells = automaton.start
+    cells = machine.start
     for byte in b'"ab' + half:  # two letters, and the first byte of a third: too long, or on no list
-        cells = automaton.step(cells, byte)
+        cells = machine.step(cells, byte)
     assert not cells

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import motes
-from language.json_texts import SCHEMAS, judge, texts
+from language.json_texts import SCHEMAS, automaton, judge, texts
 from motes.core.errors import EmptyConstraint, MotesError
 from motes.language import Generation, TableModel, json_schema
 from motes.language.constraints.schema.pattern import Pattern
@@ -21,14 +21,14 @@ from motes.language.constraints.schema.smallest import smallest
 
 def accepted(schema: Any, text: str) -> bool:
     """What the recogniser says, byte by byte; what it forgets on the way never loses a text."""
-    automaton = json_schema(schema).automaton
-    cells = coarse = automaton.start
+    machine = automaton(schema)
+    cells = coarse = machine.start
     for byte in text.encode():
-        cells, coarse = automaton.step(cells, byte), automaton.step(automaton.coarse(coarse), byte, coarse=True)
+        cells, coarse = machine.step(cells, byte), machine.step(machine.coarse(coarse), byte, coarse=True)
         if not cells:
             return False
         assert coarse
-    return automaton.accepts(cells)
+    return machine.accepts(cells)
 
 
 @pytest.mark.parametrize("n", [15, pytest.param(1500, marks=pytest.mark.slow)])
@@ -71,7 +71,7 @@ TOKENS = ['{"', "a", '":', " ", "1", ".0", "e0", "}", ',"', "b", "\\u0061", "tru
 def enumerated(schema: Any, law: torch.Tensor, most: int) -> float:
     """The probability of a valid text, over all of at most `most` tokens that do not die at once."""
     end = len(TOKENS) - 1
-    alive = json_schema(schema).automaton
+    alive = automaton(schema)
 
     def grow(text: str, p: float, length: int, cells: Any) -> Iterator[float]:
         valid = judge(schema, text)
@@ -113,7 +113,7 @@ def test_no_text_is_begun_that_cannot_end_in_time():
     schema |= {"additionalProperties": False}
     text = ['{"', "a", '":', "1", ',"', "b", '":', "true", "}"]
     model = TableModel(TOKENS, torch.zeros(len(TOKENS) + 1, len(TOKENS)))
-    recogniser = json_schema(schema).open(model, 9)
+    recogniser: Any = json_schema(schema).open(model, 9)
     recogniser.within(9)
     for at, piece in enumerate(text):
         v = TOKENS.index(piece)
@@ -172,11 +172,11 @@ def test_large_and_deep_schemas_are_followed():
         deep = {"type": "array", "items": deep, "minItems": 1, "maxItems": 1}
     assert accepted(deep, "[" * 800 + "1" + "]" * 800) and not accepted(deep, "[" * 799 + "1" + "]" * 799)
     names = [f"name {k}" for k in range(200_000)]
-    automaton = json_schema({"enum": names}).automaton
-    cells = automaton.start
+    machine = automaton({"enum": names})
+    cells = machine.start
     for byte in b'"name 123456"':
-        cells = automaton.step(cells, byte)
-    assert automaton.accepts(cells)
+        cells = machine.step(cells, byte)
+    assert machine.accepts(cells)
     assert jsonschema.Draft202012Validator({"enum": names[:3]}).is_valid(json.loads('"name 2"'))
 
 
@@ -194,5 +194,5 @@ def test_patterns_know_how_far_it_is_to_their_end():
 
 @pytest.mark.parametrize("schema", SCHEMAS)
 def test_a_short_text_of_a_schema_is_written_down_at_once(schema):
-    text = smallest(json_schema(schema).automaton)
+    text = smallest(automaton(schema))
     assert text is not None and judge(schema, text)
