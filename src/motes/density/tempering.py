@@ -17,7 +17,7 @@ from motes.core.errors import MotesError
 from motes.core.particles import Particles
 from motes.core.run import Run
 from motes.core.systematic import Systematic
-from motes.core.temperature import next_temperature
+from motes.core.temperature import SHAPE, next_temperature
 from motes.core.weights import normalise
 from motes.density.annealed import Annealed
 from motes.density.care import CERTAIN, FEWEST, FINE, SHARE, SWEEPS, Care, effective_families
@@ -61,7 +61,8 @@ class Tempering(Annealed):
 
     The particles are drawn from the prior. Each step moves them by a Markov kernel that leaves the law at the current
     temperature invariant, then raises the temperature until the conditional effective sample size is `cess` of what it
-    was, and reweights. It ends with temperature 1 and one last move. The mean weight estimates the evidence.
+    was, or less far where the largest weights fall off slowly, and reweights. It ends with temperature 1 and one last
+    move. The mean weight estimates the evidence.
 
     Temperatures, step sizes, scales and the number of sweeps are chosen from the particles themselves, which biases
     the evidence (not its logarithm only) by a term of order 1/N. `freeze` gives the same model with all choices fixed
@@ -254,7 +255,7 @@ class Tempering(Annealed):
         if not ((log_weight > -math.inf) & (log_likelihood > -math.inf)).any():
             return 1.0  # nothing is left to choose by; the engine reports it
         cess = 1 - FINE * (1 - self.cess) if care.careful else self.cess
-        temperature = next_temperature(log_weight, log_likelihood, now, cess)
+        temperature = next_temperature(log_weight, log_likelihood, now, cess, SHAPE)
         if not temperature > now:
             raise MotesError(
                 f"the temperature cannot rise above {now!r} at t={t}: the log-likelihood varies by more than its 16 "
