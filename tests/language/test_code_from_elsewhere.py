@@ -5,7 +5,9 @@ from __future__ import annotations
 import builtins
 import json
 import shutil
+import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,7 +15,7 @@ import torch
 import motes
 from language.test_gguf import write
 from motes.core.errors import FileError, MotesError
-from motes.language import reward_model
+from motes.language import bounded, hub, reward_model
 from motes.language.uncertainty import MiniLM
 
 CODE = """
@@ -147,6 +149,55 @@ def test_chat_templates_stay_in_their_sandbox(tiny, tmp_path, monkeypatch, templ
     with pytest.raises(MotesError, match=r"the chat template of .* failed"):
         model.encode("hi")
     assert not (tmp_path / "MARKER").exists()
+
+
+ENDLESS = {
+    "loops": "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}",
+    "doubles": "{% set n = namespace(s='ab') %}{% for i in range(99) %}{% set n.s = n.s + n.s %}{% endfor %}",
+    "power": "{{ 9 ** (9 ** 9) }}",
+    "long": "{{ 'x' * 10 ** 11 }}",
+    "much": "{{ 'x' * 10 ** 8 }}",
+    "macro": "{% macro f(n) %}{% if n %}{{ f(n - 1) }}{{ f(n - 1) }}{% endif %}{% endmacro %}{{ f(99) }}",
+}
+
+
+@pytest.mark.parametrize("what", ENDLESS)
+def test_a_chat_template_without_an_end_is_stopped(tiny, tmp_path, monkeypatch, what):
+    monkeypatch.setattr(bounded, "SECONDS", 1.0)
+    write(tiny, tmp_path / "model.gguf", template=ENDLESS[what])
+    model = motes.language.load(tmp_path / "model.gguf")
+    with pytest.raises(MotesError, match=r"the chat template of .* failed: (it did not end within|MemoryError)"):
+        model.encode("hi")
+
+
+class Endless(BaseException):
+    pass
+
+
+def test_a_chat_template_without_an_end_has_none_in_the_process_itself(tiny, tmp_path, monkeypatch):
+    """The broken twin; and a template that ends makes the same text in both places."""
+
+    def stop(*_):
+        raise Endless
+
+    for name in ("loops", "macro", "good"):
+        good = "{% for m in messages %}[{{ m.role }}: {{ m.content }} é]{% endfor %}"
+        write(tiny, tmp_path / "model.gguf", template=ENDLESS.get(name, good))
+        model: Any = motes.language.load(tmp_path / "model.gguf")
+        bound = model._templated([{"role": "user", "content": "hi"}]) if name == "good" else ""
+        with monkeypatch.context() as here:
+            here.setattr(hub, "bounded", lambda make: make())
+            before = signal.signal(signal.SIGVTALRM, stop)
+            signal.setitimer(signal.ITIMER_VIRTUAL, 2.0)
+            try:
+                if name == "good":
+                    assert bound == model._templated([{"role": "user", "content": "hi"}]) == "[user: hi é]"
+                else:
+                    with pytest.raises(Endless):
+                        model.encode("hi")
+            finally:
+                signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+                signal.signal(signal.SIGVTALRM, before)
 
 
 def test_code_beside_a_gguf_file_is_not_run(tiny, folder, tmp_path, answers):

@@ -14,6 +14,7 @@ from torch import Tensor
 from motes.core.errors import FileError, MotesError, perhaps, warn
 from motes.core.modules import refuse_training_mode
 from motes.language import gguf
+from motes.language.bounded import bounded
 from motes.language.model import LanguageModel, Message, Prefixes, check_chat, check_prompt, check_tokens
 from motes.language.pretrained import read
 from motes.language.token_bytes import byte_tokenizer, decoded_behind, spelt
@@ -84,13 +85,13 @@ class TransformersModel(LanguageModel):
         return torch.tensor(ids, dtype=torch.int64)
 
     def _templated(self, talk: list[Any]) -> str:
-        """The prompt that the chat template makes; it runs in jinja's sandbox."""
+        """The prompt that the chat template makes; it runs in jinja's sandbox, in a process that can be stopped."""
         try:
-            return self.tokenizer.apply_chat_template(talk, add_generation_prompt=True, tokenize=False)
-        except Exception as error:
+            return bounded(lambda: self.tokenizer.apply_chat_template(talk, add_generation_prompt=True, tokenize=False))
+        except MotesError as error:
             raise MotesError(
-                f"the chat template of {self.name} failed: {type(error).__name__}: {error}. Give the prompt as one "
-                "string with chat=False, or set tokenizer.chat_template"
+                f"the chat template of {self.name} failed: {error}. Give the prompt as one string with chat=False, or "
+                "set tokenizer.chat_template"
             ) from error
 
     def decode(self, tokens: Sequence[int]) -> str:
