@@ -103,7 +103,7 @@ def test_transformers_alone_would_ask_and_run_it(folder, tmp_path, answers):
 
 def test_code_that_is_asked_for_by_name_is_run(folder, tmp_path, answers):
     place = foreign(folder, tmp_path)
-    model = motes.language.load(place, trust_remote_code=True)
+    model: Any = motes.language.load(place, trust_remote_code=True)
     assert type(model.model).__name__ == "ForeignForCausalLM"
     assert (tmp_path / "MARKER").exists()
     assert not answers
