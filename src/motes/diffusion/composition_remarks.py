@@ -13,7 +13,7 @@ from motes.diffusion.driftlite import ENOUGH
 if TYPE_CHECKING:
     from motes.diffusion.composition import Composition
 
-LOUD = 0.05
+LOUD = 0.2
 """Nats of estimated discretisation error from which a run says so, whatever its bar."""
 
 

@@ -21,7 +21,8 @@ from torch import Tensor
 from motes.core.parts import in_parts
 from motes.core.remark import ALL, Remark
 from motes.diffusion.denoiser import Denoiser
-from motes.diffusion.solvers import Leg, heun
+from motes.diffusion.process import Process
+from motes.diffusion.solvers import Leg, Model, heun
 from motes.rng import Rng
 
 STEPS = 10
@@ -116,10 +117,8 @@ def coupling_test(
             return in_parts(lambda part: denoiser.data(part, t), micro_batch, x)
 
     x = process.start_std * rng.at("start").normal((n, *shape), dtype=dtype).to(device)
-    for t, s in pairwise(process.times(steps).tolist()):
-        x = heun(Leg(process, x, t, s, ask(x, t), None, t, ask))
+    x, data = carried(process, x, steps, ask)
     last = float(process.t_min)
-    data = ask(x, last) if float(process.sigma(last)) > 0 else x
     flat = data.flatten(1).to(torch.float64).cpu()
     spread = math.sqrt(max(float((flat - flat.mean(0)).square().mean()), 1e-300))
     times, slopes, errors = [], [], []
@@ -137,6 +136,14 @@ def coupling_test(
         slopes.append(slope)
         errors.append(float(left.std()) * math.sqrt(n) / float(square.sum()))
     return Coupling(*(torch.tensor(v, dtype=torch.float64).nan_to_num(nan=math.inf) for v in (times, slopes, errors)))
+
+
+def carried(process: Process, x: Tensor, steps: int, ask: Model) -> tuple[Tensor, Tensor]:
+    """Noise (N, ...) carried to the last time by Heun's rule, and the predictions of the data there."""
+    for t, s in pairwise(process.times(steps).tolist()):
+        x = heun(Leg(process, x, t, s, ask(x, t), None, t, ask))
+    last = float(process.t_min)
+    return x, ask(x, last) if float(process.sigma(last)) > 0 else x
 
 
 _KNOWN: WeakKeyDictionary[Denoiser, tuple[Tensor, Tensor]] = WeakKeyDictionary()

@@ -101,6 +101,11 @@ class Twist(ABC):
         """Whether the value needs gradients of the denoiser with respect to x."""
         return False
 
+    @property
+    def data_scale(self) -> float | None:
+        """The standard deviation of the data about its mean that the guess takes for granted; None if it takes none."""
+        return None
+
     @abstractmethod
     def __call__(self, look: Look) -> Tensor:
         """(n,) nats."""

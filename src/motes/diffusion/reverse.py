@@ -22,6 +22,7 @@ from motes.core.model import FeynmanKac
 from motes.core.particles import Particles
 from motes.core.systematic import Systematic
 from motes.diffusion.arguments import check_function, check_image
+from motes.diffusion.collapse import collapse_remarks
 from motes.diffusion.coupling import coupling_remarks, tested
 from motes.diffusion.denoiser import Denoiser
 from motes.diffusion.guidance import Given, Guidance, Twist, ValueGradient
@@ -225,7 +226,10 @@ class ReverseDiffusion(FeynmanKac):
     def remarks(self, particles: Particles) -> list[str]:
         if not self.done(particles):
             return []
-        said = [] if self.twist is None else self.twist.remarks(particles.x["reward"], particles.log_weight)
+        said: list[str] = []
+        if self.twist is not None:
+            said += self.twist.remarks(particles.x["reward"], particles.log_weight)
+            said += collapse_remarks(self.denoiser, particles, self.twist.data_scale, self.micro_batch)
         return [*coupling_remarks(particles.shared), *said, *remarks(self.level, particles, self.view(particles))]
 
     def systematic(self, particles: Particles) -> Systematic | None:

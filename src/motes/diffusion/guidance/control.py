@@ -43,6 +43,10 @@ class Reference(Twist):
         if not self.strength > 0 or not self.scale > 0:
             raise ValueError(f"strength and scale must be positive, not {self.strength} and {self.scale}")
 
+    @property
+    def data_scale(self) -> float:
+        return self.scale
+
     def reward(self, images: Tensor) -> Tensor:
         """Minus the cost of images (n, *shape), (n,) nats."""
         return -0.5 * self.strength * self._far(images)

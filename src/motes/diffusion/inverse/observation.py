@@ -61,6 +61,10 @@ class Observation(Twist):
         if self.y.is_complex() or not bool(torch.isfinite(self.y).all()):
             raise ValueError("the measurement y must be real numbers, all finite; leave out what was not measured")
 
+    @property
+    def data_scale(self) -> float:
+        return self.scale
+
     def reward(self, images: Tensor) -> Tensor:
         """The log-likelihood of the measurement given images (n, *shape), (n,) nats, with its normalising constant."""
         residual = self._residual(images).to(torch.float64).reshape(len(images), -1)
