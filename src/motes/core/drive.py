@@ -187,6 +187,7 @@ class Drive:
             references=(*ENGINE, *scheme.references, *variance.REFERENCES, *model.references),
             own_error=model.standard_error(state.particles),
             systematic=model.systematic(state.particles),
+            coarse=model.coarse_level(state.particles),
             score=model.score(state.particles),
             remarks=tuple(Remark.of(r) for r in model.remarks(state.particles)),
         )

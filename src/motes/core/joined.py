@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from motes.core import replicas, tree
+from motes.core import coarse_level, replicas, tree
 from motes.core.genealogy import Genealogy
 from motes.core.particles import Particles
 from motes.core.remark import EVIDENCE, Remark
@@ -58,6 +58,7 @@ def joined(runs: Sequence[Run], setup: dict[str, Any], result: Result, *, final:
         remarks=replicas.remarks(parts) if final else (),
         replicas=tuple(runs),
         systematic=_systematic(parts),
+        coarse=coarse_level.joined([run.coarse for run in parts], places, shift),
     )
     return told_of_systematic(run) if final else run
 
@@ -70,8 +71,10 @@ def told_of_systematic(run: Run) -> Run:
     unknown = math.isnan(found.value)
     if not (unknown or found.exceeds(error.value)):
         return run
+    same = [remark for remark in run.remarks if found.text in remark]
     rest = [remark for remark in run.remarks if found.text not in remark]
-    return replace(run, remarks=(*rest, Remark(found.text, EVIDENCE, withholds=unknown)))
+    doubts = sorted({*EVIDENCE, *(d for remark in same for d in remark.doubts)})
+    return replace(run, remarks=(*rest, Remark(found.text, doubts, withholds=unknown)))
 
 
 def _systematic(parts: Sequence[Run]) -> Systematic | None:

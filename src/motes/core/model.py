@@ -15,6 +15,7 @@ from motes.core.tree import PyTree
 from motes.rng import Rng
 
 if TYPE_CHECKING:
+    from motes.core.coarse_level import CoarseLevel
     from motes.core.resampling import Scheme
     from motes.core.systematic import Systematic
     from motes.core.variance import StandardError
@@ -85,6 +86,10 @@ class FeynmanKac(ABC):
 
     def systematic(self, particles: Particles) -> Systematic | None:
         """An error of the log evidence that more particles do not cure, where the model can estimate one."""
+        return None
+
+    def coarse_level(self, particles: Particles) -> CoarseLevel | None:
+        """Some of the particles by a coarser rule, from which means know their systematic error; None without such."""
         return None
 
     def remarks(self, particles: Particles) -> Sequence[str]:

@@ -210,7 +210,7 @@ def _stated(runs: Sequence[Run]) -> Iterator[tuple[str, Tensor, Tensor]]:
         return
     names, _ = flat[0]
     try:
-        found = [run.mean(lambda _, x=x: x) for run, (_, x) in zip(runs, flat, strict=False)]
+        found = [run.particles_mean(run.values(lambda _, x=x: x)) for run, (_, x) in zip(runs, flat, strict=False)]
     except MotesError:  # not finite
         return
     for i, name in enumerate(names):

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from motes.core import files, replicas, tree
 from motes.core.cite import ENGINE, Reference
+from motes.core.coarse_level import CoarseLevel
 from motes.core.control import control as take_out
 from motes.core.draws import Function, values
 from motes.core.errors import MotesError
@@ -53,6 +54,8 @@ class Run:
     """The model's own standard error of the log evidence, where it has one."""
     systematic: Systematic | None = None
     """An error of the log evidence that more particles do not cure, where the model estimates one."""
+    coarse: CoarseLevel | None = None
+    """Some of the particles by a coarser rule, from which means know such an error, where the model has them."""
     score: Tensor | None = None
     """(N, d) gradients of the target's log-density at the draws, where the model knows them."""
     remarks: tuple[Remark, ...] = ()
@@ -178,6 +181,7 @@ class Run:
     def mean(self, f: Any = None, *, control: bool = False, smooth: bool = False) -> Any:
         """The weighted mean of `f` over the particles, or its mean over all draws of all chains, with standard error.
 
+        The error carries the spread of the particles and, where the model knows it, what a coarser rule differs by.
         For chains the error is from the spread of the means of whole chains, where there are 16 or more, else of
         batches (`core/series.py`). It is known to 1 / sqrt(2 k), k the number of means: a fifth with 16. The mcse of
         `diagnose` estimates the same number in another way, and differs by chance.
@@ -197,7 +201,7 @@ class Run:
         """
         one = not isinstance(f, (list, tuple, Mapping))
         named: dict[Any, Function] = {"": f} if one else dict(f if isinstance(f, Mapping) else enumerate(f))
-        values = [self.values(g) for g in named.values()]
+        values = fine = [self.values(g) for g in named.values()]
         same = [self._same(v) for v in values]
         particles, doubt = self.particles, ""
         if smooth:
@@ -208,8 +212,15 @@ class Run:
             even = torch.full((len(values[0]),), 1 / len(values[0]), dtype=torch.float64)
             values = take_out(self, values, even if self.chains else normalise(particles.log_weight))
         estimates = [self._estimate(v, s, particles, doubt) for v, s in zip(values, same, strict=True)]
+        if self.coarse is not None:
+            asked = zip(estimates, named.values(), fine, strict=True)
+            estimates = [self.coarse.added(e, g, v, self.log_weight) for e, g, v in asked]
         found = dict(zip(named, estimates, strict=True))
         return found[""] if one else found if isinstance(f, Mapping) else list(found.values())
+
+    def particles_mean(self, value: Tensor) -> Estimate:
+        """The weighted mean of numbers (N, ...) of the particles, with the error that their number leaves."""
+        return self._estimate(value, self._same(value), self.particles, "")
 
     def _same(self, value: Tensor) -> Tensor:
         """(...) bool, whether a number (N, ...) is the same for all draws that have weight."""
@@ -308,6 +319,7 @@ class Run:
             "trace": self.trace.state(),
             "view": None if self.view is p.x else self.view,
             "score": self.score,
+            "coarse": None if self.coarse is None else self.coarse.state(),
         }
         meta = {
             "t": p.t,

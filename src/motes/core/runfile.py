@@ -12,6 +12,7 @@ from torch import Tensor
 
 from motes.core import files, tree
 from motes.core.cite import Reference
+from motes.core.coarse_level import CoarseLevel
 from motes.core.errors import FileError, MotesError, warn
 from motes.core.genealogy import RECORD, Genealogy
 from motes.core.joined import alone, joined
@@ -79,7 +80,7 @@ META = record(
     own_error=either(ERROR, None),
     systematic=either(SYSTEMATIC, None),
 )
-TREES = record(particles=anything, genealogy=anything, trace=anything, view=anything, score=anything)
+TREES = record(particles=anything, genealogy=anything, trace=anything, view=anything, score=anything, coarse=anything)
 MOST = 1 << 16
 """Replicas that a file may speak of."""
 SEVERAL = record(
@@ -173,6 +174,7 @@ def _run(trees: dict[str, PyTree], meta: dict[str, Any]) -> Run:
         references=tuple(Reference(**r) for r in meta["references"]),
         own_error=None if meta["own_error"] is None else StandardError(**meta["own_error"]),
         systematic=None if meta["systematic"] is None else Systematic(**meta["systematic"]),
+        coarse=None if trees["coarse"] is None else CoarseLevel.from_state(trees["coarse"], particles.n),
         score=either(tensor(None, None, None), None)(trees["score"], "score"),
         remarks=tuple(Remark.from_json(r) for r in meta["remarks"]),
     )

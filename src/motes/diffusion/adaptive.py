@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from motes.core.cite import Reference
+from motes.core.coarse_level import CoarseLevel
 from motes.core.model import FeynmanKac
 from motes.core.particles import Particles
 from motes.core.systematic import Systematic
@@ -21,7 +22,7 @@ from motes.diffusion.denoiser import Denoiser
 from motes.diffusion.guidance.value import ValueGradient
 from motes.diffusion.guided_step import guided_step
 from motes.diffusion.multilevel import Coarse, begun, set_level, stepped
-from motes.diffusion.multilevel_error import remarks, systematic
+from motes.diffusion.multilevel_error import coarse_level, remarks, systematic
 from motes.diffusion.observer import Observer
 from motes.diffusion.reverse import SAMPLER, STEERING
 from motes.diffusion.start import Start, started
@@ -163,6 +164,9 @@ class AdaptiveReward(FeynmanKac):
             f"the last step, where the reward counts in full, left {kept:.2g} of the particles' worth: use more steps, "
             "guidance, or more particles",
         ]
+
+    def coarse_level(self, particles: Particles) -> CoarseLevel | None:
+        return coarse_level(self.level, particles) if self.done(particles) else None
 
     def systematic(self, particles: Particles) -> Systematic | None:
         return systematic(self.level, particles) if self.done(particles) else None

@@ -12,7 +12,7 @@ from motes.core.particles import Particles
 from motes.core.parts import in_parts
 from motes.core.remark import ALL, Remark
 from motes.core.weights import normalise
-from motes.diffusion.coupling import STEPS, carried
+from motes.diffusion.coupling import carried
 from motes.diffusion.denoiser import Denoiser
 from motes.rng import Rng
 
@@ -20,7 +20,8 @@ FEW = 2.0
 """The effective number of starts below which a population has collapsed."""
 MANY = 8
 """Particles from which that is worth a word."""
-SAMPLES = 16
+SAMPLES, STEPS = 16, 25
+"""Samples, and steps of Heun's rule that make each, by which the data's spread is found."""
 OTHER = 1.5
 """How many times larger or smaller than the data's spread a scale is another one."""
 

@@ -7,11 +7,12 @@ import math
 import torch
 from torch import Tensor
 
+from motes.core.coarse_level import CoarseLevel
 from motes.core.particles import Particles
 from motes.core.remark import MEANS, Remark
 from motes.core.systematic import Systematic
 from motes.core.weights import log_mean_exp, normalise
-from motes.diffusion.multilevel import Coarse
+from motes.diffusion.multilevel import SHORT, STRIDE, Coarse
 
 FEWEST = 2
 """Fewer coarse paths than this tell nothing."""
@@ -30,6 +31,8 @@ def systematic(coarse: Coarse | None, particles: Particles) -> Systematic | None
         return Systematic(math.nan, 0.0, TOO_COARSE)
     coarser, noise = _compared(leaf["log_weight"][on], own)
     rest = coarse.rest
+    if coarse.short and abs(coarser) > SURE * noise:
+        return Systematic(math.nan, 0.0, too_few(steps))
     left, shake = _left_over(leaf["base"][on], particles.x["reward"][on], leaf["plus"][on], leaf["minus"][on])
     step = abs(rest * coarser)
     mend = f"{steps} steps err by about {step:.2g} nats (steps of thrice the length differ by {coarser:+.2g})"
@@ -44,6 +47,8 @@ def systematic(coarse: Coarse | None, particles: Particles) -> Systematic | None
     return Systematic(math.hypot(step, left), sure, text)
 
 
+SURE = 3.0
+"""Standard errors from which a difference between levels is no chance."""
 UNKNOWN = (
     "no particle with a coarse path is left, so nothing is known of the error that finite steps make: use more "
     "particles, or a smaller `coarse`"
@@ -52,6 +57,14 @@ TOO_COARSE = (
     "no path with steps of thrice the length has any weight at the end, so nothing is known of the error that the "
     "steps make, which are too few: use more"
 )
+
+
+def too_few(steps: int) -> str:
+    """What is said of a chain so short that a coarser one tells nothing but that they differ."""
+    return (
+        f"{steps} steps are too few to know their error: steps of thrice the length differ from them by more than "
+        f"chance, and are fewer than {SHORT}. Use at least {STRIDE * (SHORT - 1) + 1} steps"
+    )
 
 
 def _left_over(base: Tensor, reward: Tensor, plus: Tensor, minus: Tensor) -> tuple[float, float]:
@@ -80,6 +93,16 @@ def _compared(other: Tensor, own: Tensor) -> tuple[float, float]:
     return log_mean_exp(other) - log_mean_exp(own), float((a - b).square().sum().sqrt())
 
 
+def coarse_level(coarse: Coarse | None, particles: Particles) -> CoarseLevel | None:
+    """The images of the coarse paths, for the error bars of means."""
+    if coarse is None:
+        return None
+    leaf = particles.x["coarse"]
+    row = leaf["on"].nonzero().flatten()
+    image = leaf["denoised"].detach()
+    return CoarseLevel(image[row.to(image.device)], leaf["log_weight"][row], row, coarse.rest)
+
+
 def remarks(coarse: Coarse | None, particles: Particles, image: Tensor) -> list[str]:
     """What is to be said of means and mean squares of image numbers that the steps move by more than chance."""
     if coarse is None:
@@ -87,12 +110,14 @@ def remarks(coarse: Coarse | None, particles: Particles, image: Tensor) -> list[
     leaf, on = particles.x["coarse"], particles.x["coarse"]["on"]
     own, other = particles.log_weight[on], leaf["log_weight"][on]
     if int(on.sum()) < FEWEST or not float(torch.minimum(own.max(), other.max())) > -math.inf:
-        return []
+        text = UNKNOWN if int(on.sum()) < FEWEST else TOO_COARSE
+        many = particles.n >= FEWEST * coarse.every  # else the estimates say why they have no error bars
+        return [Remark(text, MEANS, withholds=True)] if many else []
     whole, a, b = normalise(particles.log_weight), normalise(other), normalise(own)
     flat = image.detach().flatten(1).to(torch.float64).cpu()
     mean = whole @ flat
     std = (whole @ (flat - mean).square()).sqrt().clamp(min=1e-300)
-    rest, worst = coarse.least, 0.0
+    rest, worst, apart = coarse.least, 0.0, 0.0
     level = 2 + math.sqrt(2 * math.log(2 * flat.shape[1]))
     mine = (flat[on] - mean) / std
     theirs = (leaf["denoised"][on].detach().flatten(1).to(torch.float64).cpu() - mean) / std
@@ -100,9 +125,13 @@ def remarks(coarse: Coarse | None, particles: Particles, image: Tensor) -> list[
         f, g, h = theirs**power, mine**power, ((flat - mean) / std) ** power
         change = a @ f - b @ g
         each = a[:, None] * (f - a @ f) - b[:, None] * (g - b @ g)
-        sure = rest * (change.abs() - level * each.square().sum(0).sqrt())
+        noise = each.square().sum(0).sqrt().clamp(min=1e-300)
+        apart = max(apart, float((change.abs() / noise).max()))
+        sure = rest * (change.abs() - level * noise)
         bar = (whole.square() @ (h - whole @ h).square()).sqrt().clamp(min=1e-300)
         worst = max(worst, float((sure / bar).max()))
+    if coarse.short and apart > level:
+        return [Remark(too_few(coarse.fine.steps), MEANS, withholds=True)]
     if worst <= 1:
         return []
     return [

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from motes.core.cite import Reference
+from motes.core.coarse_level import CoarseLevel
 from motes.core.errors import UnknownName
 from motes.core.model import FeynmanKac
 from motes.core.particles import Particles
@@ -28,7 +29,7 @@ from motes.diffusion.denoiser import Denoiser
 from motes.diffusion.guidance import Given, Guidance, Twist, ValueGradient
 from motes.diffusion.guided_step import guided_step
 from motes.diffusion.multilevel import LEVELS, Coarse, begun, set_level, stepped
-from motes.diffusion.multilevel_error import remarks, systematic
+from motes.diffusion.multilevel_error import coarse_level, remarks, systematic
 from motes.diffusion.observer import Observer
 from motes.diffusion.potential import POTENTIALS, Schedule, strengths
 from motes.diffusion.process import Process
@@ -231,6 +232,9 @@ class ReverseDiffusion(FeynmanKac):
             said += self.twist.remarks(particles.x["reward"], particles.log_weight)
             said += collapse_remarks(self.denoiser, particles, self.twist.data_scale, self.micro_batch)
         return [*coupling_remarks(particles.shared), *said, *remarks(self.level, particles, self.view(particles))]
+
+    def coarse_level(self, particles: Particles) -> CoarseLevel | None:
+        return coarse_level(self.level, particles) if self.done(particles) else None
 
     def systematic(self, particles: Particles) -> Systematic | None:
         if self.reward is None or not self.done(particles):

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from motes.core import tree
 from motes.core.cite import Reference
+from motes.core.coarse_level import CoarseLevel
 from motes.core.model import FeynmanKac
 from motes.core.particles import Particles
 from motes.core.systematic import Systematic
@@ -103,6 +104,9 @@ class ValueDecoding(FeynmanKac):
 
     def remarks(self, particles: Particles) -> list[str]:
         return self.inner.remarks(particles)
+
+    def coarse_level(self, particles: Particles) -> CoarseLevel | None:
+        return self.inner.coarse_level(particles)
 
     def systematic(self, particles: Particles) -> Systematic | None:
         return self.inner.systematic(particles)

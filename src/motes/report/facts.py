@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from motes.core import student, tree
 from motes.core.errors import MotesError
@@ -205,14 +206,19 @@ def thinned(run: Run) -> Any:
 def summarise(run: Run, view: Any, weight: np.ndarray, most: int) -> list[Summary]:
     """The weighted marginal of the first `most` numbers of each particle."""
     errors: list[float] = []
-    for _, leaf in values.leaves(run.flat):
+    for k, (_, leaf) in enumerate(values.leaves(run.flat)):
         if len(errors) >= most:
             break
-        part = leaf.reshape(len(leaf), -1)[:, : most - len(errors)]
+        columns = min(leaf[0].numel(), most - len(errors)) if len(leaf) else 0
+
+        def part(flat: Any, k: int = k, columns: int = columns) -> Tensor:
+            found = values.leaves(flat)[k][1]
+            return found.reshape(len(found), -1)[:, :columns]
+
         try:
-            errors += run.mean(lambda _, part=part: part).se.reshape(-1).tolist()
+            errors += run.mean(part).se.reshape(-1).tolist()
         except MotesError:  # not finite: the mean has no error bar either, and `cautions` says so
-            errors += [math.nan] * part.shape[1]
+            errors += [math.nan] * columns
     out = []
     for column, se in zip(values.columns(view, most), errors, strict=True):
         v, w = column.values, weight

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from motes.core.cite import Reference
+from motes.core.coarse_level import CoarseLevel
 from motes.core.errors import FileError, ShapeError, UnknownName
 from motes.core.model import FeynmanKac
 from motes.core.particles import Particles
@@ -24,7 +25,7 @@ from motes.diffusion.guided_step import guided_step
 from motes.diffusion.inverse.observation import Observation
 from motes.diffusion.inverse.operators import Function
 from motes.diffusion.multilevel import Coarse, begun, set_level, stepped
-from motes.diffusion.multilevel_error import remarks, systematic
+from motes.diffusion.multilevel_error import coarse_level, remarks, systematic
 from motes.diffusion.observer import Observer
 from motes.diffusion.reverse import SAMPLER
 from motes.diffusion.transition import Transitions, transitions
@@ -191,6 +192,9 @@ class ActiveDiffusion(FeynmanKac):
             return []
         said = observation.remarks(particles.x["reward"], particles.log_weight) if observation else []
         return [*coupling_remarks(particles.shared), *said, *remarks(self.level, particles, self.view(particles))]
+
+    def coarse_level(self, particles: Particles) -> CoarseLevel | None:
+        return coarse_level(self.level, particles) if self.done(particles) else None
 
     def systematic(self, particles: Particles) -> Systematic | None:
         return systematic(self.level, particles) if self.done(particles) else None

@@ -1,0 +1,70 @@
+"""Means of images carry the error of the steps; chains too short to know it have no bars."""
+
+import math
+
+import pytest
+import torch
+
+import motes
+from motes.diffusion import AdaptiveReward, ValueDecoding, VariancePreserving, gaussian
+from motes.diffusion.guidance import Event
+
+pytestmark = pytest.mark.filterwarnings("ignore::motes.core.errors.MotesWarning")
+VP = VariancePreserving()
+ONE = gaussian(VP, torch.zeros(1), torch.eye(1))
+
+
+def first(x):
+    return x[:, 0]
+
+
+def tilted(steps, **knobs):
+    """N(0, 1) tilted by exp(x), which is N(1, 1)."""
+    return motes.ReverseDiffusion(ONE, VP, steps, first, "reward", shape=(1,), **knobs)
+
+
+def run(model, n=1000, seed=1, **kwargs):
+    return motes.sample(model, n, seed=seed, progress=False, **kwargs)
+
+
+def test_a_mean_of_twenty_steps_is_within_its_bar():
+    """Off by about -.08 of steps in each of eight runs; the twin, the particles' error alone, says less than half."""
+    inside, alone = 0, 0
+    for seed in range(8):
+        found = run(tilted(20), 2000, seed)
+        estimate, spread = found.mean(first), found.particles_mean(found.values(first))
+        inside += abs(float(estimate.value) - 1) < 2 * float(estimate.se)
+        alone += abs(float(spread.value) - 1) < 2 * float(spread.se)
+    assert inside == 8 and alone <= 4
+
+
+def test_with_many_steps_the_bar_is_that_of_the_particles():
+    found = run(tilted(200))
+    assert float(found.mean(first).se) < 1.1 * float(found.particles_mean(found.values(first)).se)
+    assert not found.doubts
+
+
+@pytest.mark.parametrize(
+    "make", [tilted, lambda k: AdaptiveReward(ONE, k, first, shape=(1,)), lambda k: ValueDecoding(tilted(k), 2)]
+)
+def test_every_sampler_with_coarse_paths_knows(make):
+    found = run(make(20), 200)
+    assert found.coarse is not None and len(found.coarse.beside) >= 2
+    assert float(found.mean(first).se) > float(found.particles_mean(found.values(first)).se)
+
+
+def test_chains_too_short_to_know_their_error_have_no_bars():
+    """log E exp(x) is .5, and .27 by ten steps: .15 from that of four. The twin of 50 steps states what it knows."""
+    short, twin = run(tilted(10)), run(tilted(50))
+    assert abs(short.log_evidence - 0.5) > 0.15 and abs(twin.log_evidence - 0.5) < 4 * twin.log_evidence_se
+    assert math.isnan(short.log_evidence_se) and "10 steps are too few" in short.standard_error.reason
+    assert math.isnan(float(short.mean(first).se)) and "10 steps are too few" in short.mean(first).reason
+    assert not twin.doubts
+
+
+def test_where_no_coarse_path_has_weight_means_have_no_bars():
+    """Beyond 2 by ten steps: no path of four long ones comes there."""
+    event = Event(lambda x: x[:, 0] - 2.0)
+    model = motes.ReverseDiffusion(ONE, VP, 10, event.reward, "reward", shape=(1,), twist=event)
+    found = run(model, 512)
+    assert found.doubts == {"evidence", "means"} and math.isnan(float(found.mean(first).se))
