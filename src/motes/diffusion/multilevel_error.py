@@ -31,7 +31,7 @@ def systematic(coarse: Coarse | None, particles: Particles) -> Systematic | None
         return Systematic(math.nan, 0.0, TOO_COARSE)
     coarser, noise = _compared(leaf["log_weight"][on], own)
     rest = coarse.rest
-    if coarse.short and abs(coarser) > SURE * noise:
+    if coarse.short and abs(coarser) > SURE * noise + SMALL / math.sqrt(particles.ess):
         return Systematic(math.nan, 0.0, too_few(steps))
     left, shake = _left_over(leaf["base"][on], particles.x["reward"][on], leaf["plus"][on], leaf["minus"][on])
     step = abs(rest * coarser)
@@ -49,6 +49,8 @@ def systematic(coarse: Coarse | None, particles: Particles) -> Systematic | None
 
 SURE = 3.0
 """Standard errors from which a difference between levels is no chance."""
+SMALL = 0.5
+"""Below this part of the particles' own error a difference between levels needs no word."""
 UNKNOWN = (
     "no particle with a coarse path is left, so nothing is known of the error that finite steps make: use more "
     "particles, or a smaller `coarse`"
@@ -117,7 +119,7 @@ def remarks(coarse: Coarse | None, particles: Particles, image: Tensor) -> list[
     flat = image.detach().flatten(1).to(torch.float64).cpu()
     mean = whole @ flat
     std = (whole @ (flat - mean).square()).sqrt().clamp(min=1e-300)
-    rest, worst, apart = coarse.least, 0.0, 0.0
+    rest, worst, apart = coarse.least, 0.0, False
     level = 2 + math.sqrt(2 * math.log(2 * flat.shape[1]))
     mine = (flat[on] - mean) / std
     theirs = (leaf["denoised"][on].detach().flatten(1).to(torch.float64).cpu() - mean) / std
@@ -126,11 +128,11 @@ def remarks(coarse: Coarse | None, particles: Particles, image: Tensor) -> list[
         change = a @ f - b @ g
         each = a[:, None] * (f - a @ f) - b[:, None] * (g - b @ g)
         noise = each.square().sum(0).sqrt().clamp(min=1e-300)
-        apart = max(apart, float((change.abs() / noise).max()))
-        sure = rest * (change.abs() - level * noise)
         bar = (whole.square() @ (h - whole @ h).square()).sqrt().clamp(min=1e-300)
+        apart |= bool((change.abs() > level * noise + SMALL * bar).any())
+        sure = rest * (change.abs() - level * noise)
         worst = max(worst, float((sure / bar).max()))
-    if coarse.short and apart > level:
+    if coarse.short and apart:
         return [Remark(too_few(coarse.fine.steps), MEANS, withholds=True)]
     if worst <= 1:
         return []

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from motes.core.cite import Reference
+from motes.core.coarse_level import CoarseLevel
 from motes.core.errors import FileError, UnknownName
 from motes.core.model import FeynmanKac
 from motes.core.particles import Particles
@@ -41,6 +42,9 @@ LATENT = Reference(
 )
 FORGOTTEN = 0.1
 """The correlation with its beginning, of the noise and of the reward, at which a sweep of moves ends."""
+SHORT = 6
+"""With fewer steps than this nothing tells how their error falls: by two of Euler's, where four times as much was left
+as one of them changed."""
 STUCK = 0.5
 """The correlation from which a run that ended its moves for their number says so."""
 
@@ -134,6 +138,9 @@ class TiltedFlow(FeynmanKac):
         new = next_temperature(particles.log_weight, x["reward"], t, self.cess) if alive else 1.0
         moved = particles.step(x, (new - t) * x["reward"], shared={**shared, "temperature": new})
         if new == 1 and alive:
+            coarse = self._images(moved.x["noise"], self.times[::2])
+            more = {"coarse": coarse["image"], "gap": coarse["reward"] - x["reward"]}
+            moved = replace(moved, x=moved.x | more)
             moved = replace(moved, shared=moved.shared | self._discretisation(moved))
         return replace(moved, info=self._info(x, new))
 
@@ -168,13 +175,36 @@ class TiltedFlow(FeynmanKac):
                 f"{shared['kept']:.2f}): what resampling copied is still together. Take more moves or more particles"
             )
             said.append(Remark(text, ALL, withholds=True))
+        if self.done(particles) and self._unknown(particles):
+            said.append(Remark(self._too_few, ALL, withholds=True))
         return said
+
+    def coarse_level(self, particles: Particles) -> CoarseLevel | None:
+        """The images that half as many steps make of the same noise."""
+        if "gap" not in particles.x:
+            return None
+        row = torch.arange(particles.n)
+        return CoarseLevel(particles.x["coarse"], particles.log_weight + particles.x["gap"], row, self._share)
+
+    def _unknown(self, particles: Particles) -> bool:
+        """Whether the steps are too few to know their error, and half as many show one."""
+        value, noise = (float(particles.shared[name]) for name in ("coarse", "noise"))
+        return len(self.times) <= SHORT and abs(value) > 3 * noise + 0.5 / math.sqrt(particles.ess)
+
+    @property
+    def _too_few(self) -> str:
+        return (
+            f"{len(self.times) - 1} steps of the flow are too few to know their error, and half as many differ by more "
+            f"than chance: use at least {SHORT + SHORT % 2}"
+        )
 
     def systematic(self, particles: Particles) -> Systematic | None:
         """The error of the flow's steps, by the same noise at half as many."""
         if not self.done(particles):
             return None
         value, noise = particles.shared["coarse"], particles.shared["noise"]
+        if self._unknown(particles):
+            return Systematic(math.nan, 0.0, self._too_few)
         text = (
             f"with {len(self.times) - 1} steps of the flow the log normaliser is off by about {value:+.2g} nats, by "
             "the same noise at half as many: use more steps"
@@ -187,7 +217,7 @@ class TiltedFlow(FeynmanKac):
         Raises:
             FileError: they have changed since.
         """
-        images = ("noise", "image")
+        images = ("noise", "image", "coarse")
         x = {name: v.to(self.device) if name in images else v for name, v in particles.x.items()}
         few = self._images(x["noise"][:8], self.times)
         if not all(torch.allclose(v, x[name][:8], rtol=1e-3, atol=1e-3) for name, v in few.items()):
@@ -241,15 +271,18 @@ class TiltedFlow(FeynmanKac):
 
     def _discretisation(self, particles: Particles) -> dict[str, float]:
         """How far the log normaliser is off for the flow's steps, nats, by the same noise at half as many; its se."""
-        order = 1 if self.integrator in ("euler", "ddim") else 2
-        coarse = self._images(particles.x["noise"], self.times[::2])["reward"]
         weight = normalise(particles.log_weight)
         alive = weight > 0
-        weight, gap = weight[alive], (coarse - particles.x["reward"])[alive]
+        weight, gap = weight[alive], particles.x["gap"][alive]
         change = float(torch.logsumexp(weight.log() + gap, 0))
         noise = float((weight.square() @ ((gap - change).exp() - 1).square()).sqrt())
-        fall = 2**order - 1
-        return {"coarse": change / fall, "noise": noise / fall}
+        return {"coarse": self._share * change, "noise": self._share * noise}
+
+    @property
+    def _share(self) -> float:
+        """What the flow's steps err by, as a share of what half as many differ by."""
+        order = 1 if self.integrator in ("euler", "ddim") else 2
+        return 1 / (2**order - 1)
 
     def _info(self, x: dict[str, Tensor], t: float) -> dict[str, float]:
         return {"temperature": t, "reward": float(x["reward"].mean())}
