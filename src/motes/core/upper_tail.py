@@ -1,4 +1,4 @@
-"""Whether the largest weights of a population were had by so few that larger ones may have been missed."""
+"""The upper tail of the weights of a population: whether few had the largest, and how heavy it is."""
 
 from __future__ import annotations
 
@@ -44,3 +44,41 @@ def few_had_the_largest(log_weight: Tensor) -> bool:
         return False
     heft = (top - torch.logsumexp(alive, 0)).exp()
     return any(float((top[:j] - top[j]).mean()) > STEEP and float(heft[:j].sum()) > HEFT for j in (least, k))
+
+
+FEWEST = 25
+"""With fewer positive weights the fifth that is taken for the tail holds fewer than five."""
+PRIOR = 10.0
+"""As many weights of a tail of shape 1/2 the estimate of the shape begins with."""
+
+
+def pareto_shape(log_weight: Tensor) -> float:
+    """The shape k of the generalised Pareto law that fits the upper tail of weights: moments of order 1 / k are infinite.
+
+    The estimate is what `psis` calls k-hat, for use in a run; NaN with too few weights to tell, -inf for a flat tail.
+
+    Args:
+        log_weight: (N,) nats.
+
+    References:
+        Zhang & Stephens (2009), A new and efficient estimation method for the generalized Pareto distribution,
+        Technometrics 51(3). Vehtari, Simpson, Gelman, Yao & Gabry (2024), JMLR 25(72), section 3 (how many are the
+        tail, and the prior).
+    """
+    alive = log_weight[log_weight > -math.inf]
+    n = len(alive)
+    if n < FEWEST:
+        return math.nan
+    top = torch.topk(alive, math.ceil(min(n / 5, 3 * math.sqrt(n))) + 1).values.to(torch.float64).cpu()
+    excess = (top - top[0]).exp()
+    excess = (excess - excess[-1]).flip(0)
+    excess = excess[excess > 0]
+    m = len(excess)
+    if m < 5:
+        return -math.inf if float(top[0] - top[-1]) == 0 else math.nan
+    grid = torch.arange(1, 31 + int(math.sqrt(m)), dtype=torch.float64)
+    scale = (1 - (len(grid) / (grid - 0.5)).sqrt()) / (3 * excess[int(m / 4 + 0.5) - 1]) + 1 / excess[-1]
+    shape = torch.log1p(-scale[:, None] * excess).mean(1)
+    weight = torch.softmax(m * (torch.log(-scale / shape) - shape - 1), 0)
+    k = float(torch.log1p(-(weight @ scale) * excess).mean())
+    return (m * k + 0.5 * PRIOR) / (m + PRIOR)

@@ -16,6 +16,7 @@ from motes.core.model import FeynmanKac
 from motes.core.particles import Particles
 from motes.core.systematic import Systematic
 from motes.core.weights import conditional_ess, scaled, total
+from motes.diffusion import tails
 from motes.diffusion.arguments import check_function, check_image
 from motes.diffusion.coupling import coupling_remarks, tested
 from motes.diffusion.denoiser import Denoiser
@@ -114,7 +115,7 @@ class AdaptiveReward(FeynmanKac):
         x["total"] = torch.zeros(n, dtype=torch.float64)
         x |= begun(self.level, rng, self.table, x)
         coupling = tested([self.denoiser], self.shape, self.dtype, self.device, self.micro_batch)
-        shared = {"share": 0.0, "kept": 1.0, **coupling}
+        shared = {"share": 0.0, "kept": 1.0, **coupling, **tails.light()}
         return Particles.start(x, x["total"], shared=shared, info=self._info(x, 0.0, 0))
 
     def step(self, rng: Rng, particles: Particles) -> Particles:
@@ -127,12 +128,9 @@ class AdaptiveReward(FeynmanKac):
         increment = x["total"] - old["total"] + ratio
         x |= stepped(self.level, rng, self.table, k, old, x, ratio, particles.log_weight, share)
         kept = conditional_ess(particles.log_weight, increment) / particles.n
-        return particles.step(
-            x,
-            increment,
-            shared=particles.shared | {"share": new, "kept": kept},
-            info=self._info(x, new, k + 1),
-        )
+        shared = particles.shared | {"share": new, "kept": kept}
+        moved = particles.step(x, increment, shared=shared, info=self._info(x, new, k + 1))
+        return tails.watched(moved, shared)
 
     def done(self, particles: Particles) -> bool:
         return particles.t >= self.table.steps
@@ -155,7 +153,8 @@ class AdaptiveReward(FeynmanKac):
     def remarks(self, particles: Particles) -> list[str]:
         if not self.done(particles):
             return []
-        said = [*coupling_remarks(particles.shared), *remarks(self.level, particles, self.view(particles))]
+        said = [*coupling_remarks(particles.shared), *tails.remarks(particles)]
+        said = [*said, *remarks(self.level, particles, self.view(particles))]
         kept = float(particles.shared["kept"])
         if kept >= LOW:
             return said

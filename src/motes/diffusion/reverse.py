@@ -22,6 +22,7 @@ from motes.core.errors import UnknownName
 from motes.core.model import FeynmanKac
 from motes.core.particles import Particles
 from motes.core.systematic import Systematic
+from motes.diffusion import tails
 from motes.diffusion.arguments import check_function, check_image
 from motes.diffusion.collapse import collapse_remarks
 from motes.diffusion.coupling import coupling_remarks, tested
@@ -186,7 +187,7 @@ class ReverseDiffusion(FeynmanKac):
         x["total"], x["history"] = self._total(x, 0, zero, history)
         x |= begun(self.level, rng, self.table, x)
         coupling = tested([self.denoiser], self.shape, self.dtype, self.device, self.micro_batch)
-        shared = {"probe": self._probe(), **coupling}
+        shared = {"probe": self._probe(), **coupling, **tails.light()}
         return Particles.start(x, x["total"], shared=shared, info=self._info(x, 0))
 
     def step(self, rng: Rng, particles: Particles) -> Particles:
@@ -195,7 +196,8 @@ class ReverseDiffusion(FeynmanKac):
         x = self.observer(rng, state, k + 1)
         x["total"], x["history"] = self._total(x, k + 1, old["total"], old["history"])
         x |= stepped(self.level, rng, self.table, k, old, x, log_ratio, particles.log_weight)
-        return particles.step(x, x["total"] - old["total"] + log_ratio, info=self._info(x, k + 1))
+        moved = particles.step(x, x["total"] - old["total"] + log_ratio, info=self._info(x, k + 1))
+        return tails.watched(moved, particles.shared)
 
     def done(self, particles: Particles) -> bool:
         return particles.t >= self.table.steps
@@ -231,7 +233,8 @@ class ReverseDiffusion(FeynmanKac):
         if self.twist is not None:
             said += self.twist.remarks(particles.x["reward"], particles.log_weight)
             said += collapse_remarks(self.denoiser, particles, self.twist.data_scale, self.micro_batch)
-        return [*coupling_remarks(particles.shared), *said, *remarks(self.level, particles, self.view(particles))]
+        said = [*coupling_remarks(particles.shared), *said, *tails.remarks(particles)]
+        return [*said, *remarks(self.level, particles, self.view(particles))]
 
     def coarse_level(self, particles: Particles) -> CoarseLevel | None:
         return coarse_level(self.level, particles) if self.done(particles) else None

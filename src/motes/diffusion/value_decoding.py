@@ -15,6 +15,7 @@ from motes.core.coarse_level import CoarseLevel
 from motes.core.model import FeynmanKac
 from motes.core.particles import Particles
 from motes.core.systematic import Systematic
+from motes.diffusion import tails
 from motes.diffusion.reverse import ReverseDiffusion
 from motes.rng import Rng
 
@@ -82,7 +83,8 @@ class ValueDecoding(FeynmanKac):
             chosen = particles.log_weight + value.logsumexp(1) - math.log(m) - value.gather(1, kept[:, None])[:, 0]
             leaf = x["coarse"]
             x["coarse"] = leaf | {name: leaf[name] + chosen for name in ("log_weight", "base")}
-        return particles.step(x, value.logsumexp(1) - math.log(m), info=new.info)
+        moved = particles.step(x, value.logsumexp(1) - math.log(m), info=new.info)
+        return tails.watched(moved, particles.shared)
 
     def done(self, particles: Particles) -> bool:
         return self.inner.done(particles)

@@ -18,6 +18,7 @@ from motes.core.model import FeynmanKac
 from motes.core.particles import Particles
 from motes.core.systematic import Systematic
 from motes.core.weights import normalise
+from motes.diffusion import tails
 from motes.diffusion.coupling import coupling_remarks, tested
 from motes.diffusion.denoiser import Denoiser
 from motes.diffusion.guidance.value import ValueGradient
@@ -143,7 +144,7 @@ class ActiveDiffusion(FeynmanKac):
         }
         for l in self.first:  # noqa: E741
             shared = self._asked(shared, l, math.nan)
-        shared["probe"] = self._probe()
+        shared |= {"probe": self._probe(), **tails.light()}
         shared |= tested([self.denoiser], self.shape, self.dtype, self.device, self.micro_batch)
         noise = rng.at("start").normal((n, *self.shape), dtype=self.dtype).to(self.device)
         observation = self._observation(shared)
@@ -162,7 +163,7 @@ class ActiveDiffusion(FeynmanKac):
         x["total"] = self._total(x, observation, k + 1)
         x |= stepped(self._level(observation), rng, self.table, k, old, x, log_ratio, particles.log_weight)
         new = particles.step(x, x["total"] - old["total"] + log_ratio, info=self._info(x, shared, k + 1))
-        return replace(new, shared=shared)
+        return tails.watched(replace(new, shared=shared), shared)
 
     def done(self, particles: Particles) -> bool:
         return particles.t >= self.table.steps
@@ -191,7 +192,8 @@ class ActiveDiffusion(FeynmanKac):
         if not self.done(particles):
             return []
         said = observation.remarks(particles.x["reward"], particles.log_weight) if observation else []
-        return [*coupling_remarks(particles.shared), *said, *remarks(self.level, particles, self.view(particles))]
+        said = [*coupling_remarks(particles.shared), *said, *tails.remarks(particles)]
+        return [*said, *remarks(self.level, particles, self.view(particles))]
 
     def coarse_level(self, particles: Particles) -> CoarseLevel | None:
         return coarse_level(self.level, particles) if self.done(particles) else None
