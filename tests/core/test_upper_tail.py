@@ -5,8 +5,10 @@ import math
 import pytest
 import torch
 
+import motes
 from motes.core import upper_tail
-from motes.core.upper_tail import few_had_the_largest
+from motes.core.psis import smooth
+from motes.core.upper_tail import few_had_the_largest, pareto_shape
 
 RUNS = 400
 
@@ -57,3 +59,21 @@ def test_the_end_of_a_population():
     assert not few_had_the_largest(torch.zeros(100))
     assert not few_had_the_largest(torch.tensor([-math.inf, 0.0]))
     assert few_had_the_largest(torch.tensor([30.0, *[0.0] * 99]))
+
+
+@pytest.mark.parametrize("n", [30, 100, 512, 5000])
+@pytest.mark.parametrize("s", [0.1, 1.0, 3.0])
+def test_the_shape_of_a_tail_is_that_of_arviz(n, s):
+    """But for how many weights are the tail, where that differs by one."""
+    pytest.importorskip("arviz_stats")
+    w = s * motes.Rng(n).at("w").normal((n,), dtype=torch.float64)
+    assert abs(pareto_shape(w) - smooth(w).k_hat) < 0.05
+    assert abs(pareto_shape(w + 300) - pareto_shape(w)) < 1e-9
+
+
+def test_the_shape_of_a_tail_that_is_known():
+    """Weights u^-k have shape k; flat ones -inf; of few nothing is known."""
+    u = motes.Rng(1).at("u").uniform((20_000,), dtype=torch.float64)
+    for k in (0.3, 0.7, 1.2):
+        assert abs(pareto_shape(-k * u.log()) - k) < 0.15
+    assert pareto_shape(torch.zeros(100)) == -math.inf and math.isnan(pareto_shape(torch.zeros(9)))

@@ -42,10 +42,10 @@ def test_the_heaviest_tail_is_remembered():
     u = motes.Rng(3).at("u").uniform((1000,))
     pareto = Particles.start({"x": u}, -0.9 * u.log().to(F64), shared=tails.light())
     seen = tails.watched(pareto, pareto.shared)
-    assert 0.7 < float(seen.shared["tail"]) < 1.1 and len(tails.remarks(seen)) == 1
+    assert 0.6 < float(seen.shared["tail"]) < 1.1 and len(tails.remarks(seen)) == 1
     even = Particles.start({"x": u}, torch.zeros(1000, dtype=F64), shared=seen.shared)
     assert tails.watched(even, seen.shared).shared["tail"] == seen.shared["tail"]
     mild = Particles.start({"x": u}, -0.2 * u.log().to(F64), shared=tails.light())
     assert not tails.remarks(tails.watched(mild, mild.shared))
-    few = Particles.start({"x": u[:4]}, torch.tensor([0.0, -9, -9, -9], dtype=F64), shared=tails.light())
+    few = Particles.start({"x": u[:50]}, -0.9 * u[:50].log().to(F64), shared=tails.light())
     assert not tails.remarks(tails.watched(few, few.shared))

@@ -52,8 +52,13 @@ PRIOR = 10.0
 """As many weights of a tail of shape 1/2 the estimate of the shape begins with."""
 
 
+def tail_length(n: int) -> int:
+    """How many of n weights are the tail that `pareto_shape` looks at."""
+    return math.ceil(min(n / 5, 3 * math.sqrt(n)))
+
+
 def pareto_shape(log_weight: Tensor) -> float:
-    """The shape k of the generalised Pareto law that fits the upper tail of weights: moments of order 1 / k are infinite.
+    """The shape k of the Pareto law that fits the upper tail of weights: their moments of order 1 / k are infinite.
 
     The estimate is what `psis` calls k-hat, for use in a run; NaN with too few weights to tell, -inf for a flat tail.
 
@@ -69,7 +74,7 @@ def pareto_shape(log_weight: Tensor) -> float:
     n = len(alive)
     if n < FEWEST:
         return math.nan
-    top = torch.topk(alive, math.ceil(min(n / 5, 3 * math.sqrt(n))) + 1).values.to(torch.float64).cpu()
+    top = torch.topk(alive, tail_length(n) + 1).values.to(torch.float64).cpu()
     excess = (top - top[0]).exp()
     excess = (excess - excess[-1]).flip(0)
     excess = excess[excess > 0]
