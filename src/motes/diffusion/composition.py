@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from motes.core.cite import Reference
+from motes.core.coarse_level import CoarseLevel
 from motes.core.errors import MotesError, UnknownName
 from motes.core.model import FeynmanKac
 from motes.core.particles import Particles
@@ -31,7 +32,7 @@ from motes.diffusion.denoiser import Denoiser
 from motes.diffusion.driftlite import DriftLite
 from motes.diffusion.ensemble import Ensemble
 from motes.diffusion.guided_step import log_reference_over_guided
-from motes.diffusion.halving import begun, compare, estimate
+from motes.diffusion.halving import begun, compare, estimate, most, told
 from motes.diffusion.potential import Schedule, strengths
 from motes.diffusion.process import Process
 from motes.diffusion.reverse import SAMPLER, Guides, as_guidance
@@ -313,7 +314,14 @@ class Composition(FeynmanKac):
             f"log normaliser is off by about {error:+.2g} nats, estimated along the paths; use more steps, or "
             "models with log-densities"
         )
-        return Systematic(abs(error), max(0.0, abs(error) - 2 * noise), text)
+        return Systematic(most(particles), max(0.0, abs(error) - 2 * noise), text)
+
+    def coarse_level(self, particles: Particles) -> CoarseLevel | None:
+        """The particles under the weights that tell the error of the steps; None where that is not known."""
+        if self.rule in ("energy", "none") or not self.done(particles):
+            return None
+        other = particles.log_weight + told(particles)
+        return CoarseLevel(None, other, torch.arange(particles.n), 1.0)
 
     def _steps_error(self, particles: Particles) -> tuple[float, float]:
         """How far the log normaliser is off for the steps, nats, and the standard error of that."""

@@ -55,14 +55,25 @@ def compare(
 
 
 def estimate(particles: Particles) -> tuple[float, float]:
-    """How the log normaliser would change, nats, and the standard error of that.
-
-    By the paths, or roughly where they differ by too much.
-    """
-    log_weight, gap = particles.log_weight, particles.x["gap"]
-    weight = normalise(log_weight)
-    if float(weight @ (gap - weight @ gap).square()) > CALM:
-        gap = particles.x["rough"]
+    """How the log normaliser would change, nats, and the standard error of that: by the paths, as `told` has it."""
+    log_weight, gap = particles.log_weight, told(particles)
     change = log_mean_exp(log_weight + gap) - log_mean_exp(log_weight)
-    noise = (weight.square() @ ((gap - change).exp() - 1).square()).sqrt()
+    noise = (normalise(log_weight).square() @ ((gap - change).exp() - 1).square()).sqrt()
     return change, float(noise)
+
+
+def told(particles: Particles) -> Tensor:
+    """(N,) the log-ratio of the weights by another rule to the particles' own; rough where paths differ by too much."""
+    weight, gap = normalise(particles.log_weight), particles.x["gap"]
+    calm = float(weight @ (gap - weight @ gap).square()) <= CALM
+    return gap if calm else particles.x["rough"]
+
+
+def most(particles: Particles) -> float:
+    """The larger of the two estimates of the change, by the paths and roughly, in size, nats.
+
+    For a squared mixture in four dimensions, 40 steps and 512 particles the normaliser was off by .29, the paths said
+    -.01 +- .2 and the rough estimate .44: of 31 error bars 20 covered with the first and 30 with the larger.
+    """
+    log_weight = particles.log_weight
+    return max(abs(log_mean_exp(log_weight + particles.x[k]) - log_mean_exp(log_weight)) for k in ("gap", "rough"))
