@@ -73,7 +73,7 @@ def told_of_systematic(run: Run) -> Run:
         return run
     same = [remark for remark in run.remarks if found.text in remark]
     rest = [remark for remark in run.remarks if found.text not in remark]
-    doubts = sorted({*EVIDENCE, *(d for remark in same for d in remark.doubts)})
+    doubts = dict.fromkeys((*EVIDENCE, *(d for remark in same for d in remark.doubts)))
     return replace(run, remarks=(*rest, Remark(found.text, doubts, withholds=unknown)))
 
 
