@@ -12,7 +12,7 @@ import torch
 from motes.core import coarse_level, replicas, tree
 from motes.core.genealogy import Genealogy
 from motes.core.particles import Particles
-from motes.core.remark import EVIDENCE, Remark
+from motes.core.remark import ALL, EVIDENCE, Remark
 from motes.core.result import Result
 from motes.core.run import Run
 from motes.core.systematic import Systematic
@@ -73,7 +73,7 @@ def told_of_systematic(run: Run) -> Run:
         return run
     same = [remark for remark in run.remarks if found.text in remark]
     rest = [remark for remark in run.remarks if found.text not in remark]
-    doubts = dict.fromkeys((*EVIDENCE, *(d for remark in same for d in remark.doubts)))
+    doubts = ALL if any("means" in remark.doubts for remark in same) else EVIDENCE
     return replace(run, remarks=(*rest, Remark(found.text, doubts, withholds=unknown)))
 
 
