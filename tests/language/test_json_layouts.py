@@ -180,13 +180,20 @@ def test_large_and_deep_schemas_are_followed():
     assert jsonschema.Draft202012Validator({"enum": names[:3]}).is_valid(json.loads('"name 2"'))
 
 
-def test_patterns_know_how_far_it_is_to_their_end():
+def test_patterns_know_how_far_it_is_to_their_end(monkeypatch):
     from motes.language.constraints.schema.expression import compiled
 
     found: Pattern = compiled("^(ab|c){2}$")
     assert found.left(found.initial) == 2 and found.matches("abc") and not found.matches("ab")
     assert found.left(found.step(found.initial, ord("a"))) == 2
     assert not found.step(found.initial, ord("x"))
+    with monkeypatch.context() as counted:
+        asked: list[int] = []
+        closure = Pattern.closure
+        counted.setattr(
+            Pattern, "closure", lambda self, states, *a, **k: asked.append(1) or closure(self, states, *a, **k)
+        )
+        assert len(compiled("^a" + "b?$" * 3000).far) > 6000 and len(asked) < 9  # and not once a state
     for wrong in ("(", "a{3,1}", "[b-a]", "*", "\\k", "(" * 200):
         with pytest.raises(MotesError):
             compiled(wrong)

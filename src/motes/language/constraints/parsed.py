@@ -16,7 +16,7 @@ from torch import Tensor
 from motes.core.errors import EmptyConstraint, MotesError, UnknownName
 from motes.language.constraint import Constraint, Recogniser, distinct, must_be_text, shorten
 from motes.language.constraints.pieces import pieces
-from motes.language.constraints.schema.marks import BEGINNING, scanned
+from motes.language.constraints.schema.marks import BEGINNING, JSON, Marks, of_grammar, scanned
 from motes.language.model import LanguageModel
 
 DEAD_END = "NoExtension"
@@ -47,6 +47,13 @@ class Parsed(Constraint):
 
     def recogniser(self, model: LanguageModel) -> Recogniser:
         return Parsers(self, model)
+
+    @property
+    def separators(self) -> Marks | None:
+        """What ends a part of the texts; None: nothing is known to."""
+        if self.what == "grammar":
+            return of_grammar(self.source)
+        return JSON if self.layout else None
 
     @property
     def quantity(self) -> str:
@@ -160,7 +167,8 @@ class Parsers(Recogniser):
         self.executor = LLExecutor(max(1, torch.get_num_threads()))
         self.start = LLMatcher(model.recogniser_tokenizer(), constraint.grammar)
         self.matchers = [self.start.deep_copy()]
-        self.scans = [BEGINNING] if constraint.layout else []
+        self.separators = constraint.separators
+        self.scans = [BEGINNING]
         self.check()
 
     def check(self) -> None:
@@ -178,9 +186,10 @@ class Parsers(Recogniser):
             rows.append(self.matchers[p].deep_copy() if p in used else self.matchers[p])
             used.add(p)
         self.matchers = rows
-        if self.scans:
+        if self.separators is not None:
             spelt, pairs = pieces(self.model).bytes, zip(parent.tolist(), token.tolist(), strict=True)
-            self.scans = [scanned(self.scans[p], spelt[v] if v >= 0 else b"") for p, v in pairs]
+            kind = self.separators
+            self.scans = [scanned(self.scans[p], spelt[v] if v >= 0 else b"", kind) for p, v in pairs]
         moves = [(m, v) for m, v in zip(rows, token.tolist(), strict=True) if v >= 0]
         if moves:
             self.executor.consume_token_par(moves)
@@ -190,9 +199,9 @@ class Parsers(Recogniser):
         self.matchers = [self.start.deep_copy() for _ in range(rows)]
         for row, tokens in texts.items():
             self.matchers[row].consume_tokens(tokens)
-        if self.scans:
-            spelt = pieces(self.model)
-            self.scans = [scanned(BEGINNING, spelt.write(texts.get(row, []))) for row in range(rows)]
+        if self.separators is not None:
+            spelt, kind = pieces(self.model), self.separators
+            self.scans = [scanned(BEGINNING, spelt.write(texts.get(row, [])), kind) for row in range(rows)]
         self.check()
 
     def accepts(self, row: Tensor, token: Tensor) -> Tensor:
@@ -224,7 +233,7 @@ class Parsers(Recogniser):
         return mask
 
     def marks(self) -> Tensor | None:
-        return torch.tensor([scan.marks for scan in self.scans]) if self.scans else None
+        return None if self.separators is None else torch.tensor([scan.marks for scan in self.scans])
 
     def needs(self) -> int:
         """Exact where few texts are shorter than the shortest one that satisfies; otherwise a lower bound."""

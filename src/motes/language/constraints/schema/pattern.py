@@ -61,16 +61,26 @@ class Pattern:
 
     def finish(self) -> Pattern:
         """The distances to the end, once all edges are there."""
-        there = [self.last in self.closure([s], ending=True) for s in range(len(self.chars))]
         back: list[list[int]] = [[] for _ in self.chars]
         unread: list[list[int]] = [[] for _ in self.chars]
+        closing: list[list[int]] = [[] for _ in self.chars]
         for s in range(len(self.chars)):
             for _, to in self.chars[s]:
                 back[to].append(s)
             for to in self.free[s]:
                 unread[to].append(s)
-        self.far = [0.0 if ok else math.inf for ok in there]
-        todo = deque(s for s, ok in enumerate(there) if ok)
+            for to in self.end[s]:
+                closing[to].append(s)
+        self.far = [math.inf] * len(self.chars)
+        self.far[self.last] = 0.0
+        todo = deque([self.last])
+        while todo:  # the states from which the end is reached without a character
+            s = todo.popleft()
+            new = {before for before in (*unread[s], *closing[s]) if self.far[before] > 0}
+            for before in new:
+                self.far[before] = 0.0
+            todo.extend(new)
+        todo = deque(s for s, far in enumerate(self.far) if far == 0)
         while todo:  # edges without a character first
             s = todo.popleft()
             for before in unread[s]:
