@@ -15,12 +15,18 @@ from motes.diffusion import (
     ProbabilityFlow,
     TiltedFlow,
     VariancePreserving,
+    calibrated,
+    diagnostics,
     gaussian,
     log_likelihood,
+    schedule,
 )
 from motes.diffusion.composition import Composition
+from motes.diffusion.coupling import coupling_test
+from motes.diffusion.cousins import CorruptDenoise
 from motes.diffusion.discrete import Masked, ReverseDiscrete, TokenComposition, TokenModel, Uniform, joint
 from motes.diffusion.guidance import Modulation, TrainingFree
+from motes.diffusion.inverse import Observation, posterior
 
 pytestmark = pytest.mark.filterwarnings("ignore::motes.core.errors.MotesWarning")
 VP = VariancePreserving()
@@ -76,6 +82,44 @@ def test_what_has_no_reward_refuses_training_mode_too():
     for made in (lambda: TokenComposition([model], [2.0]), lambda: ReverseDiscrete(model, Masked(2), 4)):
         with pytest.raises(MotesError, match="training mode"):
             made()
+
+
+SAMPLES = 0.1 * torch.arange(16.0).reshape(8, 2)
+RNG = motes.Rng(0)
+LOOKS = {
+    "calibrated": lambda d: calibrated(d, SAMPLES, VP.times(2), RNG),
+    "coupling": lambda d: coupling_test(d, (2,), n=8, steps=2),
+    "align": lambda d: schedule.align_your_steps(d, SAMPLES, 3, RNG),
+    "diagnose": lambda d: diagnostics.diagnose(d, SAMPLES, RNG, levels=2),
+    "calibration": lambda d: diagnostics.calibration(d, SAMPLES, VP.times(2), RNG),
+    "conservative": lambda d: diagnostics.non_conservativeness(d, SAMPLES, 0.5, RNG),
+    "first": lambda d: diagnostics.kl_divergence(d, EXACT, SAMPLES, RNG, steps=2),
+    "second": lambda d: diagnostics.kl_divergence(EXACT, d, SAMPLES, RNG, steps=2),
+    "conditional": lambda d: diagnostics.mutual_information(
+        EXACT, lambda x, t, y: d.data(x, t), SAMPLES, SAMPLES, RNG, steps=2
+    ),
+    "rate": lambda d: diagnostics.entropy_rate(d, SAMPLES, VP.times(2), RNG),
+    "bound": lambda d: diagnostics.entropy_bound(d, SAMPLES, RNG, steps=2),
+    "ranks": lambda d: diagnostics.posterior_ranks(d, SAMPLES, 0.5, first, RNG, draws=3, steps=2),
+    "stepping": lambda d: diagnostics.step_errors(d, SAMPLES, 2, RNG),
+    "walkback": lambda d: CorruptDenoise(d, SAMPLES, 0.5, steps=2),
+    "initial": lambda d: Composition(
+        [EXACT], [1.0], VP, 4, shape=(2,), weights="transition", initial=lambda x: d.data(x, 0.5)[:, 0]
+    ),
+    "prior": lambda d: posterior(d, 4, Observation(lambda x: x, torch.zeros(2), 0.3), shape=(2,)),
+    "operator": lambda d: posterior(EXACT, 4, Observation(lambda x: d.data(x, 0.5), torch.zeros(2), 0.3), shape=(2,)),
+}
+
+
+@pytest.mark.parametrize("name", LOOKS)
+def test_what_looks_at_a_model_refuses_training_mode_too(name):
+    """The twin: in evaluation mode none of them objects."""
+    net = network()
+    denoiser = Denoiser(lambda x, t: net(x), VP, predicts="noise")
+    with pytest.raises(MotesError, match=r"is a network in training mode.*\.eval\(\)"):
+        LOOKS[name](denoiser)
+    net.eval()
+    LOOKS[name](denoiser)
 
 
 @torch.no_grad()

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from motes.core.errors import ShapeError
 from motes.core.parts import in_parts
-from motes.diffusion.arguments import check_rng, check_tensors
+from motes.diffusion.arguments import check_networks, check_rng, check_tensors
 from motes.diffusion.denoiser import Denoiser
 from motes.rng import Rng
 
@@ -78,6 +78,7 @@ def calibrated(
         >>> abs(float(right.data(torch.zeros(1, 1), 0.5))) < 1e-6
         True
     """
+    check_networks(denoiser=denoiser)
     check_tensors(samples=samples)
     check_rng(rng)
     if samples.ndim < 2 or len(samples) < 2:

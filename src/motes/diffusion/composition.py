@@ -24,6 +24,7 @@ from motes.core.remark import Remark
 from motes.core.systematic import Systematic
 from motes.core.variance import StandardError
 from motes.core.weights import normalise
+from motes.diffusion.arguments import check_networks
 from motes.diffusion.composition_remarks import remarks
 from motes.diffusion.coupling import tested
 from motes.diffusion.crosswise import by_half, rows
@@ -175,6 +176,7 @@ class Composition(FeynmanKac):
         )
         if not float((power := table.sum(1)).min()) > 0:
             raise ValueError(f"the exponents must add to more than 0, or noise has no law: {table[0].tolist()}")
+        check_networks(initial=self.initial)
         guidance = as_guidance(self.guidance)
         if self.reward is None and guidance is not None and guidance.value:
             raise ValueError("guidance by the reward needs a reward; give one, or a function (x, t)")

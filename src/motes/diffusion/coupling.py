@@ -20,6 +20,7 @@ from torch import Tensor
 
 from motes.core.parts import in_parts
 from motes.core.remark import ALL, Remark
+from motes.diffusion.arguments import check_networks
 from motes.diffusion.denoiser import Denoiser
 from motes.diffusion.process import Process
 from motes.diffusion.solvers import Leg, Model, heun
@@ -109,6 +110,7 @@ def coupling_test(
         >>> coupling_test(transport, (1,)).independent  # the optimal map from N(0, 1) to N(0, 1/4)
         False
     """
+    check_networks(denoiser=denoiser)
     process, rng = denoiser.process, Rng(seed).at("coupling")
     n = max(8, min(1024, math.ceil(NUMBERS / math.prod(shape)))) if n is None else n
 

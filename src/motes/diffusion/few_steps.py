@@ -7,6 +7,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from motes.diffusion.arguments import check_networks
 from motes.diffusion.denoiser import Denoiser
 from motes.diffusion.look import not_finite, refuse
 from motes.diffusion.transition import Transitions, falling, transitions
@@ -50,6 +51,7 @@ def learned_steps(
         Fu, Guo & Liu (2025), Learnable Sampler Distillation for Discrete Diffusion Models, NeurIPS (coefficients of few
         steps fitted to a sampler of many, there for tokens and by gradients; here in closed form).
     """
+    check_networks(denoiser=denoiser)
     if n < 2 or fine < 2:
         raise ValueError(f"n and fine must be at least 2, not {n} and {fine}")
     rng, process = seed if isinstance(seed, Rng) else Rng(seed), denoiser.process

@@ -9,6 +9,7 @@ the model without discretisation the run estimates by coarse paths (diffusion/mu
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass, field, replace
 from typing import Any, ClassVar, Literal
@@ -26,6 +27,7 @@ from motes.diffusion import tails
 from motes.diffusion.arguments import check_function, check_image
 from motes.diffusion.collapse import collapse_remarks
 from motes.diffusion.coupling import coupling_remarks, tested
+from motes.diffusion.data_scale import data_scale, scale_remarks, unknown, when
 from motes.diffusion.denoiser import Denoiser
 from motes.diffusion.guidance import Given, Guidance, Twist, ValueGradient
 from motes.diffusion.guided_step import guided_step
@@ -188,6 +190,8 @@ class ReverseDiffusion(FeynmanKac):
         x |= begun(self.level, rng, self.table, x)
         coupling = tested([self.denoiser], self.shape, self.dtype, self.device, self.micro_batch)
         shared = {"probe": self._probe(), **coupling, **tails.light()}
+        if self.twist is not None and self.twist.data_scale is not None:
+            shared |= unknown()
         return Particles.start(x, x["total"], shared=shared, info=self._info(x, 0))
 
     def step(self, rng: Rng, particles: Particles) -> Particles:
@@ -196,8 +200,18 @@ class ReverseDiffusion(FeynmanKac):
         x = self.observer(rng, state, k + 1)
         x["total"], x["history"] = self._total(x, k + 1, old["total"], old["history"])
         x |= stepped(self.level, rng, self.table, k, old, x, log_ratio, particles.log_weight)
-        moved = particles.step(x, x["total"] - old["total"] + log_ratio, info=self._info(x, k + 1))
+        shared = self._seen(particles.shared, x, k + 1)
+        moved = particles.step(x, x["total"] - old["total"] + log_ratio, shared=shared, info=self._info(x, k + 1))
         return tails.watched(moved, particles.shared)
+
+    def _seen(self, shared: dict[str, Any], x: dict[str, Tensor], k: int) -> dict[str, Any]:
+        """What is shared after step k: with the spread of the data, once, where guidance takes one for granted."""
+        times = self.table.times
+        scale = None if self.twist is None else self.twist.data_scale
+        if scale is None or k != when(self.process, times, scale):
+            return shared
+        found = data_scale(self.process, float(times[k]), x["state"], x["denoised"])
+        return {**shared, "data_scale": torch.tensor(found, dtype=torch.float64)}
 
     def done(self, particles: Particles) -> bool:
         return particles.t >= self.table.steps
@@ -232,7 +246,8 @@ class ReverseDiffusion(FeynmanKac):
         said: list[str] = []
         if self.twist is not None:
             said += self.twist.remarks(particles.x["reward"], particles.log_weight)
-            said += collapse_remarks(self.denoiser, particles, self.twist.data_scale, self.micro_batch)
+            said += collapse_remarks(particles)
+            said += scale_remarks(self.twist.data_scale, float(particles.shared.get("data_scale", math.nan)))
         said = [*coupling_remarks(particles.shared), *said, *tails.remarks(particles)]
         return [*said, *remarks(self.level, particles, self.view(particles))]
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from motes.core.errors import ShapeError
+from motes.diffusion.arguments import check_networks
 
 
 def alpha_blending(
@@ -41,6 +42,7 @@ def alpha_blending(
         >>> alpha_blending(shift, torch.zeros(1, 2), 4)
         tensor([[1., 1.]])
     """
+    check_networks(difference=difference)
     blends = torch.linspace(0, 1, steps + 1, dtype=torch.float64) if isinstance(steps, int) else steps.double()
     if blends.ndim != 1 or len(blends) < 2 or not bool((blends.diff() > 0).all()):
         raise ValueError(f"blends must rise, at least 2 of them, not {blends.tolist()}")

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from motes.core.errors import ShapeError
+from motes.diffusion.arguments import check_networks
 
 
 def cold_diffusion(
@@ -42,6 +43,7 @@ def cold_diffusion(
         >>> cold_diffusion(torch.full((1, 1), 2.5), fade, lambda x, s: 0 * x, levels=5)
         tensor([[0.]])
     """
+    check_networks(degrade=degrade, restore=restore)
     if levels < 1:
         raise ValueError(f"levels must be at least 1, not {levels}")
     with torch.no_grad():

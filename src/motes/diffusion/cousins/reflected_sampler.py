@@ -15,6 +15,7 @@ from motes.core.model import FeynmanKac
 from motes.core.particles import Particles
 from motes.core.parts import in_parts
 from motes.core.remark import ALL, MEANS, Remark
+from motes.diffusion.arguments import check_networks
 from motes.diffusion.cousins.reflected import Reflected
 from motes.diffusion.look import not_finite, refuse
 from motes.diffusion.potential import checked_reward
@@ -87,6 +88,7 @@ class ReflectedDiffusion(FeynmanKac):
     references: ClassVar[tuple[Reference, ...]] = (REFLECTED,)
 
     def __post_init__(self) -> None:
+        check_networks(model=self.model, reward=self.reward)
         if self.schedule not in SCHEDULES:
             raise UnknownName("schedule", self.schedule, SCHEDULES)
         sigmas = self.reflected.sigmas(self.steps) if isinstance(self.steps, int) else self.steps.double()

@@ -15,6 +15,7 @@ from motes.core.model import FeynmanKac
 from motes.core.particles import Particles
 from motes.core.parts import in_parts
 from motes.core.variance import StandardError
+from motes.diffusion.arguments import check_networks
 from motes.diffusion.denoiser import Denoiser
 from motes.diffusion.look import not_finite, refuse
 from motes.diffusion.transition import Transitions, transitions
@@ -83,6 +84,7 @@ class CorruptDenoise(FeynmanKac):
     references: ClassVar[tuple[Reference, ...]] = (WALKBACK,)
 
     def __post_init__(self) -> None:
+        check_networks(denoiser=self.denoiser)
         process = self.denoiser.process
         if self.samples.ndim < 2 or not len(self.samples):
             raise ShapeError(f"samples must be (M, *shape), not {tuple(self.samples.shape)}")

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from motes.core.errors import ShapeError
 from motes.core.estimate import Estimate
+from motes.diffusion.arguments import check_networks
 from motes.diffusion.denoiser import Denoiser
 from motes.diffusion.diagnostics.common import estimate, noised, prediction
 from motes.rng import Rng
@@ -70,6 +71,7 @@ def calibration(
         >>> bool((found.error.value - found.claimed.value).abs() < 0.2)
         True
     """
+    check_networks(denoiser=denoiser)
     process, d, n = denoiser.process, samples[0].numel(), len(samples)
     if n < 3:
         raise ShapeError(f"need at least 3 samples, not {n}")

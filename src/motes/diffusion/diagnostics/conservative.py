@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from motes.core.estimate import Estimate
+from motes.diffusion.arguments import check_networks
 from motes.diffusion.denoiser import Denoiser
 from motes.diffusion.diagnostics.common import estimate
 from motes.rng import Rng
@@ -56,6 +57,7 @@ def non_conservativeness(denoiser: Denoiser, x: Tensor, t: float, rng: Rng, *, p
         >>> round(non_conservativeness(spin, torch.zeros(4, 2), 0.5, Rng(0)).share, 5)
         1.0
     """
+    check_networks(denoiser=denoiser)
     square, total = [], []
     for i in range(probes):
         v = rng.at("probe", inner=i).normal(tuple(x.shape), dtype=x.dtype).to(x.device)

@@ -10,6 +10,7 @@ from torch import Tensor
 from motes.core.errors import ShapeError
 from motes.core.estimate import Estimate
 from motes.core.parts import in_parts
+from motes.diffusion.arguments import check_networks
 from motes.diffusion.denoiser import Denoiser
 from motes.diffusion.diagnostics.common import by_snr, estimate, noised, prediction
 from motes.rng import Rng
@@ -53,6 +54,7 @@ def kl_divergence(
         >>> round(float(found), 3)  # 1/2, less what the noise at t_min and t_max hides
         0.5
     """
+    check_networks(first=first, second=second)
     if first.process != second.process:
         raise ValueError(f"the two denoisers must share a process, not {first.process} and {second.process}")
     times, gaps = first.process.times(steps, "snr"), []
@@ -94,6 +96,7 @@ def mutual_information(
         Guo, Shamai & Verdu (2005), Mutual Information and Minimum Mean-Square Error in Gaussian Channels, IEEE
         Transactions on Information Theory 51.
     """
+    check_networks(marginal=marginal, conditional=conditional)
     if len(partners) != len(samples):
         raise ShapeError(f"{len(samples)} samples need as many partners, not {len(partners)}")
     times, gaps = marginal.process.times(steps, "snr"), []

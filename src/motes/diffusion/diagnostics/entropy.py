@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from motes.core.estimate import Estimate
+from motes.diffusion.arguments import check_networks
 from motes.diffusion.denoiser import Denoiser
 from motes.diffusion.diagnostics.common import by_snr, estimate, noised, prediction
 from motes.rng import Rng
@@ -61,6 +62,7 @@ def entropy_rate(
         >>> bool((rate.model.value - rate.bound.value).abs() < 5 * rate.model.se)
         True
     """
+    check_networks(denoiser=denoiser)
     process, d = denoiser.process, samples[0].numel()
     times = torch.as_tensor(times, dtype=torch.float64).flatten()
     models, bounds = [], []
@@ -97,6 +99,7 @@ def entropy_bound(
         Song et al. (2021), Maximum Likelihood Training of Score-Based Diffusion Models, NeurIPS, theorem 3.
         Kingma, Salimans, Poole & Ho (2021), Variational Diffusion Models, NeurIPS, Eq. (14)-(18).
     """
+    check_networks(denoiser=denoiser)
     process, d = denoiser.process, samples[0].numel()
     times = process.times(steps, "snr")
     error = []

@@ -11,6 +11,7 @@ from torch import Tensor
 from motes.core.errors import ShapeError
 from motes.core.estimate import Estimate
 from motes.core.parts import in_parts
+from motes.diffusion.arguments import check_networks
 from motes.diffusion.denoiser import Denoiser
 from motes.diffusion.diagnostics.common import estimate, noised, prediction
 from motes.diffusion.transition import transitions
@@ -82,6 +83,7 @@ def posterior_ranks(
         >>> posterior_ranks(denoiser, data, 0.4, lambda x: x[:, 0], Rng(0), draws=9).p_value > 1e-6
         True
     """
+    check_networks(denoiser=denoiser, statistic=statistic)
     process = denoiser.process
     ends = float(process.log_snr(t)), float(process.log_snr(process.t_min))
     times = process.time(torch.linspace(ends[0], ends[1], steps + 1, dtype=torch.float64))

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from motes.core.estimate import Estimate
+from motes.diffusion.arguments import check_networks
 from motes.diffusion.denoiser import Denoiser
 from motes.diffusion.diagnostics.common import estimate, noised, prediction
 from motes.diffusion.process import Process
@@ -74,6 +75,7 @@ def step_errors(
         >>> errors.local.value.shape
         torch.Size([6])
     """
+    check_networks(denoiser=denoiser)
     process = denoiser.process
     table = transitions(process, steps, integrator, 0.0, still=True)
     times = table.times

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from motes.diffusion.arguments import check_rng, check_tensors
+from motes.diffusion.arguments import check_networks, check_rng, check_tensors
 from motes.diffusion.denoiser import Denoiser
 from motes.diffusion.diagnostics.calibration import Calibration, calibration
 from motes.diffusion.diagnostics.common import noised
@@ -63,6 +63,7 @@ def diagnose(
         >>> diagnose(denoiser, Rng(0).at("x").normal((200, 2)), Rng(0)).warnings
         ()
     """
+    check_networks(denoiser=denoiser)
     check_tensors(samples=samples)
     check_rng(rng)
     times = denoiser.process.times(levels + 1, "snr")[1:-1]

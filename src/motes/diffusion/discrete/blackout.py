@@ -17,6 +17,7 @@ from motes.core.particles import Particles
 from motes.core.parts import in_parts
 from motes.core.remark import ALL, MEANS, Remark
 from motes.core.systematic import Systematic
+from motes.diffusion.arguments import check_networks
 from motes.diffusion.discrete import stale
 from motes.diffusion.look import not_finite, refuse
 from motes.diffusion.observer import EARLY
@@ -147,6 +148,7 @@ class ReverseBlackout(FeynmanKac):
     references: ClassVar[tuple[Reference, ...]] = (SANTOS,)
 
     def __post_init__(self) -> None:
+        check_networks(model=self.model, reward=self.reward, guidance=self.guidance)
         if self.births not in HOW:
             raise UnknownName("law of births", self.births, HOW)
         if self.potential not in POTENTIALS:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from motes.diffusion.arguments import check_networks
 from motes.diffusion.discrete.model import TokenModel
 from motes.diffusion.look import refuse
 from motes.rng import Rng
@@ -62,6 +63,7 @@ def few_steps(rng: Rng, model: TokenModel, data: Tensor, steps: int) -> FewSteps
         Kreis (2024), Align Your Steps, ICML (continuous); Fu, Guo & Liu (2025), Learnable Sampler Distillation for
         Discrete Diffusion Models, NeurIPS (discrete). The sum is derived here.
     """
+    check_networks(model=model)
     process, (n, length) = model.process, data.shape
     if not process.keeps:
         raise ValueError(f"few_steps schedules unmasking, it needs the process Masked, not {type(process).__name__}")

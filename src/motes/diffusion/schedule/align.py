@@ -7,7 +7,7 @@ from torch import Tensor
 
 from motes.core.errors import ShapeError, UnknownName
 from motes.core.parts import in_parts
-from motes.diffusion.arguments import check_rng, check_tensors
+from motes.diffusion.arguments import check_networks, check_rng, check_tensors
 from motes.diffusion.denoiser import Denoiser
 from motes.diffusion.schedule.cost import flow_cost, path_divergence
 from motes.diffusion.schedule.path import best_path, finer
@@ -80,6 +80,7 @@ def align_your_steps(
         >>> align_your_steps(denoiser, data, 4, Rng(0), grid=32).shape
         torch.Size([5])
     """
+    check_networks(denoiser=denoiser)
     check_tensors(samples=samples)
     check_rng(rng)
     if integrator not in INTEGRATORS:
