@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor
 
 from motes.kernels import HMC, Target, move
-from motes.kernels.dependence import Dependence, find_dependence
+from motes.kernels.dependence import Dependence, find_dependence, scales_depend
 from motes.kernels.noncentred import NonCentred, fit_map
 from motes.kernels.settle import mapped
 from motes.rng import Rng
@@ -90,6 +91,7 @@ def test_map_and_back_and_its_gradient(made):
     few = torch.arange(0, N, 150)
     part = law.part(few)
     jacobian = torch.autograd.functional.jacobian(lambda v: part.evaluate(v, False)["centred"], u[few])
+    assert isinstance(jacobian, Tensor)
     rows = torch.stack([jacobian[i, :, i] for i in range(len(few))])
     assert torch.allclose(torch.linalg.slogdet(rows)[1], part.evaluate(u[few], False)["log_jacobian"], atol=1e-9)
     gradient, step = part.gradient(part.evaluate(u[few], True)), 1e-5
@@ -124,3 +126,22 @@ def test_moves_in_the_map_leave_the_law_and_its_twin_does_not():
 def test_too_few_particles_have_no_map():
     x = funnel(5, 40)
     assert fit_map(x, torch.full((40,), 1 / 40, dtype=torch.float64), Dependence((0,), (), (1, 2, 3))) is None
+
+
+def clusters(seed: int, d: int = 6, many: int = 32, each: int = 8, correlation: float = 0.9) -> tuple[Tensor, Tensor]:
+    """Normal coordinates in families whose members are alike, and the numbers of the families."""
+    rng = torch.Generator().manual_seed(seed)
+    common = torch.randn(many, 1, d, generator=rng, dtype=torch.float64)
+    own = torch.randn(many, each, d, generator=rng, dtype=torch.float64)
+    x = math.sqrt(correlation) * common + math.sqrt(1 - correlation) * own
+    return x.flatten(0, 1), torch.arange(many).repeat_interleave(each)
+
+
+def test_scales_that_depend_are_hinted_at_and_copies_are_no_evidence():
+    even = torch.full((256,), 1 / 256, dtype=torch.float64)
+    found = [scales_depend(x, even, family) for x, family in map(clusters, range(200))]
+    assert sum(found) <= 8  # .01 each: with 8 or more the chance is 1e-3, with 12 it is 1e-6
+    # the twin: who does not know of the families takes them for evidence
+    alone = torch.arange(256)
+    assert sum(scales_depend(clusters(seed)[0], even, alone) for seed in range(50)) > 20
+    assert all(scales_depend(funnel(seed, 256), even, alone) for seed in range(20))

@@ -7,13 +7,19 @@ from bisect import bisect_left
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
+import torch
+
 from motes.core.cite import Reference
 from motes.core.errors import AllWeightsZero, MotesError
 from motes.core.particles import Particles
 from motes.core.smc import steps as walk
 from motes.core.variance import StandardError
+from motes.core.weights import normalise
 from motes.density.annealed import Annealed
+from motes.density.last_look import LastLook, excess
 from motes.density.tempering import Tempering
+from motes.kernels.noncentred import NonCentred
+from motes.kernels.settle import mapped
 from motes.rng import Rng
 
 LEFT = 0.9
@@ -94,29 +100,36 @@ class AnnealedImportanceSampling(Annealed):
             object.__setattr__(self, "temperatures", b)
 
     def init(self, rng: Rng, n: int) -> Particles:
-        ladder, spent = self._plan(rng.at("pilot"))
+        ladder, spent, tail = self._plan(rng.at("pilot"))
         x = self.density.evaluate(self.density.sample(rng.at("prior"), n), self.mover.gradient)
         first = ladder[0]["temperature"]
         info = {"temperature": first, "evaluations": 1.0, "pilot_evaluations": spent / n}
-        return Particles.start(x, first * x["log_likelihood"], shared={"ladder": ladder}, info=info)
+        shared = {"ladder": ladder, "look": LastLook(1.0 + spent / n, tail).to_shared()}
+        start = Particles.start(x, first * x["log_likelihood"], shared=shared, info=info)
+        return self._looked(rng, start) if len(ladder) == 1 else start
 
-    def _plan(self, rng: Rng) -> tuple[list[dict[str, Any]], float]:
-        """The temperatures and the kernel's parameters at each, and how many evaluations that took."""
+    def _plan(self, rng: Rng) -> tuple[list[dict[str, Any]], float, float]:
+        """The temperatures and the kernel's parameters at each, how many evaluations that took, and the largest
+        change of temperature times mean excess of the pilot's log-likelihood there (see `last_look`)."""
         if self.temperatures == (1.0,) or (self.steps == 1 and self.temperatures is None):
-            return [{"temperature": 1.0}], 0.0
+            return [{"temperature": 1.0}], 0.0, 0.0
+        found: dict[int, float] = {}
         try:
-            *_, pilot = walk(Tempering(self.density, self.mover, LEFT), self.pilot, seed=rng)
+            for pilot in walk(Tempering(self.density, self.mover, LEFT), self.pilot, seed=rng):
+                x, rungs = pilot.particles.x, pilot.particles.shared["ladder"]
+                found[len(rungs) - 1] = excess(x["log_likelihood"])
         except AllWeightsZero as error:
             raise AllWeightsZero(
                 f"the likelihood is zero at all {self.pilot} points that the pilot of annealed importance sampling "
                 "drew from the prior, so no temperatures can be found: use a larger `pilot`, a prior closer to the "
                 "posterior, or a likelihood that falls off outside of its support instead of ending"
             ) from error
-        rungs = pilot.particles.shared["ladder"]
         at = [r["temperature"] for r in rungs[:-1]]  # the last one repeats 1, for the last move
         b = self.temperatures or spaced(at, self.steps)
-        ladder = [{"temperature": v, "parameters": rungs[nearest(at, v) + 1]["parameters"]} for v in b]
-        return ladder, self.pilot * sum(r["evaluations"] for r in pilot.trace.rows)
+        near = [nearest(at, v) + 1 for v in b]  # who was moved at a temperature is on the next rung
+        ladder = [{"temperature": v, "parameters": rungs[i]["parameters"]} for v, i in zip(b, near, strict=True)]
+        tail = max((v - u) * found[i] for u, v, i in zip((0.0, *b), b, near, strict=False))
+        return ladder, self.pilot * sum(r["evaluations"] for r in pilot.trace.rows), tail
 
     def must_resample(self, particles: Particles) -> bool:
         return False
@@ -125,15 +138,27 @@ class AnnealedImportanceSampling(Annealed):
         ladder, kernel, t = particles.shared["ladder"], self.mover, particles.t
         now, parameters, then = ladder[t]["temperature"], ladder[t]["parameters"], ladder[t + 1]["temperature"]
         target = self.target(now)
-        state = kernel.enter(rng.at("enter"), target, particles.x, parameters)
+        # a pilot that took care has found coordinates of its own
+        law, state = mapped(target, particles.x, parameters.get("map"))
+        parameters = {k: v for k, v in parameters.items() if k != "map"}
+        state = kernel.enter(rng.at("enter"), law, state, parameters)
         rate, evaluations = 0.0, 0.0
         for k in range(self.sweeps):
-            sweep = kernel.sweep(rng.at("sweep", inner=k), target, state, parameters)
+            sweep = kernel.sweep(rng.at("sweep", inner=k), law, state, parameters)
             state, evaluations = sweep.state, evaluations + sweep.evaluations
             rate += float(sweep.acceptance.mean()) / self.sweeps
+        state = law.leave(state) if isinstance(law, NonCentred) else state
         info = {"temperature": then, "acceptance": rate, "evaluations": evaluations, **kernel.describe(parameters)}
         info |= target.told(self.sweeps * particles.n)
-        return particles.step(state, (then - now) * state["log_likelihood"], info=info)
+        look = LastLook(**particles.shared["look"]).after(evaluations, 0.0, state["log_likelihood"])
+        shared = {**particles.shared, "look": look.to_shared()}
+        after = particles.step(state, (then - now) * state["log_likelihood"], shared=shared, info=info)
+        return self._looked(rng, after) if then == 1.0 else after
+
+    def _looked(self, rng: Rng, particles: Particles) -> Particles:
+        if not particles.log_weight.max() > -math.inf:
+            return particles  # the engine reports it
+        return self.looked(rng, particles, particles.x, normalise(particles.log_weight), torch.arange(particles.n))
 
     def done(self, particles: Particles) -> bool:
         return particles.t == len(particles.shared["ladder"]) - 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from torch import Tensor
@@ -13,10 +13,12 @@ from motes.core.particles import Particles
 from motes.density.checking import undefined_met
 from motes.density.improper import improper
 from motes.density.kernel_choice import choose_kernel
+from motes.density.last_look import LastLook, last_look
 from motes.density.law import Law
 from motes.density.restore import same_values
 from motes.density.tempered import Tempered
-from motes.kernels import Kernel
+from motes.kernels import Kernel, State
+from motes.rng import Rng
 
 
 @dataclass(frozen=True)
@@ -67,8 +69,25 @@ class Annealed(FeynmanKac):
         return x["position"][:, 0] if self.density.dim == 1 else x["log_likelihood"]
 
     def remarks(self, particles: Particles) -> list[str]:
-        said = undefined_met(particles.info)
-        return [*said, *(improper(self.density, self.positions(particles)) if self.done(particles) else [])]
+        said: list[str] = [*undefined_met(particles.info)]
+        if self.done(particles):
+            said += improper(self.density, self.positions(particles))
+            if "look" in particles.shared:
+                said += LastLook(**particles.shared["look"]).remarks()
+        return said
+
+    def looked(self, rng: Rng, particles: Particles, state: State, weight: Tensor, family: Tensor) -> Particles:
+        """Finished particles with what a last look at them found, beside what `shared` has noted under "look".
+
+        Args:
+            state: the particles to look at, (M, ...), as the density evaluated them.
+            weight: (M,) normalised.
+            family: (M,) int64 below M, see `last_look.last_look`.
+        """
+        noted = LastLook(**particles.shared["look"])
+        look = last_look(rng.at("last-look"), noted, self.target(1.0), self.mover, state, weight, family)
+        info = {**particles.info, "evaluations": particles.info["evaluations"] + look.evaluations / particles.n}
+        return replace(particles, shared={**particles.shared, "look": look.to_shared()}, info=info)
 
     def positions(self, particles: Particles) -> Tensor:
         """(M, d) where particles are."""

@@ -17,6 +17,7 @@ from motes.core.resampling import find_scheme
 from motes.core.run import Run
 from motes.core.variance import StandardError
 from motes.density.annealed import Annealed
+from motes.density.last_look import LastLook
 from motes.density.mixture import component, influence, log_total, mixture_weights, next_temperature, worth
 from motes.density.parameters import Values
 from motes.density.restore import same_values
@@ -107,6 +108,7 @@ class PersistentSampling(Annealed):
             "log_z": torch.zeros(1, dtype=torch.float64),
             "kernel": self.mover.start(self.density.dim, self.density.dtype),
             "final": False,
+            "look": LastLook().to_shared(),
         }
         x, log_weight, shared, info = self._grown(rng, *self._fresh(rng, x, shared))
         return Particles.start(x, log_weight, shared=shared, info=info)
@@ -117,10 +119,17 @@ class PersistentSampling(Annealed):
     def step(self, rng: Rng, particles: Particles) -> Particles:
         # where the pool is worth too little above temperature 0, another generation comes from the prior
         grow = self._fresh if particles.shared["ladder"][-1] == 0 else self._moved
-        x, log_weight, shared, info = self._grown(rng, *grow(rng, particles.x, particles.shared))
+        x, state, root, shared, info = grow(rng, particles.x, particles.shared)
+        rise = float(shared["ladder"][-1]) - float(shared["ladder"][-2]) if len(shared["ladder"]) > 1 else 0.0
+        look = LastLook(**shared["look"]).after(info["evaluations"], rise, state["log_likelihood"])
+        x, log_weight, shared, info = self._grown(rng, x, state, root, {**shared, "look": look.to_shared()}, info)
         # the weights are made anew from the whole pool: a lane that had weight zero may have one now
         after = particles.step(x, torch.zeros_like(log_weight), shared=shared, info=info)
-        return replace(after, log_weight=log_weight)
+        after = replace(after, log_weight=log_weight)
+        if not shared["final"]:
+            return after
+        even = torch.full((particles.n,), 1 / particles.n, dtype=torch.float64)
+        return self.looked(rng, after, state, even, torch.unique(state["parent"], return_inverse=True)[1])
 
     def done(self, particles: Particles) -> bool:
         return particles.shared["final"]
@@ -143,7 +152,8 @@ class PersistentSampling(Annealed):
         parent = find_scheme("systematic")(rng.at("parents"), log_weight, n=n)
         start, even = tree.take(pool, parent), torch.full((n,), 1 / n, dtype=torch.float64)
         moved = move(self.mover, rng, target, start, even, parameters, sweeps=self.moves, correlation=self.forget)
-        return x, moved.state, x["root"].flatten()[parent], {**shared, "kernel": moved.parameters}, moved.info
+        state = {**moved.state, "parent": parent}
+        return x, state, x["root"].flatten()[parent], {**shared, "kernel": moved.parameters}, moved.info
 
     def _grown(
         self, rng: Rng, x: Tree, state: State, root: Tensor, shared: Tree, info: Tree

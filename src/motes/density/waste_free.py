@@ -23,12 +23,15 @@ from motes.core.weights import normalise
 from motes.density.annealed import Annealed
 from motes.density.chain_variance import relative_variance
 from motes.density.families import Families
+from motes.density.last_look import LastLook
 from motes.kernels import Sweep
 from motes.kernels.kernel import mean_acceptance
 from motes.rng import Rng
 
-CHAINS = 50
-"""The fewest chains that `length="auto"` leaves, where there are particles enough."""
+CHAINS, SHORT = 25, 8
+"""The fewest chains that `length="auto"` leaves, except to chains of up to `SHORT` states: autocovariances of chains of
+4 said nothing in 30 to 93 % of 30 runs with 256 particles on a line, a hierarchy and a Gaussian in 10 dimensions, and
+those of 8 in none, where errors were smaller too for as many evaluations."""
 CUT = 0.1
 """Chains are called short if the last pairs of the sums that they cut off make more than this part of the variance."""
 
@@ -60,8 +63,7 @@ class WasteFree(Annealed):
         density: what to sample.
         kernel: a kernel or its name; None is HMC where the likelihood has gradients, else random-walk Metropolis.
         length: states of a chain, P, at least 2; the number of particles must be a multiple of it. "auto" is the
-            largest divisor of N that is at most the square root of N and leaves at least 50 chains (for N below 100
-            only the former).
+            largest divisor of N that is at most the square root of N and leaves at least 25 chains or is at most 8.
         cess: the fraction of the effective sample size that one change of temperature leaves, in (0, 1).
         ladder: temperatures and kernel parameters of an earlier run, see `freeze`.
 
@@ -124,6 +126,7 @@ class WasteFree(Annealed):
             "variance": variance,
             "cut": 0.0,
             "families": Families.start(variance, n).state(),
+            "look": LastLook(1.0).to_shared(),
         }
         return Particles.start(x, gain, shared=shared, info={"temperature": temperature, "evaluations": 1.0})
 
@@ -169,6 +172,8 @@ class WasteFree(Annealed):
         temperature = 1.0 if now == 1.0 else self._next(x["log_likelihood"], now, t)
         gain = (temperature - now) * x["log_likelihood"] if temperature > now else torch.zeros_like(x["log_likelihood"])
         variance, cut = relative_variance(gain.view(-1, length))
+        rise = now - (shared["ladder"][-2]["temperature"] if t > 1 else 0.0)
+        look = LastLook(**shared["look"]).after(evaluations, rise, x["log_likelihood"])
         shared = {
             **shared,
             "temperature": temperature,
@@ -178,10 +183,15 @@ class WasteFree(Annealed):
             "variance": shared["variance"] + variance,
             "cut": shared["cut"] + cut,
             "families": Families(**shared["families"]).grown(particles.ancestor, gain, length).state(),
+            "look": look.to_shared(),
         }
         info = {"temperature": temperature, "acceptance": rate, "evaluations": evaluations}
         info |= kernel.describe(used) | target.told(particles.n * (length - 1) / length)
-        return particles.step(x, gain, shared=shared, info=info)
+        after = particles.step(x, gain, shared=shared, info=info)
+        if now < 1.0:
+            return after
+        even = torch.full((particles.n,), 1 / particles.n, dtype=torch.float64)
+        return self.looked(rng, after, x, even, torch.arange(particles.n) // length)
 
     def done(self, particles: Particles) -> bool:
         return particles.shared["final"]
@@ -263,7 +273,7 @@ def chain_length(n: int, length: int | Literal["auto"]) -> int:
                 f"{n} particles are no two or more chains of {length} states: use a multiple of {length} particles"
             )
         return length
-    most = math.isqrt(n) if n < 2 * CHAINS else min(math.isqrt(n), n // CHAINS)
+    most = min(math.isqrt(n), max(SHORT, n // CHAINS))
     found = max((p for p in range(1, most + 1) if n % p == 0), default=1)
     if found == 1:
         raise MotesError(f"{n} particles cannot be cut into equal chains: use a number with more divisors, like 1000")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import torch
 from torch import Tensor
@@ -18,6 +20,8 @@ PARENTS = 8
 """The most coordinates on which scales may depend."""
 LARGEST = 256
 """The most dimensions in which all pairs of coordinates are looked at."""
+HINTED = 0.02
+"""The probability at which `scales_depend` is true of a population in which scales do not depend on anything."""
 LOCATIONS = 4
 """The most coordinates around which others are centred."""
 BESIDE, TIED = 16, 0.1
@@ -102,6 +106,43 @@ def find_dependence(position: Tensor, weight: Tensor, least: float = EFFECT) -> 
     tie[[*parents, *b, *beside]] = 0.0
     tied = [j for j in tie.argsort(descending=True).tolist()[:BESIDE] if float(tie[j]) > TIED]
     return Dependence(tuple(parents), tuple(sorted([*beside, *tied])), tuple(b))
+
+
+def scales_depend(position: Tensor, weight: Tensor, family: Tensor) -> bool:
+    """Whether the scales of all coordinates together vary with one of them, by more than chance allows.
+
+    It finds less than `find_dependence` needs, and says not what depends on what.
+
+    Args:
+        position: (N, d).
+        weight: (N,) normalised.
+        family: (N,) int64 below N; particles that may depend on each other have the same number.
+    """
+    x = position.detach().to(torch.float64)
+    d, many = x.shape[1], len(torch.unique(family))
+    if not 2 <= d <= LARGEST or many < 10 or not bool(torch.isfinite(x).all()):
+        return False
+    t = x - weight @ x
+    spread = (weight @ t.square()).sqrt()
+    if not bool((spread > 0).all()):
+        return False
+    t = t / spread
+    normal = NormalDist()
+    limit, few = normal.inv_cdf(1 - HINTED / d), many - 1
+    for j in range(d):
+        others = [i for i in range(d) if i != j]
+        rest = _without(t[:, others], t[:, [j]], weight)
+        q = torch.log((rest / (weight @ rest.square()).sqrt().clamp(min=1e-12)).square() + 0.02)
+        q = q - weight @ q
+        each = torch.zeros_like(q).index_add_(0, family, weight[:, None] * q * t[:, [j]])
+        unit = each / each.square().sum(0).sqrt().clamp(min=1e-300)
+        total = float(unit.sum(0).square().mean()) * (few - 2) / few
+        # the scores of scales that belong together vary together (Satterthwaite), and the cube root of chi-squared
+        # over its freedom is nearly normal (Wilson and Hilferty)
+        freedom = (d - 1) ** 2 / float((unit.mT @ unit).square().sum())
+        if (total ** (1 / 3) - (1 - 2 / (9 * freedom))) / math.sqrt(2 / (9 * freedom)) > limit:
+            return True
+    return False
 
 
 def _locations(

@@ -43,11 +43,17 @@ def probe(rng: Rng, target: Target, state: State, weight: Tensor, family: Tensor
         family: (N,) int64, see `drift`.
         evaluations: how many a particle may cost; at least one sweep is made.
     """
+    middle = median(state)
+    before = watched(target, state, middle)
+    after = wander(rng, target, state, weight, evaluations)
+    return drift(before, watched(target, after, middle), weight, family)
+
+
+def wander(rng: Rng, target: Target, state: State, weight: Tensor, evaluations: int) -> State:
+    """The particles (N,) after the sweeps of `probe`, with steps of all lengths."""
     gradient, x = any(k.endswith("gradient") for k in state), state["position"]
     n, d = x.shape
     scale = fit_scale(x, weight, "auto", torch.ones(2, d, dtype=x.dtype))
-    middle = median(state)
-    before = watched(target, state, middle)
     for i in range(cost(evaluations, gradient) // (LEAPFROG if gradient else 1)):
         r = rng.at("probe", inner=i)
         factor = torch.exp2(-OCTAVES * r.at("length").uniform((n, 1), dtype=x.dtype))
@@ -60,4 +66,4 @@ def probe(rng: Rng, target: Target, state: State, weight: Tensor, family: Tensor
             log_ratio = target.log_density(new) - target.log_density(state)
         _, accept = accepted(r, log_ratio)
         state = select(accept, new, state)
-    return drift(before, watched(target, state, middle), weight, family)
+    return state

@@ -1,0 +1,178 @@
+"""A last look at the particles of a finished run: whether they have the law that they stand for.
+
+A sampler tells by its weights and its moves how much it varies, and not what it has never met. Three things betray
+that: an upper tail of the log-likelihood so heavy that a change of temperature has no variance, scales that depend on
+other coordinates (a funnel's neck has no room for a step that fits the whole), and means that drift when the particles
+are moved further. Looking at the first two costs nothing. A few sweeps of some particles cost a share of the run; where
+any of the three gives a hint, many sweeps of all of them decide. The particles themselves stay as they are.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from motes.core import student, tree
+from motes.core.remark import ALL, Remark
+from motes.core.resampling import find_scheme
+from motes.core.temperature import mean_excess
+from motes.density.care import effective_families
+from motes.kernels import Kernel, State, Target, move
+from motes.kernels.dependence import FAINT, find_dependence, scales_depend
+from motes.kernels.drift import Drift, drift, median, watched
+from motes.kernels.noncentred import NonCentred, fit_map
+from motes.kernels.probe import LEAPFROG, cost, probe, wander
+from motes.kernels.settle import mapped
+from motes.rng import Rng
+
+SHARE = 0.08
+"""The share of a run's evaluations that the sweeps of some particles may cost."""
+SOME, SWEEPS = 64, 4
+"""The fewest particles that are worth moving, and how often they are moved before there are more of them."""
+FEWEST = 16.0
+"""Fewer families than this are not looked at."""
+HEAVY = 0.8
+"""Where the rise of the temperature times the mean excess of the log-likelihood after it is more than 1, the weights
+that made the rise have no variance. Runs of `WasteFree` came to .6 at most on Gaussians and regressions, and to 1 to 3
+on a Student t from a Gaussian start."""
+FALSE_ALARM = 0.0005
+"""The probability of an alarm at each test of a drift, where the particles have their law."""
+HINT, STEEP = 0.7, 0.7
+"""The part of the limit of a drift, and the upper tail, that ask for many sweeps."""
+MOST = 1024
+"""Particles that many sweeps move at most."""
+ROUNDS, OWN, LONG = 4, 32, 64
+"""Rounds of sweeps of the run's own kernel, how many each has at most, and sweeps with steps of all lengths."""
+
+
+@dataclass(frozen=True)
+class LastLook:
+    """What a run has noted on its way, and what the last look at its particles found; numbers, for a file.
+
+    Attributes:
+        spent: evaluations of the run, a particle.
+        tail: the largest rise of the temperature times mean excess of the log-likelihood after it.
+        drift: how far the means drifted, in standard errors; of two tests the one that was nearer to its limit.
+        limit: how far they may.
+        evaluations: of the look itself, in all.
+    """
+
+    spent: float = 0.0
+    tail: float = 0.0
+    drift: float = 0.0
+    limit: float = math.inf
+    evaluations: float = 0.0
+
+    def after(self, evaluations: float, rise: float, log_likelihood: Tensor) -> LastLook:
+        """After moves at a temperature that had risen by `rise`, which left particles with `log_likelihood` (N,)."""
+        tail = rise * excess(log_likelihood) if rise > 0 else 0.0
+        return replace(self, spent=self.spent + evaluations, tail=max(self.tail, tail))
+
+    def seen(self, found: Drift, families: float) -> LastLook:
+        """With a test more, whose standard errors rest on so many families."""
+        limit = student.quantile(1 - FALSE_ALARM / len(found.score), families - 1)
+        if found.largest / limit <= self.drift / self.limit:
+            return self
+        return replace(self, drift=found.largest, limit=limit)
+
+    def paid(self, evaluations: float) -> LastLook:
+        """After so many evaluations more, in all."""
+        return replace(self, evaluations=self.evaluations + evaluations)
+
+    def to_shared(self) -> dict[str, Any]:
+        """Everything as a tree, for the particles' `shared`."""
+        return asdict(self)
+
+    def remarks(self) -> list[str]:
+        """What the user must be told."""
+        said: list[str] = []
+        if self.drift > self.limit:
+            text = (
+                f"the particles have not settled: further moves at temperature 1 shifted their means by "
+                f"{self.drift:.1f} standard errors, and {self.limit:.1f} is the limit. Use motes.Tempering, which "
+                "takes more care where it finds that, or another parametrisation (non-centred, if scales are unknown)"
+            )
+            said.append(Remark(text, ALL, withholds=True))
+        if self.tail > HEAVY:
+            text = (
+                f"the largest log-likelihoods lie far apart (by {self.tail:.2g} nats on average, times a change of "
+                f"temperature; {HEAVY} is the limit), so weights may hardly have a variance, and points that carry "
+                "much of the evidence may never have been drawn. Take smaller changes of the temperature, a prior with "
+                "heavier tails, or motes.density.AMIS, whose proposals have them"
+            )
+            said.append(Remark(text, ALL, withholds=True))
+        return said
+
+
+def excess(log_likelihood: Tensor) -> float:
+    """By how much the largest of the log-likelihoods (N,) exceed their least, see `core.temperature.mean_excess`."""
+    alive = log_likelihood[log_likelihood > -math.inf]
+    return mean_excess(torch.full_like(alive, 1 / len(alive)), alive) if len(alive) else 0.0
+
+
+def last_look(
+    rng: Rng, look: LastLook, target: Target, kernel: Kernel, state: State, weight: Tensor, family: Tensor
+) -> LastLook:
+    """What further moves of a finished population (N,) tell of it; the particles are not changed.
+
+    Args:
+        look: what is known so far.
+        target: the law at temperature 1.
+        kernel: the one that the run used.
+        state: the particles as `target` evaluated them, with gradients if the kernel has them.
+        weight: (N,) their normalised weights.
+        family: (N,) int64 below N; particles that may depend on each other have the same number.
+    """
+    families = effective_families(family, weight)
+    if target.levels is not None or families < FEWEST:
+        return look
+    n, unit = len(weight), LEAPFROG if kernel.gradient else 1
+    hinted = look.tail > STEEP or scales_depend(state["position"], weight, family)
+    affordable = int(SHARE * look.spent * n) // unit
+    m = min(n, max(SOME, affordable // SWEEPS))
+    if affordable >= m and not hinted:
+        x, even, of = _some(rng.at("some"), state, weight, family, m)
+        most = unit * (affordable // m)
+        found = probe(rng.at("short"), target, x, even, of, most)
+        look = look.seen(found, effective_families(of, even)).paid(m * cost(most, kernel.gradient))
+        hinted = look.drift > HINT * look.limit
+    if not hinted:
+        return look
+    x, even, of = _some(rng.at("many"), state, weight, family, min(n, MOST))
+    families = effective_families(of, even)
+    middle, m = median(x), len(even)
+    before = watched(target, x, middle)
+    settled, spent = _moved(rng.at("settle"), target, kernel, x, even)
+    look = look.seen(drift(before, watched(target, settled, middle), even, of), families).paid(m * spent)
+    if look.drift > look.limit:
+        return look
+    after = wander(rng.at("long"), target, settled, even, unit * LONG)
+    return look.seen(drift(before, watched(target, after, middle), even, of), families).paid(m * unit * LONG)
+
+
+def _some(rng: Rng, state: State, weight: Tensor, family: Tensor, m: int) -> tuple[State, Tensor, Tensor]:
+    """`m` equally weighted particles, in their order, and their families, numbered from 0."""
+    chosen = find_scheme("systematic")(rng, weight.log(), n=m).sort().values
+    of = torch.unique(family[chosen], return_inverse=True)[1]
+    return tree.take(state, chosen), torch.full((m,), 1 / m, dtype=torch.float64), of
+
+
+def _moved(rng: Rng, target: Target, kernel: Kernel, state: State, weight: Tensor) -> tuple[State, float]:
+    """The particles after rounds of the kernel, in non-centred coordinates where they have scales that depend on
+    others, and the evaluations of each."""
+    parameters, spent = kernel.start(state["position"].shape[1], state["position"].dtype), 0.0
+    for i in range(ROUNDS):
+        dependence = find_dependence(state["position"], weight, FAINT) if kernel.anywhere else None
+        fitted = None if dependence is None else fit_map(state["position"], weight, dependence)
+        law, inner = mapped(target, state, fitted)
+        parameters = kernel.fit(parameters, law, inner, weight)
+        moved = move(
+            kernel, rng.at("round", inner=i), law, inner, weight, parameters, most=OWN, correlation=0.1, every=True
+        )
+        state = law.leave(moved.state) if isinstance(law, NonCentred) else moved.state
+        parameters, spent = moved.parameters, spent + moved.info["evaluations"]
+    return state, spent

@@ -1,0 +1,118 @@
+"""The last look at finished particles: laws that are narrow in places, heavy tails, healthy runs, stuck particles."""
+
+from __future__ import annotations
+
+import math
+import warnings
+
+import pytest
+import torch
+from torch import Tensor
+from torch.distributions import Normal
+
+import motes
+from motes.core.errors import MotesWarning
+from motes.density import PersistentSampling, WasteFree, annealed
+from motes.kernels import RandomWalk
+
+REAL = torch.float64
+WIDE = torch.tensor(3.0, dtype=REAL)
+
+
+def normal(x: Tensor, mean: Tensor | float, scale: Tensor) -> Tensor:
+    return -0.5 * ((x - mean) / scale).square() - scale.log() - 0.5 * math.log(2 * math.pi)
+
+
+def funnel(x: Tensor) -> Tensor:
+    """Neal's funnel over its start: the log evidence is 0, E v = 0 and P(v < -3) = .159."""
+    v = x[:, 0]
+    return normal(v, 0.0, WIDE) + normal(x[:, 1:], 0.0, torch.exp(v / 2)[:, None]).sum(1) - normal(x, 0.0, WIDE).sum(1)
+
+
+def gaussian(x: Tensor) -> Tensor:
+    return -0.5 * ((x - 2) / 0.3).square().sum(1)
+
+
+def student(x: Tensor) -> Tensor:
+    """Student's t with 3 degrees of freedom in 10 dimensions over a standard normal law: the log evidence is 0."""
+    constant = math.lgamma(6.5) - math.lgamma(1.5) - 5 * math.log(3 * math.pi)
+    return constant - 6.5 * torch.log1p(x.square().sum(1) / 3) - normal(x, 0.0, torch.tensor(1.0, dtype=REAL)).sum(1)
+
+
+def density(log_likelihood, d: int, scale: float = 3.0) -> motes.Density:
+    return motes.Density(log_likelihood, Normal(torch.zeros(d, dtype=REAL), scale), vectorised=True)
+
+
+def quiet(model, n: int, seed: int, **more) -> motes.Run:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", MotesWarning)
+        return motes.sample(model, n, seed=seed, progress=False, **more)
+
+
+def blind(monkeypatch) -> None:
+    """The broken twin: a look that sees nothing."""
+    monkeypatch.setattr(annealed, "last_look", lambda rng, look, *rest: type(look)())
+
+
+def neck(x: Tensor) -> Tensor:
+    return (x[:, 0] < -3).to(REAL)
+
+
+@pytest.mark.parametrize(("sampler", "n"), [(WasteFree, 256), (PersistentSampling, 256)])
+def test_a_funnel_whose_neck_was_not_entered_has_no_error_bars(sampler, n, monkeypatch):
+    model = sampler(density(funnel, 4))
+    run = quiet(model, n, 0)
+    assert {"evidence", "means"} <= run.doubts and math.isnan(run.log_evidence_se)
+    assert math.isnan(float(run.mean(neck).se)) and float(run.mean(neck)) < 0.08
+    blind(monkeypatch)
+    again = quiet(model, n, 0)
+    assert not again.remarks and torch.equal(again.log_weight, run.log_weight)
+
+
+def test_a_tail_that_weights_cannot_reach_has_no_error_bars(monkeypatch):
+    model = WasteFree(density(student, 10, 1.0))
+    run = quiet(model, 256, 0)
+    assert math.isnan(run.log_evidence_se) and any("log-likelihoods lie far apart" in r for r in run.remarks)
+    blind(monkeypatch)
+    again = quiet(model, 256, 0)
+    far = again.mean(lambda x: (x.square().mean(1) > 5).to(REAL))  # with probability .106
+    assert abs(float(far) - 0.106) > 4 * float(far.se)
+
+
+@pytest.mark.parametrize("sampler", [WasteFree, PersistentSampling])
+def test_healthy_runs_keep_their_bits_and_pay_little(sampler, monkeypatch):
+    model = sampler(density(gaussian, 5))
+    seen = [quiet(model, 256, seed) for seed in range(8)]
+    cost = [float(run.trace["evaluations"].sum()) for run in seen]
+    assert not any(run.remarks for run in seen)
+    blind(monkeypatch)
+    unseen = [quiet(model, 256, seed) for seed in range(8)]
+    assert all(torch.equal(a.log_weight, b.log_weight) for a, b in zip(seen, unseen, strict=True))
+    assert sum(cost) < 1.1 * sum(float(run.trace["evaluations"].sum()) for run in unseen)
+
+
+class Stuck(RandomWalk):
+    """A random walk that proposes steps of next to no length."""
+
+    def start(self, d, dtype):
+        return {**super().start(d, dtype), "step_size": 1e-7}
+
+    def learn(self, parameters, sweep, weight):
+        return parameters
+
+
+def test_particles_that_cannot_move_are_found_out():
+    run = quiet(PersistentSampling(density(gaussian, 5), kernel=Stuck(), moves=16), 512, 0)
+    assert {"evidence", "means"} <= run.doubts and any("not settled" in remark for remark in run.remarks)
+
+
+def test_a_run_is_resumed_with_what_it_has_noted(tmp_path):
+    model, path = WasteFree(density(funnel, 4)), tmp_path / "run"
+    whole = quiet(model, 256, 0)
+    quiet(model, 256, 0, max_steps=2, checkpoint=path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", MotesWarning)
+        again = motes.resume(path, model, progress=False)
+    assert again.particles.shared["look"] == whole.particles.shared["look"] and list(again.remarks) == list(
+        whole.remarks
+    )
