@@ -10,7 +10,7 @@ from torch.distributions import Cauchy, Dirichlet, HalfCauchy, Normal, StudentT
 
 import motes
 from motes import Density, Rng
-from motes.core.errors import NanLogPotential
+from motes.core.errors import MotesError
 from motes.density import WasteFree
 from motes.density.adapters import from_torch
 from motes.density.improper import improper
@@ -30,12 +30,21 @@ def test_a_posterior_that_grows_without_end_is_called_improper(model):
     """exp(x^2) under N(0, 1)."""
     try:
         run = motes.sample(model(growing()), 64, seed=0, progress=False)
-    except NanLogPotential as error:
+    except MotesError as error:
         said = [str(error)]
     else:
         said = [r for r in run.remarks if r.withholds]
         assert said and math.isnan(run.log_evidence_se)
     assert any("improper" in r for r in said)
+
+
+def test_particles_that_run_off_do_not_do_so_without_end(monkeypatch):
+    """Above temperature 1/2 exp(x^2) under N(0, 1) has no normaliser, and what comes near it is ever longer."""
+    with pytest.raises(MotesError, match=r"after 32 steps, the posterior is improper"):
+        motes.sample(motes.Tempering(growing(), careful=False), 256, seed=0, progress=False)
+    monkeypatch.setattr("motes.density.tempering.improper", lambda law, z: [])
+    run = motes.sample(motes.Tempering(growing(), careful=False), 256, seed=0, progress=False, max_steps=40)
+    assert not run.particles.shared["final"]
 
 
 def test_one_that_only_just_falls_is_not():

@@ -22,6 +22,7 @@ from motes.core.weights import normalise
 from motes.density.annealed import Annealed
 from motes.density.care import CERTAIN, FEWEST, FINE, SHARE, SWEEPS, Care, effective_families
 from motes.density.compiling import whether_compiled
+from motes.density.improper import improper
 from motes.density.tempered import Tempered
 from motes.kernels import Moved, State, move
 from motes.kernels.dependence import FAINT, Dependence, find_dependence
@@ -31,6 +32,8 @@ from motes.kernels.probe import LEAPFROG, cost, probe
 from motes.kernels.settle import mapped, settle
 from motes.rng import Rng
 
+LONG = 32
+"""A run looks whether its law is improper after so many steps, twice as many, and so on."""
 Ladder = list[dict[str, Any]]
 """What an adaptive run chose at each time: "temperature", and of the move that led there "sweeps" and "parameters"."""
 
@@ -87,7 +90,8 @@ class Tempering(Annealed):
             chance allows. What still drifts after that has no error bar.
 
     Raises:
-        MotesError: the kernel needs gradients that the density has not, or the temperature can rise no further.
+        MotesError: the kernel needs gradients that the density has not, the temperature can rise no further, or a run
+            that goes on finds that the posterior is improper.
 
     >>> import torch, motes
     >>> normal = torch.distributions.Normal(torch.zeros(2, dtype=torch.float64), 1.0)
@@ -150,6 +154,8 @@ class Tempering(Annealed):
             care = self._followed(care, particles.x["position"], weight)
         moved, found = self._move(rng, target, particles, weight, care)
         raised, new = temperature - now, moved.state["log_likelihood"]
+        if temperature < 1.0:
+            self._check_proper(moved.state["position"], now, t - care.begun)
         taken = spent = moved.info["evaluations"]
         care = care.after(taken, new - likelihood, weight, particles.ancestor, raised)
         if tested:
@@ -262,6 +268,17 @@ class Tempering(Annealed):
                 "digits hold; look for a likelihood of enormous size or a prior far too wide"
             )
         return temperature
+
+    def _check_proper(self, position: Tensor, temperature: float, steps: int) -> None:
+        """Raise MotesError where a run would go on without end, since its law has no normaliser.
+
+        Particles of such a law run off, the faster the higher the temperature, which then rises ever less.
+        """
+        if steps < LONG or steps & (steps - 1):
+            return
+        said = improper(self.density, position)
+        if said:
+            raise MotesError(f"at temperature {temperature:.3g}, after {steps} steps, {said[0]}")
 
     def freeze(self, run: Run) -> Tempering:
         """The same model with temperatures, sweeps and kernel parameters fixed to those that `run` found.
