@@ -65,6 +65,36 @@ def test_a_key_stands_once(extra):
     assert accepted(schema, '{"a": 1, "b": 2}') == ("maxProperties" not in extra)
 
 
+FREE = [
+    {"type": "object", "minProperties": 2, "additionalProperties": {"type": "integer"}},
+    {"type": "object", "patternProperties": {"^a": {"type": "integer"}}, "additionalProperties": False},
+    True,
+]
+
+
+@pytest.mark.parametrize("schema", FREE)
+def test_a_key_stands_once_in_one_layout_too(schema):
+    """The broken twin: the recogniser of layouts alone, for which a key that no schema names may stand twice."""
+
+    def accepts(constraint: Any, text: str) -> bool:
+        model = TableModel([*dict.fromkeys(text), "."], torch.zeros(len({*text}) + 2, len({*text}) + 1))
+        recogniser, alive = constraint.open(model), True
+        for c in text:
+            v = model.tokens.index(c)
+            alive = alive and bool(recogniser.allowed()[0, v])
+            if alive:
+                recogniser.extend(torch.tensor([0]), torch.tensor([v]))
+        return alive and bool(recogniser.allowed()[0, -1])
+
+    made: Any = json_schema(schema, layout="compact")
+    assert accepts(made, '{"a":1,"ab":2}') and not accepts(made, '{"a":1,"a":2}')
+    assert not accepts(made, '{"a":1, "ab":2}')  # the layout holds
+    assert accepts(made.parts[-1], '{"a":1,"a":2}')
+    assert made.quantity == "log P(valid, compact layout)" and made.settings()["layout"] == "compact"
+    named = {"type": "object", "properties": {"a": {"type": "integer"}}, "additionalProperties": False}
+    assert not hasattr(json_schema(named, layout="compact"), "parts")
+
+
 TOKENS = ['{"', "a", '":', " ", "1", ".0", "e0", "}", ',"', "b", "\\u0061", "true", "."]
 
 

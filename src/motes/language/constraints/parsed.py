@@ -16,6 +16,7 @@ from torch import Tensor
 from motes.core.errors import EmptyConstraint, MotesError, UnknownName
 from motes.language.constraint import Constraint, Recogniser, distinct, must_be_text, shorten
 from motes.language.constraints.pieces import pieces
+from motes.language.constraints.product import Both
 from motes.language.constraints.schema.marks import BEGINNING, JSON, Marks, of_grammar, scanned
 from motes.language.model import LanguageModel
 
@@ -75,6 +76,18 @@ def regex(pattern: str) -> Constraint:
     return _checked("regular expression", pattern, LLMatcher.grammar_from_regex(pattern))
 
 
+@dataclass(frozen=True)
+class InLayout(Both):
+    """JSON of one layout in which no key stands twice, which the recogniser of layouts does not see."""
+
+    @property
+    def kind(self) -> str:
+        return self.parts[-1].kind
+
+    def settings(self) -> dict[str, Any]:
+        return self.parts[-1].settings()
+
+
 LAYOUTS: dict[str, dict[str, Any]] = {
     "spaced": {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "},
     "compact": {"whitespace_flexible": False},
@@ -107,17 +120,20 @@ def json_schema(schema: dict[str, Any] | bool | str, *, layout: str = "any") -> 
     if isinstance(schema, str):
         must_be_text("JSON schema", schema)
     document, text = _document(schema)
-    if layout == "any":
-        from motes.language.constraints.schema import JsonSchema
+    from motes.language.constraints.schema import JsonSchema
 
-        return JsonSchema.of(document, text)
+    every = JsonSchema.of(document, text)
+    if layout == "any":
+        return every
     from llguidance import LLMatcher
 
+    plain = text if isinstance(document, dict) else "{}"
     try:
-        grammar = LLMatcher.grammar_from_json_schema(text, overrides=LAYOUTS[layout])  # pyright: ignore
+        grammar = LLMatcher.grammar_from_json_schema(plain, overrides=LAYOUTS[layout])  # pyright: ignore
     except ValueError as error:
         raise MotesError(f"the schema {shorten(text)} is no JSON object: {error}") from error
-    return _checked("JSON schema", text, grammar, layout)
+    one = _checked("JSON schema", text, grammar, layout)
+    return InLayout((every, one)) if every.frees_keys else one
 
 
 def _document(schema: object) -> tuple[Any, str]:

@@ -23,10 +23,10 @@ from motes.language.constraints.schema.shapes import (
     Schema,
     Shape,
     Word,
+    everything,
     meet,
     merged,
     needed,
-    parts,
     same,
 )
 from motes.language.constraints.schema.strings import Texts
@@ -330,15 +330,6 @@ class Book:
         if found.low <= found.high:
             yield found
 
-    def read(self) -> None:
-        """Find the shapes of every value that the document speaks of, so that what cannot be followed is found now."""
-        seen, todo = {self.root}, [self.root]
-        while todo:
-            children = [child for shape in todo.pop().shapes for child in parts(shape)]
-            new = [child for child in dict.fromkeys(children) if child not in seen]
-            seen.update(new)
-            todo += new
-
     # ------------------------------------------------------------ what is empty
 
     def inhabited(self, shape: Shape) -> bool:
@@ -392,7 +383,7 @@ def opened(document: Any) -> Book:
         MotesError: it is no schema, or uses what cannot be followed.
     """
     book = Book(document)
-    book.read()
+    everything(book.root)  # what cannot be followed is found now
     if not book.root.possible:
         raise EmptyConstraint(f"nothing can satisfy the JSON schema {shorten(json.dumps(document))}")
     return book

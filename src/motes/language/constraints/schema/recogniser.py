@@ -14,6 +14,7 @@ from motes.language.constraints.pieces import Pieces, pieces
 from motes.language.constraints.schema.automaton import Automaton, Cells
 from motes.language.constraints.schema.book import opened
 from motes.language.constraints.schema.marks import BEGINNING, Scan, scanned
+from motes.language.constraints.schema.shapes import Object, everything
 from motes.language.constraints.schema.smallest import smallest
 from motes.language.constraints.schema.walk import NEVER, Walk
 from motes.language.model import LanguageModel
@@ -44,6 +45,13 @@ class JsonSchema(Constraint):
 
     def settings(self) -> dict[str, Any]:
         return {"kind": "JSON schema", "source": self.source, "layout": "any"}
+
+    @property
+    def frees_keys(self) -> bool:
+        """Whether some object in it may have keys that no schema names."""
+        return any(
+            isinstance(shape, Object) and shape.free for shape in everything(self.automaton.book.root, keys=False)
+        )
 
     def sketch(self, model: LanguageModel) -> list[int] | None:
         text = smallest(self.automaton)

@@ -168,15 +168,28 @@ def needed(shape: Shape) -> list[Node]:
     return []
 
 
-def parts(shape: Shape) -> list[Node]:
-    """Every node that a shape is made of."""
+def parts(shape: Shape, keys: bool = True) -> list[Node]:
+    """Every node that a shape is made of; `keys`: also those that say what a key may be."""
     if isinstance(shape, Array):
         return [*shape.first, shape.rest]
     if isinstance(shape, Object):
         patterns = [node for part in shape.parts for _, node in part.patterns]
         named = [node for part in shape.parts for node in part.named.values()]
-        return [*named, *patterns, *(node for part in shape.parts for node in (part.rest, part.names))]
+        names = [part.names for part in shape.parts] if keys else []
+        return [*named, *patterns, *(part.rest for part in shape.parts), *names]
     return []
+
+
+def everything(root: Node, keys: bool = True) -> list[Shape]:
+    """The shapes of a value and of all values within it; `keys`: also those that its keys may have."""
+    seen, todo, found = {root}, [root], list[Shape]()
+    while todo:
+        shapes = todo.pop().shapes
+        found += shapes
+        new = [child for child in dict.fromkeys(c for s in shapes for c in parts(s, keys)) if child not in seen]
+        seen.update(new)
+        todo += new
+    return found
 
 
 def merged(shapes: list[Shape]) -> list[Shape]:
