@@ -132,14 +132,17 @@ class Coarse:
             return leaf
         ids = row if rng.ids is None else rng.ids.cpu()[row]
         part = rng.shard(ids)
-        here = {name: value.index_select(0, row.to(value.device)) for name, value in leaf.items()}
-        state = here["state"]
-        xi = part.at("noise").normal(tuple(state.shape), dtype=state.dtype).to(state.device)
         j, last = k // STRIDE, k + 1 == self.fine.steps
-        xi = here["noise"] + float(self.mix[k]) * xi
+        lands = (k + 1) % STRIDE == 0 or last
+        read = leaf if lands else ("noise", "gap")  # a step on the way only adds to these
+        here = {name: leaf[name].index_select(0, row.to(leaf[name].device)) for name in read}
+        drawn = here["noise"]
+        xi = part.at("noise").normal(tuple(drawn.shape), dtype=drawn.dtype).to(drawn.device)
+        xi = drawn + float(self.mix[k]) * xi
         here["gap"] = here["gap"] - log_ratio[row]
-        if (k + 1) % STRIDE and not last:
+        if not lands:
             return _written(leaf, row, {"noise": xi, "gap": here["gap"]})
+        state = here["state"]
         landed, ratio = self._moved(j, here, xi, share)
         bad = not_finite(landed)
         seen = self.observer(part.at("coarse"), torch.where(_like(bad, landed), state, landed), j + 1)

@@ -47,8 +47,10 @@ def watched(particles: Particles, shared: dict[str, Any]) -> Particles:
         alive = int((particles.log_weight > -torch.inf).sum())
         if alive >= MANY:
             shape = pareto_shape(particles.log_weight) - CHANCE / tail_length(alive)
-            if shape > float(tail):  # NaN where too few weights differ
+            if shape > float(shared["tail"]):  # NaN where too few weights differ
                 tail = torch.tensor(shape, dtype=torch.float64)
+    if particles.shared.get("tail") is tail:
+        return particles
     return replace(particles, shared={**particles.shared, "tail": tail})
 
 
