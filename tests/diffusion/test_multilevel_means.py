@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from benchmarks.trust.targets import diffusion_measured
 
 import motes
 from motes.diffusion import AdaptiveReward, ValueDecoding, VariancePreserving, gaussian
@@ -59,7 +60,15 @@ def test_chains_too_short_to_know_their_error_have_no_bars():
     assert abs(short.log_evidence - 0.5) > 0.15 and abs(twin.log_evidence - 0.5) < 4 * twin.log_evidence_se
     assert math.isnan(short.log_evidence_se) and "10 steps are too few" in short.standard_error.reason
     assert math.isnan(float(short.mean(first).se)) and "10 steps are too few" in short.mean(first).reason
-    assert not twin.doubts
+    assert short.doubts == {"evidence", "means"} and not twin.doubts
+
+
+def test_a_short_chain_that_moves_one_estimate_states_no_other():
+    """Sixteen numbers behind a measurement, ten steps: means move by more than chance, log p(y) seems not to."""
+    target = next(t for t in diffusion_measured.TARGETS if t.name == "diffusion-measured-16")
+    for seed in range(6):
+        found = target.model("VP, 10 steps", 512, seed).run(seed)
+        assert math.isnan(found.log_evidence_se) and found.doubts == {"evidence", "means"}
 
 
 def test_where_no_coarse_path_has_weight_means_have_no_bars():

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from motes.core.coarse_level import CoarseLevel
 from motes.core.particles import Particles
-from motes.core.remark import MEANS, Remark
+from motes.core.remark import ALL, MEANS, Remark
 from motes.core.systematic import Systematic
 from motes.core.weights import log_mean_exp, normalise
 from motes.diffusion.multilevel import SHORT, STRIDE, Coarse
@@ -110,11 +110,12 @@ def remarks(coarse: Coarse | None, particles: Particles, image: Tensor) -> list[
     if coarse is None:
         return []
     leaf, on = particles.x["coarse"], particles.x["coarse"]["on"]
-    own, other = particles.log_weight[on], leaf["log_weight"][on]
-    if int(on.sum()) < FEWEST or not float(torch.minimum(own.max(), other.max())) > -math.inf:
-        text = UNKNOWN if int(on.sum()) < FEWEST else TOO_COARSE
+    doubts = MEANS if coarse.observer.reward is None else ALL
+    found = systematic(coarse, particles)
+    if found is not None and math.isnan(found.value):
         many = particles.n >= FEWEST * coarse.every  # else the estimates say why they have no error bars
-        return [Remark(text, MEANS, withholds=True)] if many else []
+        return [Remark(found.text, doubts, withholds=True)] if many else []
+    own, other = particles.log_weight[on], leaf["log_weight"][on]
     whole, a, b = normalise(particles.log_weight), normalise(other), normalise(own)
     flat = image.detach().flatten(1).to(torch.float64).cpu()
     mean = whole @ flat
@@ -133,7 +134,7 @@ def remarks(coarse: Coarse | None, particles: Particles, image: Tensor) -> list[
         sure = rest * (change.abs() - level * noise)
         worst = max(worst, float((sure / bar).max()))
     if coarse.short and apart:
-        return [Remark(too_few(coarse.fine.steps), MEANS, withholds=True)]
+        return [Remark(too_few(coarse.fine.steps), doubts, withholds=True)]
     if worst <= 1:
         return []
     return [
