@@ -12,7 +12,17 @@ from torch.distributions import Normal
 
 import motes
 from motes.core.errors import MotesWarning
-from motes.density import PersistentSampling, WasteFree, annealed
+from motes.density import (
+    AMIS,
+    AnnealedImportanceSampling,
+    NestedSampling,
+    PersistentSampling,
+    WasteFree,
+    ais,
+    amis,
+    annealed,
+    nested,
+)
 from motes.kernels import RandomWalk
 
 REAL = torch.float64
@@ -51,7 +61,8 @@ def quiet(model, n: int, seed: int, **more) -> motes.Run:
 
 def blind(monkeypatch) -> None:
     """The broken twin: a look that sees nothing."""
-    monkeypatch.setattr(annealed, "last_look", lambda rng, look, *rest: type(look)())
+    for module in (annealed, amis):
+        monkeypatch.setattr(module, "last_look", lambda rng, look, *rest: type(look)())
 
 
 def neck(x: Tensor) -> Tensor:
@@ -89,6 +100,50 @@ def test_healthy_runs_keep_their_bits_and_pay_little(sampler, monkeypatch):
     unseen = [quiet(model, 256, seed) for seed in range(8)]
     assert all(torch.equal(a.log_weight, b.log_weight) for a, b in zip(seen, unseen, strict=True))
     assert sum(cost) < 1.1 * sum(float(run.trace["evaluations"].sum()) for run in unseen)
+
+
+def test_independent_weights_with_a_heavy_tail_have_no_error_bars(monkeypatch):
+    model = AnnealedImportanceSampling(density(student, 10, 1.0), temperatures=(0.5, 1.0))
+    run = quiet(model, 256, 0)
+    assert math.isnan(run.log_evidence_se) and bool(run.mean().se.isnan().all())
+    blind(monkeypatch)
+    monkeypatch.setattr(ais, "HEAVY", math.inf)
+    again = quiet(model, 256, 0)
+    assert again.log_evidence_se > 0 and bool((again.mean().se > 0).all())
+
+
+def test_a_mixture_that_did_not_enter_the_neck_has_no_error_bars(monkeypatch):
+    model = AMIS(density(funnel, 4))
+
+    def missed(seed: int) -> bool:
+        run = quiet(model, 256, seed)
+        mean = run.mean(neck)
+        return not run.doubts and abs(float(mean) - 0.158655) > 4 * float(mean.se)
+
+    assert not any(map(missed, range(8)))
+    blind(monkeypatch)
+    assert any(map(missed, range(8)))
+
+
+def test_one_survivor_says_nothing_of_how_many_there_should_be(monkeypatch):
+    def thin(x: Tensor) -> Tensor:
+        return torch.where(x[:, 0] > 6.0, 0.0, -math.inf)  # with probability .023
+
+    model = NestedSampling(density(thin, 2))
+    run = quiet(model, 64, 0)
+    assert run.particles.shared["fewest"] < 5 and math.isnan(run.log_evidence_se)
+    assert "live points lay above" in run.standard_error.reason
+    monkeypatch.setattr(nested, "FEWEST", 0)
+    assert "live points lay above" not in quiet(model, 64, 0).standard_error.reason
+
+
+def test_weights_of_enormous_size_have_no_digits_left(monkeypatch):
+    wall = density(lambda x: torch.where(x[:, 0] > 30.0, 0.0, torch.tensor(-1e300, dtype=REAL)), 2)
+    run = quiet(AMIS(wall), 64, 0)
+    assert math.isnan(run.log_evidence_se) and "no digits left" in run.standard_error.reason
+    assert bool(run.mean().se.isnan().all())
+    monkeypatch.setattr("motes.core.run.DIGITLESS", math.inf)
+    assert quiet(AMIS(wall), 64, 0).log_evidence_se < 1.0
 
 
 class Stuck(RandomWalk):

@@ -36,6 +36,9 @@ from motes.core.variance import StandardError, log_evidence_se, mean_se
 from motes.core.weights import normalise
 from motes.rng import Rng
 
+DIGITLESS = 1e13
+"""Nats of log-weights whose 16 digits leave less than a thousandth for their differences."""
+
 
 @dataclass(frozen=True)
 class Run:
@@ -118,7 +121,12 @@ class Run:
         return frozenset(d for remark in self.remarks for d in remark.doubts)
 
     def _withheld(self, quantity: Doubted) -> str:
-        """Why an estimate has no error bar according to the remarks; empty if none objects."""
+        """Why an estimate has no error bar according to the remarks, or to its size; empty if nothing objects."""
+        if not self.chains and DIGITLESS < abs(self.particles.log_evidence) < math.inf:
+            return (
+                f"log weights of about {self.particles.log_evidence:.1g} nats have no digits left for what differs "
+                "between particles: where a likelihood forbids it must return -inf, and not a large number"
+            )
         return next((str(r) for r in self.remarks if r.withholds and quantity in r.doubts), "")
 
     def interval(self, level: float = 0.95) -> tuple[float, float]:

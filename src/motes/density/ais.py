@@ -13,6 +13,7 @@ from motes.core.cite import Reference
 from motes.core.errors import AllWeightsZero, MotesError
 from motes.core.particles import Particles
 from motes.core.smc import steps as walk
+from motes.core.upper_tail import pareto_shape
 from motes.core.variance import StandardError
 from motes.core.weights import normalise
 from motes.density.annealed import Annealed
@@ -26,6 +27,9 @@ LEFT = 0.9
 """What one change of temperature of the pilot leaves of its conditional effective sample size."""
 FEW = 5.0
 """Fewer particles than this in effective number tell too little about the spread of their weights."""
+HEAVY = 0.7
+"""The shape of the tail of the weights above which a mean of them has no error bar; means of weights with a shape of
+1/2 or more have no variance."""
 
 
 @dataclass(frozen=True)
@@ -37,8 +41,9 @@ class AnnealedImportanceSampling(Annealed):
     way. Temperatures and kernel parameters come from a pilot, an adaptive tempering of other particles with random
     numbers of their own. Given the pilot nothing depends on the particles, so the evidence is exactly unbiased.
 
-    The standard error is that of a mean of N independent weights, sqrt((N / ESS - 1) / (N - 1)) relative to it. With
-    an effective sample size below 5 there is none: then the largest weights have hardly been seen.
+    The standard error is that of a mean of N independent weights, sqrt((N / ESS - 1) / (N - 1)) relative to it, with
+    Student's t for the effective sample size. Where that is below 5, or the weights have a heavy tail, there is none:
+    then the largest weights have hardly been seen.
 
     References:
         Neal (2001), Annealed importance sampling, Statistics and Computing 11(2).
@@ -170,8 +175,14 @@ class AnnealedImportanceSampling(Annealed):
                 f"the weights are worth {ess:.1f} particles, too few to tell their spread: use more temperatures "
                 "(`steps`), more sweeps or more particles"
             )
-            return StandardError(math.nan, method, reason)
-        return StandardError(math.sqrt(max(n / ess - 1, 0.0) / (n - 1)), method)
+            return StandardError(math.nan, method, reason, means=reason)
+        if (shape := pareto_shape(particles.log_weight)) > HEAVY:
+            reason = (
+                f"the weights have a tail of shape {shape:.2f}, above {HEAVY}: the largest decide, and larger ones may "
+                "have been missed. Use more temperatures (`steps`), more sweeps, or motes.Tempering"
+            )
+            return StandardError(math.nan, method, reason, means=reason)
+        return StandardError(math.sqrt(max(n / ess - 1, 0.0) / (n - 1)), method, freedom=max(ess - 1, 1.0))
 
     def progress(self, particles: Particles) -> float:
         return (particles.t + 1) / len(particles.shared["ladder"])

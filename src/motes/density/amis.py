@@ -21,10 +21,13 @@ from motes.core.variance import StandardError
 from motes.core.weights import ess
 from motes.density.checking import undefined_met
 from motes.density.improper import improper
+from motes.density.kernel_choice import choose_kernel
+from motes.density.last_look import LastLook, last_look
 from motes.density.law import Law
 from motes.density.parameters import Values
 from motes.density.proposal import Mixture, Started, fit_mixture
 from motes.density.restore import same_values
+from motes.density.tempered import Tempered
 from motes.kernels import State, told
 from motes.rng import Rng
 
@@ -135,8 +138,11 @@ class AMIS(FeynmanKac):
     def step(self, rng: Rng, particles: Particles) -> Particles:
         shared = particles.shared
         if shared["complete"]:
-            info = {"evaluations": 0.0} | {k: v for k, v in particles.info.items() if k == "undefined"}
-            return replace(particles, t=particles.t + 1, shared={**shared, "final": True}, info=info)
+            look = self._looked(rng, particles)
+            info = {"evaluations": look.evaluations / particles.n}
+            info |= {k: v for k, v in particles.info.items() if k == "undefined"}
+            shared = {**shared, "final": True, "look": look.to_shared()}
+            return replace(particles, t=particles.t + 1, shared=shared, info=info)
         rounds, late = shared["rounds"], shared["late"]
         made = [
             self._fit(rng.at(f"fit-{j}"), shared["pools"][1 - j], shared["fits"][1 - j], shared["fits"][j], rounds)
@@ -168,6 +174,13 @@ class AMIS(FeynmanKac):
 
     def done(self, particles: Particles) -> bool:
         return particles.shared["final"]
+
+    def _looked(self, rng: Rng, particles: Particles) -> LastLook:
+        """What a last look at the N draws from all rounds finds."""
+        kernel, rounds = choose_kernel(self.density, None, "hmc"), float(particles.shared["rounds"])
+        even = torch.full((particles.n,), 1 / particles.n, dtype=torch.float64)
+        target = Tempered(self.density, 1.0)
+        return last_look(rng.at("last-look"), LastLook(rounds), target, kernel, particles.x, even, particles.ancestor)
 
     def _mixture(self, fit: dict[str, Tensor]) -> Mixture:
         return Mixture(**fit, freedom=self.freedom)
@@ -231,6 +244,7 @@ class AMIS(FeynmanKac):
             return []
         weight = particles.shared["pools"][0]["log_weight"]
         said = list[str](undefined_met(particles.info)) + improper(self.density, particles.x["position"])
+        said += LastLook(**particles.shared["look"]).remarks() if "look" in particles.shared else []
         if particles.shared["late"] < 0:
             text = (
                 f"the fits needed flattened weights in all of {self.most} rounds, which biases the evidence: use more "

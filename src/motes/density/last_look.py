@@ -39,12 +39,14 @@ HEAVY = 0.8
 """Where the rise of the temperature times the mean excess of the log-likelihood after it is more than 1, the weights
 that made the rise have no variance. Runs of `WasteFree` came to .6 at most on Gaussians and regressions, and to 1 to 3
 on a Student t from a Gaussian start."""
-FALSE_ALARM = 0.0005
+FALSE_ALARM = 0.001
 """The probability of an alarm at each test of a drift, where the particles have their law."""
 HINT, STEEP = 0.7, 0.7
 """The part of the limit of a drift, and the upper tail, that ask for many sweeps."""
 MOST = 1024
 """Particles that many sweeps move at most."""
+TAIL = 0.05
+"""The part of the particles on either end whose number is watched beside the means."""
 ROUNDS, OWN, LONG = 4, 32, 64
 """Rounds of sweeps of the run's own kernel, how many each has at most, and sweeps with steps of all lengths."""
 
@@ -122,8 +124,8 @@ def last_look(
     Args:
         look: what is known so far.
         target: the law at temperature 1.
-        kernel: the one that the run used.
-        state: the particles as `target` evaluated them, with gradients if the kernel has them.
+        kernel: the one that the run used, or would have used.
+        state: the particles as `target` evaluated them.
         weight: (N,) their normalised weights.
         family: (N,) int64 below N; particles that may depend on each other have the same number.
     """
@@ -135,30 +137,48 @@ def last_look(
     affordable = int(SHARE * look.spent * n) // unit
     m = min(n, max(SOME, affordable // SWEEPS))
     if affordable >= m and not hinted:
-        x, even, of = _some(rng.at("some"), state, weight, family, m)
+        x, even, of = _some(rng.at("some"), target, kernel.gradient, state, weight, family, m)
         most = unit * (affordable // m)
         found = probe(rng.at("short"), target, x, even, of, most)
         look = look.seen(found, effective_families(of, even)).paid(m * cost(most, kernel.gradient))
         hinted = look.drift > HINT * look.limit
     if not hinted:
         return look
-    x, even, of = _some(rng.at("many"), state, weight, family, min(n, MOST))
+    x, even, of = _some(rng.at("many"), target, kernel.gradient, state, weight, family, min(n, MOST))
     families = effective_families(of, even)
     middle, m = median(x), len(even)
-    before = watched(target, x, middle)
+    ends = torch.quantile(watched(target, x, middle), torch.tensor([TAIL, 1 - TAIL], dtype=torch.float64), dim=0)
+    before = _with_tails(watched(target, x, middle), ends)
     settled, spent = _moved(rng.at("settle"), target, kernel, x, even)
-    look = look.seen(drift(before, watched(target, settled, middle), even, of), families).paid(m * spent)
+    look = look.seen(drift(before, _with_tails(watched(target, settled, middle), ends), even, of), families).paid(
+        m * spent
+    )
     if look.drift > look.limit:
         return look
     after = wander(rng.at("long"), target, settled, even, unit * LONG)
-    return look.seen(drift(before, watched(target, after, middle), even, of), families).paid(m * unit * LONG)
+    return look.seen(drift(before, _with_tails(watched(target, after, middle), ends), even, of), families).paid(
+        m * unit * LONG
+    )
 
 
-def _some(rng: Rng, state: State, weight: Tensor, family: Tensor, m: int) -> tuple[State, Tensor, Tensor]:
+def _with_tails(value: Tensor, ends: Tensor) -> Tensor:
+    """(N, 3 m) values (N, m), and whether they lie below or above their `ends` (2, m).
+
+    A tail that was not met shows in the number of those in it before it shows in a mean.
+    """
+    return torch.cat([value, (value < ends[0]).to(value), (value > ends[1]).to(value)], 1)
+
+
+def _some(
+    rng: Rng, target: Target, gradient: bool, state: State, weight: Tensor, family: Tensor, m: int
+) -> tuple[State, Tensor, Tensor]:
     """`m` equally weighted particles, in their order, and their families, numbered from 0."""
     chosen = find_scheme("systematic")(rng, weight.log(), n=m).sort().values
     of = torch.unique(family[chosen], return_inverse=True)[1]
-    return tree.take(state, chosen), torch.full((m,), 1 / m, dtype=torch.float64), of
+    x = tree.take(state, chosen)
+    if gradient and not any(k.endswith("gradient") for k in x):
+        x = target.evaluate(x["position"], True)
+    return x, torch.full((m,), 1 / m, dtype=torch.float64), of
 
 
 def _moved(rng: Rng, target: Target, kernel: Kernel, state: State, weight: Tensor) -> tuple[State, float]:

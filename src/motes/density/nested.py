@@ -12,6 +12,7 @@ from torch import Tensor
 from motes.core import tree
 from motes.core.cite import Reference
 from motes.core.particles import Particles
+from motes.core.remark import ALL, Remark
 from motes.core.resampling import Scheme, find_scheme
 from motes.core.variance import StandardError
 from motes.density.annealed import Annealed
@@ -26,6 +27,8 @@ ENOUGH = 30
 REHEARSAL = 0.25
 """Where clones are so few, the whole population is moved once in so many nats, to learn how many sweeps it takes."""
 BINS = 32
+FEWEST = 5
+"""Of fewer survivors of a level than this nobody knows how many there should have been."""
 UNLIKELY = 1e-4
 """A run whose insertion ranks are as uneven as fewer than this part of good runs' gets a remark."""
 
@@ -190,6 +193,7 @@ class NestedSampling(Annealed):
             "shells": Shells.start(n).state(),
             "ranks": {"all": torch.zeros(BINS, dtype=torch.int64), "window": torch.zeros(BINS, dtype=torch.int64)},
             "worst": {"p": 1.0, "windows": 0},
+            "fewest": n,
         }
         particles = Particles.start(x, torch.zeros(n, dtype=torch.float64), shared=shared)
         return self._weighted(rng, particles, {"evaluations": 1.0})
@@ -215,6 +219,7 @@ class NestedSampling(Annealed):
             "level": level,
             "dead": self._bury(rng.at("bury"), shared["dead"], tree.take(particles.x, lost), weight, n),
             "shells": shells.state(),
+            "fewest": min(shared["fewest"], len(survivors)),
             "rehearsed": shared["rehearsed"] + math.log(n / len(survivors)),
         }
         return replace(particles.resampled(index), shared=shared)
@@ -310,18 +315,25 @@ class NestedSampling(Annealed):
     def standard_error(self, particles: Particles) -> StandardError:
         if not self.done(particles):
             return StandardError(math.nan, "families at each level", "the run has not ended")
-        return Shells(**particles.shared["shells"]).standard_error()
+        found, fewest = Shells(**particles.shared["shells"]).standard_error(), particles.shared["fewest"]
+        if fewest >= FEWEST or found.reason:
+            return found
+        reason = (
+            f"only {fewest} of {particles.n} live points lay above one of the levels, which says little about how many "
+            "should have: use more live points"
+        )
+        return StandardError(math.nan, found.method, reason, means=reason)
 
     def remarks(self, particles: Particles) -> list[str]:
         shared = particles.shared
         p = min(unlikely(shared["ranks"]["all"]), shared["worst"]["p"] * max(1, shared["worst"]["windows"]))
         if p >= UNLIKELY or not self.done(particles):
             return super().remarks(particles)
-        return [
-            *super().remarks(particles),
+        text = (
             f"the places that moved points take among the others are not uniform (p = {p:.1g}): the kernel does not "
-            "reach all of the constrained region; use more moves (a smaller `forget`), another kernel or more points",
-        ]
+            "reach all of the constrained region; use more moves (a smaller `forget`), another kernel or more points"
+        )
+        return [*super().remarks(particles), Remark(text, ALL, withholds=True)]
 
     def score(self, particles: Particles) -> Tensor | None:
         x, final = particles.x, particles.shared["final"]
