@@ -29,7 +29,7 @@ from motes.language.potential import OnTokens, Reward, ask, reward_name
 from motes.language.preview import previewed
 from motes.language.restoring import restored
 from motes.language.sources import LEW, LOULA
-from motes.language.spread import no_spread, unearned
+from motes.language.spread import no_spread, seen_by_few, unearned
 from motes.language.thinning import FEARNHEAD
 from motes.rng import Rng
 
@@ -363,7 +363,7 @@ class Generation(FeynmanKac):
         return said or super().advice(particles)
 
     def standard_error(self, particles: Particles) -> StandardError | None:
-        return no_spread(self, particles)
+        return no_spread(self, particles) or seen_by_few(self, particles)
 
     def remarks(self, particles: Particles) -> list[str]:
         return unearned(self, particles)

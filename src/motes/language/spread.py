@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from motes.core.particles import Particles
+from motes.core.upper_tail import FEW, HEFT, MANY, STEEP
 from motes.core.variance import StandardError
 
 if TYPE_CHECKING:
@@ -30,7 +31,42 @@ def no_spread(generation: Generation, particles: Particles) -> StandardError | N
     if counted(generation, particles.x):
         return None
     said = f"all {n} texts weigh the same, so that their spread says nothing: texts that weigh otherwise have a "
-    return StandardError(math.nan, "none", f"{said}probability of at most about {min(1.0, 3 / n):.2g} to be drawn")
+    said = f"{said}probability of at most about {min(1.0, 3 / n):.2g} to be drawn"
+    # a reward that no text earned has chosen nothing: the means are those of the model alone
+    return StandardError(math.nan, "none", said, means=said if generation.reward is not None else "")
+
+
+def seen_by_few(generation: Generation, particles: Particles) -> StandardError | None:
+    """Why there is no error bar, if few families of texts found the rewards that decide; else None.
+
+    A level of the reward is looked at from above: where fewer than `MANY` families lie above it, carry more than `HEFT`
+    of the weight and exceed it by more than `STEEP` on average, higher rewards may as well have been missed. Where only
+    two rewards were met, as of an event, nothing says that they go on, and `FEW` families are enough. Counted in
+    families, since resampling makes many copies of one find.
+    """
+    if generation.reward is None or particles.n == 1:
+        return None
+    alive = ~torch.isneginf(particles.log_weight) & particles.x["finished"]
+    worth, root = particles.x["provisional"][alive], particles.root[alive]
+    weight = torch.softmax(particles.log_weight, 0)[alive]
+    levels = torch.unique(worth).flip(0)
+    enough = MANY if len(levels) > 2 else FEW
+    for level in levels[1 : MANY + 1]:
+        above = worth > level + ROUNDING
+        families, which = torch.unique(root[above], return_inverse=True)
+        if len(families) >= enough:
+            return None
+        best = torch.zeros(len(families), dtype=worth.dtype).scatter_reduce(
+            0, which, worth[above] - level, "amax", include_self=False
+        )
+        if float(weight[above].sum()) > HEFT and float(best.mean()) > STEEP:
+            said = (
+                f"{len(families)} famil{'ies' if len(families) > 1 else 'y'} of texts found the rewards that decide, "
+                f"{float(best.mean()):.2g} nats above the next lower one: higher ones may have been missed. Use more "
+                "particles, steer=, a twist, or Rewriting(generation, temper=True)"
+            )
+            return StandardError(math.nan, "none", said, means=said)
+    return None
 
 
 def counted(generation: Generation, x: dict[str, Any]) -> bool:

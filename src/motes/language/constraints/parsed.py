@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -15,13 +16,16 @@ from torch import Tensor
 
 from motes.core.errors import EmptyConstraint, MotesError, UnknownName
 from motes.language.constraint import Constraint, Recogniser, distinct, must_be_text, shorten
+from motes.language.constraints.distance import distance
 from motes.language.constraints.pieces import pieces
 from motes.language.constraints.product import Both
 from motes.language.constraints.schema.marks import BEGINNING, JSON, Marks, of_grammar, scanned
+from motes.language.constraints.schema.walk import NEVER
 from motes.language.model import LanguageModel
 
 DEAD_END = "NoExtension"
 """How a parser's error begins where no token can follow."""
+EXPRESSION = "regular expression"
 EXPLORED = 256
 """Parser states that `needs` looks at before it settles for a lower bound."""
 
@@ -73,7 +77,7 @@ def regex(pattern: str) -> Constraint:
     from llguidance import LLMatcher
 
     must_be_text("regular expression", pattern)
-    return _checked("regular expression", pattern, LLMatcher.grammar_from_regex(pattern))
+    return _checked(EXPRESSION, pattern, LLMatcher.grammar_from_regex(pattern))
 
 
 @dataclass(frozen=True)
@@ -185,6 +189,9 @@ class Parsers(Recogniser):
         self.matchers = [self.start.deep_copy()]
         self.separators = constraint.separators
         self.scans = [BEGINNING]
+        self.far = distance(constraint.source, pieces(model)) if constraint.what == EXPRESSION else None
+        self.texts: list[tuple[frozenset[int], int]] = [(frozenset() if self.far is None else self.far.start, 0)]
+        self.most: int | None = None
         self.check()
 
     def check(self) -> None:
@@ -206,10 +213,22 @@ class Parsers(Recogniser):
             spelt, pairs = pieces(self.model).bytes, zip(parent.tolist(), token.tolist(), strict=True)
             kind = self.separators
             self.scans = [scanned(self.scans[p], spelt[v] if v >= 0 else b"", kind) for p, v in pairs]
+        if self.far is not None:
+            pairs = zip(parent.tolist(), token.tolist(), strict=True)
+            self.texts = [self._longer(self.texts[p], v) for p, v in pairs]
         moves = [(m, v) for m, v in zip(rows, token.tolist(), strict=True) if v >= 0]
         if moves:
             self.executor.consume_token_par(moves)
         self.check()
+
+    def _longer(self, text: tuple[frozenset[int], int], token: int) -> tuple[frozenset[int], int]:
+        """Where a text stands in the automaton of distances with a token behind it, and its length."""
+        if token < 0 or self.far is None:
+            return text
+        return self.far.step(text[0], pieces(self.model).bytes[token]), text[1] + 1
+
+    def within(self, max_tokens: int) -> None:
+        self.most = max_tokens
 
     def reopen(self, texts: dict[int, list[int]], rows: int) -> None:
         self.matchers = [self.start.deep_copy() for _ in range(rows)]
@@ -218,6 +237,9 @@ class Parsers(Recogniser):
         if self.separators is not None:
             spelt, kind = pieces(self.model), self.separators
             self.scans = [scanned(BEGINNING, spelt.write(texts.get(row, [])), kind) for row in range(rows)]
+        if self.far is not None:
+            begun = (self.far.start, 0)
+            self.texts = [reduce(self._longer, texts.get(row, []), begun) for row in range(rows)]
         self.check()
 
     def accepts(self, row: Tensor, token: Tensor) -> Tensor:
@@ -231,7 +253,19 @@ class Parsers(Recogniser):
     def allowed(self) -> Tensor:
         mask = self._masks(self.matchers)
         self.check()
+        if self.far is not None and self.most is not None:
+            for row, (states, length) in enumerate(self.texts):
+                left = self.most - length
+                if left <= self.far.largest:
+                    mask[row] &= torch.from_numpy(self._fits(states, left))
         return mask
+
+    def _fits(self, states: frozenset[int], left: int) -> np.ndarray:
+        """(V,) bool: the tokens behind which a text can end with `left` tokens in all."""
+        assert self.far is not None
+        out = self.far.needs(states) < left
+        out[list(self.model.end)] = True  # the mask says whether the text may end
+        return out
 
     def _masks(self, matchers: list[Any]) -> Tensor:
         """(len(matchers), V) bool."""
@@ -253,6 +287,8 @@ class Parsers(Recogniser):
 
     def needs(self) -> int:
         """Exact where few texts are shorter than the shortest one that satisfies; otherwise a lower bound."""
+        if self.far is not None:
+            return int(self.far.least[0]) if self.far.least[0] < NEVER else 0
         bytes_of = pieces(self.model).bytes
         level, tokens, seen, explored = {b"": self.start}, 0, {b""}, 0
         while level:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import lru_cache
 
 from motes.core.errors import MotesError
@@ -255,3 +256,48 @@ class _Parser:
 def single(ranges: Ranges) -> int | None:
     """The one character of a set; None if it has another number of them."""
     return ranges[0][0] if len(ranges) == 1 and ranges[0][0] == ranges[0][1] else None
+
+
+BEYOND: Ranges = ((128, LAST),)
+CLASS, ESCAPED = r"[^\\\[\]&~^-]", r"\\[dwsDWSnrt]|\\[^\w\s<>]"
+PLAIN = re.compile(
+    rf"(?:(?:[^\\\[\]^$(){{}}.*+?|]|\.|{ESCAPED}|\[\^?-?(?:{CLASS}(?:-{CLASS})?|{ESCAPED})+-?\]|\((?:\?:)?(?!\?)|\)|\|)"
+    r"(?:[*+?]|\{[0-9]+(?:,[0-9]*)?\})?(?![*+?{]))*"
+)
+"""Expressions that mean the same to ECMA-262 and to Rust: no anchors, flags, names, properties or sets of sets."""
+
+
+@lru_cache(64)
+def widened(source: str) -> Pattern | None:
+    """An automaton that passes every text that matches a whole expression of Rust's, and others; None: it is not plain.
+
+    A class that holds any character beyond ASCII, by Unicode's tables too, holds all of these.
+    """
+    if PLAIN.fullmatch(source) is None:
+        return None
+    try:
+        return _Wide(f"^(?:{source})$").parse()
+    except (MotesError, RecursionError):
+        return None
+
+
+class _Wide(_Parser):
+    """The parser of `widened`."""
+
+    def piece(self) -> tuple[int, int]:
+        if self.peek() == ".":
+            self.take()
+            return self.reads(ANY)
+        if self.peek() == "\\" and self.source[self.at + 1 : self.at + 2] in tuple("dwsDWS"):
+            self.take()
+            return self.reads(joined([*self.escape(), *BEYOND]))
+        return super().piece()
+
+    def reads(self, ranges: Ranges) -> tuple[int, int]:
+        return super().reads(joined([*ranges, *BEYOND]) if ranges and ranges[-1][1] >= 128 else ranges)
+
+    def bracket(self) -> Ranges:
+        start = self.at
+        ranges = super().bracket()
+        wide = self.source[start] == "^" or "\\" in self.source[start : self.at]
+        return joined([*ranges, *BEYOND]) if wide else ranges

@@ -50,13 +50,18 @@ class Trie:
 _TRIES: WeakKeyDictionary[Pieces, Trie] = WeakKeyDictionary()
 
 
+def trie_of(pieces: Pieces) -> Trie:
+    """The tree of a vocabulary, made once."""
+    if pieces not in _TRIES:
+        _TRIES[pieces] = Trie(pieces)
+    return _TRIES[pieces]
+
+
 class Walk:
     """An automaton walked by the tokens of a vocabulary."""
 
     def __init__(self, automaton: Automaton, pieces: Pieces, vocabulary: int, end: tuple[int, ...]):
-        if pieces not in _TRIES:
-            _TRIES[pieces] = Trie(pieces)
-        self.automaton, self.trie, self.vocabulary, self.end = automaton, _TRIES[pieces], vocabulary, list(end)
+        self.automaton, self.trie, self.vocabulary, self.end = automaton, trie_of(pieces), vocabulary, list(end)
         self.fewest = Fewest(automaton, pieces)
         self.forget()
 
