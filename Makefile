@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all fuzz lint format types bench trust docs clean
+.PHONY: help setup demo test test-all golden fuzz lint format types bench trust docs clean
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
@@ -39,6 +39,9 @@ test: setup lint types  ## check the code and run the tests
 
 test-all: setup lint types  ## the same with the slow tests
 	$(ONE_THREAD) $(BIN)/python -m pytest -q -n $(WORKERS)
+
+golden: setup  ## write the golden runs and the list of public names anew, on purpose; the diff says what moved
+	cd tests && $(ONE_THREAD) $(CURDIR)/$(BIN)/python -m golden
 
 fuzz: setup  ## malformed input for whatever reads files, schemas, grammars, rules and command lines
 	cd tests && $(ONE_THREAD) $(CURDIR)/$(BIN)/python -m fuzz

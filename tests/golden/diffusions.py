@@ -50,9 +50,7 @@ RUNS: Runs = {
     "posterior": lambda: (measured(), 32, 6),
     "ReverseDiscrete": lambda: (tokens(), 32, 2),
     "TokenComposition": lambda: (
-        discrete.TokenComposition(
-            [discrete.joint(discrete.Masked(2), torch.tensor([[0.4, 0.1], [0.1, 0.4]]))], [2.0]
-        ),
+        discrete.TokenComposition([discrete.joint(discrete.Masked(2), torch.tensor([[0.4, 0.1], [0.1, 0.4]]))], [2.0]),
         32,
         2,
     ),

@@ -1,55 +1,86 @@
 """Diffusion models: processes, denoisers, and reverse diffusion whose samples are steered and weighed."""
 
-from motes.diffusion import cousins as cousins
-from motes.diffusion import demo as demo
-from motes.diffusion import diagnostics as diagnostics
-from motes.diffusion import discrete as discrete
-from motes.diffusion import guidance as guidance
-from motes.diffusion import inverse as inverse
-from motes.diffusion import networks as networks
-from motes.diffusion import schedule as schedule
-from motes.diffusion import training as training
-from motes.diffusion.adapters.diffusers import from_diffusers as from_diffusers
-from motes.diffusion.adapters.onnx import from_onnx as from_onnx
-from motes.diffusion.adaptive import AdaptiveReward as AdaptiveReward
-from motes.diffusion.best_of import BestOf as BestOf
-from motes.diffusion.best_of import best_of as best_of
-from motes.diffusion.calibrated import calibrated as calibrated
-from motes.diffusion.composition import Composition as Composition
-from motes.diffusion.compositions import annealed as annealed
-from motes.diffusion.compositions import blend as blend
-from motes.diffusion.compositions import classifier_free as classifier_free
-from motes.diffusion.compositions import geometric_mean as geometric_mean
-from motes.diffusion.compositions import product as product
-from motes.diffusion.compositions import rl_guidance as rl_guidance
-from motes.diffusion.coupling import Coupling as Coupling
-from motes.diffusion.coupling import coupling_test as coupling_test
-from motes.diffusion.denoiser import Denoiser as Denoiser
-from motes.diffusion.driftlite import DriftLite as DriftLite
-from motes.diffusion.edm import EDM as EDM
-from motes.diffusion.edm import preconditioned as preconditioned
-from motes.diffusion.energy import energy_denoiser as energy_denoiser
-from motes.diffusion.exact import empirical as empirical
-from motes.diffusion.exact import gaussian as gaussian
-from motes.diffusion.exact import mixture as mixture
-from motes.diffusion.few_steps import learned_steps as learned_steps
-from motes.diffusion.flow import ProbabilityFlow as ProbabilityFlow
-from motes.diffusion.guided import Guided as Guided
-from motes.diffusion.interpolant import Interpolant as Interpolant
-from motes.diffusion.interpolant import RectifiedFlow as RectifiedFlow
-from motes.diffusion.iterated import Twisted as Twisted
-from motes.diffusion.iterated import affine as affine
-from motes.diffusion.iterated import iterated_twisting as iterated_twisting
-from motes.diffusion.iterated import radial as radial
-from motes.diffusion.likelihood import Likelihood as Likelihood
-from motes.diffusion.likelihood import log_likelihood as log_likelihood
-from motes.diffusion.process import Process as Process
-from motes.diffusion.process import VarianceExploding as VarianceExploding
-from motes.diffusion.process import VariancePreserving as VariancePreserving
-from motes.diffusion.reverse import ReverseDiffusion as ReverseDiffusion
-from motes.diffusion.start import Start as Start
-from motes.diffusion.tabulated import Tabulated as Tabulated
-from motes.diffusion.tilted_flow import TiltedFlow as TiltedFlow
-from motes.diffusion.transition import transitions as transitions
-from motes.diffusion.value_decoding import ValueDecoding as ValueDecoding
-from motes.diffusion.zoo import load as load
+from motes.diffusion import cousins, demo, diagnostics, discrete, guidance, inverse, networks, schedule, training
+from motes.diffusion.adapters.diffusers import from_diffusers
+from motes.diffusion.adapters.onnx import from_onnx
+from motes.diffusion.adaptive import AdaptiveReward
+from motes.diffusion.best_of import BestOf, best_of
+from motes.diffusion.calibrated import calibrated
+from motes.diffusion.composition import Composition
+from motes.diffusion.compositions import annealed, blend, classifier_free, geometric_mean, product, rl_guidance
+from motes.diffusion.coupling import Coupling, coupling_test
+from motes.diffusion.denoiser import Denoiser
+from motes.diffusion.driftlite import DriftLite
+from motes.diffusion.edm import EDM, preconditioned
+from motes.diffusion.energy import energy_denoiser
+from motes.diffusion.exact import empirical, gaussian, mixture
+from motes.diffusion.few_steps import learned_steps
+from motes.diffusion.flow import ProbabilityFlow
+from motes.diffusion.guided import Guided
+from motes.diffusion.interpolant import Interpolant, RectifiedFlow
+from motes.diffusion.iterated import Twisted, affine, iterated_twisting, radial
+from motes.diffusion.likelihood import Likelihood, log_likelihood
+from motes.diffusion.process import Process, VarianceExploding, VariancePreserving
+from motes.diffusion.reverse import ReverseDiffusion
+from motes.diffusion.start import Start
+from motes.diffusion.tabulated import Tabulated
+from motes.diffusion.tilted_flow import TiltedFlow
+from motes.diffusion.transition import transitions
+from motes.diffusion.value_decoding import ValueDecoding
+from motes.diffusion.zoo import load
+
+__all__ = [
+    "EDM",
+    "AdaptiveReward",
+    "BestOf",
+    "Composition",
+    "Coupling",
+    "Denoiser",
+    "DriftLite",
+    "Guided",
+    "Interpolant",
+    "Likelihood",
+    "ProbabilityFlow",
+    "Process",
+    "RectifiedFlow",
+    "ReverseDiffusion",
+    "Start",
+    "Tabulated",
+    "TiltedFlow",
+    "Twisted",
+    "ValueDecoding",
+    "VarianceExploding",
+    "VariancePreserving",
+    "affine",
+    "annealed",
+    "best_of",
+    "blend",
+    "calibrated",
+    "classifier_free",
+    "coupling_test",
+    "cousins",
+    "demo",
+    "diagnostics",
+    "discrete",
+    "empirical",
+    "energy_denoiser",
+    "from_diffusers",
+    "from_onnx",
+    "gaussian",
+    "geometric_mean",
+    "guidance",
+    "inverse",
+    "iterated_twisting",
+    "learned_steps",
+    "load",
+    "log_likelihood",
+    "mixture",
+    "networks",
+    "preconditioned",
+    "product",
+    "radial",
+    "rl_guidance",
+    "schedule",
+    "training",
+    "transitions",
+]
