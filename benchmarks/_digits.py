@@ -11,8 +11,7 @@ from sklearn.datasets import load_digits
 from sklearn.svm import SVC
 from torch import Tensor
 
-from motes.diffusion import inverse
-from motes.diffusion.zoo import DIGITS_SHAPE
+from motes.diffusion import DIGITS_SHAPE, inverse
 from motes.rng import Rng
 
 F64 = torch.float64

@@ -17,10 +17,10 @@ from torch import Tensor
 from torch.distributions import Normal, Uniform
 
 import motes
-from motes.core.model import FeynmanKac
+from motes.core import FeynmanKac
 from motes.density import NestedSampling, WasteFree
-from motes.density.law import Law
 from motes.kernels import State
+from motes.laws import Law
 
 PILOT = 1_000_000
 """Seed of the pilots: of ladders that are frozen, and of the numbers of particles."""

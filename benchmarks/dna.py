@@ -35,7 +35,7 @@ import torch
 from torch import Tensor
 
 import motes
-from motes.core.errors import MotesWarning
+from motes.core import MotesWarning
 from motes.diffusion.discrete import (
     MarkovLaw,
     Masked,
@@ -132,7 +132,7 @@ def steer(model: TokenModel, judge: Judge, steps: int, seeds: int) -> dict[str, 
             run = motes.sample(sampler, many, seed=seed, progress=False, when=0 if alone else 0.5)
             seconds = time.process_time() - begin
             if alone:
-                best = motes.diffusion.best_of(run, BEST)
+                best = motes.diffusion.sampling.best_of(run, BEST)
                 tallies[name].add(judge, best.images, even(len(best.images)), seconds=seconds)
                 tallies["the model itself"].add(judge, run.view, even(N), seconds=seconds)
             else:

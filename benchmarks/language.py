@@ -30,7 +30,7 @@ import torch
 
 import motes
 from motes import language
-from motes.language.cache import RowLayer
+from motes.language.models.cache import RowLayer
 
 torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 HERE = Path(__file__).parent

@@ -28,9 +28,9 @@ os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false intra_op_
 import numpy as np
 import torch
 
-from motes.core.genealogy import Genealogy
+from motes.core import ess
+from motes.core.history.genealogy import Genealogy
 from motes.core.resampling import _fast, schemes
-from motes.core.weights import ess
 from motes.rng import Rng
 
 torch.set_num_threads(1)

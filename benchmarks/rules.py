@@ -22,8 +22,7 @@ import torch
 from torch import Tensor
 from transformers.generation import logits_process as theirs
 
-from motes.language import rules
-from motes.language.rule import Rule
+from motes.language import Rule, rules
 from motes.rng import Rng
 
 torch.set_num_threads(1)

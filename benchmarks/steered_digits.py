@@ -34,11 +34,9 @@ import torch
 from torch import Tensor
 
 import motes
-from motes.core.errors import MotesWarning
+from motes.core import MotesWarning
 from motes.core.resampling import find_scheme
-from motes.diffusion import Guided, ReverseDiffusion, inverse, load
-from motes.diffusion.exact import empirical
-from motes.diffusion.zoo import DIGITS_PROCESS, DIGITS_SHAPE
+from motes.diffusion import DIGITS_PROCESS, DIGITS_SHAPE, Guided, ReverseDiffusion, empirical, inverse, load
 from motes.rng import Rng
 
 torch.set_num_threads(1)
@@ -129,7 +127,7 @@ def steer(data: Data, seeds: int, unsteered: int) -> tuple[Tallies, Truth, dict[
                 run = motes.sample(model, N, seed=seed, progress=False, when=0 if alone else 0.5)
                 tally.seconds.append(time.process_time() - begin)
                 if alone:
-                    best = motes.diffusion.best_of(run, BEST)
+                    best = motes.diffusion.sampling.best_of(run, BEST)
                     even = torch.full((len(best.images),), 1 / len(best.images), dtype=F64)
                     row(data, best.images, even, best.reward, digit, tally, seed)
                 else:

@@ -30,9 +30,8 @@ import torch
 from torch import Tensor
 
 import motes
-from motes.core.errors import MotesWarning, NanLogPotential
-from motes.diffusion import AdaptiveReward, Denoiser, Guided, guidance
-from motes.diffusion.zoo import DIGITS_SHAPE, FASHION_SHAPE, load
+from motes.core import MotesWarning, NanLogPotential
+from motes.diffusion import DIGITS_SHAPE, FASHION_SHAPE, AdaptiveReward, Denoiser, Guided, guidance, load
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 

@@ -32,8 +32,7 @@ from blackjax.smc.inner_kernel_tuning import as_top_level_api as tuned
 from blackjax.smc.tuning.from_particles import inverse_mass_matrix_from_particles, particles_covariance_matrix
 
 import motes
-from motes.density.demo import breast_cancer
-from motes.density.waste_free import WasteFree
+from motes.density import WasteFree, breast_cancer
 
 jax.config.update("jax_enable_x64", True)
 torch.set_num_threads(1)

@@ -31,10 +31,8 @@ from PIL import Image
 from torch import Tensor
 
 import motes
-from motes.diffusion import AdaptiveReward, Denoiser, Guided, ValueDecoding, guidance
-from motes.diffusion.adapters.onnx import from_onnx
-from motes.diffusion.edm import EDM
-from motes.diffusion.look import Guidance, Look, Twist
+from motes.diffusion import EDM, AdaptiveReward, Denoiser, Guided, ValueDecoding, from_onnx, guidance
+from motes.diffusion.guidance import Guidance, Look, Twist
 
 torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 ROOT = Path(__file__).parents[1]

@@ -40,6 +40,7 @@ from motes.language.uncertainty import (
     Scored,
     auroc,
     best_split,
+    embed_texts,
     good_turing,
     hidden_states,
     missing_mass,
@@ -54,7 +55,6 @@ from motes.language.uncertainty import (
     strangeness,
     token_entropy,
 )
-from motes.language.uncertainty.embedding import embed_texts
 from motes.rng import Rng
 
 torch.set_num_threads(1)

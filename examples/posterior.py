@@ -10,7 +10,7 @@ import torch
 from torch.distributions import HalfNormal, Normal
 
 import motes
-from motes.density.demo import breast_cancer
+from motes.density import breast_cancer
 
 n = int(sys.argv[1]) if len(sys.argv) > 1 else 1000
 x, y, names = breast_cancer()

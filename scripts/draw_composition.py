@@ -23,8 +23,8 @@ from torch import Tensor
 
 import motes
 from motes.diffusion import Denoiser, VariancePreserving, mixture
-from motes.diffusion.composition import Composition
-from motes.diffusion.driftlite import DriftLite
+from motes.diffusion.composing.composition import Composition
+from motes.diffusion.composing.driftlite import DriftLite
 from motes.report.style import PAPER, blank, styled
 
 FOLDER = Path(__file__).parents[1] / "docs/images"

@@ -25,22 +25,23 @@ from torch import Tensor
 from torch.distributions import Beta, HalfNormal, MultivariateNormal, Normal, Uniform
 
 import motes
-from motes.density import AMIS, From, Laplace, Pathfinder, PrivateRelease, WalkJump
-from motes.density.ais import AnnealedImportanceSampling
-from motes.density.cross_entropy import CrossEntropy
-from motes.density.data_annealing import DataAnnealing, evidence_path
-from motes.density.discrete import Discrete
+from motes.density import AMIS, PrivateRelease, WalkJump
+from motes.density.annealing.ais import AnnealedImportanceSampling
+from motes.density.annealing.data_annealing import DataAnnealing, evidence_path
+from motes.density.annealing.persistent import PersistentSampling
+from motes.density.annealing.waste_free import WasteFree
 from motes.density.eki import EnsembleKalman, GaussianData
-from motes.density.inner_filter import BootstrapFilter
-from motes.density.nested import NestedSampling
-from motes.density.outer import SMC2
-from motes.density.parallel_tempering import ParallelTempering
-from motes.density.persistent import PersistentSampling
-from motes.density.splitting import Splitting
-from motes.density.stein import stein_thinned
-from motes.density.waste_free import WasteFree
+from motes.density.estimates.stein import stein_thinned
+from motes.density.markov.parallel_tempering import ParallelTempering
+from motes.density.nested.nested import NestedSampling
+from motes.density.rare.cross_entropy import CrossEntropy
+from motes.density.rare.splitting import Splitting
+from motes.laws import From, Laplace, Pathfinder
+from motes.laws.discrete import Discrete
 from motes.report.style import PAPER, blank, styled
 from motes.rng import Rng
+from motes.statespace.particle_filter import BootstrapFilter
+from motes.statespace.smc2 import SMC2
 
 FOLDER = Path(__file__).parents[1] / "docs/images"
 DOUBLE = torch.float64

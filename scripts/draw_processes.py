@@ -21,8 +21,8 @@ from torch import Tensor
 from motes import Rng
 from motes.core.particles import Particles
 from motes.diffusion import Denoiser, Process, VariancePreserving, mixture
-from motes.diffusion.flow import ProbabilityFlow
-from motes.diffusion.interpolant import RectifiedFlow
+from motes.diffusion.flows.flow import ProbabilityFlow
+from motes.diffusion.processes.interpolant import RectifiedFlow
 from motes.report.style import PAPER, blank, styled
 
 FOLDER = Path(__file__).parents[1] / "docs/images"

@@ -24,7 +24,7 @@ from torch import Tensor
 import motes
 from motes import Rng
 from motes.diffusion import VarianceExploding, VariancePreserving, demo, gaussian, mixture
-from motes.diffusion.cousins import Reflected, ReflectedDiffusion, poisson_noised
+from motes.diffusion.corruptions import Reflected, ReflectedDiffusion, poisson_noised
 from motes.diffusion.diagnostics import by_noise_level, calibration, posterior_ranks
 from motes.diffusion.schedule import align_your_steps
 from motes.report.style import PAPER, blank, styled

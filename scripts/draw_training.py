@@ -16,9 +16,9 @@ import torch
 
 import motes
 from motes.diffusion import load
+from motes.diffusion.denoisers.pretrained import FASHION_CLASSES, FASHION_PROCESS, FASHION_SHAPE
 from motes.diffusion.networks import Generator, build
 from motes.diffusion.training import Drift, Drifting, Plan, fit, flow
-from motes.diffusion.zoo import FASHION_CLASSES, FASHION_PROCESS, FASHION_SHAPE
 from motes.rng import Rng
 
 IMAGES = Path(__file__).parents[1] / "docs/images"

@@ -27,8 +27,8 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
 from motes.diffusion import Denoiser
+from motes.diffusion.denoisers.pretrained import DIGITS_PROCESS, read
 from motes.diffusion.networks import Classifier, UNet
-from motes.diffusion.zoo import DIGITS_PROCESS, read
 from motes.rng import Rng
 
 SEED = 20260

@@ -22,10 +22,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from motes.diffusion.denoisers.pretrained import DNA_BASES, DNA_CELLS, DNA_PROCESS, write
 from motes.diffusion.discrete import MarkovLaw
 from motes.diffusion.networks import SequenceNetwork, build
 from motes.diffusion.training import Plan, TokenDenoising, train_discrete
-from motes.diffusion.zoo import DNA_BASES, DNA_CELLS, DNA_PROCESS, write
 from motes.rng import Rng
 
 SEED = 20262

@@ -26,10 +26,10 @@ import torch
 from torch import Tensor, nn
 
 from motes.diffusion import Denoiser
+from motes.diffusion.denoisers.pretrained import FASHION_PROCESS, read, write
 from motes.diffusion.networks import ImageClassifier, ImageUNet, build
 from motes.diffusion.training import Denoising, Objective, Plan, fit
 from motes.diffusion.training.denoising import noised
-from motes.diffusion.zoo import FASHION_PROCESS, read, write
 from motes.rng import Rng
 
 SEED = 20261

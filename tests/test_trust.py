@@ -191,7 +191,7 @@ def test_truths_are_what_draws_from_the_prior_say(name: str) -> None:
         assert abs(float(found) - exact - 0.5 * float(value.std())) > 4.9 * se, key  # half of the prior's spread off
 
 
-def density_of(target: Target) -> motes.density.Law:
+def density_of(target: Target) -> motes.laws.Law:
     return target.model("Tempering", 64).model.density
 
 

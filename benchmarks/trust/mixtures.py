@@ -14,10 +14,8 @@ from benchmarks.trust.target import Job, Sampler, Truth
 from torch import Tensor
 from torch.distributions import MultivariateNormal
 
-from motes.core.model import FeynmanKac
-from motes.diffusion import Denoiser, Process, VarianceExploding, VariancePreserving, mixture
-from motes.diffusion.edm import EDM
-from motes.diffusion.interpolant import RectifiedFlow
+from motes.core import FeynmanKac
+from motes.diffusion import EDM, Denoiser, Process, RectifiedFlow, VarianceExploding, VariancePreserving, mixture
 
 F64 = torch.float64
 FUNCTIONS = {"x": lambda x: x[:, 0], "x^2": lambda x: x[:, 0].square()}

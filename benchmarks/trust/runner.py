@@ -15,10 +15,7 @@ import torch
 from benchmarks.trust import record
 from benchmarks.trust.target import Target
 
-from motes.core.estimate import Estimate
-from motes.core.remark import Remark
-from motes.core.run import Run
-from motes.core.variance import StandardError
+from motes.core import Estimate, Remark, Run, StandardError
 
 SEEDS, FEWER = 40, 16
 """Runs of a row, and of one that would take more than `LONG` seconds of CPU."""

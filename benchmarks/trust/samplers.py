@@ -8,8 +8,7 @@ from typing import Any
 from benchmarks.trust.target import Job, Sampler
 
 import motes
-from motes.core.model import FeynmanKac
-from motes.core.run import Run
+from motes.core import FeynmanKac, Run
 from motes.density import (
     AMIS,
     AnnealedImportanceSampling,
@@ -19,7 +18,7 @@ from motes.density import (
     PersistentSampling,
     WasteFree,
 )
-from motes.density.law import Law
+from motes.laws import Law
 
 PILOT = 1_000_000
 """Added to the seed of a run, the seed of its pilot."""

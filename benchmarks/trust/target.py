@@ -8,9 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import motes
-from motes.core.model import FeynmanKac
-from motes.core.run import Run
-from motes.core.smc import State
+from motes.core import FeynmanKac, Run, State
 
 Function = Callable[[Any], Any] | str | None
 

@@ -11,8 +11,7 @@ from benchmarks.trust.target import Job, Sampler, Truth
 from torch import Tensor
 
 import motes
-from motes.core.model import FeynmanKac
-from motes.core.run import Run
+from motes.core import FeynmanKac, Run
 from motes.language import Expansion, Generation, Rewriting, TableModel
 
 LETTERS = ["a", "b", "c", "d", "."]

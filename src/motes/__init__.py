@@ -8,19 +8,20 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from motes import core, density, diffusion, kernels, language, report, rng
-    from motes.core.checkpoint import Checkpoint
+    from motes import core, density, diffusion, kernels, language, laws, report, rng, statespace
     from motes.core.cite import cite
     from motes.core.errors import MotesError
+    from motes.core.files.checkpoint import Checkpoint
+    from motes.core.files.runfile import load
     from motes.core.model import FeynmanKac
     from motes.core.particles import Particles
     from motes.core.run import Result, Run
-    from motes.core.runfile import load
     from motes.core.sample import resume, sample
     from motes.core.smc import steps
-    from motes.density import Chains, Density, Tempering
+    from motes.density import Chains, Tempering
     from motes.diffusion import ReverseDiffusion
     from motes.language import Generation
+    from motes.laws import Density
     from motes.rng import Rng
 
     __version__: str
@@ -44,18 +45,20 @@ __all__ = [
     "diffusion",
     "kernels",
     "language",
+    "laws",
     "load",
     "report",
     "resume",
     "rng",
     "sample",
+    "statespace",
     "steps",
 ]
 
 _HOME = {
     "Chains": "motes.density",
-    "Checkpoint": "motes.core.checkpoint",
-    "Density": "motes.density",
+    "Checkpoint": "motes.core.files.checkpoint",
+    "Density": "motes.laws",
     "FeynmanKac": "motes.core.model",
     "Generation": "motes.language",
     "MotesError": "motes.core.errors",
@@ -66,12 +69,12 @@ _HOME = {
     "Run": "motes.core.run",
     "Tempering": "motes.density",
     "cite": "motes.core.cite",
-    "load": "motes.core.runfile",
+    "load": "motes.core.files.runfile",
     "resume": "motes.core.sample",
     "sample": "motes.core.sample",
     "steps": "motes.core.smc",
 }
-_PACKAGES = ("core", "density", "diffusion", "kernels", "language", "report", "rng")
+_PACKAGES = ("core", "density", "diffusion", "kernels", "language", "laws", "report", "rng", "statespace")
 
 
 def __getattr__(name: str) -> object:

@@ -19,7 +19,7 @@ import torch
 
 import motes
 from motes.cli.main import COMMANDS, main
-from motes.core import files
+from motes.core.files import store as files
 
 MODEL = Path(__file__).with_name("models.py")
 

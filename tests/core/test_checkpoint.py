@@ -16,11 +16,11 @@ import pytest
 import motes
 from core.test_faults import same
 from core.toys import Walk, data
-from motes.core import atomic
-from motes.core.checkpoint import Checkpoint
 from motes.core.errors import FileError, MotesWarning
-from motes.core.lock import Lock
-from motes.core.runfile import before, load
+from motes.core.files import atomic
+from motes.core.files.checkpoint import Checkpoint
+from motes.core.files.lock import Lock
+from motes.core.files.runfile import before, load
 from motes.core.sample import resume, sample
 
 TESTS = Path(__file__).parents[1]

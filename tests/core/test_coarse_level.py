@@ -6,8 +6,8 @@ import pytest
 import torch
 
 import motes
-from motes.core.coarse_level import CoarseLevel
 from motes.core.errors import FileError
+from motes.core.estimate.coarse_level import CoarseLevel
 from motes.core.particles import Particles
 
 F64 = torch.float64

@@ -8,8 +8,8 @@ import torch
 from torch.distributions import Normal
 
 import motes
-from motes.core.control import controlled
 from motes.core.errors import MotesError
+from motes.core.estimate.control_variates import controlled
 from motes.core.model import FeynmanKac
 from motes.core.particles import Particles
 

@@ -13,10 +13,11 @@ import motes
 from core.test_faults import same
 from core.toys import Walk, data
 from fuzz.readers.runs import sealed, whole
-from motes.core import files, tree
-from motes.core.checkpoint import Checkpoint
+from motes.core import tree
 from motes.core.errors import FileError, MotesWarning
-from motes.core.runfile import before, load
+from motes.core.files import store as files
+from motes.core.files.checkpoint import Checkpoint
+from motes.core.files.runfile import before, load
 from motes.core.sample import resume, sample
 
 

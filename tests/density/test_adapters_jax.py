@@ -9,7 +9,7 @@ from torch.distributions import Normal
 
 from density.known import NOISE, ONE, WIDE, T, V, X, Y, curved, evidence, holds, off, same, sampled
 from motes.core.errors import MotesError, NanLogPotential, ShapeError
-from motes.density.adapters import from_jax
+from motes.laws.adapters import from_jax
 from motes.rng import Rng
 
 jax = pytest.importorskip("jax", reason="comes with the extra motes[jax]")

@@ -5,7 +5,7 @@ import torch
 
 from density.known import NOISE, WIDE, T, V, X, Y, at_their_addresses, curved, holds, same, whole
 from motes.core.errors import MotesError, NanLogPotential, ShapeError
-from motes.density.adapters import from_numpyro
+from motes.laws.adapters import from_numpyro
 from motes.rng import Rng
 
 numpyro = pytest.importorskip("numpyro", reason="comes with the extra motes[jax]")

@@ -9,7 +9,7 @@ from torch.distributions import Normal
 
 from density.known import NOISE, WIDE, T, V, X, Y, at_their_addresses, curved, holds, off, same, sampled, whole
 from motes.core.errors import MotesError, NanLogPotential
-from motes.density.adapters import from_pymc
+from motes.laws.adapters import from_pymc
 from motes.rng import Rng
 
 with warnings.catch_warnings():

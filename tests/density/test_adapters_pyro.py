@@ -5,7 +5,7 @@ import torch
 
 from density.known import NOISE, WIDE, T, V, X, Y, at_their_addresses, curved, holds, same, whole
 from motes.core.errors import MotesError, NanLogPotential
-from motes.density.adapters import from_pyro
+from motes.laws.adapters import from_pyro
 from motes.rng import Rng
 
 pyro = pytest.importorskip("pyro", reason="comes with the extra motes[pyro]")

@@ -16,7 +16,7 @@ from torch.distributions import Normal
 
 from density.known import off, sampled
 from motes.core.errors import MotesError, NanLogPotential
-from motes.density.adapters import from_stan
+from motes.laws.adapters import from_stan
 from motes.rng import Rng
 
 NAMES = ["mu", "s", "b.1.1", "b.2.1", "b.1.2", "b.2.2"]

@@ -8,8 +8,8 @@ from torch.distributions import Beta, Categorical, Exponential, Gamma, Multivari
 
 from density.known import NOISE, ONE, WIDE, X, Y, evidence, holds, off, sampled, slopes
 from motes.core.errors import MotesError, NanLogPotential, ShapeError
-from motes.density.adapters import from_distribution, from_torch
-from motes.density.adapters.start import around_mode
+from motes.laws.adapters import from_distribution, from_torch
+from motes.laws.adapters.start import around_mode
 from motes.rng import Rng
 
 
@@ -34,7 +34,7 @@ def test_the_evidence_is_that_of_the_density_whatever_the_start(shape):
 def test_a_start_that_is_forgotten_is_found_out():
     """The broken twin: a density over nothing is off by the start's own normaliser."""
     start = Normal(torch.zeros(2, dtype=torch.float64), 3.0)
-    from motes.density import Density
+    from motes.laws import Density
 
     assert abs(off(sampled(Density(joint, start)), evidence())) > 20
 

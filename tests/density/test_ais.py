@@ -10,8 +10,8 @@ from torch.distributions import Normal
 
 import motes
 from motes.core.errors import AllWeightsZero, FileError, MotesError
-from motes.density import Density
-from motes.density.ais import AnnealedImportanceSampling, nearest, spaced
+from motes.density.annealing.ais import AnnealedImportanceSampling, nearest, spaced
+from motes.laws import Density
 
 Z = 4.9  # two-sided level 1e-6
 

@@ -11,8 +11,9 @@ from torch.distributions import Normal, StudentT
 import motes
 from motes.core.errors import MotesError
 from motes.core.smc import steps
-from motes.density import Density, amis
+from motes.density import amis
 from motes.density.amis import AMIS
+from motes.laws import Density
 
 Z = 4.9  # two-sided level 1e-6
 F = torch.float64

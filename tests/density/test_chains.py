@@ -9,11 +9,12 @@ from torch.distributions import Beta, Normal
 
 import motes
 from motes.core.errors import FileError, MotesError, MotesWarning, UnknownName
-from motes.core.series import chain_mean
-from motes.density import Chains, Density
-from motes.density.discrete import Discrete
-from motes.density.warmup import complaints, mixed, stationary
+from motes.core.estimate.batch_means import chain_mean
+from motes.density import Chains
+from motes.density.markov.warmup import complaints, mixed, stationary
 from motes.kernels import HMC, NUTS, ChEES, Gibbs, RandomWalk, Sweep, kernels
+from motes.laws import Density
+from motes.laws.discrete import Discrete
 from motes.rng import Rng
 
 pytestmark = pytest.mark.filterwarnings("ignore::motes.core.errors.MotesWarning")
@@ -250,8 +251,8 @@ def test_chains_on_whole_numbers(name):
 
 def test_counts_choose_to_compile(monkeypatch):
     """With a threshold of no work at all the draws are compiled, unless the density says no."""
-    monkeypatch.setattr("motes.density.compiling.WORTH", 0.0)
-    monkeypatch.setattr("motes.density.compiling.LEAST", 0.0)
+    monkeypatch.setattr("motes.laws.compiling.WORTH", 0.0)
+    monkeypatch.setattr("motes.laws.compiling.LEAST", 0.0)
     monkeypatch.setattr(torch, "compile", lambda f, **_: f)
     run = motes.sample(Chains(gaussian(), draws=40), 40, seed=0, progress=False)
     assert run.particles.shared["compiled"] is True

@@ -9,9 +9,9 @@ from torch.distributions import Exponential, Normal
 
 import motes
 from motes.core.errors import FileError, MotesError, NanLogPotential, ShapeError
-from motes.density import Density
-from motes.density.cross_entropy import CrossEntropy
-from motes.density.proposal import Started
+from motes.density.rare.cross_entropy import CrossEntropy
+from motes.laws import Density
+from motes.laws.fits.proposal import Started
 
 Z = 4.9  # two-sided level 1e-6
 F64 = torch.float64

@@ -9,7 +9,7 @@ from torch.distributions import Bernoulli, Beta, Normal
 
 import motes
 from motes.core.errors import AllWeightsZero, FileError, MotesError, ShapeError
-from motes.density.data_annealing import DataAnnealing, evidence_path
+from motes.density.annealing.data_annealing import DataAnnealing, evidence_path
 
 ONE = torch.ones((), dtype=torch.float64)
 Z = 4.9  # two-sided level 1e-6
@@ -121,7 +121,9 @@ def test_a_batch_that_says_much_enters_in_steps():
 
 
 def test_a_power_that_cannot_rise_is_an_error_and_no_endless_run(monkeypatch):
-    monkeypatch.setattr("motes.density.data_annealing.next_temperature", lambda log_weight, gain, now, cess: now)
+    monkeypatch.setattr(
+        "motes.density.annealing.data_annealing.next_temperature", lambda log_weight, gain, now, cess: now
+    )
     with pytest.raises(MotesError, match=r"power of the observations 0 to 0 cannot rise above 0\.0 at t=1"):
         motes.sample(normal(data(4)), 10, seed=0, progress=False, max_steps=20)
 

@@ -21,8 +21,8 @@ from torch.distributions import (
 
 import motes
 from motes.core.errors import MotesError, MotesWarning, NanLogPotential, ShapeError, UnknownName
-from motes.density import Density
-from motes.density.parameters import Parameters
+from motes.laws import Density
+from motes.laws.parameters import Parameters
 from motes.rng import Rng
 
 ONE = torch.ones((), dtype=torch.float64)

@@ -9,9 +9,9 @@ from torch.distributions import MultivariateNormal, Normal
 
 import motes
 from motes.core.errors import FileError, MotesError, ShapeError
-from motes.density import Density
 from motes.density.eki import EnsembleKalman, GaussianData, _update
-from motes.density.proposal import Mixture, Started, fit_mixture
+from motes.laws import Density
+from motes.laws.fits.proposal import Mixture, Started, fit_mixture
 
 Z = 4.9  # two-sided level 1e-6
 F64 = torch.float64

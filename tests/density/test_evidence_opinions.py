@@ -10,8 +10,8 @@ from torch.distributions import Beta, Normal
 
 import motes
 from motes.core.errors import MotesError
-from motes.density.bridge import bridge_sampling
-from motes.density.path_sampling import path_sampling
+from motes.density.estimates.bridge import bridge_sampling
+from motes.density.estimates.path_sampling import path_sampling
 
 Z = 4.9
 

@@ -7,8 +7,8 @@ import math
 import torch
 
 from motes import Rng
-from motes.density.chain_variance import relative_variance
-from motes.density.families import MANY, Families
+from motes.density.annealing.chain_variance import relative_variance
+from motes.density.annealing.families import MANY, Families
 
 
 def run(

@@ -10,8 +10,9 @@ from torch.distributions import Normal
 
 import motes
 from motes.core.errors import FileError, MotesError
-from motes.density import Density, follmer
+from motes.density import follmer
 from motes.density.follmer import Follmer
+from motes.laws import Density
 
 Z = 4.9  # two-sided level 1e-6
 STANDARD = Normal(torch.zeros(2, dtype=torch.float64), 1.0)

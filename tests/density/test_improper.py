@@ -12,8 +12,8 @@ import motes
 from motes import Density, Rng
 from motes.core.errors import MotesError
 from motes.density import WasteFree
-from motes.density.adapters import from_torch
-from motes.density.improper import improper
+from motes.laws.adapters import from_torch
+from motes.laws.improper import improper
 
 F = torch.float64
 ONE = torch.ones((), dtype=F)
@@ -42,7 +42,7 @@ def test_particles_that_run_off_do_not_do_so_without_end(monkeypatch):
     """Above temperature 1/2 exp(x^2) under N(0, 1) has no normaliser, and what comes near it is ever longer."""
     with pytest.raises(MotesError, match=r"after 32 steps, the posterior is improper"):
         motes.sample(motes.Tempering(growing(), careful=False), 256, seed=0, progress=False)
-    monkeypatch.setattr("motes.density.tempering.improper", lambda law, z: [])
+    monkeypatch.setattr("motes.density.annealing.tempering.improper", lambda law, z: [])
     run = motes.sample(motes.Tempering(growing(), careful=False), 256, seed=0, progress=False, max_steps=40)
     assert not run.particles.shared["final"]
 

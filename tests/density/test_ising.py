@@ -10,7 +10,7 @@ import torch
 from benchmarks.trust.targets.ising import CRITICAL, bonds, kaufman, torus
 
 import motes
-from motes.density import Discrete
+from motes.laws import Discrete
 
 Z = 4.9  # two-sided level 1e-6
 

@@ -12,17 +12,9 @@ from torch.distributions import Normal
 
 import motes
 from motes.core.errors import MotesWarning
-from motes.density import (
-    AMIS,
-    AnnealedImportanceSampling,
-    NestedSampling,
-    PersistentSampling,
-    WasteFree,
-    ais,
-    amis,
-    annealed,
-    nested,
-)
+from motes.density import AMIS, AnnealedImportanceSampling, NestedSampling, PersistentSampling, WasteFree, amis
+from motes.density.annealing import ais, annealed
+from motes.density.nested import nested
 from motes.kernels import RandomWalk
 
 REAL = torch.float64

@@ -12,8 +12,8 @@ from torch.distributions import Beta, Chi2, Dirichlet, Gamma, Independent, Inver
 
 import motes
 from motes import Density, Rng
-from motes.density.log_space import LogSpace
-from motes.density.parameters import Parameters
+from motes.laws.log_space import LogSpace
+from motes.laws.parameters import Parameters
 
 F = torch.float64
 

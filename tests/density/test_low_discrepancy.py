@@ -22,7 +22,7 @@ from torch.distributions import (
 
 import motes
 from motes.core.errors import MotesError, ShapeError
-from motes.density.low_discrepancy import LowDiscrepancy
+from motes.laws.low_discrepancy import LowDiscrepancy
 
 ONE = torch.ones((), dtype=torch.float64)
 PRIORS = {

@@ -10,11 +10,12 @@ import torch
 from torch.distributions import Normal, Uniform
 
 import motes
-from motes.density import Density, nested
-from motes.density.discrete import Discrete
-from motes.density.nested import NestedSampling
-from motes.density.nested_error import ranks, unlikely
+from motes.density.nested import nested
+from motes.density.nested.nested import NestedSampling
+from motes.density.nested.nested_error import ranks, unlikely
 from motes.kernels.moves import Moved
+from motes.laws import Density
+from motes.laws.discrete import Discrete
 
 Z = 4.9  # two-sided level 1e-6
 F = torch.float64

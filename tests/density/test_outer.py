@@ -9,9 +9,9 @@ from torch.distributions import Normal, Uniform
 
 import motes
 from motes.core.errors import FileError, NanLogPotential, ShapeError
-from motes.density.data_annealing import evidence_path
-from motes.density.inner_filter import BootstrapFilter, systematic_rows
-from motes.density.outer import SMC2
+from motes.density.annealing.data_annealing import evidence_path
+from motes.statespace.particle_filter import BootstrapFilter, systematic_rows
+from motes.statespace.smc2 import SMC2
 
 ONE = torch.ones((), dtype=torch.float64)
 Z = 4.9  # two-sided level 1e-6
@@ -97,7 +97,7 @@ def test_the_mean_of_logarithms_or_a_filter_that_never_resamples_is_noticed(monk
     alive = found[found > -math.inf].exp()  # leaves out the filters that died
     assert abs(float(alive.mean()) - enumerated()) > Z * float(alive.std()) / 200
     monkeypatch.setattr(
-        "motes.density.inner_filter.systematic_rows", lambda rng, w: torch.arange(w.shape[1]).expand(len(w), -1)
+        "motes.statespace.particle_filter.systematic_rows", lambda rng, w: torch.arange(w.shape[1]).expand(len(w), -1)
     )
     found = two_states().run(motes.Rng(5), torch.zeros(40_000), 5, 3)[1].exp()
     assert abs(float(found.mean()) - enumerated()) > Z * float(found.std()) / 200

@@ -11,12 +11,12 @@ from torch.distributions import Normal
 
 import motes
 from motes.core.errors import FileError, MotesError
-from motes.core.estimate import Estimate
-from motes.density import Density
-from motes.density.discrete import Discrete
-from motes.density.exchange import bridge, equal_rejection, exchanged, pairs, swap_probability
-from motes.density.parallel_tempering import ParallelTempering
-from motes.density.rungs import Rungs, levelled
+from motes.core.estimate.estimate import Estimate
+from motes.density.markov.exchange import bridge, equal_rejection, exchanged, pairs, swap_probability
+from motes.density.markov.parallel_tempering import ParallelTempering
+from motes.density.markov.rungs import Rungs, levelled
+from motes.laws import Density
+from motes.laws.discrete import Discrete
 
 Z = 4.9  # two-sided level 1e-6
 T31 = 6.0  # the same of Student's t with 31 degrees of freedom, for an error from 32 chains
@@ -201,7 +201,7 @@ def test_many_random_walks_and_their_error_bars():
 
 
 def test_without_swaps_the_wells_have_the_weight_of_the_start(monkeypatch):
-    monkeypatch.setattr("motes.density.rung_walk.swap_probability", lambda ladder, x: torch.zeros_like(x[:, 1:]))
+    monkeypatch.setattr("motes.density.markov.rung_walk.swap_probability", lambda ladder, x: torch.zeros_like(x[:, 1:]))
     model = ParallelTempering(many_well(), "random-walk", temperatures=5, draws=60, rounds=4)
     with pytest.warns(match="no walker travelled"):
         run = motes.sample(model, 32, seed=0, progress=False)

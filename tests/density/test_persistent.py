@@ -10,9 +10,10 @@ from torch.distributions import Normal
 
 import motes
 from motes.core.errors import FileError, MotesError
-from motes.density import Density, Tempering
-from motes.density.mixture import component, influence, log_total, mixture_weights, next_temperature, worth
-from motes.density.persistent import PersistentSampling
+from motes.density import Tempering
+from motes.density.annealing.mixture import component, influence, log_total, mixture_weights, next_temperature, worth
+from motes.density.annealing.persistent import PersistentSampling
+from motes.laws import Density
 
 Z = 4.9  # two-sided level 1e-6
 
@@ -125,7 +126,7 @@ def test_less_error_than_tempering_at_equal_cost_with_random_walks():
 def test_a_mixture_without_its_normalisers_is_noticed(monkeypatch):
     density, truth = gaussian(2)
     monkeypatch.setattr(
-        "motes.density.persistent.component",
+        "motes.density.annealing.persistent.component",
         lambda b, z, x: b * x if b > 0 else torch.zeros_like(x),
     )
     error, _, _ = errors(PersistentSampling(density), truth, 128, 12)

@@ -11,9 +11,9 @@ from torch.distributions import Normal, Uniform
 
 import motes
 from motes.core.errors import AllWeightsZero, FileError, MotesError
-from motes.density import Density
-from motes.density.splitting import Splitting
+from motes.density.rare.splitting import Splitting
 from motes.kernels import HMC, Kernel, Sweep
+from motes.laws import Density
 
 Z = 4.9  # two-sided level 1e-6
 F64 = torch.float64

@@ -10,11 +10,12 @@ from torch.distributions.transforms import AffineTransform
 
 import motes
 from motes.core.errors import MotesError, NanLogPotential, ShapeError
-from motes.density import Density, Tempering
-from motes.density.climb import climb
-from motes.density.laplace import Laplace
-from motes.density.pathfinder import Pathfinder
-from motes.density.start import Flow, From
+from motes.density import Tempering
+from motes.laws import Density
+from motes.laws.fits.laplace import Laplace
+from motes.laws.fits.lbfgs import climb
+from motes.laws.fits.pathfinder import Pathfinder
+from motes.laws.start import Flow, From
 
 Z = 4.9  # two-sided level 1e-6
 F = torch.float64

@@ -10,7 +10,7 @@ from torch.distributions import Normal
 
 import motes
 from motes.core.errors import MotesError, ShapeError
-from motes.density.stein import (
+from motes.density.estimates.stein import (
     _precision,
     _stein,
     kernel_stein_discrepancy,
@@ -74,7 +74,7 @@ def test_weights_mend_draws_of_another_law():
 def test_blocks_change_nothing(monkeypatch):
     x = Rng(2).at("x").normal((50, 2))
     whole = kernel_stein_discrepancy(x, score(x))
-    monkeypatch.setattr("motes.density.stein.BLOCK", 175)
+    monkeypatch.setattr("motes.density.estimates.stein.BLOCK", 175)
     assert kernel_stein_discrepancy(x, score(x)) == pytest.approx(whole, rel=1e-12)
 
 

@@ -12,10 +12,11 @@ from torch.distributions import Beta, Dirichlet, Gamma, Normal
 import motes
 from motes.core.errors import AllWeightsZero, FileError, MotesError, NanLogPotential
 from motes.core.temperature import next_temperature
-from motes.density import Density, Tempering
-from motes.density.compiling import PRODUCT, work
+from motes.density import Tempering
 from motes.density.demo import logistic_regression
 from motes.kernels import HMC, RandomWalk
+from motes.laws import Density
+from motes.laws.compiling import PRODUCT, work
 from motes.rng import Rng
 
 ONE = torch.ones((), dtype=torch.float64)
@@ -216,8 +217,8 @@ def test_a_compiled_run_has_the_same_law():
 
 def test_a_clock_decides_nothing(monkeypatch):
     """A run that compiles in its middle does so at the same step on a busy machine and on a quiet one."""
-    monkeypatch.setattr("motes.density.compiling.WORTH", 0.003)
-    monkeypatch.setattr("motes.density.compiling.LEAST", 1.0)
+    monkeypatch.setattr("motes.laws.compiling.WORTH", 0.003)
+    monkeypatch.setattr("motes.laws.compiling.LEAST", 1.0)
     monkeypatch.setattr(torch, "compile", lambda f, **_: lambda z: {k: v + 1e-12 for k, v in f(z).items()})
     runs = []
     for jump in (0.0, 1e-3, 1e4):  # the clock is ahead by so many seconds whenever it is read
@@ -234,8 +235,8 @@ def test_a_clock_decides_nothing(monkeypatch):
 
 
 def test_what_cannot_be_compiled_or_has_other_values_then_stays_as_it_is(monkeypatch):
-    monkeypatch.setattr("motes.density.compiling.WORTH", 0.0)
-    monkeypatch.setattr("motes.density.compiling.LEAST", 0.0)
+    monkeypatch.setattr("motes.laws.compiling.WORTH", 0.0)
+    monkeypatch.setattr("motes.laws.compiling.LEAST", 0.0)
     plain = motes.sample(Tempering(gaussian(2)[0]), 256, seed=1, progress=False)
 
     def fails(f, **_):

@@ -13,11 +13,11 @@ import motes
 from motes import Density, Rng
 from motes.core.errors import MotesError, MotesWarning, NanLogPotential
 from motes.density import AMIS, Chains, WasteFree
-from motes.density.discrete import Discrete
-from motes.density.refusal import refused
-from motes.density.start import From
-from motes.density.tempered import Tempered
 from motes.kernels import Tally, find_kernel
+from motes.laws.discrete import Discrete
+from motes.laws.refusal import refused
+from motes.laws.start import From
+from motes.laws.tempered import Tempered
 
 F = torch.float64
 ONE = torch.ones((), dtype=F)

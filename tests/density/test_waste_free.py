@@ -11,9 +11,9 @@ from torch.distributions import Normal
 import motes
 from motes.core.errors import MotesError
 from motes.core.smc import steps
-from motes.density import Density
-from motes.density.chain_variance import relative_variance
-from motes.density.waste_free import WasteFree, chain_length
+from motes.density.annealing.chain_variance import relative_variance
+from motes.density.annealing.waste_free import WasteFree, chain_length
+from motes.laws import Density
 
 Z = 4.9  # two-sided level 1e-6
 
@@ -53,7 +53,7 @@ def test_without_the_autocovariances_families_disagree_with_the_variance(monkeyp
         g = (log_gain - log_gain.max()).exp()
         return float(g.var() / g.mean() ** 2) / g.numel(), 0.0
 
-    monkeypatch.setattr("motes.density.waste_free.relative_variance", independent)
+    monkeypatch.setattr("motes.density.annealing.waste_free.relative_variance", independent)
     error, se = errors(WasteFree(density, "random-walk", length=32), truth, 768, 60)
     assert np.isnan(se).mean() > 0.3
     shown = se[~np.isnan(se)]

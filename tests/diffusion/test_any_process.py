@@ -7,10 +7,11 @@ import torch
 
 import motes
 from diffusion.linear import F64, Normal, expected_weight
-from motes.diffusion import VarianceExploding, VariancePreserving, gaussian, mixture, transition
-from motes.diffusion.edm import EDM
-from motes.diffusion.interpolant import Interpolant, RectifiedFlow
-from motes.diffusion.tabulated import Tabulated
+from motes.diffusion import VarianceExploding, VariancePreserving, gaussian, mixture
+from motes.diffusion.processes import transition
+from motes.diffusion.processes.edm import EDM
+from motes.diffusion.processes.interpolant import Interpolant, RectifiedFlow
+from motes.diffusion.processes.tabulated import Tabulated
 
 TABLE = Tabulated(torch.cumprod(1 - torch.linspace(1e-3, 0.05, 200, dtype=F64), 0))
 PROCESSES = {

@@ -5,9 +5,9 @@ import torch
 
 import motes
 from motes.diffusion import VariancePreserving, gaussian
-from motes.diffusion.edm import EDM
-from motes.diffusion.interpolant import RectifiedFlow
 from motes.diffusion.inverse import Observation, posterior
+from motes.diffusion.processes.edm import EDM
+from motes.diffusion.processes.interpolant import RectifiedFlow
 
 pytestmark = pytest.mark.filterwarnings("ignore::motes.core.errors.MotesWarning")
 VP = VariancePreserving()

@@ -25,9 +25,10 @@ from diffusion.two_modes import (
 )
 from motes.core import tree
 from motes.core.errors import FileError, MotesError, UnknownName
-from motes.diffusion import Denoiser, VarianceExploding, VariancePreserving, composition, gaussian
-from motes.diffusion.composition import Composition
-from motes.diffusion.compositions import annealed, classifier_free, geometric_mean, product, rl_guidance
+from motes.diffusion import Denoiser, VarianceExploding, VariancePreserving, gaussian
+from motes.diffusion.composing import composition
+from motes.diffusion.composing.composition import Composition
+from motes.diffusion.composing.compositions import annealed, classifier_free, geometric_mean, product, rl_guidance
 
 pytestmark = pytest.mark.filterwarnings("ignore::motes.core.errors.MotesWarning")
 VP = VariancePreserving()

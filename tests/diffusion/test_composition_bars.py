@@ -5,7 +5,7 @@ import math
 import pytest
 from benchmarks.trust.targets import diffusion_composed
 
-from motes.diffusion import halving
+from motes.diffusion.composing import step_doubling as halving
 
 pytestmark = pytest.mark.filterwarnings("ignore::motes.core.errors.MotesWarning")
 SQUARED = next(t for t in diffusion_composed.TARGETS if t.name == "diffusion-squared-4")

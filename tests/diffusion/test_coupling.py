@@ -18,9 +18,9 @@ from motes.diffusion import (
     coupling_test,
     gaussian,
     mixture,
-    tilted_flow,
 )
-from motes.diffusion.composition import Composition
+from motes.diffusion.composing.composition import Composition
+from motes.diffusion.flows import tilted_flow
 
 pytestmark = pytest.mark.filterwarnings("ignore::motes.core.errors.MotesWarning")
 F64 = torch.float64

@@ -12,7 +12,7 @@ import motes
 from motes import Rng
 from motes.core.errors import FileError, NanLogPotential, ShapeError, UnknownName
 from motes.diffusion import Denoiser, Guided, VarianceExploding, VariancePreserving, gaussian
-from motes.diffusion.cousins import (
+from motes.diffusion.corruptions import (
     CorruptDenoise,
     PoissonStart,
     Reflected,

@@ -7,10 +7,11 @@ import torch
 
 import motes
 from diffusion.two_modes import F64, blind
-from motes.diffusion import VariancePreserving, curvature, gaussian, stretch
-from motes.diffusion.composition import Composition
-from motes.diffusion.crosswise import LEAST, by_half, is_split, other_half
-from motes.diffusion.driftlite import DriftLite
+from motes.diffusion import VariancePreserving, gaussian
+from motes.diffusion.composing import curvature, stretch
+from motes.diffusion.composing.composition import Composition
+from motes.diffusion.composing.crosswise import LEAST, by_half, is_split, other_half
+from motes.diffusion.composing.driftlite import DriftLite
 
 pytestmark = pytest.mark.filterwarnings("ignore::motes.core.errors.MotesWarning")
 VP = VariancePreserving()

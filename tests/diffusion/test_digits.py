@@ -10,7 +10,8 @@ import torch
 import motes
 from motes.core import tree
 from motes.core.errors import UnknownName
-from motes.diffusion import demo, load, zoo
+from motes.diffusion import demo, load
+from motes.diffusion.denoisers import pretrained as zoo
 
 DIGIT, STEPS = 3, 25
 

@@ -8,7 +8,7 @@ import torch
 from diffusion.linear import F64
 from motes import Rng
 from motes.core.errors import MotesError, ShapeError, UnknownName
-from motes.diffusion.networks import Generator, build
+from motes.diffusion.networks import PointGenerator, build
 from motes.diffusion.training import Drift, Drifting, Plan, asymmetry, fit, flow
 
 ALL = [Drift(kernel, field) for kernel in ("laplace", "gaussian") for field in ("conservative", "original")]
@@ -117,7 +117,7 @@ def test_a_generator_drifts_to_the_data_in_one_step():
     """The loss falls, and one call of the network makes points with the data's mean and spread."""
     angle = 2 * math.pi * Rng(0).uniform((2000, 1), dtype=torch.float32)
     data = torch.cat([angle.cos(), angle.sin()], 1) + 0.05 * Rng(1).normal((2000, 2), dtype=torch.float32)
-    network = build(lambda: Generator(2, width=48, depth=2), Rng(2))
+    network = build(lambda: PointGenerator(2, width=48, depth=2), Rng(2))
     plan = Plan(steps=180, batch=128, rate=4e-3, average=0.98)
     fitted = fit(network, Drifting(Drift(scales=(0.5,))), data, plan, progress=False)
     assert float(fitted.losses[-20:].mean()) < 0.2 * float(fitted.losses[:5].mean())

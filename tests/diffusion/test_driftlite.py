@@ -8,9 +8,10 @@ import torch
 import motes
 from diffusion.two_modes import F64, PROCESS, A, made, moments, truth
 from motes.core.errors import MotesError, ShapeError, UnknownName
-from motes.diffusion import VariancePreserving, driftlite, gaussian
-from motes.diffusion.composition import Composition
-from motes.diffusion.driftlite import DriftLite, divergence
+from motes.diffusion import VariancePreserving, gaussian
+from motes.diffusion.composing import driftlite
+from motes.diffusion.composing.composition import Composition
+from motes.diffusion.composing.driftlite import DriftLite, divergence
 
 pytestmark = pytest.mark.filterwarnings("ignore::motes.core.errors.MotesWarning")
 VP = VariancePreserving()

@@ -9,7 +9,7 @@ import torch
 import motes
 from diffusion.linear import F64
 from motes.diffusion import VariancePreserving, inverse
-from motes.diffusion.exact import empirical
+from motes.diffusion.denoisers.exact import empirical
 from motes.rng import Rng
 
 PROCESS = VariancePreserving(schedule="cosine", t_min=0.01, t_max=0.99)

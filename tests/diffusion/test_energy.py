@@ -9,9 +9,9 @@ import motes
 from diffusion.two_modes import F64, NARROW, PROCESS, WIDE, A, B, blind, law, moments, truth
 from motes.core.errors import MotesError, ShapeError
 from motes.diffusion import VariancePreserving, gaussian
-from motes.diffusion.composition import Composition
-from motes.diffusion.compositions import blend
-from motes.diffusion.energy import energy_denoiser
+from motes.diffusion.composing.composition import Composition
+from motes.diffusion.composing.compositions import blend
+from motes.diffusion.denoisers.energy import energy_denoiser
 
 X = torch.linspace(-3, 3, 9, dtype=F64)[:, None]
 

@@ -8,8 +8,8 @@ import torch
 import motes
 from motes.core.errors import UnknownName
 from motes.diffusion import load
+from motes.diffusion.denoisers.pretrained import FASHION_CLASSES, FASHION_PROCESS, FASHION_SHAPE
 from motes.diffusion.training.denoising import noised
-from motes.diffusion.zoo import FASHION_CLASSES, FASHION_PROCESS, FASHION_SHAPE
 
 
 def drawn(label, many: int, steps: int = 20) -> torch.Tensor:

@@ -5,7 +5,7 @@ import torch
 
 import motes
 from motes.diffusion import Denoiser, Guided, VarianceExploding, VariancePreserving, gaussian, mixture
-from motes.diffusion.few_steps import learned_steps
+from motes.diffusion.sampling.few_steps import learned_steps
 
 F64 = torch.float64
 

@@ -9,7 +9,7 @@ import motes
 from diffusion.linear import expected_weight
 from motes.core.errors import MotesError
 from motes.diffusion import Denoiser, Guided, VarianceExploding, VariancePreserving, gaussian, guidance
-from motes.diffusion.guidance import Event, Look, Minority, Modulation, Reference, TrainingFree, rarity, tune
+from motes.diffusion.guidance import Event, Look, Minority, Modulation, ReferenceControl, TrainingFree, rarity, tune
 from motes.diffusion.guidance import training_free as rules
 
 F64 = torch.float64
@@ -166,7 +166,7 @@ def test_tuning_finds_the_top_by_doubling_and_asks_once():
 def test_the_optimal_control_leaves_weights_without_variance():
     """Normal data: with the exact value as twist and its gradient as guidance, what is left falls as steps shrink."""
     target, strength = 1.5, 4.0
-    reference = Reference(torch.tensor([target], dtype=F64), strength, VARIANCE**0.5)
+    reference = ReferenceControl(torch.tensor([target], dtype=F64), strength, VARIANCE**0.5)
     spread = []
     for steps in (50, 200):
         model = motes.ReverseDiffusion(
@@ -290,7 +290,7 @@ def test_what_does_not_fit_is_refused():
     for make, what in (
         (lambda: TrainingFree(rho=-1), "rho"),
         (lambda: TrainingFree(samples=0), "samples"),
-        (lambda: Reference(torch.zeros(1), 0.0), "strength"),
+        (lambda: ReferenceControl(torch.zeros(1), 0.0), "strength"),
         (lambda: Modulation(lambda x: x.sum(1), rate=0), "rate"),
         (lambda: Minority(every=0), "every"),
         (lambda: Event(lambda x: x[:, 0], floor=0), "floor"),
@@ -302,8 +302,10 @@ def test_what_does_not_fit_is_refused():
     with pytest.raises(ValueError, match="needs a reward"):
         first_shift(guidance.manifold_preserving(), reward=None)
     with pytest.raises(motes.MotesError, match="the reference is"):
-        Reference(torch.zeros(2)).reward(torch.zeros(3, 1))
-    other = Reference(torch.zeros(2, dtype=F64))  # as the twist of another reward it would spread over the images
+        ReferenceControl(torch.zeros(2)).reward(torch.zeros(3, 1))
+    other = ReferenceControl(
+        torch.zeros(2, dtype=F64)
+    )  # as the twist of another reward it would spread over the images
     with pytest.raises(motes.MotesError, match="the reference is"):
         first_shift("reward", twist=other)
     for rule in (
@@ -325,7 +327,7 @@ def test_what_does_not_fit_is_refused():
 def test_settings_are_json():
     import json
 
-    for rule in [*RULES.values(), Reference(torch.zeros(1)), Event(lambda x: x[:, 0])]:
+    for rule in [*RULES.values(), ReferenceControl(torch.zeros(1)), Event(lambda x: x[:, 0])]:
         assert json.loads(json.dumps(rule.settings()))["name"] == type(rule).__name__
 
 

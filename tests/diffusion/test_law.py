@@ -7,7 +7,8 @@ import torch
 
 import motes
 from diffusion.linear import F64, Normal, chain, expected_weight
-from motes.diffusion import VarianceExploding, VariancePreserving, gaussian, guided_step, mixture
+from motes.diffusion import VarianceExploding, VariancePreserving, gaussian, mixture
+from motes.diffusion.sampling import guided_step
 
 VP = VariancePreserving()
 COSINE = VariancePreserving(schedule="cosine", t_max=0.98)

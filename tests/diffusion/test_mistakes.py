@@ -9,7 +9,7 @@ from motes.core.particles import Particles
 from motes.core.resampling import schemes
 from motes.core.weights import ess
 from motes.diffusion import VariancePreserving, gaussian
-from motes.diffusion.value_decoding import ValueDecoding
+from motes.diffusion.sampling.value_decoding import ValueDecoding
 
 F64 = torch.float64
 VP = VariancePreserving()

@@ -9,12 +9,13 @@ import torch
 
 import motes
 from diffusion.linear import F64, Normal, chain
-from motes.core.systematic import Systematic
-from motes.diffusion import VariancePreserving, gaussian, multilevel
-from motes.diffusion.edm import EDM
+from motes.core.estimate.systematic import Systematic
+from motes.diffusion import VariancePreserving, gaussian
 from motes.diffusion.guidance import Event
-from motes.diffusion.interpolant import RectifiedFlow
 from motes.diffusion.inverse import Matrix, Observation, posterior
+from motes.diffusion.processes.edm import EDM
+from motes.diffusion.processes.interpolant import RectifiedFlow
+from motes.diffusion.sampling import multilevel
 
 pytestmark = pytest.mark.filterwarnings("ignore::motes.core.errors.MotesWarning")
 VP = VariancePreserving()

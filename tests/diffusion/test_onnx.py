@@ -9,8 +9,8 @@ import motes
 from diffusion.linear import F64
 from motes.core.errors import MotesError, UnknownName
 from motes.diffusion import gaussian
-from motes.diffusion.adapters.onnx import from_onnx
-from motes.diffusion.edm import EDM
+from motes.diffusion.denoisers.adapters.onnx import from_onnx
+from motes.diffusion.processes.edm import EDM
 
 EDMS = EDM(t_max=20.0)
 X = torch.linspace(-2, 2, 24, dtype=torch.float32).reshape(6, 1, 2, 2)

@@ -7,9 +7,9 @@ import torch
 
 import motes
 from motes.diffusion import Guided, VariancePreserving, gaussian, guidance, inverse
-from motes.diffusion.adaptive import AdaptiveReward
-from motes.diffusion.few_steps import learned_steps
-from motes.diffusion.transition import transitions
+from motes.diffusion.processes.transition import transitions
+from motes.diffusion.sampling.adaptive import AdaptiveReward
+from motes.diffusion.sampling.few_steps import learned_steps
 
 F64 = torch.float64
 VP = VariancePreserving()
@@ -61,8 +61,8 @@ PAIRS = {
     "weighed": (weighed(observed()), weighed(observed(y=0.6))),
     "event": (weighed(event(0.1)), weighed(event(0.2))),
     "reference": (
-        weighed(guidance.Reference(torch.zeros(2, dtype=F64)), zero),
-        weighed(guidance.Reference(torch.ones(2, dtype=F64)), zero),
+        weighed(guidance.ReferenceControl(torch.zeros(2, dtype=F64)), zero),
+        weighed(guidance.ReferenceControl(torch.ones(2, dtype=F64)), zero),
     ),
     "cost": (guided(cost(0.0)), guided(cost(0.5))),
     "drift": (guided(lambda x, t: x), guided(lambda x, t: -x)),

@@ -10,7 +10,7 @@ import motes
 from motes import Rng
 from motes.core.errors import ShapeError, UnknownName
 from motes.diffusion import Denoiser, Guided, VarianceExploding, VariancePreserving, gaussian, mixture
-from motes.diffusion.calibrated import calibrated
+from motes.diffusion.denoisers.calibrated import calibrated
 from motes.diffusion.schedule import Teleport, align_your_steps, cost, deterministic_spread, steps_for_spread
 from motes.diffusion.schedule.path import best_path, finer
 

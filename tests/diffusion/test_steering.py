@@ -7,11 +7,12 @@ import torch
 
 import motes
 from diffusion.linear import Normal, chain
-from motes.diffusion import VariancePreserving, gaussian, iterated
-from motes.diffusion.adaptive import AdaptiveReward, affordable
-from motes.diffusion.best_of import best_of
-from motes.diffusion.iterated import Learned, _Keeper, affine, iterated_twisting, radial, trust_power
-from motes.diffusion.value_decoding import ValueDecoding
+from motes.diffusion import VariancePreserving, gaussian
+from motes.diffusion.sampling import iterated
+from motes.diffusion.sampling.adaptive import AdaptiveReward, affordable
+from motes.diffusion.sampling.best_of import best_of
+from motes.diffusion.sampling.iterated import Learned, _Keeper, affine, iterated_twisting, radial, trust_power
+from motes.diffusion.sampling.value_decoding import ValueDecoding
 
 F64 = torch.float64
 VP = VariancePreserving()

@@ -10,12 +10,12 @@ from torch import nn
 
 from diffusion.linear import F64
 from motes import Rng
-from motes.core import files
 from motes.core.errors import FileError, MotesWarning, ShapeError, UnknownName
+from motes.core.files import store as files
 from motes.diffusion import Denoiser, VarianceExploding, VariancePreserving, gaussian, mixture
-from motes.diffusion.edm import EDM
-from motes.diffusion.interpolant import RectifiedFlow
 from motes.diffusion.networks import ImageUNet, Labelled, PointNetwork, build
+from motes.diffusion.processes.edm import EDM
+from motes.diffusion.processes.interpolant import RectifiedFlow
 from motes.diffusion.training import (
     Denoising,
     Distillation,
@@ -115,7 +115,7 @@ def test_a_checkpoint_of_training_that_fails_is_a_warning(tmp_path, monkeypatch)
     def full(*_, **__):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("motes.core.files.save_file", full)
+    monkeypatch.setattr("motes.core.files.store.save_file", full)
     with pytest.warns(MotesWarning, match="step 10 could not be written"):
         again = fit(points_network(), Denoising(VP), POINTS, SHORT, seed=5, path=tmp_path / "t", progress=False)
     assert torch.equal(weights(again.network), weights(whole.network)) and list(tmp_path.iterdir()) == []

@@ -15,16 +15,16 @@ from motes.diffusion import (
     ProbabilityFlow,
     TiltedFlow,
     VariancePreserving,
-    calibrated,
     diagnostics,
     gaussian,
     log_likelihood,
     schedule,
 )
-from motes.diffusion.composition import Composition
-from motes.diffusion.coupling import coupling_test
-from motes.diffusion.cousins import CorruptDenoise
+from motes.diffusion.composing.composition import Composition
+from motes.diffusion.corruptions import CorruptDenoise
+from motes.diffusion.denoisers import calibrated
 from motes.diffusion.discrete import Masked, ReverseDiscrete, TokenComposition, TokenModel, Uniform, joint
+from motes.diffusion.flows.coupling import coupling_test
 from motes.diffusion.guidance import Modulation, TrainingFree
 from motes.diffusion.inverse import Observation, posterior
 

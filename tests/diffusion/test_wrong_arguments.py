@@ -11,7 +11,6 @@ from motes.diffusion import (
     Guided,
     ValueDecoding,
     VariancePreserving,
-    calibrated,
     diagnostics,
     gaussian,
     inverse,
@@ -19,8 +18,9 @@ from motes.diffusion import (
     schedule,
     training,
 )
+from motes.diffusion.denoisers import calibrated
 from motes.diffusion.discrete import Masked, ReverseDiscrete, joint
-from motes.diffusion.tabulated import Tabulated
+from motes.diffusion.processes.tabulated import Tabulated
 
 PROCESS = VariancePreserving()
 DENOISER = gaussian(PROCESS, torch.zeros(2), torch.eye(2))

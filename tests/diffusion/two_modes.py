@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from motes.diffusion import Denoiser, VariancePreserving, mixture
-from motes.diffusion.composition import Composition
+from motes.diffusion.composing.composition import Composition
 
 F64 = torch.float64
 PROCESS = VariancePreserving(beta_min=6.0, beta_max=6.0, t_min=1e-3 / 6, t_max=1.0)  # noise rate 1 up to time 6

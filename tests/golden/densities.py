@@ -10,6 +10,7 @@ from torch.distributions import Normal, Uniform
 
 import motes
 from motes import density as d
+from motes import laws, statespace
 from motes.density.self_repellent import metropolis
 from motes.kernels import kernels
 
@@ -30,9 +31,9 @@ def posterior() -> motes.Density:
     return motes.Density(log_likelihood, prior)
 
 
-def spins() -> d.Discrete:
+def spins() -> laws.Discrete:
     """A chain of eight spins."""
-    return d.Discrete(lambda s: 0.4 * ((2 * s - 1)[:, 1:] * (2 * s - 1)[:, :-1]).sum(1).to(F), dim=8)
+    return laws.Discrete(lambda s: 0.4 * ((2 * s - 1)[:, 1:] * (2 * s - 1)[:, :-1]).sum(1).to(F), dim=8)
 
 
 def by_parts() -> d.DataAnnealing:
@@ -41,15 +42,15 @@ def by_parts() -> d.DataAnnealing:
     return d.DataAnnealing(lambda p, y: Normal(p["mean"], 1.0).log_prob(y), {"mean": Normal(0.0, 2.0)}, y)
 
 
-def walk() -> d.SMC2:
+def walk() -> statespace.SMC2:
     """A random walk that pulls back, seen with noise."""
-    inner = d.BootstrapFilter(
+    inner = statespace.BootstrapFilter(
         lambda rng, theta, size: rng.normal((len(theta["rho"]), size)),
         lambda rng, theta, x, t: theta["rho"][:, None] * x + rng.normal(tuple(x.shape)),
         lambda theta, x, y, t: -0.5 * (y - x).square(),
         torch.tensor([0.3, 1.0, 0.2]),
     )
-    return d.SMC2(inner, {"rho": Uniform(-1.0, 1.0)}, size=16)
+    return statespace.SMC2(inner, {"rho": Uniform(-1.0, 1.0)}, size=16)
 
 
 def four() -> motes.Density:
@@ -93,7 +94,7 @@ RUNS: Runs = {
     "Follmer": lambda: (d.Follmer(posterior(), location=0.0, scale=1.0), 32, 3),
     "SelfRepellentWalk": lambda: (ring(), 16, 3),
     "WalkJump": lambda: (d.WalkJump(smoothed, 1, noise=3.0, measurements=3), 16, 3),
-    "LowDiscrepancy": lambda: (d.Tempering(d.LowDiscrepancy(posterior())), 32, 2),
+    "LowDiscrepancy": lambda: (d.Tempering(laws.LowDiscrepancy(posterior())), 32, 2),
 }
 RUNS |= {
     f"Tempering {name}": lambda name=name, k=k: (d.Tempering(spins() if k.discrete else posterior(), name), 32, 2)

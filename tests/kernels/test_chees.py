@@ -7,9 +7,10 @@ import torch
 from scipy.optimize import minimize_scalar
 
 from kernels.test_ranks import ALPHA, p_value
-from motes.kernels import HMC, State, Sweep, Target, chees, length
+from motes.kernels import HMC, State, Sweep, Target, chees
+from motes.kernels.adaptation import length
+from motes.kernels.adaptation.length import ideal_length as length_of_gaussian
 from motes.kernels.chees import ChEES
-from motes.kernels.length import ideal_length as length_of_gaussian
 from motes.rng import Rng
 
 

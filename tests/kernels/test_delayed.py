@@ -7,12 +7,12 @@ import torch
 from torch.distributions import Normal
 
 import motes
-from motes.density import Density
-from motes.density.nested import Inside, NestedSampling
-from motes.density.tempered import Tempered
+from motes.density.nested.nested import Inside, NestedSampling
 from motes.kernels import RandomWalk, delayed, move
+from motes.kernels.adaptation.emulator import fit_emulator, predict
 from motes.kernels.delayed import DelayedAcceptance
-from motes.kernels.emulator import fit_emulator, predict
+from motes.laws import Density
+from motes.laws.tempered import Tempered
 from motes.rng import Rng
 
 N, Z, F = 8_000, 4.9, torch.float64  # two-sided level 1e-6

@@ -12,12 +12,12 @@ from scipy.stats import chi2
 from torch import Tensor
 
 from motes.core.errors import MotesError, NanLogPotential, ShapeError
-from motes.density.discrete import Discrete
-from motes.density.tempered import Tempered
 from motes.kernels import Kernel, State, kernels, move
 from motes.kernels.discrete_langevin import DiscreteLangevin
 from motes.kernels.flip import Flip
 from motes.kernels.gwg import GibbsWithGradients
+from motes.laws.discrete import Discrete
+from motes.laws.tempered import Tempered
 from motes.rng import Rng
 
 N, ALPHA = 40_000, 1e-6

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from kernels.test_noncentred import Funnel, funnel
-from motes.kernels.drift import drift, median, watched
-from motes.kernels.probe import probe
+from motes.kernels.stationarity.drift import drift, median, watched
+from motes.kernels.stationarity.probe import probe
 from motes.rng import Rng
 
 N = 2000

@@ -10,12 +10,12 @@ from torch import Tensor
 
 from bent import Bent, after, bias
 from motes.core.errors import MotesError, ShapeError
-from motes.density.discrete import Discrete
-from motes.density.tempered import Tempered
 from motes.kernels import HMC, State, Target, move
 from motes.kernels.flip import Flip
 from motes.kernels.gibbs import Conditional, Gibbs
 from motes.kernels.polar import PolarSlice
+from motes.laws.discrete import Discrete
+from motes.laws.tempered import Tempered
 from motes.rng import Rng
 
 N, Z = 40_000, 4.9  # two-sided level 1e-6; the smallest bias that is seen is 0.025 standard deviations

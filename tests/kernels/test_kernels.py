@@ -8,11 +8,11 @@ import torch
 from torch.distributions import Beta, Gamma, Normal
 
 from motes.core.errors import UnknownName
-from motes.density import Density
-from motes.density.parameters import Parameters
-from motes.density.tempered import Tempered
 from motes.kernels import HMC, RandomWalk, Sweep, find_kernel, hmc, kernels, move
-from motes.kernels.scale import fit_scale, pull, stretch
+from motes.kernels.adaptation.scale import fit_scale, pull, scaled
+from motes.laws import Density
+from motes.laws.parameters import Parameters
+from motes.laws.tempered import Tempered
 from motes.rng import Rng
 
 N = 40_000
@@ -170,7 +170,7 @@ def test_the_scale_of_each_half_is_the_covariance_of_the_other():
     moved[:501] += 7 * Rng(2).normal((501, 3))
     assert torch.equal(fit_scale(moved, w, "dense", old)[0], s[0])
     u = Rng(3).normal((1001, 3))
-    assert torch.allclose(stretch(u, s)[600], s[1] @ u[600]) and torch.allclose(pull(u, s)[3], s[0].T @ u[3])
+    assert torch.allclose(scaled(u, s)[600], s[1] @ u[600]) and torch.allclose(pull(u, s)[3], s[0].T @ u[3])
 
 
 def test_a_collapsed_population_keeps_the_old_scale():

@@ -10,8 +10,9 @@ from kernels.test_kernels import Z, worst
 from kernels.test_nuts import Bent
 from kernels.test_ranks import ALPHA, p_value
 from motes.core.errors import MotesError
-from motes.kernels import isokinetic, mams
-from motes.kernels.isokinetic import trajectory, turn, uniform_directions
+from motes.kernels import mams
+from motes.kernels.dynamics import isokinetic
+from motes.kernels.dynamics.isokinetic import trajectory, turn, uniform_directions
 from motes.kernels.mams import MAMS
 from motes.kernels.mclmc import MCLMC
 from motes.rng import Rng

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from motes.kernels import HMC, Target, move
-from motes.kernels.dependence import Dependence, find_dependence, scales_depend
-from motes.kernels.noncentred import NonCentred, fit_map
-from motes.kernels.settle import mapped
+from motes.kernels.stationarity.dependence import Dependence, find_dependence, scales_depend
+from motes.kernels.stationarity.noncentred import NonCentred, fit_map
+from motes.kernels.stationarity.settle import mapped
 from motes.rng import Rng
 
 N = 1200

@@ -9,9 +9,9 @@ from kernels.test_chees import Gaussian
 from kernels.test_kernels import Z, worst
 from kernels.test_ranks import ALPHA, p_value
 from motes.kernels import State, Target, nuts
-from motes.kernels.fisher import fit_fisher
+from motes.kernels.adaptation.fisher import fit_fisher
+from motes.kernels.adaptation.scale import scaled
 from motes.kernels.nuts import NUTS
-from motes.kernels.scale import stretch
 from motes.rng import Rng
 
 
@@ -193,7 +193,7 @@ def test_each_half_keeps_its_own_scale_when_the_batch_is_cut():
             return Halves(index)
 
     z, target = Rng(0).normal((n, 2)), Halves(torch.arange(n))
-    state, parameters = start(target, stretch(z, s), scale=s, step_size=0.3)
+    state, parameters = start(target, scaled(z, s), scale=s, step_size=0.3)
     plain, parameters_plain = start(Gaussian(torch.ones(2)), z, step_size=0.3)
     got = NUTS().sweep(Rng(0), target, state, parameters)
     expected = NUTS().sweep(Rng(0), Gaussian(torch.ones(2)), plain, parameters_plain)

@@ -11,14 +11,15 @@ from torch import Tensor
 from torch.distributions import Normal
 
 import motes
-from motes.density import Density, Tempering
-from motes.density.tempered import Tempered
+from motes.density import Tempering
 from motes.kernels import HMC, Kernel, State, Sweep, Target, kernels, move
 from motes.kernels import meads as meads_file
 from motes.kernels import underdamped as underdamped_file
 from motes.kernels.malt import MALT
 from motes.kernels.meads import MEADS
 from motes.kernels.underdamped import Underdamped
+from motes.laws import Density
+from motes.laws.tempered import Tempered
 from motes.rng import Rng
 
 N = 100_000

@@ -12,10 +12,10 @@ from torch.distributions import Beta, Gamma, Normal
 import motes
 from bent import Bent
 from motes.core.errors import MotesError
-from motes.density import Density
-from motes.density.tempered import Tempered
 from motes.kernels import HMC, Kernel, State, Sweep, Target
 from motes.kernels.score_repellent import Repelled, ScoreRepellent
+from motes.laws import Density
+from motes.laws.tempered import Tempered
 from motes.rng import Rng
 
 Z = 4.9  # two-sided level 1e-6

@@ -24,8 +24,8 @@ from motes.language import (
     regex,
     temperature,
 )
+from motes.language.bytewise.tokenization_covers import Cover
 from motes.language.compression import compress, decompress_tokens
-from motes.language.covers import Cover
 from motes.language.speculation import PromptLookup, speculating
 from motes.rng import Rng
 

@@ -10,10 +10,11 @@ import torch
 import motes
 from language.test_ragged_prefixes import alone, random_walk
 from motes.core.errors import MotesError, MotesWarning
-from motes.language import Generation, TransformersModel, cache_check, states
-from motes.language.cache_check import KINDS, find_cache
-from motes.language.states import StatePrefixes
-from motes.language.whole import WholePrefixes
+from motes.language import Generation, TransformersModel
+from motes.language.models import cache_check, states
+from motes.language.models.cache_check import KINDS, find_cache
+from motes.language.models.states import StatePrefixes
+from motes.language.models.whole import WholePrefixes
 
 PROMPT = torch.arange(5, 14)
 SMALL = {
@@ -153,7 +154,7 @@ def test_states_that_are_not_copied_by_row_are_noticed(broken, monkeypatch):
 
 def test_a_cache_that_loses_what_its_layers_add_is_noticed(monkeypatch):
     """The twin: a key-value cache whose rows move to the wrong place."""
-    from motes.language.cache import RowLayer
+    from motes.language.models.cache import RowLayer
 
     model = build("GPT2")
     assert find_cache(model, "gpt2")[0] == "rows"

@@ -19,7 +19,7 @@ from motes.language.constraints import both, canonical, choices, predicate, star
 from motes.language.constraints import example as search
 from motes.language.constraints.example import example
 from motes.language.constraints.parsed import Parsers
-from motes.language.rejection import draw
+from motes.language.generation.rejection import draw
 from motes.rng import Rng
 
 

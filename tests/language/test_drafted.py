@@ -28,7 +28,7 @@ from motes.language import (
     repetition,
     temperature,
 )
-from motes.language.hub import TransformersModel
+from motes.language.models.hugging_face import TransformersModel
 from motes.language.speculation import Drafted, block, rounds, single
 
 TOLERANCE = 1e-12

@@ -15,8 +15,8 @@ from language.test_exact import TOLERANCE, assert_same_law
 from language.test_exact import mean_law as law_of_generation
 from motes.core.errors import AllWeightsZero, EmptyConstraint, MotesError, ShapeError
 from motes.language import Generation, Potential, nucleus, predicate, regex
-from motes.language.expansion import Expansion
-from motes.language.thinning import thin
+from motes.language.generation.discrete_filter import Expansion
+from motes.language.generation.optimal_resampling import thin
 
 WEIGHTS = {
     "one heavy": [0.7, 0.1, 0.1, 0.06, 0.04],

@@ -14,7 +14,7 @@ import motes
 from fuzz.harness import limits
 from fuzz.readers.gguf_files import Array, File, good, nested, written
 from motes.core.errors import FileError, MotesError
-from motes.language import gguf
+from motes.language.models import gguf
 
 
 def permute(weight: torch.Tensor, heads: int) -> torch.Tensor:

@@ -9,8 +9,8 @@ import motes
 from motes.core.errors import FileError, MotesError
 from motes.core.smc import steps
 from motes.language import Generation, TransformersModel, nucleus, regex
-from motes.language.cache import CachedPrefixes
-from motes.language.model import in_place
+from motes.language.models.cache import CachedPrefixes
+from motes.language.models.model import in_place
 
 PROMPT = "the cat sat on"
 

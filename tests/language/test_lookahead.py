@@ -13,8 +13,8 @@ from language.tables import exact, spell, table
 from language.test_exact import TOLERANCE, assert_same_law, mean_law
 from motes.core.errors import AllWeightsZero, MotesError, ShapeError
 from motes.language import Generation, Potential, nucleus, on_tokens, predicate, regex
-from motes.language.lookahead import ahead, draw
-from motes.language.thinning import thin
+from motes.language.generation.lookahead import ahead, draw
+from motes.language.generation.optimal_resampling import thin
 
 LAW = torch.tensor([0.4, 0.3, 0.2, 0.06, 0.04], dtype=torch.float64)
 PHI = torch.tensor([-1.0, 0.5, -math.inf, 2.0, 0.0], dtype=torch.float64)

@@ -12,7 +12,7 @@ import motes
 from language.tables import table
 from motes.core.errors import MotesWarning
 from motes.language import Expansion, Generation, regex, search
-from motes.language.particle_gibbs import particle_gibbs
+from motes.language.generation.particle_gibbs import particle_gibbs
 from motes.language.uncertainty import (
     Answers,
     ByKey,

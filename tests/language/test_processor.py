@@ -10,8 +10,8 @@ import torch
 
 from motes.core.errors import MotesError
 from motes.language import Generation, rules
-from motes.language.frontier import Front
-from motes.language.hub import TransformersModel
+from motes.language.generation.frontier import Front
+from motes.language.models.hugging_face import TransformersModel
 from motes.language.processor import processor
 from motes.rng import Rng
 
@@ -151,9 +151,9 @@ def test_transformers_own_processors_agree(name, tiny):
 
 
 def rules_seen(model, prompt, tokens, rows):
-    from motes.language.rule import Seen
+    from motes.language.rule import SeenTokens
 
-    return Seen(model, prompt, tokens, torch.full((len(tokens),), tokens.shape[1]), rows)
+    return SeenTokens(model, prompt, tokens, torch.full((len(tokens),), tokens.shape[1]), rows)
 
 
 def test_a_model_moved_along_a_gradient(tiny):

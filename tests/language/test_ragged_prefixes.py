@@ -8,8 +8,8 @@ import torch
 import motes
 from language.tables import table
 from motes.core.errors import MotesError, ShapeError
-from motes.language.cache import CachedPrefixes
-from motes.language.model import in_place
+from motes.language.models.cache import CachedPrefixes
+from motes.language.models.model import in_place
 
 KINDS = ["shared", "joined", "positions", "window"]
 LENGTH = 60
@@ -116,7 +116,7 @@ def test_positions_run_up_to_the_last_that_the_model_knows(others):
 
 
 def test_equal_rows_build_no_masks(tiny, monkeypatch):
-    from motes.language import cache
+    from motes.language.models import cache
 
     seen = []
     original = cache.CachedPrefixes._call

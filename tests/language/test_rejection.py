@@ -9,7 +9,7 @@ import torch
 
 from enumerator import enumerate_runs
 from motes.core.errors import MotesError, ShapeError, UnknownName
-from motes.language.rejection import draw
+from motes.language.generation.rejection import draw
 from motes.rng import Rng
 
 P = torch.tensor([[0.4, 0.3, 0.2, 0.1]], dtype=torch.float64)

@@ -17,7 +17,7 @@ from motes.core.errors import FileError, MotesError
 from motes.core.particles import Particles
 from motes.core.tree import take
 from motes.language import Generation, nucleus, predicate, regex, temperature
-from motes.language.rewriting import Rewriting
+from motes.language.generation.resample_move import Rewriting
 
 MOST = 3
 Z = 4.9

@@ -17,7 +17,7 @@ from language.test_rule_laws import CASES, OTHER, other
 from motes.core.errors import MotesError
 from motes.core.smc import steps
 from motes.language import Generation, TableModel, rules
-from motes.language.frontier import Front
+from motes.language.generation.frontier import Front
 from motes.language.rule import Rule, renormalised
 
 COMPARING = {

@@ -16,7 +16,7 @@ from language.tables import TABLE, table
 from motes.core.errors import AllWeightsZero
 from motes.core.smc import steps
 from motes.language import Generation, TableModel, rules
-from motes.language.rule import Rule, Seen
+from motes.language.rule import Rule, SeenTokens
 
 OTHER = torch.tensor(
     [[0.2, 0.5, 0.3], [0.3, 0.3, 0.4], [1 / 3, 1 / 3, 1 / 3], [0.4, 0.3, 0.3]], dtype=torch.float64
@@ -77,7 +77,7 @@ def counted(rule: Rule, globalise: bool) -> dict[tuple[int, ...], float]:
         log_prob = torch.log_softmax(TABLE[text[-1] if text else -1], -1)[None]
         others = tuple(torch.log_softmax(f(text), -1)[None] for f in tables)
         tokens, length = torch.tensor([text], dtype=torch.int64).reshape(1, -1), torch.tensor([len(text)])
-        seen = Seen(model, prompt, tokens, length, log_prob, state, others)
+        seen = SeenTokens(model, prompt, tokens, length, log_prob, state, others)
         law, kept = rule(log_prob, seen)
         assert float(law.exp().sum()) == pytest.approx(1, abs=TOLERANCE)
         for v in range(3):

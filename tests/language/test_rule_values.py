@@ -12,7 +12,7 @@ from torch import Tensor
 from language.tables import table
 from motes.core.errors import MotesError, UnknownName
 from motes.language import rules
-from motes.language.rule import Rule, Seen
+from motes.language.rule import Rule, SeenTokens
 from motes.language.rules.entropy_temperature import EntropyTemperature
 from motes.language.rules.mirostat import Mirostat1
 from motes.language.watermark import binomial_tail
@@ -33,7 +33,7 @@ def some(rows: int, vocabulary: int, scale: float = 2.0, seed: int = 0) -> Tenso
 
 def at_start(rule: Rule, log_prob: Tensor, text: tuple[int, ...] = (), other: Tensor | None = None) -> Tensor:
     model = table()
-    seen = Seen(
+    seen = SeenTokens(
         model,
         torch.tensor([2]),
         torch.tensor([text], dtype=torch.int64).reshape(1, -1),
@@ -85,7 +85,7 @@ def test_top_n_sigma_does_not_see_a_temperature_or_a_mask():
     plain = torch.isfinite(rules.top_n_sigma(1.2)(law)[0])
     assert torch.equal(plain, torch.isfinite(rules.top_n_sigma(1.2)(torch.log_softmax(3 * law, -1))[0]))
     masked = rules.top_k(3)(law)[0]
-    seen = Seen(table(), torch.tensor([2]), torch.zeros(20, 0).long(), torch.zeros(20).long(), law)
+    seen = SeenTokens(table(), torch.tensor([2]), torch.zeros(20, 0).long(), torch.zeros(20).long(), law)
     both = rules.top_n_sigma(1.2)(masked, seen)[0]
     assert torch.equal(torch.isfinite(both), plain & torch.isfinite(masked))
 
@@ -96,7 +96,7 @@ def test_mirostat_meets_its_target_by_the_telescoping_identity(rule):
     mu, total = rule.start(table(), torch.tensor([2])), 0.0
     first = float(mu[0])
     for j in range(steps):
-        seen = Seen(table(), torch.tensor([2]), torch.zeros(1, 0).long(), torch.zeros(1).long(), law, mu)
+        seen = SeenTokens(table(), torch.tensor([2]), torch.zeros(1, 0).long(), torch.zeros(1).long(), law, mu)
         token = Rng(1).at("token", inner=j).categorical(rule(law, seen)[0])
         total += -float(law[0, token[0]]) / math.log(2)
         mu = rule.advance(seen, law, token)
@@ -243,9 +243,9 @@ def test_looking_at_the_head_gives_what_a_full_sort_gives(scale, ties):
 # ---------------------------------------------------------------- watermarks
 
 
-def seen_by(contexts: int, rows: Tensor) -> Seen:
+def seen_by(contexts: int, rows: Tensor) -> SeenTokens:
     tokens = torch.arange(contexts)[:, None]
-    return Seen(table(), torch.tensor([2]), tokens, torch.ones(contexts).long(), rows)
+    return SeenTokens(table(), torch.tensor([2]), tokens, torch.ones(contexts).long(), rows)
 
 
 def test_a_gumbel_watermark_leaves_the_law_of_a_token_over_keys():
@@ -263,7 +263,7 @@ def test_watermarks_are_found_in_their_texts_only():
         text: list[int] = []
         for j in range(length):
             tokens = torch.tensor([text], dtype=torch.int64).reshape(1, -1)
-            seen = Seen(table(), torch.tensor([2]), tokens, torch.tensor([j]), law)
+            seen = SeenTokens(table(), torch.tensor([2]), tokens, torch.tensor([j]), law)
             text.append(int(Rng(3).at("token", inner=j).categorical(rule(law, seen)[0])[0]))
         own = rule.detect(text, vocabulary, prompt=[2])
         foreign = type(rule)(12).detect(text, vocabulary, prompt=[2])

@@ -13,9 +13,10 @@ import torch
 
 import motes
 from motes.core.errors import FileError
-from motes.language import Generation, gguf, gguf_file, json_schema, regex
+from motes.language import Generation, json_schema, regex
 from motes.language.demo import json_generation
-from motes.language.hub import packaged
+from motes.language.models import gguf, gguf_file
+from motes.language.models.hugging_face import packaged
 
 QUESTION = "Is a tomato a fruit? Answer yes or no."
 SCHEMA = {

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 import motes
-from motes.language import Generation, TableModel, generation
+from motes.language import Generation, TableModel
+from motes.language.generation import generation
 
 LAW = torch.tensor(
     [

@@ -162,7 +162,7 @@ def test_words_in_parts_are_texts_behind_others_and_no_constraint(tiny):
 
 def test_bytes_that_the_tokenizer_does_not_write_are_noticed(monkeypatch):
     """The broken twin: what llguidance makes of a decoder of which it does not know the sign for a space."""
-    from motes.language import token_bytes
+    from motes.language.models import token_bytes
 
     monkeypatch.setattr(token_bytes, "plain_decoder", lambda decoder: decoder)
     model = wrapped(sentencepiece("always"))

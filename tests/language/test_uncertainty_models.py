@@ -12,7 +12,7 @@ import torch
 
 from motes.core.errors import MotesError, ShapeError
 from motes.language import LanguageModel
-from motes.language.model import Prefixes
+from motes.language.models.model import Prefixes
 from motes.language.uncertainty import (
     ByJudge,
     InformationPursuit,

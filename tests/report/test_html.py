@@ -10,8 +10,8 @@ import matplotlib
 import pytest
 import torch
 
+from motes.core.estimate.variance import StandardError
 from motes.core.run import Result
-from motes.core.variance import StandardError
 from motes.report import charts, facts, html
 from motes.report.html import render
 from report import made

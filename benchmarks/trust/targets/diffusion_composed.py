@@ -8,8 +8,7 @@ import torch
 from benchmarks.trust.mixtures import FUNCTIONS, Mixture
 from benchmarks.trust.target import Job, Sampler, Target, Truth
 
-from motes.diffusion import Denoiser, DriftLite, VariancePreserving
-from motes.diffusion.composition import Composition
+from motes.diffusion import Composition, Denoiser, DriftLite, VariancePreserving
 
 PROCESS = VariancePreserving()
 RULES = {

@@ -13,7 +13,7 @@ from benchmarks.trust.samplers import on
 from benchmarks.trust.target import Target, Truth
 from torch import Tensor
 
-from motes.density import Discrete
+from motes.laws import Discrete
 
 CRITICAL = math.log(1 + math.sqrt(2)) / 2
 SIZE = 16

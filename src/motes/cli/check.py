@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 from motes.cli import running, userfile
 
 if TYPE_CHECKING:
-    from motes.density import Law
     from motes.density.checks import Setting
+    from motes.laws import Law
 
 NAMES = ("batch", "gradient", "prior", "calibration", "geweke", "predictive")
 NEEDED = ("density", "simulate", "data")
@@ -44,7 +44,7 @@ def arguments(command: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the command: 0 if no check failed."""
-    from motes.core.atomic import write_text
+    from motes.core.files.atomic import write_text
     from motes.density.checks import check
 
     running.use_threads(1)
@@ -69,8 +69,9 @@ def read(path: Path) -> tuple[Law, Setting | None]:
         FileError: it defines neither, or only some of what simulation needs.
     """
     from motes.core.errors import FileError
-    from motes.density import Chains, Law, Tempering
+    from motes.density import Chains, Tempering
     from motes.density.checks import Setting
+    from motes.laws import Law
 
     names: dict[str, Any] = userfile.run(path)
     setting = None

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 from motes.cli import running
 
 if TYPE_CHECKING:
+    from motes.core.files.schema import Check
     from motes.core.model import FeynmanKac
-    from motes.core.schema import Check
 
 
 def posterior() -> FeynmanKac:
@@ -103,7 +103,7 @@ def chosen(only: str) -> list[str]:
 
 def recipe_of() -> Check:
     """What a file says of a model that this command made."""
-    from motes.core.schema import record, text
+    from motes.core.files.schema import record, text
 
     return record(piece=text(*PIECES))
 

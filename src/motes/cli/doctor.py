@@ -108,12 +108,12 @@ def registries() -> Iterator[Check]:
 def models() -> Iterator[Check]:
     """The models that come with motes, and the one that `make setup` installs."""
     from motes.core.errors import MotesError
-    from motes.diffusion import zoo
+    from motes.diffusion.denoisers import pretrained as zoo
 
     for name in zoo.MODELS:
         zoo.load(name)
         yield OK, name, "comes with motes"
-    from motes.language import hub
+    from motes.language.models import hugging_face as hub
 
     try:
         path = hub.packaged("smollm2")
@@ -126,7 +126,7 @@ def files() -> Iterator[Check]:
     """Whether runs can be written here."""
     here = Path.cwd()
     with tempfile.TemporaryDirectory(dir=here, prefix=".motes-doctor-") as folder:
-        from motes.core import files as format
+        from motes.core.files import store as format
 
         path = format.write(Path(folder) / "run.safetensors", {"x": {"a": 1}}, {})
         same = format.read(path)[0] == {"x": {"a": 1}}

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from motes.cli import running
 
 if TYPE_CHECKING:
+    from motes.core.files.schema import Check
     from motes.core.model import FeynmanKac
-    from motes.core.schema import Check
 
 
 SHORT = {
@@ -125,7 +125,7 @@ def constraint(args: argparse.Namespace) -> list[Any] | None:
 
 def recipe_of() -> Check:
     """What a file says of a model that this command made."""
-    from motes.core.schema import array, either, number, record, text, truth, whole
+    from motes.core.files.schema import array, either, number, record, text, truth, whole
 
     older = {
         "temperature": number(),
@@ -139,7 +139,7 @@ def recipe_of() -> Check:
 
 
 def _constraint(value: Any, where: str) -> Any:
-    from motes.core.schema import anything, array, refuse, text
+    from motes.core.files.schema import anything, array, refuse, text
 
     sources: dict[str, Check] = {
         "regex": text(),
@@ -154,7 +154,7 @@ def _constraint(value: Any, where: str) -> Any:
 
 def foreign(recipe: dict[str, Any]) -> str | None:
     """What the model comes from that is not part of motes, nor of a package that motes knows."""
-    from motes.language.hub import PACKAGED
+    from motes.language.models.hugging_face import PACKAGED
 
     return None if recipe["model"] in PACKAGED else recipe["model"]
 

@@ -64,7 +64,7 @@ def checked(recipe: dict[str, Any] | None, path: Path) -> dict[str, Any]:
         FileError: it does not.
     """
     from motes.core.errors import FileError
-    from motes.core.schema import record, text, whole
+    from motes.core.files.schema import record, text, whole
 
     if not recipe or "command" not in recipe:
         raise FileError(

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from motes.cli import running, userfile
 
 if TYPE_CHECKING:
+    from motes.core.files.schema import Check
     from motes.core.model import FeynmanKac
-    from motes.core.schema import Check
 
 
 def arguments(command: argparse.ArgumentParser) -> None:
@@ -30,7 +30,7 @@ def run(args: argparse.Namespace) -> int:
 
 def recipe_of() -> Check:
     """What a file says of a model that this command made."""
-    from motes.core.schema import record, text
+    from motes.core.files.schema import record, text
 
     return record(file=text(), sha256=text())
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from motes.cli import running
 
 if TYPE_CHECKING:
+    from motes.core.files.schema import Check
     from motes.core.model import FeynmanKac
-    from motes.core.schema import Check
 
 
 MOST_STEPS = 100_000
@@ -55,7 +55,7 @@ def number(text: str) -> float:
 
 def recipe_of() -> Check:
     """What a file says of a model that this command made."""
-    from motes.core.schema import either, number, record, text, whole
+    from motes.core.files.schema import either, number, record, text, whole
 
     guidance = either(text("reward"), number(), None)
     return record(digit=whole(0, 9), scale=number(), steps=whole(1, MOST_STEPS), guidance=guidance)

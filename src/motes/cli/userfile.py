@@ -74,7 +74,8 @@ def as_model(value: Any, path: Path) -> FeynmanKac:
     """A FeynmanKac as it is, a Density under tempering, and what a function returns."""
     from motes.core.errors import FileError
     from motes.core.model import FeynmanKac
-    from motes.density import Density, Tempering
+    from motes.density import Tempering
+    from motes.laws import Density
 
     if callable(value) and not isinstance(value, (FeynmanKac, Density)):
         value = value()

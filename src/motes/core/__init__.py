@@ -1,1 +1,80 @@
-"""Particles, weights, resampling, the Feynman-Kac contract, the engine (`smc.py`), and what a run holds."""
+"""Particles, weights, resampling, the Feynman-Kac contract, the engine (`smc.py`), and what a run holds.
+
+Every name below is loaded when it is first used, as those of `motes` are.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from motes.core.errors import (
+        AllWeightsZero,
+        EmptyConstraint,
+        FileError,
+        MotesError,
+        MotesWarning,
+        NanLogPotential,
+        ShapeError,
+        UnknownName,
+    )
+    from motes.core.estimate.estimate import Estimate
+    from motes.core.estimate.systematic import Systematic
+    from motes.core.estimate.variance import StandardError
+    from motes.core.estimate.wasserstein import sliced_wasserstein
+    from motes.core.files.checkpoint import Checkpoint
+    from motes.core.model import FeynmanKac
+    from motes.core.particles import Particles
+    from motes.core.remark import Remark
+    from motes.core.run import Result, Run
+    from motes.core.smc import State
+    from motes.core.weights import ess
+
+__all__ = [
+    "AllWeightsZero",
+    "Checkpoint",
+    "EmptyConstraint",
+    "Estimate",
+    "FeynmanKac",
+    "FileError",
+    "MotesError",
+    "MotesWarning",
+    "NanLogPotential",
+    "Particles",
+    "Remark",
+    "Result",
+    "Run",
+    "ShapeError",
+    "StandardError",
+    "State",
+    "Systematic",
+    "UnknownName",
+    "ess",
+    "sliced_wasserstein",
+]
+
+_HOME = {
+    "errors": "AllWeightsZero EmptyConstraint FileError MotesError MotesWarning NanLogPotential ShapeError UnknownName",
+    "estimate.estimate": "Estimate",
+    "estimate.systematic": "Systematic",
+    "estimate.variance": "StandardError",
+    "estimate.wasserstein": "sliced_wasserstein",
+    "files.checkpoint": "Checkpoint",
+    "model": "FeynmanKac",
+    "particles": "Particles",
+    "remark": "Remark",
+    "run": "Result Run",
+    "smc": "State",
+    "weights": "ess",
+}
+_MODULE = {name: module for module, names in _HOME.items() for name in names.split()}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _MODULE:
+        raise AttributeError(f"module 'motes.core' has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(f"motes.core.{_MODULE[name]}"), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

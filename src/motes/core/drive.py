@@ -9,17 +9,17 @@ from typing import Any, Self
 
 from tqdm.auto import tqdm
 
-from motes.core import variance
-from motes.core.checkpoint import Writer
 from motes.core.cite import ENGINE
 from motes.core.errors import AllWeightsZero, MotesError, NanLogPotential, warn
+from motes.core.estimate import variance
+from motes.core.files.checkpoint import Writer
+from motes.core.files.resuming import first_step
 from motes.core.joined import alone, joined, told_of_systematic
 from motes.core.model import FeynmanKac
 from motes.core.remark import Remark
 from motes.core.replicas import ENDED
 from motes.core.resampling import find_scheme
 from motes.core.result import Result
-from motes.core.resuming import first_step
 from motes.core.run import Run
 from motes.core.smc import State, steps
 from motes.rng import Rng

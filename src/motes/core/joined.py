@@ -9,13 +9,14 @@ from typing import Any
 
 import torch
 
-from motes.core import coarse_level, replicas, tree
-from motes.core.genealogy import Genealogy
+from motes.core import replicas, tree
+from motes.core.estimate import coarse_level
+from motes.core.estimate.systematic import Systematic
+from motes.core.history.genealogy import Genealogy
 from motes.core.particles import Particles
 from motes.core.remark import ALL, EVIDENCE, Remark
 from motes.core.result import Result
 from motes.core.run import Run
-from motes.core.systematic import Systematic
 from motes.core.trace import Trace
 from motes.rng import Rng
 

@@ -15,10 +15,10 @@ from motes.core.tree import PyTree
 from motes.rng import Rng
 
 if TYPE_CHECKING:
-    from motes.core.coarse_level import CoarseLevel
+    from motes.core.estimate.coarse_level import CoarseLevel
+    from motes.core.estimate.systematic import Systematic
+    from motes.core.estimate.variance import StandardError
     from motes.core.resampling import Scheme
-    from motes.core.systematic import Systematic
-    from motes.core.variance import StandardError
 
 
 class FeynmanKac(ABC):

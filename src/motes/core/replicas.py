@@ -17,10 +17,10 @@ from torch import Tensor
 
 from motes.core import tree
 from motes.core.errors import MotesError
-from motes.core.estimate import Estimate
+from motes.core.estimate.estimate import Estimate
+from motes.core.estimate.variance import StandardError
 from motes.core.remark import ALL, Remark
 from motes.core.result import Result
-from motes.core.variance import StandardError
 
 if TYPE_CHECKING:
     from motes.core.run import Run
@@ -125,7 +125,9 @@ def mean(runs: Sequence[Run], value: Tensor, weight: Tensor) -> Estimate:
     if reason := unknown(runs):
         return Estimate(total, torch.full_like(total, math.nan), reason, k - 1)
     share = share.view(-1, *[1] * total.ndim)
-    keeps = (1 - 2 * share + share.square().sum(0)).clamp(min=1e-3)  # as in core/variance.py, a family a population
+    keeps = (1 - 2 * share + share.square().sum(0)).clamp(
+        min=1e-3
+    )  # as in core/estimate/variance.py, a family a population
     se = ((sums - share * total).square() / keeps).sum(0).sqrt()
     own = runs[0].own_error
     alike = (value.amax(0) == value.amin(0)) | (se == 0)

@@ -13,26 +13,27 @@ from typing import Any, overload
 import torch
 from torch import Tensor
 
-from motes.core import files, replicas, tree
+from motes.core import replicas, tree
 from motes.core.cite import ENGINE, Reference
-from motes.core.coarse_level import CoarseLevel
-from motes.core.control import control as take_out
-from motes.core.draws import Function, values
 from motes.core.errors import MotesError
-from motes.core.estimate import Estimate
-from motes.core.exports import export
-from motes.core.genealogy import Genealogy
+from motes.core.estimate.batch_means import SAME, chain_mean
+from motes.core.estimate.coarse_level import CoarseLevel
+from motes.core.estimate.control_variates import control as take_out
+from motes.core.estimate.draws import Function, values
+from motes.core.estimate.estimate import Estimate
+from motes.core.estimate.psis import Smoothed
+from motes.core.estimate.psis import smooth as smooth_weights
+from motes.core.estimate.systematic import Systematic
+from motes.core.estimate.variance import StandardError, log_evidence_se, mean_se
+from motes.core.files import store as files
+from motes.core.history.genealogy import Genealogy
+from motes.core.lazy_report import export
 from motes.core.particles import Particles
-from motes.core.psis import Smoothed
-from motes.core.psis import smooth as smooth_weights
 from motes.core.remark import Doubted, Remark
 from motes.core.resampling import find_scheme
 from motes.core.result import Result
-from motes.core.series import SAME, chain_mean
-from motes.core.systematic import Systematic
 from motes.core.trace import Trace
 from motes.core.tree import PyTree
-from motes.core.variance import StandardError, log_evidence_se, mean_se
 from motes.core.weights import normalise
 from motes.rng import Rng
 
@@ -191,15 +192,15 @@ class Run:
 
         The error carries the spread of the particles and, where the model knows it, what a coarser rule differs by.
         For chains the error is from the spread of the means of whole chains, where there are 16 or more, else of
-        batches (`core/series.py`). It is known to 1 / sqrt(2 k), k the number of means: a fifth with 16. The mcse of
-        `diagnose` estimates the same number in another way, and differs by chance.
+        batches (`core/estimate/batch_means.py`). It is known to 1 / sqrt(2 k), k the number of means: a fifth with 16.
+        The mcse of `diagnose` estimates the same number in another way, and differs by chance.
 
         Args:
             f: maps `run.flat` (named parameters, texts, images) to a tensor (N, ...); or the name of a parameter or of
                 one number in it, as "theta", "theta[2]" or "theta[0, 1]" (one tensor without a name is called "x"); or
                 nothing where the view is one tensor. A list or a dict of them gives a list or a dict of estimates.
-            control: take out what the score of the target explains (`core/control.py`), which makes the standard error
-                smaller, often by much for means of parameters.
+            control: take out what the score of the target explains (`core/estimate/control_variates.py`), which makes
+                the standard error smaller, often by much for means of parameters.
             smooth: weigh with Pareto-smoothed weights, see `psis`; without standard error where these are unreliable.
 
         Raises:

@@ -8,15 +8,15 @@ from collections.abc import Callable, Sequence
 from numbers import Integral
 from typing import Any
 
-from motes.core.checkpoint import Checkpoint, Source, Writer
 from motes.core.drive import Drive
 from motes.core.errors import FileError, warn
-from motes.core.machine import differences, machine
+from motes.core.files.checkpoint import Checkpoint, Source, Writer
+from motes.core.files.machine import differences, machine
+from motes.core.files.resuming import taking_up
 from motes.core.model import FeynmanKac
 from motes.core.replicas import ENDED
 from motes.core.resampling import Scheme, find_scheme
 from motes.core.result import Result
-from motes.core.resuming import taking_up
 from motes.core.run import Run
 from motes.core.smc import State, must_be_model, source
 from motes.rng import Rng

@@ -14,7 +14,7 @@ from numbers import Integral
 import torch
 
 from motes.core.errors import AllWeightsZero, ShapeError
-from motes.core.genealogy import Genealogy
+from motes.core.history.genealogy import Genealogy
 from motes.core.model import FeynmanKac
 from motes.core.particles import Particles
 from motes.core.resampling import Scheme, find_scheme

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from motes.core.growing import Growing
+from motes.core.history.growing import Growing
 from motes.core.particles import Particles
 from motes.core.weights import summary
 

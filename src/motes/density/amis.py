@@ -12,23 +12,23 @@ from torch import Tensor
 from motes.core import tree
 from motes.core.cite import Reference
 from motes.core.errors import MotesError
+from motes.core.estimate.psis import smooth
+from motes.core.estimate.variance import StandardError
 from motes.core.model import FeynmanKac
 from motes.core.particles import Particles
-from motes.core.psis import smooth
 from motes.core.remark import ALL, Remark
 from motes.core.resampling import Scheme
-from motes.core.variance import StandardError
 from motes.core.weights import ess
-from motes.density.checking import undefined_met
-from motes.density.improper import improper
 from motes.density.kernel_choice import choose_kernel
 from motes.density.last_look import LastLook, last_look
-from motes.density.law import Law
-from motes.density.parameters import Values
-from motes.density.proposal import Mixture, Started, fit_mixture
-from motes.density.restore import same_values
-from motes.density.tempered import Tempered
 from motes.kernels import State, told
+from motes.laws.checking import undefined_met
+from motes.laws.fits.proposal import Mixture, Started, fit_mixture
+from motes.laws.improper import improper
+from motes.laws.law import Law
+from motes.laws.parameters import Values
+from motes.laws.restore import same_values
+from motes.laws.tempered import Tempered
 from motes.rng import Rng
 
 FEW = 10.0

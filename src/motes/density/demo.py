@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.distributions import Normal
 
-from motes.density.density import Density
-from motes.density.tempering import Tempering
+from motes.density.annealing.tempering import Tempering
+from motes.laws.density import Density
 
 
 def breast_cancer() -> tuple[Tensor, Tensor, list[str]]:

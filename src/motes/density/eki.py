@@ -14,11 +14,11 @@ from motes.core.cite import Reference
 from motes.core.errors import FileError, MotesError, ShapeError, name_particles
 from motes.core.model import FeynmanKac
 from motes.core.particles import Particles
-from motes.density.law import Law
-from motes.density.parameters import Values
-from motes.density.proposal import Mixture, Started, fit_mixture
-from motes.density.tempering import Tempering
+from motes.density.annealing.tempering import Tempering
 from motes.kernels import Kernel
+from motes.laws.fits.proposal import Mixture, Started, fit_mixture
+from motes.laws.law import Law
+from motes.laws.parameters import Values
 from motes.rng import Rng
 
 Forward = Callable[[Any], Tensor]

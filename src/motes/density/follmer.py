@@ -14,9 +14,9 @@ from motes.core.cite import Reference
 from motes.core.errors import MotesError
 from motes.core.model import FeynmanKac
 from motes.core.particles import Particles
-from motes.density.law import Law
-from motes.density.parameters import Values
-from motes.density.restore import same_values
+from motes.laws.law import Law
+from motes.laws.parameters import Values
+from motes.laws.restore import same_values
 from motes.rng import Rng
 
 ENTRIES = 1 << 22

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from motes.core.errors import MotesError
-from motes.density.law import Law
 from motes.kernels import Kernel, find_kernel, kernels
+from motes.laws.law import Law
 
 
 def choose_kernel(density: Law, kernel: Kernel | str | None, best: str, *, biased: bool = False) -> Kernel:

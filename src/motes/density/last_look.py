@@ -16,17 +16,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from motes.core import student, tree
+from motes.core import tree
+from motes.core.estimate import student
 from motes.core.remark import ALL, Remark
 from motes.core.resampling import find_scheme
 from motes.core.temperature import mean_excess
-from motes.density.care import effective_families
+from motes.density.annealing.care import effective_families
 from motes.kernels import Kernel, State, Target, move
-from motes.kernels.dependence import FAINT, find_dependence, scales_depend
-from motes.kernels.drift import Drift, drift, median, watched
-from motes.kernels.noncentred import NonCentred, fit_map
-from motes.kernels.probe import LEAPFROG, cost, probe, wander
-from motes.kernels.settle import mapped
+from motes.kernels.stationarity.dependence import FAINT, find_dependence, scales_depend
+from motes.kernels.stationarity.drift import MeanDrift, drift, median, watched
+from motes.kernels.stationarity.noncentred import NonCentred, fit_map
+from motes.kernels.stationarity.probe import LEAPFROG, cost, probe, wander
+from motes.kernels.stationarity.settle import mapped
 from motes.rng import Rng
 
 SHARE = 0.08
@@ -74,7 +75,7 @@ class LastLook:
         tail = rise * excess(log_likelihood) if rise > 0 else 0.0
         return replace(self, spent=self.spent + evaluations, tail=max(self.tail, tail))
 
-    def seen(self, found: Drift, families: float) -> LastLook:
+    def seen(self, found: MeanDrift, families: float) -> LastLook:
         """With a test more, whose standard errors rest on so many families."""
         limit = student.quantile(1 - FALSE_ALARM / len(found.score), families - 1)
         if found.largest / limit <= self.drift / self.limit:

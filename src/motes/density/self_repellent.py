@@ -12,9 +12,9 @@ from torch import Tensor
 
 from motes.core.cite import Reference
 from motes.core.errors import FileError, MotesError
+from motes.core.estimate.variance import StandardError
 from motes.core.model import FeynmanKac
 from motes.core.particles import Particles
-from motes.core.variance import StandardError
 from motes.rng import Rng
 
 

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from motes.core.cite import Reference
 from motes.core.errors import FileError, MotesError, NanLogPotential, ShapeError, name_particles
+from motes.core.estimate.variance import StandardError
 from motes.core.model import FeynmanKac
 from motes.core.particles import Particles
-from motes.core.variance import StandardError
 from motes.kernels import Kernel, State, Tally, Target, Undefined, find_kernel, move
 from motes.rng import Rng
 

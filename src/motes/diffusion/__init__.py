@@ -1,36 +1,48 @@
 """Diffusion models: processes, denoisers, and reverse diffusion whose samples are steered and weighed."""
 
-from motes.diffusion import cousins, demo, diagnostics, discrete, guidance, inverse, networks, schedule, training
-from motes.diffusion.adapters.diffusers import from_diffusers
-from motes.diffusion.adapters.onnx import from_onnx
-from motes.diffusion.adaptive import AdaptiveReward
-from motes.diffusion.best_of import BestOf, best_of
-from motes.diffusion.calibrated import calibrated
-from motes.diffusion.composition import Composition
-from motes.diffusion.compositions import annealed, blend, classifier_free, geometric_mean, product, rl_guidance
-from motes.diffusion.coupling import Coupling, coupling_test
-from motes.diffusion.denoiser import Denoiser
-from motes.diffusion.driftlite import DriftLite
-from motes.diffusion.edm import EDM, preconditioned
-from motes.diffusion.energy import energy_denoiser
-from motes.diffusion.exact import empirical, gaussian, mixture
-from motes.diffusion.few_steps import learned_steps
-from motes.diffusion.flow import ProbabilityFlow
-from motes.diffusion.guided import Guided
-from motes.diffusion.interpolant import Interpolant, RectifiedFlow
-from motes.diffusion.iterated import Twisted, affine, iterated_twisting, radial
-from motes.diffusion.likelihood import Likelihood, log_likelihood
-from motes.diffusion.process import Process, VarianceExploding, VariancePreserving
-from motes.diffusion.reverse import ReverseDiffusion
-from motes.diffusion.start import Start
-from motes.diffusion.tabulated import Tabulated
-from motes.diffusion.tilted_flow import TiltedFlow
-from motes.diffusion.transition import transitions
-from motes.diffusion.value_decoding import ValueDecoding
-from motes.diffusion.zoo import load
+from motes.diffusion import corruptions as cousins
+from motes.diffusion import demo, diagnostics, discrete, guidance, inverse, networks, schedule, training
+from motes.diffusion.composing.composition import Composition
+from motes.diffusion.composing.compositions import (
+    annealed,
+    blend,
+    classifier_free,
+    geometric_mean,
+    product,
+    rl_guidance,
+)
+from motes.diffusion.composing.driftlite import DriftLite
+from motes.diffusion.denoisers.adapters.diffusers import from_diffusers
+from motes.diffusion.denoisers.adapters.onnx import from_onnx
+from motes.diffusion.denoisers.calibrated import calibrated
+from motes.diffusion.denoisers.denoiser import Denoiser
+from motes.diffusion.denoisers.energy import energy_denoiser
+from motes.diffusion.denoisers.exact import empirical, gaussian, mixture
+from motes.diffusion.denoisers.pretrained import DIGITS_PROCESS, DIGITS_SHAPE, FASHION_PROCESS, FASHION_SHAPE, load
+from motes.diffusion.flows.coupling import Coupling, coupling_test
+from motes.diffusion.flows.flow import ProbabilityFlow
+from motes.diffusion.flows.likelihood import Likelihood, log_likelihood
+from motes.diffusion.flows.tilted_flow import TiltedFlow
+from motes.diffusion.processes.edm import EDM, preconditioned
+from motes.diffusion.processes.interpolant import Interpolant, RectifiedFlow
+from motes.diffusion.processes.process import Process, VarianceExploding, VariancePreserving
+from motes.diffusion.processes.start import InitialLaw
+from motes.diffusion.processes.tabulated import Tabulated
+from motes.diffusion.processes.transition import transitions
+from motes.diffusion.sampling.adaptive import AdaptiveReward
+from motes.diffusion.sampling.best_of import BestOf, best_of
+from motes.diffusion.sampling.few_steps import learned_steps
+from motes.diffusion.sampling.guided import Guided
+from motes.diffusion.sampling.iterated import Twisted, affine, iterated_twisting, radial
+from motes.diffusion.sampling.reverse import ReverseDiffusion
+from motes.diffusion.sampling.value_decoding import ValueDecoding
 
 __all__ = [
+    "DIGITS_PROCESS",
+    "DIGITS_SHAPE",
     "EDM",
+    "FASHION_PROCESS",
+    "FASHION_SHAPE",
     "AdaptiveReward",
     "BestOf",
     "Composition",
@@ -38,13 +50,13 @@ __all__ = [
     "Denoiser",
     "DriftLite",
     "Guided",
+    "InitialLaw",
     "Interpolant",
     "Likelihood",
     "ProbabilityFlow",
     "Process",
     "RectifiedFlow",
     "ReverseDiffusion",
-    "Start",
     "Tabulated",
     "TiltedFlow",
     "Twisted",

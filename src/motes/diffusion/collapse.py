@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from motes.core.genealogy import spread
+from motes.core.history.genealogy import spread
 from motes.core.particles import Particles
 from motes.core.remark import ALL, Remark
 from motes.core.weights import normalise

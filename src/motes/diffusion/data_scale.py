@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from motes.core.remark import ALL, Remark
-from motes.diffusion.process import Process
+from motes.diffusion.processes.process import Process
 
 OTHER = 1.5
 """The data spread by this many times the scale, from which the run says so: then guidance overshoots."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from motes.diffusion.reverse import Guides, ReverseDiffusion
-from motes.diffusion.zoo import DIGITS_PROCESS, DIGITS_SHAPE, load
+from motes.diffusion.denoisers.pretrained import DIGITS_PROCESS, DIGITS_SHAPE, load
+from motes.diffusion.sampling.reverse import Guides, ReverseDiffusion
 
 
 def steered_digits(

@@ -1,7 +1,7 @@
 """Weights with tails so heavy that their spread says too little: seen at every step, told at the end.
 
-`core/variance.py` withholds the error bar where few particles had the largest weights, so that even their mean is
-unknown; here the mean may be known, and the error bar of it is not.
+`core/estimate/variance.py` withholds the error bar where few particles had the largest weights, so that even their
+mean is unknown; here the mean may be known, and the error bar of it is not.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from motes.core.estimate.upper_tail import pareto_shape, tail_length
 from motes.core.particles import Particles
 from motes.core.remark import ALL, Remark
-from motes.core.upper_tail import pareto_shape, tail_length
 from motes.core.weights import ess
 
 HEAVY = 0.5

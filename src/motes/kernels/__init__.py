@@ -10,6 +10,7 @@ from importlib import import_module
 from pkgutil import iter_modules
 
 from motes.core.errors import UnknownName, folded
+from motes.kernels.adaptation.scale import fit_scale, scaled
 from motes.kernels.baoab import BAOAB
 from motes.kernels.barker import Barker
 from motes.kernels.chees import ChEES
@@ -22,7 +23,7 @@ from motes.kernels.gibbs import Gibbs
 from motes.kernels.gwg import GibbsWithGradients
 from motes.kernels.hmc import HMC
 from motes.kernels.independence import IndependenceMetropolis
-from motes.kernels.kernel import Kernel, Parameters, State, Sweep, Target
+from motes.kernels.kernel import Kernel, Parameters, State, Sweep, Target, accepted, mean_acceptance, select
 from motes.kernels.mala import MALA
 from motes.kernels.malt import MALT
 from motes.kernels.mams import MAMS
@@ -102,8 +103,13 @@ __all__ = [
     "Target",
     "Undefined",
     "Underdamped",
+    "accepted",
     "find_kernel",
+    "fit_scale",
     "kernels",
+    "mean_acceptance",
     "move",
+    "scaled",
+    "select",
     "told",
 ]

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from motes.core.cite import Reference
+from motes.kernels.adaptation.scale import fit_scale, pull, scaled
 from motes.kernels.kernel import Kernel, Parameters, State, Sweep, Target, select
-from motes.kernels.scale import fit_scale, pull, stretch
 from motes.kernels.ula import steadied
 from motes.rng import Rng
 
@@ -97,7 +97,7 @@ class BAOAB(Kernel):
         noise = rng.at("noise").normal(tuple(x.shape), dtype=x.dtype)
         before = torch.add(v, pull(target.gradient(state), scale), alpha=0.5 * h)
         after = torch.add(keep * before, noise, alpha=math.sqrt(1 - keep * keep))
-        there = target.evaluate(torch.add(x, stretch(before + after, scale), alpha=0.5 * h), True)
+        there = target.evaluate(torch.add(x, scaled(before + after, scale), alpha=0.5 * h), True)
         ahead = torch.add(after, pull(target.gradient(there), scale), alpha=0.5 * h)
         now = target.log_density(there)
         heat = v.square().sum(1) - before.square().sum(1) + after.square().sum(1) - ahead.square().sum(1)

@@ -11,9 +11,9 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from motes.core.cite import Reference
+from motes.kernels.adaptation.scale import fit_scale, pull, scaled
 from motes.kernels.kernel import Kernel, Parameters, State, Sweep, Target, accepted, mean_acceptance, select
 from motes.kernels.mala import cubic_learn, cubic_step
-from motes.kernels.scale import fit_scale, pull, stretch
 from motes.rng import Rng
 
 
@@ -90,7 +90,7 @@ class Barker(Kernel):
         w = rng.at("proposal").normal(tuple(x.shape), dtype=x.dtype).mul_(parameters["step_size"])
         up = rng.at("sign").uniform(tuple(x.shape), dtype=x.dtype) < torch.sigmoid(w * g)
         w = torch.where(up, w, -w)
-        proposal = target.evaluate(x + stretch(w, scale), True)
+        proposal = target.evaluate(x + scaled(w, scale), True)
         tilt = (softplus(-w * g) - softplus(w * pull(target.gradient(proposal), scale))).sum(1)
         acceptance, accept = accepted(rng, target.log_density(proposal) - target.log_density(state) + tilt)
         return Sweep(select(accept, proposal, state), acceptance, 1)

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from motes.core.cite import Reference
+from motes.kernels.adaptation.length import LENGTHS, ideal_length, jittered_steps, learnt, rescaled, seen
+from motes.kernels.adaptation.scale import fit_scale
+from motes.kernels.adaptation.step_size import UNTRIED, next_step_size, reopened
+from motes.kernels.dynamics.leapfrog import leapfrog
 from motes.kernels.kernel import Kernel, Parameters, State, Sweep, Target, accepted, mean_acceptance, select
-from motes.kernels.leapfrog import leapfrog
-from motes.kernels.length import LENGTHS, ideal_length, jittered_steps, learnt, rescaled, seen
-from motes.kernels.scale import fit_scale
-from motes.kernels.step_size import UNTRIED, next_step_size, reopened
 from motes.rng import Rng
 
 SLOPE = 0.49

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from motes.core.cite import Reference
-from motes.kernels.emulator import fit_emulator, predict
+from motes.kernels.adaptation.emulator import fit_emulator, predict
+from motes.kernels.adaptation.scale import fit_scale, scaled
 from motes.kernels.kernel import Kernel, Parameters, State, Sweep, Target, accepted, mean_acceptance
-from motes.kernels.scale import fit_scale, stretch
 from motes.rng import Rng
 
 
@@ -107,7 +107,7 @@ class DelayedAcceptance(Kernel):
         moved = torch.zeros(n, dtype=torch.bool)
         for k in range(parameters["steps"]):
             inner = rng.at(f"walk-{k}")
-            noise = stretch(inner.normal((n, x.shape[1]), dtype=x.dtype), parameters["scale"])
+            noise = scaled(inner.normal((n, x.shape[1]), dtype=x.dtype), parameters["scale"])
             there = y + parameters["step_size"] * noise
             value = _surrogate(target, emulator, there)
             probability, taken = accepted(inner, value - here)

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from motes.core.cite import Reference
-from motes.kernels.bracket import shrink
+from motes.kernels.adaptation.scale import by_half, fit_mean, fit_scale, scaled, whiten
+from motes.kernels.dynamics.bracket import shrink
 from motes.kernels.kernel import Kernel, Parameters, State, Sweep, Target
-from motes.kernels.scale import by_half, fit_mean, fit_scale, stretch, whiten
 from motes.rng import Rng
 
 
@@ -73,7 +73,7 @@ class EllipticalSlice(Kernel):
         mean = by_half(parameters["mean"], n)
         here = x - mean
         noise = rng.at("ellipse").normal(tuple(x.shape), dtype=x.dtype)
-        there, white = stretch(noise, parameters["scale"]), whiten(here, parameters["scale"])
+        there, white = scaled(noise, parameters["scale"]), whiten(here, parameters["scale"])
         # half the squared distance from the mean is a quadratic form of (cos t, sin t): minus the log of the Gaussian
         a, b, c = 0.5 * white.square().sum(1), torch.linalg.vecdot(white, noise), 0.5 * noise.square().sum(1)
 

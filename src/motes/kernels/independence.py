@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from motes.core.cite import Reference
+from motes.kernels.adaptation.scale import by_half, fit_mean, fit_scale, scaled, whiten
 from motes.kernels.kernel import Kernel, Parameters, State, Sweep, Target, accepted, select
-from motes.kernels.scale import by_half, fit_mean, fit_scale, stretch, whiten
 from motes.rng import Rng
 
 
@@ -92,7 +92,7 @@ class IndependenceMetropolis(Kernel):
             spread = rng.at("tail").gamma((len(x), 1), self.degrees / 2).mul_(2 / self.degrees).rsqrt_().to(x)
             heavy = rng.at("part").uniform((len(x), 1)) < self.defensive
             white = torch.where(heavy, spread * white, white)
-        proposal = target.evaluate(mean + stretch(white, scale), False)
+        proposal = target.evaluate(mean + scaled(white, scale), False)
         tilt = self._log_density(whiten(x - mean, scale)) - self._log_density(white)
         acceptance, accept = accepted(rng, target.log_density(proposal) - target.log_density(state) + tilt)
         return Sweep(select(accept, proposal, state), acceptance, 1)

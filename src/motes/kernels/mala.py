@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from motes.core.cite import Reference
+from motes.kernels.adaptation.scale import fit_scale, pull, scaled
 from motes.kernels.kernel import Kernel, Parameters, State, Sweep, Target, accepted, mean_acceptance, select
-from motes.kernels.scale import fit_scale, pull, stretch
 from motes.rng import Rng
 
 
@@ -78,7 +78,7 @@ class MALA(Kernel):
         x, scale, h = state["position"], parameters["scale"], parameters["step_size"]
         u = rng.at("proposal").normal(tuple(x.shape), dtype=x.dtype)
         half = torch.add(u, pull(target.gradient(state), scale), alpha=0.5 * h)
-        proposal = target.evaluate(torch.add(x, stretch(half, scale), alpha=h), True)
+        proposal = target.evaluate(torch.add(x, scaled(half, scale), alpha=h), True)
         back = torch.add(half, pull(target.gradient(proposal), scale), alpha=0.5 * h)
         tilt = 0.5 * (u.square().sum(1) - back.square().sum(1))
         acceptance, accept = accepted(rng, target.log_density(proposal) - target.log_density(state) + tilt)

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from motes.core.cite import Reference
+from motes.kernels.adaptation.scale import fit_scale
+from motes.kernels.dynamics.leapfrog import leapfrog, least_work
 from motes.kernels.kernel import Kernel, Parameters, State, Sweep, Target, accepted, mean_acceptance, select
-from motes.kernels.leapfrog import leapfrog, least_work
-from motes.kernels.scale import fit_scale
 from motes.rng import Rng
 
 

@@ -11,11 +11,11 @@ from torch import Tensor
 
 from motes.core.cite import Reference
 from motes.core.errors import MotesError
-from motes.kernels.isokinetic import trajectory, uniform_directions
+from motes.kernels.adaptation.length import LENGTHS, ideal_length, jittered_steps, learnt, rescaled, seen
+from motes.kernels.adaptation.scale import fit_scale
+from motes.kernels.adaptation.step_size import UNTRIED, acceptance_error, next_step_size, reopened
+from motes.kernels.dynamics.isokinetic import trajectory, uniform_directions
 from motes.kernels.kernel import Kernel, Parameters, State, Sweep, Target, accepted, mean_acceptance, select
-from motes.kernels.length import LENGTHS, ideal_length, jittered_steps, learnt, rescaled, seen
-from motes.kernels.scale import fit_scale
-from motes.kernels.step_size import UNTRIED, acceptance_error, next_step_size, reopened
 from motes.rng import Rng
 
 

@@ -11,12 +11,12 @@ from torch import Tensor
 
 from motes.core.cite import Reference
 from motes.core.errors import MotesError
-from motes.kernels.isokinetic import step, uniform_directions
+from motes.kernels.adaptation.length import longest
+from motes.kernels.adaptation.scale import fit_scale
+from motes.kernels.adaptation.step_size import UNTRIED, next_step_size, reopened
+from motes.kernels.dynamics.isokinetic import step, uniform_directions
+from motes.kernels.dynamics.leapfrog import DIVERGED
 from motes.kernels.kernel import Kernel, Parameters, State, Sweep, Target, select
-from motes.kernels.leapfrog import DIVERGED
-from motes.kernels.length import longest
-from motes.kernels.scale import fit_scale
-from motes.kernels.step_size import UNTRIED, next_step_size, reopened
 from motes.rng import Rng
 
 

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from motes.core.cite import Reference
-from motes.kernels.fisher import fit_fisher
+from motes.kernels.adaptation.fisher import fit_fisher
+from motes.kernels.adaptation.scale import fit_scale
+from motes.kernels.adaptation.step_size import UNTRIED, acceptance_error, next_step_size, reopened
+from motes.kernels.dynamics.leapfrog import DIVERGED
 from motes.kernels.kernel import Kernel, Parameters, State, Sweep, Target, mean_acceptance, select
-from motes.kernels.leapfrog import DIVERGED
-from motes.kernels.scale import fit_scale
-from motes.kernels.step_size import UNTRIED, acceptance_error, next_step_size, reopened
 from motes.rng import Rng
 
 CHUNK = 64

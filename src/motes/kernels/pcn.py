@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from motes.core.cite import Reference
+from motes.kernels.adaptation.scale import by_half, fit_mean, fit_scale, scaled, whiten
 from motes.kernels.kernel import Kernel, Parameters, State, Sweep, Target, accepted, mean_acceptance, select
-from motes.kernels.scale import by_half, fit_mean, fit_scale, stretch, whiten
 from motes.rng import Rng
 
 
@@ -72,7 +72,7 @@ class PCN(Kernel):
         here = whiten(x - mean, scale)
         u = rng.at("proposal").normal(tuple(x.shape), dtype=x.dtype)
         there = torch.add(math.sqrt(1 - b * b) * here, u, alpha=b)
-        proposal = target.evaluate(mean + stretch(there, scale), False)
+        proposal = target.evaluate(mean + scaled(there, scale), False)
         tilt = 0.5 * (there.square().sum(1) - here.square().sum(1))
         acceptance, accept = accepted(rng, target.log_density(proposal) - target.log_density(state) + tilt)
         return Sweep(select(accept, proposal, state), acceptance, 1)

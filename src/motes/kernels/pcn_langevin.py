@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from motes.core.cite import Reference
+from motes.kernels.adaptation.scale import fit_scale, pull, scaled
 from motes.kernels.kernel import Kernel, Parameters, State, Sweep, Target, accepted, mean_acceptance, select
 from motes.kernels.pcn import farthest
-from motes.kernels.scale import fit_scale, pull, stretch
 from motes.rng import Rng
 
 
@@ -79,7 +79,7 @@ class PCNLangevin(Kernel):
         drift = b / (1 + math.sqrt(1 - b * b))  # (1 - r) / b
         u = rng.at("proposal").normal(tuple(x.shape), dtype=x.dtype)
         half = torch.add(u, pull(target.gradient(state), scale), alpha=drift)
-        proposal = target.evaluate(torch.add(x, stretch(half, scale), alpha=b), True)
+        proposal = target.evaluate(torch.add(x, scaled(half, scale), alpha=b), True)
         back = torch.add(half, pull(target.gradient(proposal), scale), alpha=drift)
         tilt = 0.5 * (u.square().sum(1) - back.square().sum(1))
         acceptance, accept = accepted(rng, target.log_density(proposal) - target.log_density(state) + tilt)

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from motes.core.cite import Reference
 from motes.core.errors import MotesError
-from motes.kernels.bracket import shrink, step_out
+from motes.kernels.adaptation.scale import by_half, fit_mean, fit_scale, scaled, whiten
+from motes.kernels.dynamics.bracket import shrink, step_out
 from motes.kernels.kernel import Kernel, Parameters, State, Sweep, Target
-from motes.kernels.scale import by_half, fit_mean, fit_scale, stretch, whiten
 from motes.rng import Rng
 
 
@@ -92,7 +92,7 @@ class PolarSlice(Kernel):
         radius = _radius(white)
         noise = rng.at("circle").normal((n, d), dtype=white.dtype)
         across = noise - (torch.linalg.vecdot(noise, white) / radius.square())[:, None] * white
-        there = stretch(across * (radius / _radius(across))[:, None], scale)
+        there = scaled(across * (radius / _radius(across))[:, None], scale)
 
         def circle(i: Tensor, t: Tensor) -> tuple[Tensor, float]:
             return mean[i] + t.cos()[:, None] * here[i] + t.sin()[:, None] * there[i], 0.0

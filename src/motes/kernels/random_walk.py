@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from motes.core.cite import Reference
+from motes.kernels.adaptation.scale import fit_scale, scaled
 from motes.kernels.kernel import Kernel, Parameters, State, Sweep, Target, accepted, mean_acceptance, select
-from motes.kernels.scale import fit_scale, stretch
 from motes.rng import Rng
 
 
@@ -64,7 +64,7 @@ class RandomWalk(Kernel):
     def sweep(self, rng: Rng, target: Target, state: State, parameters: Parameters) -> Sweep:
         x = state["position"]
         noise = rng.at("proposal").normal(tuple(x.shape), dtype=x.dtype)
-        proposal = target.evaluate(x + parameters["step_size"] * stretch(noise, parameters["scale"]), False)
+        proposal = target.evaluate(x + parameters["step_size"] * scaled(noise, parameters["scale"]), False)
         acceptance, accept = accepted(rng, target.log_density(proposal) - target.log_density(state))
         return Sweep(select(accept, proposal, state), acceptance, 1)
 

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from motes.core.cite import Reference
 from motes.core.errors import MotesError
+from motes.kernels.adaptation.scale import fit_scale, pull, scaled
 from motes.kernels.kernel import Kernel, Parameters, State, Sweep, Target
-from motes.kernels.scale import fit_scale, pull, stretch
 from motes.kernels.tally import Tally
 from motes.rng import Rng
 
@@ -156,7 +156,7 @@ class ScoreRepellent(Kernel):
 
     def sweep(self, rng: Rng, target: Target, state: State, parameters: Parameters) -> Sweep:
         history, visits, spread = state["history"], state["visits"], parameters["spread"]
-        law = Repelled(target, self.alpha * stretch(pull(history, spread), spread), self.bound)
+        law = Repelled(target, self.alpha * scaled(pull(history, spread), spread), self.bound)
         inner = {k: v for k, v in state.items() if k not in OWN}
         if self._base.gradient:
             inner["bend"] = law.bend(inner)  # for the new w

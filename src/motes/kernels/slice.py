@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from motes.core.cite import Reference
-from motes.kernels.bracket import shrink, step_out
+from motes.kernels.adaptation.scale import fit_scale, scaled
+from motes.kernels.dynamics.bracket import shrink, step_out
 from motes.kernels.kernel import Kernel, Parameters, State, Sweep, Target
-from motes.kernels.scale import fit_scale, stretch
 from motes.rng import Rng
 
 
@@ -81,7 +81,7 @@ class Slice(Kernel):
             e = e / torch.linalg.vector_norm(e, dim=1, keepdim=True)
         else:
             e = torch.zeros_like(x).scatter_(1, rng.at("direction").integers((n, 1), d), 1.0)
-        direction = stretch(e, parameters["scale"])
+        direction = scaled(e, parameters["scale"])
 
         def line(i: Tensor, t: Tensor) -> tuple[Tensor, float]:
             return torch.addcmul(x[i], t[:, None], direction[i]), 0.0

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from motes.core.cite import Reference
 from motes.core.errors import MotesError
-from motes.kernels.bracket import rows_of
+from motes.kernels.dynamics.bracket import rows_of
 from motes.kernels.kernel import Kernel, Parameters, State, Sweep, Target, accepted, select
 from motes.rng import Rng
 

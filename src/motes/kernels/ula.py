@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from motes.core.cite import Reference
+from motes.kernels.adaptation.scale import fit_scale, pull, scaled
 from motes.kernels.kernel import Kernel, Parameters, State, Sweep, Target, select
-from motes.kernels.scale import fit_scale, pull, stretch
 from motes.rng import Rng
 
 FAR = 1000.0
@@ -91,7 +91,7 @@ class ULA(Kernel):
         x, scale, h = state["position"], parameters["scale"], parameters["step_size"]
         u = rng.at("noise").normal(tuple(x.shape), dtype=x.dtype)
         half = torch.add(u, pull(target.gradient(state), scale), alpha=0.5 * h)
-        there = target.evaluate(torch.add(x, stretch(half, scale), alpha=h), True)
+        there = target.evaluate(torch.add(x, scaled(half, scale), alpha=h), True)
         back = torch.add(half, pull(target.gradient(there), scale), alpha=0.5 * h)
         now = target.log_density(there)
         error = now - target.log_density(state) + 0.5 * (u.square().sum(1) - back.square().sum(1))

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from motes.core.cite import Reference
+from motes.kernels.adaptation.scale import fit_scale, pull, scaled
 from motes.kernels.kernel import Kernel, Parameters, State, Sweep, Target, accepted, mean_acceptance, select
 from motes.kernels.mala import cubic_learn, cubic_step
-from motes.kernels.scale import fit_scale, pull, stretch
 from motes.rng import Rng
 
 
@@ -88,7 +88,7 @@ class Underdamped(Kernel):
         noise = rng.at("noise").normal(tuple(x.shape), dtype=x.dtype)
         v = torch.add(keep * state["velocity"], noise, alpha=math.sqrt(1 - keep * keep))
         half = torch.add(v, pull(target.gradient(state), scale), alpha=0.5 * h)
-        there = target.evaluate(torch.add(x, stretch(half, scale), alpha=h), True)
+        there = target.evaluate(torch.add(x, scaled(half, scale), alpha=h), True)
         ahead = torch.add(half, pull(target.gradient(there), scale), alpha=0.5 * h)
         heat = 0.5 * (v.square().sum(1) - ahead.square().sum(1))
         acceptance, accept = accepted(rng, target.log_density(there) - target.log_density(state) + heat)

@@ -1,18 +1,20 @@
 """Language models: texts under rules, constraints and rewards, with weights that make them right."""
 
 from motes.language import compression, evaluation, rules, search, source, speculation, uncertainty
-from motes.language.bytes import ByteModel, next_bytes
+from motes.language.bytewise.bytes import ByteModel, next_bytes
+from motes.language.bytewise.healing import healed
+from motes.language.compression import compress, decompress
 from motes.language.constraint import Constraint
 from motes.language.constraints import both, canonical, choices, grammar, json_schema, predicate, regex, starts_with
-from motes.language.expansion import Expansion
-from motes.language.generation import Generation
-from motes.language.healing import healed
-from motes.language.hub import TransformersModel, load
-from motes.language.model import LanguageModel
-from motes.language.particle_gibbs import particle_gibbs
-from motes.language.potential import Potential, on_tokens, reward_model
+from motes.language.generation.discrete_filter import Expansion
+from motes.language.generation.generation import Generation
+from motes.language.generation.particle_gibbs import particle_gibbs
+from motes.language.generation.potential import Potential, on_tokens, reward_model
+from motes.language.generation.resample_move import Rewriting
+from motes.language.models.hugging_face import TransformersModel, load
+from motes.language.models.model import LanguageModel
+from motes.language.models.table import TableModel
 from motes.language.processor import processor
-from motes.language.rewriting import Rewriting
 from motes.language.rule import Rule
 from motes.language.rules import (
     antidistillation,
@@ -47,7 +49,6 @@ from motes.language.rules import (
     typical,
 )
 from motes.language.speculation import Drafted, speculating
-from motes.language.table import TableModel
 
 __all__ = [
     "ByteModel",
@@ -67,7 +68,9 @@ __all__ = [
     "bregman",
     "canonical",
     "choices",
+    "compress",
     "compression",
+    "decompress",
     "dynamic_temperature",
     "entropy_temperature",
     "epsilon",

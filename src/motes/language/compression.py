@@ -17,8 +17,8 @@ from torch import Tensor
 
 from motes.core.cite import Reference
 from motes.core.errors import FileError, MotesError, NanLogPotential
-from motes.language.model import LanguageModel, Prefixes
-from motes.language.table import TableModel
+from motes.language.models.model import LanguageModel, Prefixes
+from motes.language.models.table import TableModel
 
 REFERENCES: Final = (
     Reference(

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from motes.core.errors import EmptyConstraint, MotesError
-from motes.language.model import LanguageModel
+from motes.language.models.model import LanguageModel
 
 
 class Recogniser(ABC):

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from motes.language.constraints import json_schema
-from motes.language.generation import Generation
-from motes.language.model import LanguageModel, Message
+from motes.language.generation.generation import Generation
+from motes.language.models.model import LanguageModel, Message
 
 DISH: dict[str, Any] = {
     "type": "object",

@@ -12,7 +12,7 @@ import torch
 from motes.core.errors import MotesError, NanLogPotential
 from motes.core.run import Run
 from motes.language.compression import tokenise
-from motes.language.model import LanguageModel, Message
+from motes.language.models.model import LanguageModel, Message
 
 WORST = 12.0
 """Nats at which the colour is deepest: a token that comes once in 160,000 times."""

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from motes.core.errors import MotesError, ShapeError
-from motes.language.arguments import Rules, as_rules
-from motes.language.model import LanguageModel
+from motes.language.generation.arguments import Rules, as_rules
+from motes.language.models.model import LanguageModel
 from motes.language.rule import Chain, Rule
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ class _Rows:
 
     def _check_padding(self, tokens: Tensor) -> None:
         """Prompts are not filled up with a token that nobody named."""
-        from motes.language.hub import TransformersModel
+        from motes.language.models.hugging_face import TransformersModel
 
         if self.pad is None and isinstance(self.model, TransformersModel):
             pad = self.model.tokenizer.pad_token_id

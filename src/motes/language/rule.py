@@ -21,7 +21,7 @@ from torch import Tensor
 
 from motes.core.errors import MotesError, ShapeError
 from motes.core.tree import take
-from motes.language.model import LanguageModel, Prefixes
+from motes.language.models.model import LanguageModel, Prefixes
 
 SUM = 1e-5
 """How far the probabilities of a rule's law may be from adding to one."""
@@ -33,7 +33,7 @@ State = Any
 
 
 @dataclass(frozen=True)
-class Seen:
+class SeenTokens:
     """What is known of the A rows whose next-token law a rule changes.
 
     Attributes:
@@ -59,7 +59,7 @@ class Rule(ABC):
     """One change to the next-token law."""
 
     @abstractmethod
-    def __call__(self, log_prob: Tensor, seen: Seen | None = None) -> tuple[Tensor, Tensor]:
+    def __call__(self, log_prob: Tensor, seen: SeenTokens | None = None) -> tuple[Tensor, Tensor]:
         """Log-probabilities (A, V) float64 to changed ones (A, V) and the log of the mass kept (A,), nats.
 
         A rule that looks at nothing but the probabilities can be called without `seen`.
@@ -69,7 +69,7 @@ class Rule(ABC):
         """The state before the first token, one row; None for a rule that remembers nothing."""
         return None
 
-    def advance(self, seen: Seen, log_prob: Tensor, token: Tensor) -> State:
+    def advance(self, seen: SeenTokens, log_prob: Tensor, token: Tensor) -> State:
         """The state of each row once `token` (A,) int64 stands behind it.
 
         Args:
@@ -255,13 +255,13 @@ class Chain:
         """Make `memory` what the last law was found from, for the rows that it was found for."""
         self.raw, self.given, self.others, self.tokens, self.length, self.states = memory
 
-    def _seen(self, at: int) -> Seen:
+    def _seen(self, at: int) -> SeenTokens:
         state, others, rows = self.states[at], self.others[at], len(self.raw)
         if state is not None and rows < len(self.length):
             state = take(state, torch.arange(rows))
-        return Seen(self.model, self.prompt, self.tokens[:rows], self.length[:rows], self.raw, state, others)
+        return SeenTokens(self.model, self.prompt, self.tokens[:rows], self.length[:rows], self.raw, state, others)
 
-    def _taken(self, at: int, parent: Tensor) -> Seen:
+    def _taken(self, at: int, parent: Tensor) -> SeenTokens:
         seen = self._seen(at)
         return replace(
             seen,

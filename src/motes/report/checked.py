@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from motes.core.atomic import write_text
+from motes.core.files.atomic import write_text
 from motes.density.checks import Checked, Finding
 from motes.density.checks.finding import FAILED, OK
 from motes.report import numerals

@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from motes.core import student, tree
+from motes.core import tree
 from motes.core.errors import MotesError
+from motes.core.estimate import student
 from motes.core.run import Result, Run
 from motes.core.visible import visible
 from motes.report import values
@@ -41,7 +42,7 @@ class Summary:
 
 
 @dataclass(frozen=True)
-class Population:
+class PopulationFacts:
     """One of the populations of a run with replicas."""
 
     seed: int | None
@@ -94,7 +95,7 @@ class Facts:
     chains: bool = False
     freedom: float = math.inf
     """On how many degrees of freedom `se` rests."""
-    populations: tuple[Population, ...] = ()
+    populations: tuple[PopulationFacts, ...] = ()
     """Of a run with replicas: its populations. The trace then holds theirs one after the other."""
 
     @property
@@ -180,7 +181,7 @@ def read(run: Run, name: str = "", most: int = 200) -> Facts:
         chains=run.chains,
         freedom=error.freedom,
         populations=tuple(
-            Population(
+            PopulationFacts(
                 part.seed, part.n, part.log_evidence, part.log_evidence_se, part.ess, part.particles.t, part.result
             )
             for part in run.replicas

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from motes.core.atomic import write_text
+from motes.core.files.atomic import write_text
 from motes.core.run import Result, Run
 from motes.core.visible import visible
 from motes.report import facts, numerals, values

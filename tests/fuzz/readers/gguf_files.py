@@ -16,7 +16,7 @@ import gguf as _installed  # noqa: F401 - the reader needs the extra
 import motes
 from fuzz import mutate
 from fuzz.harness import Reader
-from motes.language import gguf
+from motes.language.models import gguf
 
 STRING, ARRAY, U32, F32 = 8, 9, 4, 6
 CODES = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}

@@ -19,7 +19,7 @@ import motes
 from core.toys import Walk, data
 from fuzz import mutate
 from fuzz.harness import Reader
-from motes.core import files
+from motes.core.files import store as files
 from motes.report.table import table
 
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from motes.density.checks.finding import FAILED, OK, Finding, point
 from motes.density.checks.gradient import coarse
-from motes.density.law import Law
+from motes.laws.law import Law
 from motes.rng import Rng
 
 POINTS = 12

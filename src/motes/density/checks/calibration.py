@@ -11,9 +11,9 @@ from motes.core import tree
 from motes.core.drive import uninterrupted
 from motes.core.resampling import find_scheme
 from motes.core.sample import sample
+from motes.density.annealing.tempering import Tempering
 from motes.density.checks.finding import FAILED, OK, Finding, coordinates
 from motes.density.checks.setting import Setting, watched
-from motes.density.tempering import Tempering
 from motes.rng import Rng
 
 DRAWS = 63

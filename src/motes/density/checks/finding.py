@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from motes.density.law import Law
-from motes.density.parameters import Values
+from motes.laws.law import Law
+from motes.laws.parameters import Values
 
 OK, FAILED, SKIPPED = "ok", "FAILED", "skipped"
 
@@ -42,7 +42,7 @@ class Checked:
 
 def coordinates(density: Law) -> list[str]:
     """A name for each coordinate of z: its parameter, with the place in it where there are several."""
-    from motes.density.density import Density
+    from motes.laws.density import Density
 
     if not isinstance(density, Density):
         return [f"z[{k}]" for k in range(density.dim)]

@@ -8,11 +8,11 @@ import torch
 
 from motes.core.drive import uninterrupted
 from motes.core.sample import sample
+from motes.density.annealing.tempering import Tempering
 from motes.density.checks.finding import FAILED, OK, Finding, coordinates
 from motes.density.checks.setting import Setting, watched
-from motes.density.tempered import Tempered
-from motes.density.tempering import Tempering
 from motes.kernels import Kernel
+from motes.laws.tempered import Tempered
 from motes.rng import Rng
 
 PILOT = 256

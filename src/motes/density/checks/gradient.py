@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from motes.density.checks.finding import FAILED, OK, SKIPPED, Finding, coordinates, point
-from motes.density.law import Law
+from motes.laws.law import Law
 from motes.rng import Rng
 
 WORK = 2048

@@ -8,9 +8,9 @@ from torch import Tensor
 from motes.core import tree
 from motes.core.drive import uninterrupted
 from motes.core.sample import sample
+from motes.density.annealing.tempering import Tempering
 from motes.density.checks.finding import FAILED, OK, Finding
 from motes.density.checks.setting import Data, Setting
-from motes.density.tempering import Tempering
 from motes.rng import Rng
 
 STATISTICS = {

@@ -7,7 +7,7 @@ from statistics import NormalDist
 import torch
 
 from motes.density.checks.finding import FAILED, OK, SKIPPED, Finding, coordinates
-from motes.density.law import Law
+from motes.laws.law import Law
 from motes.rng import Rng
 
 DRAWS = 4000

@@ -13,7 +13,7 @@ from motes.density.checks.gradient import gradient
 from motes.density.checks.predictive import predictive
 from motes.density.checks.prior import prior
 from motes.density.checks.setting import Setting
-from motes.density.law import Law
+from motes.laws.law import Law
 from motes.rng import Rng
 
 OF_DENSITY: dict[str, Callable[[Law, Rng], Finding]] = {"batch": batch, "gradient": gradient, "prior": prior}

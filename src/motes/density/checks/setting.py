@@ -12,8 +12,8 @@ from tqdm.auto import tqdm
 
 from motes.core import tree
 from motes.core.errors import MotesError
-from motes.density.density import Density
-from motes.density.parameters import Values
+from motes.laws.density import Density
+from motes.laws.parameters import Values
 from motes.rng import Rng
 
 Data = Any

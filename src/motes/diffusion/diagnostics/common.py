@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 from motes.core.errors import ShapeError
-from motes.core.estimate import Estimate
-from motes.core.parts import in_parts
-from motes.diffusion.denoiser import Denoiser
-from motes.diffusion.process import Process
+from motes.core.estimate.estimate import Estimate
+from motes.core.micro_batches import in_parts
+from motes.diffusion.denoisers.denoiser import Denoiser
+from motes.diffusion.processes.process import Process
 from motes.rng import Rng
 
 

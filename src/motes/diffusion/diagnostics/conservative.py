@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from motes.core.estimate import Estimate
+from motes.core.estimate.estimate import Estimate
 from motes.diffusion.arguments import check_networks
-from motes.diffusion.denoiser import Denoiser
+from motes.diffusion.denoisers.denoiser import Denoiser
 from motes.diffusion.diagnostics.common import estimate
 from motes.rng import Rng
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from motes.core.errors import ShapeError
-from motes.core.estimate import Estimate
+from motes.core.estimate.estimate import Estimate
 
 INSTALL = "the Fréchet distance is computed by torchmetrics: pip install 'motes[distances]'"
 

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from motes.core.errors import ShapeError
-from motes.core.estimate import Estimate
-from motes.core.parts import in_parts
+from motes.core.estimate.estimate import Estimate
+from motes.core.micro_batches import in_parts
 from motes.diffusion.arguments import check_networks
-from motes.diffusion.denoiser import Denoiser
+from motes.diffusion.denoisers.denoiser import Denoiser
 from motes.diffusion.diagnostics.common import by_snr, estimate, noised, prediction
 from motes.rng import Rng
 

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from motes.core.errors import ShapeError
-from motes.core.estimate import Estimate
-from motes.core.parts import in_parts
+from motes.core.estimate.estimate import Estimate
+from motes.core.micro_batches import in_parts
 from motes.diffusion.arguments import check_networks
-from motes.diffusion.denoiser import Denoiser
+from motes.diffusion.denoisers.denoiser import Denoiser
 from motes.diffusion.diagnostics.common import estimate, noised, prediction
-from motes.diffusion.transition import transitions
+from motes.diffusion.processes.transition import transitions
 from motes.rng import Rng
 
 

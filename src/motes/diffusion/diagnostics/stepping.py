@@ -7,12 +7,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from motes.core.estimate import Estimate
+from motes.core.estimate.estimate import Estimate
 from motes.diffusion.arguments import check_networks
-from motes.diffusion.denoiser import Denoiser
+from motes.diffusion.denoisers.denoiser import Denoiser
 from motes.diffusion.diagnostics.common import estimate, noised, prediction
-from motes.diffusion.process import Process
-from motes.diffusion.transition import INTEGRATORS, transitions
+from motes.diffusion.processes.process import Process
+from motes.diffusion.processes.transition import INTEGRATORS, transitions
 from motes.rng import Rng
 
 

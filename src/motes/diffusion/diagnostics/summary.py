@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from motes.diffusion.arguments import check_networks, check_rng, check_tensors
-from motes.diffusion.denoiser import Denoiser
+from motes.diffusion.denoisers.denoiser import Denoiser
 from motes.diffusion.diagnostics.calibration import Calibration, calibration
 from motes.diffusion.diagnostics.common import noised
 from motes.diffusion.diagnostics.conservative import non_conservativeness
@@ -17,7 +17,7 @@ from motes.rng import Rng
 
 
 @dataclass(frozen=True)
-class Diagnosis:
+class DenoiserDiagnosis:
     """A denoiser by noise level.
 
     Attributes:
@@ -45,7 +45,7 @@ class Diagnosis:
 
 def diagnose(
     denoiser: Denoiser, samples: Tensor, rng: Rng, *, levels: int = 8, micro_batch: int | None = None
-) -> Diagnosis:
+) -> DenoiserDiagnosis:
     """A denoiser examined on data that it was not trained on, at some noise levels.
 
     Args:
@@ -85,4 +85,4 @@ def diagnose(
             warnings.append(f"{where} the error is {word} than the denoiser's Jacobian claims")
         if share[k] > 0.01:
             warnings.append(f"{where} {share[k]:.1%} of the score's Jacobian is no gradient of a density")
-    return Diagnosis(found, rate, torch.tensor(share, dtype=torch.float64), tuple(warnings))
+    return DenoiserDiagnosis(found, rate, torch.tensor(share, dtype=torch.float64), tuple(warnings))

@@ -14,7 +14,7 @@ from motes.diffusion.discrete.reverse import ReverseDiscrete
 from motes.diffusion.discrete.routed import Routed
 from motes.diffusion.discrete.simulate import first_hitting, uniformised
 from motes.diffusion.discrete.split_gibbs import SplitGibbs
-from motes.diffusion.discrete.step import Rule
+from motes.diffusion.discrete.step import StepRule
 from motes.diffusion.discrete.total_correlation import chain_law, parallel_cost, total_correlation
 
 __all__ = [
@@ -33,8 +33,8 @@ __all__ = [
     "ReverseDiscrete",
     "RewardGradient",
     "Routed",
-    "Rule",
     "SplitGibbs",
+    "StepRule",
     "TauLeap",
     "TokenComposition",
     "TokenGuidance",

@@ -12,16 +12,16 @@ from torch import Tensor
 
 from motes.core.cite import Reference
 from motes.core.errors import FileError, ShapeError, UnknownName
+from motes.core.estimate.systematic import Systematic
+from motes.core.micro_batches import in_parts
 from motes.core.model import FeynmanKac
 from motes.core.particles import Particles
-from motes.core.parts import in_parts
 from motes.core.remark import ALL, MEANS, Remark
-from motes.core.systematic import Systematic
 from motes.diffusion.arguments import check_networks
 from motes.diffusion.discrete import stale
-from motes.diffusion.look import not_finite, refuse
-from motes.diffusion.observer import EARLY
-from motes.diffusion.potential import POTENTIALS, Schedule, checked_reward, strengths
+from motes.diffusion.evaluation.look import not_finite, refuse
+from motes.diffusion.evaluation.observer import EARLY
+from motes.diffusion.evaluation.potential import POTENTIALS, Schedule, checked_reward, strengths
 from motes.rng import Rng
 
 SANTOS = Reference(

@@ -17,7 +17,7 @@ from motes.diffusion.arguments import check_networks
 from motes.diffusion.discrete.draw import draw_rows
 from motes.diffusion.discrete.model import TokenModel
 from motes.diffusion.discrete.process import TokenProcess
-from motes.diffusion.look import refuse
+from motes.diffusion.evaluation.look import refuse
 from motes.rng import Rng
 
 CORRECTOR = Reference(

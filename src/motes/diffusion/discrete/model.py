@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from motes.core.errors import NanLogPotential, ShapeError, name_particles
-from motes.core.parts import in_parts
+from motes.core.micro_batches import in_parts
 from motes.diffusion.discrete.process import Masked, TokenProcess
 
 

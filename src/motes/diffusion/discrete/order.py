@@ -12,7 +12,7 @@ from torch import Tensor
 from motes.core.cite import Reference
 from motes.core.errors import UnknownName
 from motes.diffusion.discrete.process import TokenProcess
-from motes.diffusion.discrete.step import PARALLEL, Move, Rule, TokenLook, needs_masks
+from motes.diffusion.discrete.step import PARALLEL, StepRule, TokenLook, TokenMove, needs_masks
 from motes.rng import Rng
 
 ANY_ORDER = Reference(
@@ -35,7 +35,7 @@ BY = ("random", "left", "confidence", "margin", "entropy")
 
 
 @dataclass(frozen=True)
-class Ordered(Rule):
+class Ordered(StepRule):
     """The masked places that come first in an order are drawn, so many that alpha of the free places are filled.
 
     One place a step (as many steps as masked places, with the "linear" schedule) is exact for any order, also one that
@@ -65,10 +65,10 @@ class Ordered(Rule):
         if not self.noise >= 0:
             raise ValueError(f"noise must not be negative, not {self.noise}")
 
-    def plan(self, rng: Rng, look: TokenLook) -> Move:
+    def plan(self, rng: Rng, look: TokenLook) -> TokenMove:
         masked = look.tokens < 0
         wanted = masked.sum(1) - left_masked(look.process, look.s, int(look.free.sum()))
-        return Move(first(self._rank(rng, look), masked, wanted), look.log_p0)
+        return TokenMove(first(self._rank(rng, look), masked, wanted), look.log_p0)
 
     def check(self, process: TokenProcess) -> None:
         needs_masks(self, process)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from motes.core.cite import Reference
 from motes.diffusion.discrete.process import Masked, TokenProcess
-from motes.diffusion.discrete.step import PARALLEL, Move, Rule, TokenLook
+from motes.diffusion.discrete.step import PARALLEL, StepRule, TokenLook, TokenMove
 from motes.rng import Rng
 
 AUSTIN = Reference(
@@ -32,7 +32,7 @@ CAMPBELL = Reference(
 
 
 @dataclass(frozen=True)
-class Posterior(Rule):
+class Posterior(StepRule):
     """Each place moves by its exact law given the whole sequence, all at once.
 
     With a mask, a masked place is drawn with probability (alpha_s - alpha_t) / (1 - alpha_t), from the prediction:
@@ -45,20 +45,20 @@ class Posterior(Rule):
 
     references: ClassVar[tuple[Reference, ...]] = (AUSTIN,)
 
-    def plan(self, rng: Rng, look: TokenLook) -> Move:
+    def plan(self, rng: Rng, look: TokenLook) -> TokenMove:
         process, tokens = look.process, look.tokens
         if isinstance(process, Masked):
             u = rng.at("places").uniform(tuple(tokens.shape)).to(tokens.device)
-            return Move((tokens < 0) & (u < process.unmasks(look.t, look.s)), look.log_p0)
+            return TokenMove((tokens < 0) & (u < process.unmasks(look.t, look.s)), look.log_p0)
         law = process.posterior(tokens, look.log_p0, look.t, look.s)
-        return Move(look.free.expand(tokens.shape), law)
+        return TokenMove(look.free.expand(tokens.shape), law)
 
     def error(self, process: TokenProcess, times: Tensor, free: int) -> str:
         return PARALLEL if free > 1 else ""
 
 
 @dataclass(frozen=True)
-class TauLeap(Rule):
+class TauLeap(StepRule):
     """Each place jumps at most once a step, at the rates of the step's beginning.
 
     Biased at any number of steps, in order 1 / K, even for one place; `Posterior` costs the same and is better where
@@ -72,12 +72,12 @@ class TauLeap(Rule):
     references: ClassVar[tuple[Reference, ...]] = (CAMPBELL,)
     finishes: ClassVar[bool] = False
 
-    def plan(self, rng: Rng, look: TokenLook) -> Move:
+    def plan(self, rng: Rng, look: TokenLook) -> TokenMove:
         rates = look.process.reverse_rates(look.tokens, look.log_p0, look.t) * (look.t - look.s)
         total = rates.sum(-1, keepdim=True)
         jump = torch.log(-torch.expm1(-total)) + torch.log(rates / torch.where(total > 0, total, 1.0))
         law = jump.scatter(-1, look.process.index(look.tokens)[..., None], -total)
-        return Move(look.free.expand(look.tokens.shape), law)
+        return TokenMove(look.free.expand(look.tokens.shape), law)
 
     def error(self, process: TokenProcess, times: Tensor, free: int) -> str:
         return (

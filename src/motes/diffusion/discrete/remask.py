@@ -10,7 +10,7 @@ from torch import Tensor
 from motes.core.cite import Reference
 from motes.core.errors import UnknownName
 from motes.diffusion.discrete.process import TokenProcess
-from motes.diffusion.discrete.step import PARALLEL, Move, Rule, TokenLook, needs_masks
+from motes.diffusion.discrete.step import PARALLEL, StepRule, TokenLook, TokenMove, needs_masks
 from motes.rng import Rng
 
 SOURCE = Reference(
@@ -25,7 +25,7 @@ HOW = ("rescale", "cap")
 
 
 @dataclass(frozen=True)
-class Remask(Rule):
+class Remask(StepRule):
     """Parallel unmasking in which a token that is there is masked again with probability sigma.
 
     A masked place is drawn with probability (alpha_s - (1 - sigma) alpha_t) / (1 - alpha_t), so that as many places are
@@ -57,12 +57,12 @@ class Remask(Rule):
         if self.how not in HOW:
             raise UnknownName("way to remask", self.how, HOW)
 
-    def plan(self, rng: Rng, look: TokenLook) -> Move:
+    def plan(self, rng: Rng, look: TokenLook) -> TokenMove:
         tokens = look.tokens
         fill, sigma = self.probabilities(look.process, look.t, look.s)
         u = rng.at("places").uniform(tuple(tokens.shape)).to(tokens.device)
         masked = tokens < 0
-        return Move(masked & (u < fill), look.log_p0, ~masked & (u < sigma) & look.free)
+        return TokenMove(masked & (u < fill), look.log_p0, ~masked & (u < sigma) & look.free)
 
     def probabilities(self, process: TokenProcess, t: float, s: float) -> tuple[float, float]:
         """That a masked place is drawn, and that a filled one is masked, in the step from t to s."""

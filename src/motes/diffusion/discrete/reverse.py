@@ -14,11 +14,11 @@ from torch import Tensor
 
 from motes.core.cite import Reference
 from motes.core.errors import FileError, ShapeError, UnknownName
+from motes.core.estimate.systematic import Systematic
+from motes.core.micro_batches import in_parts
 from motes.core.model import FeynmanKac
 from motes.core.particles import Particles
-from motes.core.parts import in_parts
 from motes.core.remark import ALL, MEANS, Remark
-from motes.core.systematic import Systematic
 from motes.diffusion.arguments import check_networks
 from motes.diffusion.discrete import stale
 from motes.diffusion.discrete.draw import draw, draw_rows
@@ -26,10 +26,10 @@ from motes.diffusion.discrete.guidance import Guides, TokenGuidance, as_guidance
 from motes.diffusion.discrete.model import TokenModel
 from motes.diffusion.discrete.posterior import Posterior
 from motes.diffusion.discrete.process import MASK, Masked, TokenProcess
-from motes.diffusion.discrete.step import Rule, TokenLook
-from motes.diffusion.look import refuse
-from motes.diffusion.observer import EARLY
-from motes.diffusion.potential import POTENTIALS, Schedule, checked_reward, strengths
+from motes.diffusion.discrete.step import StepRule, TokenLook
+from motes.diffusion.evaluation.look import refuse
+from motes.diffusion.evaluation.observer import EARLY
+from motes.diffusion.evaluation.potential import POTENTIALS, Schedule, checked_reward, strengths
 from motes.rng import Rng
 
 STEERING = Reference(
@@ -95,7 +95,7 @@ class ReverseDiscrete(FeynmanKac):
     reward: Callable[[Tensor], Tensor] | None = None
     guidance: Guides | None = None
     _: KW_ONLY
-    rule: Rule = field(default_factory=Posterior)
+    rule: StepRule = field(default_factory=Posterior)
     given: Tensor | None = None
     schedule: Schedule = "signal"
     potential: str = "difference"
@@ -116,7 +116,7 @@ class ReverseDiscrete(FeynmanKac):
         check_networks(model=self.model, reward=self.reward, twist=self.twist, guidance=self.guidance)
         if self.model.process != self.process:
             raise ValueError(f"the model belongs to {self.model.process}, the sampler was given {self.process}")
-        if not isinstance(self.rule, Rule):
+        if not isinstance(self.rule, StepRule):
             raise TypeError(f"rule must be a rule such as Posterior() or Ordered(), not {self.rule!r}")
         if self.given is not None and not isinstance(self.given, Tensor):
             raise TypeError(f"given must be a tensor (L,) int64 with -1 at the places to fill, not {self.given!r}")

@@ -11,7 +11,7 @@ from torch import Tensor
 from motes.core.cite import Reference
 from motes.diffusion.discrete.order import first, left_masked
 from motes.diffusion.discrete.process import MASK, TokenProcess
-from motes.diffusion.discrete.step import Move, Rule, TokenLook, needs_masks
+from motes.diffusion.discrete.step import StepRule, TokenLook, TokenMove, needs_masks
 from motes.rng import Rng
 
 ROUTED = Reference(
@@ -33,7 +33,7 @@ MASKGIT = Reference(
 
 
 @dataclass(frozen=True)
-class Routed(Rule):
+class Routed(StepRule):
     """Every masked place is drawn; the draws of the largest probability stay, the others are masked again.
 
     The choice looks at the draws themselves, so likely tokens are preferred: the law is sharper than the model's, and
@@ -58,8 +58,8 @@ class Routed(Rule):
         if not self.noise >= 0:
             raise ValueError(f"noise must not be negative, not {self.noise}")
 
-    def plan(self, rng: Rng, look: TokenLook) -> Move:
-        return Move(look.tokens < 0, look.log_p0)
+    def plan(self, rng: Rng, look: TokenLook) -> TokenMove:
+        return TokenMove(look.tokens < 0, look.log_p0)
 
     def settle(self, rng: Rng, look: TokenLook, tokens: Tensor, score: Tensor) -> tuple[Tensor, Tensor]:
         rank = score

@@ -12,16 +12,16 @@ from torch import Tensor
 
 from motes.core.cite import Reference
 from motes.core.errors import FileError, name_particles
+from motes.core.estimate.variance import StandardError
+from motes.core.micro_batches import in_parts
 from motes.core.model import FeynmanKac
 from motes.core.particles import Particles
-from motes.core.parts import in_parts
-from motes.core.variance import StandardError
 from motes.diffusion.arguments import check_networks
 from motes.diffusion.discrete.draw import draw
 from motes.diffusion.discrete.model import TokenModel
 from motes.diffusion.discrete.process import Uniform
-from motes.diffusion.look import refuse
-from motes.diffusion.potential import checked_reward
+from motes.diffusion.evaluation.look import refuse
+from motes.diffusion.evaluation.potential import checked_reward
 from motes.rng import Rng
 
 SPLIT = Reference(

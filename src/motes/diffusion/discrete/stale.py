@@ -12,8 +12,8 @@ import math
 import torch
 from torch import Tensor
 
+from motes.core.estimate.systematic import Systematic
 from motes.core.remark import MEANS, Remark
-from motes.core.systematic import Systematic
 from motes.core.weights import log_mean_exp, normalise
 
 

@@ -49,7 +49,7 @@ class TokenLook:
 
 
 @dataclass(frozen=True)
-class Move:
+class TokenMove:
     """What a step does: draws the places `where` (N, L) independently from laws (N, L, C), and masks the places `lost`.
 
     C counts the tokens, or the tokens and the mask.
@@ -60,7 +60,7 @@ class Move:
     lost: Tensor | None = None
 
 
-class Rule(ABC):
+class StepRule(ABC):
     """How one step goes from x_t to x_s; it makes the chain that samplers start from and that weights refer to."""
 
     references: ClassVar[tuple[Reference, ...]] = ()
@@ -68,7 +68,7 @@ class Rule(ABC):
     """Whether no place is masked after a step to time 0."""
 
     @abstractmethod
-    def plan(self, rng: Rng, look: TokenLook) -> Move:
+    def plan(self, rng: Rng, look: TokenLook) -> TokenMove:
         """The places that are drawn, which may be random, and the law of each."""
 
     def settle(self, rng: Rng, look: TokenLook, tokens: Tensor, score: Tensor) -> tuple[Tensor, Tensor]:
@@ -88,7 +88,7 @@ class Rule(ABC):
         return {"rule": type(self).__name__, **asdict(self)}  # type: ignore[call-overload]
 
 
-def needs_masks(rule: Rule, process: TokenProcess) -> None:
+def needs_masks(rule: StepRule, process: TokenProcess) -> None:
     """Raise a ValueError unless the process masks all tokens alike."""
     if not isinstance(process, Masked):
         name = type(rule).__name__

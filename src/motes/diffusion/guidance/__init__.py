@@ -1,6 +1,7 @@
 """Guidance: rules for how far the mean of each denoising step is moved, and guesses of what a path is worth."""
 
-from motes.diffusion.guidance.control import Modulation, Reference
+from motes.diffusion.evaluation.look import Guidance, Look, Twist
+from motes.diffusion.guidance.control import Modulation, ReferenceControl
 from motes.diffusion.guidance.event import Event
 from motes.diffusion.guidance.given import Given
 from motes.diffusion.guidance.minority import Minority, rarity
@@ -14,7 +15,6 @@ from motes.diffusion.guidance.training_free import (
 )
 from motes.diffusion.guidance.tuning import Tuned, tune
 from motes.diffusion.guidance.value import ValueGradient
-from motes.diffusion.look import Guidance, Look, Twist
 
 __all__ = [
     "Event",
@@ -23,7 +23,7 @@ __all__ = [
     "Look",
     "Minority",
     "Modulation",
-    "Reference",
+    "ReferenceControl",
     "TrainingFree",
     "Tuned",
     "Twist",

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from motes.core.errors import ShapeError
-from motes.diffusion.look import Guidance, Look, Twist, digest, slope_of
-from motes.diffusion.potential import checked_reward
+from motes.diffusion.evaluation.look import Guidance, Look, Twist, digest, slope_of
+from motes.diffusion.evaluation.potential import checked_reward
 
 
 @dataclass(frozen=True, eq=False)
-class Reference(Twist):
+class ReferenceControl(Twist):
     """The cost (strength / 2) |x_0 - image|^2 at the end, and the value of a state under it.
 
     For normal data of variance `scale`^2 the value is exact: with D the denoised prediction and V = scale^2 sigma^2 /

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from motes.core.errors import ShapeError
-from motes.diffusion.look import Look, Twist, slope_of
+from motes.diffusion.evaluation.look import Look, Twist, slope_of
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from motes.diffusion.denoiser import Denoiser
-from motes.diffusion.look import Guidance, Look
+from motes.diffusion.denoisers.denoiser import Denoiser
+from motes.diffusion.evaluation.look import Guidance, Look
 from motes.rng import Rng
 
 

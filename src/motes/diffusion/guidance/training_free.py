@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from motes.core.errors import UnknownName
-from motes.diffusion.look import Guidance, Look, slope_of
-from motes.diffusion.potential import checked_reward
+from motes.diffusion.evaluation.look import Guidance, Look, slope_of
+from motes.diffusion.evaluation.potential import checked_reward
 
 Shape = Literal["increase", "decrease", "constant", "variance"]
 SHAPES = ("increase", "decrease", "constant", "variance")

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from motes.diffusion.look import Guidance, Look
+from motes.diffusion.evaluation.look import Guidance, Look
 
 
 @dataclass(frozen=True)

@@ -12,24 +12,24 @@ import torch
 from torch import Tensor
 
 from motes.core.cite import Reference
-from motes.core.coarse_level import CoarseLevel
 from motes.core.errors import FileError, ShapeError, UnknownName
+from motes.core.estimate.coarse_level import CoarseLevel
+from motes.core.estimate.systematic import Systematic
 from motes.core.model import FeynmanKac
 from motes.core.particles import Particles
-from motes.core.systematic import Systematic
 from motes.core.weights import normalise
 from motes.diffusion import tails
-from motes.diffusion.coupling import coupling_remarks, tested
-from motes.diffusion.denoiser import Denoiser
+from motes.diffusion.denoisers.denoiser import Denoiser
+from motes.diffusion.evaluation.observer import Observer
+from motes.diffusion.flows.coupling import coupling_remarks, tested
 from motes.diffusion.guidance.value import ValueGradient
-from motes.diffusion.guided_step import guided_step
 from motes.diffusion.inverse.observation import Observation
 from motes.diffusion.inverse.operators import Function
-from motes.diffusion.multilevel import Coarse, begun, set_level, stepped
-from motes.diffusion.multilevel_error import coarse_level, remarks, systematic
-from motes.diffusion.observer import Observer
-from motes.diffusion.reverse import SAMPLER
-from motes.diffusion.transition import Transitions, transitions
+from motes.diffusion.processes.transition import Transitions, transitions
+from motes.diffusion.sampling.guided_step import guided_step
+from motes.diffusion.sampling.multilevel import Coarse, begun, set_level, stepped
+from motes.diffusion.sampling.multilevel_error import coarse_level, remarks, systematic
+from motes.diffusion.sampling.reverse import SAMPLER
 from motes.rng import Rng
 
 ACTIVE = Reference(

@@ -13,11 +13,11 @@ from torch import Tensor
 from motes.core.errors import ShapeError
 from motes.core.weights import normalise
 from motes.diffusion.arguments import check_tensors
-from motes.diffusion.denoiser import Denoiser
+from motes.diffusion.denoisers.denoiser import Denoiser
+from motes.diffusion.evaluation.look import Look, Twist, digest
 from motes.diffusion.guidance.control import variance_left
 from motes.diffusion.inverse.operator import LinearOperator
-from motes.diffusion.look import Look, Twist, digest
-from motes.diffusion.reverse import ReverseDiffusion
+from motes.diffusion.sampling.reverse import ReverseDiffusion
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from motes.core.errors import MotesError
-from motes.diffusion.look import digest
+from motes.diffusion.evaluation.look import digest
 
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-10}
 LIMIT = 1000

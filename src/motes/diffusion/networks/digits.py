@@ -17,7 +17,7 @@ def embed(t: Tensor) -> Tensor:
     return torch.cat([angle.cos(), angle.sin()], dim=1)
 
 
-class Block(nn.Module):
+class ResidualBlock(nn.Module):
     """A residual block of two convolutions; the time scales and shifts the channels in between."""
 
     def __init__(self, inside: int, outside: int):
@@ -42,11 +42,11 @@ class UNet(nn.Module):
         c = channels
         first, second = nn.Linear(EMBEDDING, EMBEDDING), nn.Linear(EMBEDDING, EMBEDDING)
         self.time = nn.Sequential(first, nn.SiLU(), second, nn.SiLU())
-        self.enter, self.fine = nn.Conv2d(1, c, 3, padding=1), Block(c, c)
+        self.enter, self.fine = nn.Conv2d(1, c, 3, padding=1), ResidualBlock(c, c)
         self.down = nn.Conv2d(c, 2 * c, 3, stride=2, padding=1)
-        self.coarse1, self.coarse2 = Block(2 * c, 2 * c), Block(2 * c, 2 * c)
+        self.coarse1, self.coarse2 = ResidualBlock(2 * c, 2 * c), ResidualBlock(2 * c, 2 * c)
         self.up = nn.Conv2d(2 * c, c, 3, padding=1)
-        self.merge = Block(2 * c, c)
+        self.merge = ResidualBlock(2 * c, c)
         self.norm, self.leave = nn.GroupNorm(4, c), nn.Conv2d(c, 1, 3, padding=1)
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:

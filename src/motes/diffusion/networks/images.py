@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from motes.diffusion.networks.digits import EMBEDDING, Block, embed
+from motes.diffusion.networks.digits import EMBEDDING, ResidualBlock, embed
 
 PATCH = 2
 
@@ -48,11 +48,15 @@ class ImageUNet(nn.Module):
         self.time = nn.Sequential(first, nn.SiLU(), second)
         self.label = nn.Embedding(classes + 1, EMBEDDING) if classes else None
         self.enter = nn.Conv2d(inputs * PATCH**2, c, 3, padding=1)
-        self.fine1, self.fine2 = Block(c, c), Block(c, c)
+        self.fine1, self.fine2 = ResidualBlock(c, c), ResidualBlock(c, c)
         self.down = nn.Conv2d(c, 2 * c, 3, stride=2, padding=1)
-        self.coarse1, self.look, self.coarse2 = Block(2 * c, 2 * c), Attention(2 * c), Block(2 * c, 2 * c)
+        self.coarse1, self.look, self.coarse2 = (
+            ResidualBlock(2 * c, 2 * c),
+            Attention(2 * c),
+            ResidualBlock(2 * c, 2 * c),
+        )
         self.up = nn.Conv2d(2 * c, c, 1)
-        self.merge1, self.merge2 = Block(2 * c, c), Block(2 * c, c)
+        self.merge1, self.merge2 = ResidualBlock(2 * c, c), ResidualBlock(2 * c, c)
         self.norm, self.last = nn.GroupNorm(4, c), nn.Conv2d(c, PATCH**2, 3, padding=1)
 
     def forward(

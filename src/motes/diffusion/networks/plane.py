@@ -37,7 +37,7 @@ class PointNetwork(nn.Module):
         return self.last(F.silu(h))
 
 
-class Generator(nn.Module):
+class PointGenerator(nn.Module):
     """Noise (N, d) to points (N, d), through residual layers."""
 
     def __init__(self, dimension: int, width: int = 64, depth: int = 3):

@@ -6,12 +6,12 @@ import torch
 from torch import Tensor
 
 from motes.core.errors import ShapeError, UnknownName
-from motes.core.parts import in_parts
+from motes.core.micro_batches import in_parts
 from motes.diffusion.arguments import check_networks, check_rng, check_tensors
-from motes.diffusion.denoiser import Denoiser
+from motes.diffusion.denoisers.denoiser import Denoiser
+from motes.diffusion.processes.transition import INTEGRATORS
 from motes.diffusion.schedule.cost import flow_cost, path_divergence
 from motes.diffusion.schedule.path import best_path, finer
-from motes.diffusion.transition import INTEGRATORS
 from motes.rng import Rng
 
 REFINE = 6

@@ -7,8 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from motes.diffusion.process import Process
-from motes.diffusion.transition import INTEGRATORS
+from motes.diffusion.processes.process import Process
+from motes.diffusion.processes.transition import INTEGRATORS
 from motes.rng import Rng
 
 

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from motes.diffusion.process import Process
+from motes.diffusion.processes.process import Process
 
 
 def angles(process: Process, times: Tensor, std: float) -> Tensor:

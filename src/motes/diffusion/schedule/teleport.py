@@ -10,15 +10,15 @@ import torch
 from torch import Tensor
 
 from motes.core.errors import ShapeError
-from motes.core.estimate import Estimate
-from motes.diffusion.denoiser import Denoiser
-from motes.diffusion.process import Process
-from motes.diffusion.start import Start
+from motes.core.estimate.estimate import Estimate
+from motes.diffusion.denoisers.denoiser import Denoiser
+from motes.diffusion.processes.process import Process
+from motes.diffusion.processes.start import InitialLaw
 from motes.rng import Rng
 
 
 @dataclass(frozen=True, eq=False)
-class Teleport(Start):
+class Teleport(InitialLaw):
     """A sampler's state at a late time t, straight from the noise at t_max.
 
     As long as noise drowns the data's structure, the score is that of the normal law with the data's mean and

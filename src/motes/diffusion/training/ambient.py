@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from motes.diffusion.process import Process
+from motes.diffusion.processes.process import Process
 from motes.diffusion.training.denoising import noised, noised_at
 from motes.diffusion.training.objective import Objective
 from motes.rng import Rng

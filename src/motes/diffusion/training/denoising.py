@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from motes.core.errors import UnknownName
-from motes.diffusion.denoiser import CONDITIONS, PREDICTIONS, Denoiser
-from motes.diffusion.process import Process
+from motes.diffusion.denoisers.denoiser import CONDITIONS, PREDICTIONS, Denoiser
+from motes.diffusion.processes.process import Process
 from motes.diffusion.training.conservative import asymmetry
 from motes.diffusion.training.objective import Objective
 from motes.rng import Rng

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from motes.diffusion.denoiser import Denoiser
-from motes.diffusion.process import Process
+from motes.diffusion.denoisers.denoiser import Denoiser
+from motes.diffusion.processes.process import Process
 from motes.diffusion.training.denoising import noised
 from motes.diffusion.training.objective import Objective
 from motes.diffusion.training.scaled import scales

@@ -14,11 +14,11 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from motes.core import files
 from motes.core.errors import FileError, ShapeError, warn
-from motes.core.lock import Lock
-from motes.core.runfile import before, newest
-from motes.core.schema import anything, array, dictionary, number, record, tensor, whole
+from motes.core.files import store as files
+from motes.core.files.lock import Lock
+from motes.core.files.runfile import before, newest
+from motes.core.files.schema import anything, array, dictionary, number, record, tensor, whole
 from motes.diffusion.training.objective import Diverged, Objective
 from motes.rng import Rng
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from motes.diffusion.process import Process
+from motes.diffusion.processes.process import Process
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from motes.diffusion.arguments import check_tensors
-from motes.diffusion.denoiser import Denoiser, unknown
+from motes.diffusion.denoisers.denoiser import Denoiser, unknown
 from motes.diffusion.discrete.model import TokenModel
 from motes.diffusion.discrete.process import TokenProcess
-from motes.diffusion.process import Process
+from motes.diffusion.processes.process import Process
 from motes.diffusion.training.ambient import MissingParts, NoisyData
 from motes.diffusion.training.denoising import Denoising, Predicts, data_of
 from motes.diffusion.training.energy import Distillation, Energy

@@ -11,7 +11,7 @@ from torch import Tensor
 from motes.core.errors import MotesError
 from motes.language.constraint import Constraint, Recogniser, distinct
 from motes.language.constraints.pieces import pieces, whole
-from motes.language.model import LanguageModel
+from motes.language.models.model import LanguageModel
 
 PROBES = (b"a", b" a", b"1", b".", b"\n")
 """What may follow a text and change how its last characters are cut: a letter, a space, a digit, a mark, a new line."""

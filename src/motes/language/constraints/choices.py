@@ -11,7 +11,7 @@ from torch import Tensor
 from motes.core.errors import MotesError
 from motes.language.constraint import Constraint, Recogniser, must_be_text, shorten
 from motes.language.constraints.spelt import Spelt
-from motes.language.model import LanguageModel
+from motes.language.models.model import LanguageModel
 
 
 @dataclass(frozen=True)

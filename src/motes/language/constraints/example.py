@@ -12,7 +12,7 @@ from torch import Tensor
 
 from motes.language.constraint import Recogniser
 from motes.language.constraints.pieces import Pieces, pieces
-from motes.language.model import LanguageModel
+from motes.language.models.model import LanguageModel
 
 TRIED = 3000
 """Texts that are tried before the search gives up: about a second with fifty thousand tokens."""

@@ -21,7 +21,7 @@ from motes.language.constraints.pieces import pieces
 from motes.language.constraints.product import Both
 from motes.language.constraints.schema.marks import BEGINNING, JSON, Marks, of_grammar, scanned
 from motes.language.constraints.schema.walk import NEVER
-from motes.language.model import LanguageModel
+from motes.language.models.model import LanguageModel
 
 DEAD_END = "NoExtension"
 """How a parser's error begins where no token can follow."""

@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from motes.language.model import LanguageModel
+from motes.language.models.model import LanguageModel
 
 
 @dataclass(frozen=True, eq=False)

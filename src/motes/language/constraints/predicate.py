@@ -13,7 +13,7 @@ from motes.core.errors import MotesError
 from motes.language.constraint import Constraint, Recogniser, distinct, shorten
 from motes.language.constraints.pieces import whole
 from motes.language.constraints.spelt import Spelt
-from motes.language.model import LanguageModel
+from motes.language.models.model import LanguageModel
 
 Function = Callable[[Any], Any]
 MOST_REMEMBERED = 100_000

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from motes.core.errors import EmptyConstraint, MotesError
 from motes.language.constraint import Constraint, Recogniser
-from motes.language.model import LanguageModel
+from motes.language.models.model import LanguageModel
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from motes.language.constraint import Recogniser, distinct
 from motes.language.constraints.pieces import pieces
-from motes.language.model import LanguageModel
+from motes.language.models.model import LanguageModel
 
 
 class Spelt(Recogniser):

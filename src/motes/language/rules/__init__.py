@@ -10,7 +10,7 @@ from motes.language.rules.eta import Eta, eta
 from motes.language.rules.frequency import Frequency, frequency
 from motes.language.rules.gamma_sampling import GammaSampling, gamma_sampling
 from motes.language.rules.green_list import GreenList, green_list
-from motes.language.rules.guidance import Guidance, guidance
+from motes.language.rules.guidance import PromptGuidance, guidance
 from motes.language.rules.gumbel_watermark import GumbelWatermark, gumbel_watermark
 from motes.language.rules.kl_temperature import KLTemperature, kl_temperature
 from motes.language.rules.logit_bias import LogitBias, logit_bias
@@ -42,7 +42,6 @@ __all__ = [
     "Frequency",
     "GammaSampling",
     "GreenList",
-    "Guidance",
     "GumbelWatermark",
     "KLTemperature",
     "LogitBias",
@@ -54,6 +53,7 @@ __all__ = [
     "Nucleus",
     "PointwiseInformation",
     "Presence",
+    "PromptGuidance",
     "Repetition",
     "SelfTerminating",
     "StableEntropy",

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from motes.core.errors import MotesError
-from motes.language.model import LanguageModel
-from motes.language.rule import Rule, Seen, plain
+from motes.language.models.model import LanguageModel
+from motes.language.rule import Rule, SeenTokens, plain
 from motes.language.rules import check
 from motes.language.rules.ranking import renormalised
 
@@ -56,7 +56,7 @@ class Antidistillation(Rule):
     def companions(self, model: LanguageModel, prompt: Tensor) -> Sequence[tuple[LanguageModel, Tensor]]:
         return ((self.plus, prompt), (self.minus, prompt))
 
-    def __call__(self, log_prob: Tensor, seen: Seen | None = None) -> tuple[Tensor, Tensor]:
+    def __call__(self, log_prob: Tensor, seen: SeenTokens | None = None) -> tuple[Tensor, Tensor]:
         plus, minus = check.needs_run(self, seen).others
         tilted = log_prob + self.strength / (2 * self.step) * (plus - minus)
         return renormalised(torch.where(torch.isneginf(log_prob), log_prob, tilted))
@@ -73,7 +73,7 @@ def moved(model: LanguageModel, gradient: Mapping[str, Tensor], step: float) -> 
     Raises:
         MotesError: another kind of model, or a name or a shape that it does not have.
     """
-    from motes.language.hub import TransformersModel
+    from motes.language.models.hugging_face import TransformersModel
 
     if not isinstance(model, TransformersModel):
         raise MotesError(f"{model.name} has no parameters to move: pass two models to antidistillation yourself")

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 from motes.core.errors import MotesError
-from motes.language.model import LanguageModel
-from motes.language.rule import Rule, Seen
+from motes.language.models.model import LanguageModel
+from motes.language.rule import Rule, SeenTokens
 from motes.language.rules import check
 from motes.language.rules.ranking import best, keep_where
 
 if TYPE_CHECKING:
-    from motes.language.hub import TransformersModel
+    from motes.language.models.hugging_face import TransformersModel
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +54,7 @@ class BasisAware(Rule):
         if not torch.isfinite(self.basis).all():
             raise MotesError("the basis of basis_aware holds NaN or infinite numbers")
 
-    def __call__(self, log_prob: Tensor, seen: Seen | None = None) -> tuple[Tensor, Tensor]:
+    def __call__(self, log_prob: Tensor, seen: SeenTokens | None = None) -> tuple[Tensor, Tensor]:
         if self.basis.shape[0] != log_prob.shape[1]:
             raise MotesError(f"the basis has {self.basis.shape[0]} rows, but the model has {log_prob.shape[1]} tokens")
         p = log_prob.exp()
@@ -87,7 +87,7 @@ class BasisAware(Rule):
 
 def basis_of(model: TransformersModel | LanguageModel, columns: int = 20) -> Tensor:
     """(V, columns) float64: the leading left singular vectors of a model's output layer, for `basis_aware`."""
-    from motes.language.hub import TransformersModel
+    from motes.language.models.hugging_face import TransformersModel
 
     if not isinstance(model, TransformersModel):
         raise MotesError(f"{model.name} has no output layer to take a basis from: give basis_aware a tensor (V, c)")

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from motes.core.errors import MotesError
-from motes.language.rule import Rule, Seen
+from motes.language.rule import Rule, SeenTokens
 from motes.language.rules import check
 from motes.language.rules.ranking import best, heads
 
@@ -54,7 +54,7 @@ class Bregman(Rule):
                 "the dual form of bregman needs alpha above 1: at 1 each token that is dropped costs infinity"
             )
 
-    def __call__(self, log_prob: Tensor, seen: Seen | None = None) -> tuple[Tensor, Tensor]:
+    def __call__(self, log_prob: Tensor, seen: SeenTokens | None = None) -> tuple[Tensor, Tensor]:
         out, kept = torch.full_like(log_prob, -torch.inf), torch.zeros(len(log_prob), dtype=log_prob.dtype)
         rows = torch.arange(len(log_prob))
         for m in heads(log_prob.shape[1]):

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from motes.core.errors import MotesError, UnknownName
-from motes.language.model import LanguageModel, check_prompt
-from motes.language.rule import Rule, Seen
+from motes.language.models.model import LanguageModel, check_prompt
+from motes.language.rule import Rule, SeenTokens
 
 
 def number(
@@ -70,7 +70,7 @@ def model(rule: str, name: str, value: object) -> None:
         raise MotesError(f"{name} of {rule} must be a model, as from motes.language.load, not {value!r}")
 
 
-def needs_run(rule: Rule, seen: Seen | None) -> Seen:
+def needs_run(rule: Rule, seen: SeenTokens | None) -> SeenTokens:
     """What is known of the rows, which this rule cannot do without."""
     if seen is None:
         raise MotesError(f"{type(rule).__name__} looks at the text so far: it needs a run, and cannot be called alone")

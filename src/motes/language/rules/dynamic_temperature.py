@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from motes.language.rule import Rule, Seen
+from motes.language.rule import Rule, SeenTokens
 from motes.language.rules import check
 from motes.language.rules.ranking import entropy, tempered
 
@@ -40,7 +40,7 @@ class DynamicTemperature(Rule):
         check.number("dynamic_temperature", "high", self.high, self.low, math.inf)
         check.number("dynamic_temperature", "exponent", self.exponent, 0, math.inf, open_low=True)
 
-    def __call__(self, log_prob: Tensor, seen: Seen | None = None) -> tuple[Tensor, Tensor]:
+    def __call__(self, log_prob: Tensor, seen: SeenTokens | None = None) -> tuple[Tensor, Tensor]:
         most = torch.isfinite(log_prob).sum(-1).double().log()
         share = (entropy(log_prob) / most.clamp(min=1e-12)).clamp(0, 1)
         return tempered(log_prob, self.low + (self.high - self.low) * share**self.exponent)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from motes.language.rule import Rule, Seen
+from motes.language.rule import Rule, SeenTokens
 from motes.language.rules import check
 from motes.language.rules.ranking import entropy, tempered
 
@@ -40,7 +40,7 @@ class EntropyTemperature(Rule):
         check.number("entropy_temperature", "ratio", self.ratio, 0, 1, open_low=True, open_high=True)
         check.number("entropy_temperature", "theta", self.theta, 0, math.inf, open_low=True)
 
-    def __call__(self, log_prob: Tensor, seen: Seen | None = None) -> tuple[Tensor, Tensor]:
+    def __call__(self, log_prob: Tensor, seen: SeenTokens | None = None) -> tuple[Tensor, Tensor]:
         return tempered(log_prob, self.temperature(entropy(log_prob)))
 
     def temperature(self, h: Tensor) -> Tensor:

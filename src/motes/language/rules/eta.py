@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from motes.language.rule import Rule, Seen
+from motes.language.rule import Rule, SeenTokens
 from motes.language.rules import check
 from motes.language.rules.ranking import entropy, keep_where
 
@@ -33,7 +33,7 @@ class Eta(Rule):
     def __post_init__(self) -> None:
         check.number("eta", "threshold", self.threshold, 0, 1, open_low=True, open_high=True)
 
-    def __call__(self, log_prob: Tensor, seen: Seen | None = None) -> tuple[Tensor, Tensor]:
+    def __call__(self, log_prob: Tensor, seen: SeenTokens | None = None) -> tuple[Tensor, Tensor]:
         cut = math.log(self.threshold)
         least = torch.minimum(0.5 * cut - entropy(log_prob), log_prob.amax(-1)).clamp(max=cut)
         return keep_where(log_prob, log_prob >= least[:, None])

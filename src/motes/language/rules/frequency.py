@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from motes.language.rule import Rule, Seen
+from motes.language.rule import Rule, SeenTokens
 from motes.language.rules import check
 from motes.language.rules.ranking import renormalised, tokens_so_far
 
@@ -33,7 +33,7 @@ class Frequency(Rule):
     def __post_init__(self) -> None:
         check.number("frequency", "penalty", self.penalty, -math.inf, math.inf)
 
-    def __call__(self, log_prob: Tensor, seen: Seen | None = None) -> tuple[Tensor, Tensor]:
+    def __call__(self, log_prob: Tensor, seen: SeenTokens | None = None) -> tuple[Tensor, Tensor]:
         seen = check.needs_run(self, seen)
         tokens = tokens_so_far(seen.prompt, seen.tokens, self.prompt)
         loss = (tokens >= 0).to(log_prob.dtype) * -self.penalty

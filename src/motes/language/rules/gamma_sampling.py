@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from motes.language.rule import Rule, Seen
+from motes.language.rule import Rule, SeenTokens
 from motes.language.rules import check
 
 
@@ -39,7 +39,7 @@ class GammaSampling(Rule):
         check.tokens("gamma_sampling", self.tokens)
         object.__setattr__(self, "tokens", tuple(self.tokens))
 
-    def __call__(self, log_prob: Tensor, seen: Seen | None = None) -> tuple[Tensor, Tensor]:
+    def __call__(self, log_prob: Tensor, seen: SeenTokens | None = None) -> tuple[Tensor, Tensor]:
         chosen = check.mask("gamma_sampling", self.tokens, log_prob.shape[1])
         inside = torch.logsumexp(log_prob.masked_fill(~chosen, -torch.inf), -1)
         outside = torch.logsumexp(log_prob.masked_fill(chosen, -torch.inf), -1)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from motes.language.rule import Rule, Seen
+from motes.language.rule import Rule, SeenTokens
 from motes.language.rules import check
 from motes.language.rules.ranking import renormalised
 from motes.language.watermark import Detection, binomial_tail, check_key, keyed_uniform, last_tokens, marks
@@ -46,7 +46,7 @@ class GreenList(Rule):
         check.number("green_list", "strength", self.strength, -math.inf, math.inf)
         check.number("green_list", "share", self.share, 0, 1, open_low=True, open_high=True)
 
-    def __call__(self, log_prob: Tensor, seen: Seen | None = None) -> tuple[Tensor, Tensor]:
+    def __call__(self, log_prob: Tensor, seen: SeenTokens | None = None) -> tuple[Tensor, Tensor]:
         seen = check.needs_run(self, seen)
         context = last_tokens(seen.prompt, seen.tokens, seen.length, self.width)
         green = keyed_uniform(self.key, context, log_prob.shape[1]) < self.share

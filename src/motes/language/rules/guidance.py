@@ -9,15 +9,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from motes.language.model import LanguageModel, Message
-from motes.language.rule import Rule, Seen
+from motes.language.models.model import LanguageModel, Message
+from motes.language.rule import Rule, SeenTokens
 from motes.language.rules import check
 from motes.language.rules.paired import other_law, paired
 from motes.language.rules.ranking import renormalised
 
 
 @dataclass(frozen=True)
-class Guidance(Rule):
+class PromptGuidance(Rule):
     """Sample from p^scale p0^(1 - scale), p0 the law of the same text behind another prompt (an empty or negative one).
 
     A scale of 1 changes nothing, 0 gives the law of the other prompt, above 1 what sets the prompt apart is amplified.
@@ -44,10 +44,10 @@ class Guidance(Rule):
     def companions(self, model: LanguageModel, prompt: Tensor) -> Sequence[tuple[LanguageModel, Tensor]]:
         return (paired(self.context, self.other, model),)
 
-    def __call__(self, log_prob: Tensor, seen: Seen | None = None) -> tuple[Tensor, Tensor]:
+    def __call__(self, log_prob: Tensor, seen: SeenTokens | None = None) -> tuple[Tensor, Tensor]:
         other = other_law(self, log_prob, seen)
         tilted = other + self.scale * (log_prob - other)
         return renormalised(torch.where(torch.isneginf(log_prob), log_prob, tilted))
 
 
-guidance = Guidance
+guidance = PromptGuidance

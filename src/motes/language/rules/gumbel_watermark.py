@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from motes.language.rule import Rule, Seen
+from motes.language.rule import Rule, SeenTokens
 from motes.language.rules import check
 from motes.language.watermark import Detection, check_key, keyed_uniform, last_tokens, marks
 
@@ -44,7 +44,7 @@ class GumbelWatermark(Rule):
         check_key("gumbel_watermark", self.key, self.width)
         check.number("gumbel_watermark", "softness", self.softness, 0, math.inf)
 
-    def __call__(self, log_prob: Tensor, seen: Seen | None = None) -> tuple[Tensor, Tensor]:
+    def __call__(self, log_prob: Tensor, seen: SeenTokens | None = None) -> tuple[Tensor, Tensor]:
         seen = check.needs_run(self, seen)
         context = last_tokens(seen.prompt, seen.tokens, seen.length, self.width)
         score = log_prob - torch.log(-torch.log(keyed_uniform(self.key, context, log_prob.shape[1])))

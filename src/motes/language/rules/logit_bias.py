@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from motes.core.errors import MotesError
-from motes.language.rule import Rule, Seen
+from motes.language.rule import Rule, SeenTokens
 from motes.language.rules import check
 from motes.language.rules.ranking import renormalised
 
@@ -39,7 +39,7 @@ class LogitBias(Rule):
             raise MotesError(f"the biases of logit_bias must be below +inf and not NaN, unlike {bad!r}")
         object.__setattr__(self, "bias", dict(self.bias))
 
-    def __call__(self, log_prob: Tensor, seen: Seen | None = None) -> tuple[Tensor, Tensor]:
+    def __call__(self, log_prob: Tensor, seen: SeenTokens | None = None) -> tuple[Tensor, Tensor]:
         check.mask("logit_bias", tuple(self.bias), log_prob.shape[1])
         out = log_prob.clone()
         out[:, list(self.bias)] += torch.tensor(list(self.bias.values()), dtype=log_prob.dtype)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from motes.language.rule import Rule, Seen
+from motes.language.rule import Rule, SeenTokens
 from motes.language.rules import check
 from motes.language.rules.ranking import renormalised
 
@@ -31,7 +31,7 @@ class MinNewTokens(Rule):
     def __post_init__(self) -> None:
         check.whole("min_new_tokens", "n", self.n, 1)
 
-    def __call__(self, log_prob: Tensor, seen: Seen | None = None) -> tuple[Tensor, Tensor]:
+    def __call__(self, log_prob: Tensor, seen: SeenTokens | None = None) -> tuple[Tensor, Tensor]:
         seen = check.needs_run(self, seen)
         out = log_prob.clone()
         ends = torch.tensor(seen.model.end)

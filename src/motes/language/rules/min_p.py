@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from motes.language.rule import Rule, Seen
+from motes.language.rule import Rule, SeenTokens
 from motes.language.rules import check
 from motes.language.rules.ranking import keep_where
 
@@ -33,7 +33,7 @@ class MinP(Rule):
     def __post_init__(self) -> None:
         check.number("min_p", "ratio", self.ratio, 0, 1, open_low=True)
 
-    def __call__(self, log_prob: Tensor, seen: Seen | None = None) -> tuple[Tensor, Tensor]:
+    def __call__(self, log_prob: Tensor, seen: SeenTokens | None = None) -> tuple[Tensor, Tensor]:
         return keep_where(log_prob, log_prob >= log_prob.amax(-1, keepdim=True) + math.log(self.ratio))
 
 

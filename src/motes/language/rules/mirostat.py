@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from motes.language.model import LanguageModel
-from motes.language.rule import Rule, Seen
+from motes.language.models.model import LanguageModel
+from motes.language.rule import Rule, SeenTokens
 from motes.language.rules import check
 from motes.language.rules.ranking import keep_best, keep_where
 
@@ -23,11 +23,11 @@ class Controlled(Rule):
     def start(self, model: LanguageModel, prompt: Tensor) -> Tensor:
         return torch.tensor([2.0 * self.target], dtype=torch.float64)
 
-    def advance(self, seen: Seen, log_prob: Tensor, token: Tensor) -> Tensor:
+    def advance(self, seen: SeenTokens, log_prob: Tensor, token: Tensor) -> Tensor:
         surprise = -log_prob.gather(1, token[:, None])[:, 0] / math.log(2)
         return seen.state - self.rate * (surprise - self.target)
 
-    def mu(self, log_prob: Tensor, seen: Seen | None) -> Tensor:
+    def mu(self, log_prob: Tensor, seen: SeenTokens | None) -> Tensor:
         """(A,) the bound on the surprise of each row, bits; at its start without `seen`."""
         if seen is None or seen.state is None:
             return torch.full((len(log_prob),), 2.0 * self.target, dtype=torch.float64)
@@ -65,7 +65,7 @@ class Mirostat1(Controlled):
         check.number("mirostat_1", "rate", self.rate, 0, math.inf, open_low=True)
         check.whole("mirostat_1", "head", self.head, 2)
 
-    def __call__(self, log_prob: Tensor, seen: Seen | None = None) -> tuple[Tensor, Tensor]:
+    def __call__(self, log_prob: Tensor, seen: SeenTokens | None = None) -> tuple[Tensor, Tensor]:
         size = self.size(log_prob, self.mu(log_prob, seen))
 
         def enough(ranked: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
@@ -119,7 +119,7 @@ class Mirostat2(Controlled):
         check.number("mirostat_2", "target", self.target, 0, math.inf, open_low=True)
         check.number("mirostat_2", "rate", self.rate, 0, math.inf, open_low=True)
 
-    def __call__(self, log_prob: Tensor, seen: Seen | None = None) -> tuple[Tensor, Tensor]:
+    def __call__(self, log_prob: Tensor, seen: SeenTokens | None = None) -> tuple[Tensor, Tensor]:
         least = torch.minimum(-self.mu(log_prob, seen) * math.log(2), log_prob.amax(-1))
         return keep_where(log_prob, log_prob >= least[:, None])
 

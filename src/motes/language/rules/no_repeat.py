@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from motes.language.rule import Rule, Seen
+from motes.language.rule import Rule, SeenTokens
 from motes.language.rules import check
 from motes.language.rules.ranking import occurs, renormalised, tokens_so_far
 
@@ -33,7 +33,7 @@ class NoRepeat(Rule):
     def __post_init__(self) -> None:
         check.whole("no_repeat", "n", self.n, 1)
 
-    def __call__(self, log_prob: Tensor, seen: Seen | None = None) -> tuple[Tensor, Tensor]:
+    def __call__(self, log_prob: Tensor, seen: SeenTokens | None = None) -> tuple[Tensor, Tensor]:
         seen = check.needs_run(self, seen)
         tokens = tokens_so_far(seen.prompt, seen.tokens, self.prompt)
         rows, vocabulary = log_prob.shape

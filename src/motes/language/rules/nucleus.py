@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from motes.core.errors import MotesError
-from motes.language.rule import Rule, Seen
+from motes.language.rule import Rule, SeenTokens
 from motes.language.rules.ranking import keep_best, renormalised
 
 
@@ -32,7 +32,7 @@ class Nucleus(Rule):
         if not isinstance(self.mass, (int, float)) or not 0 < self.mass <= 1:
             raise MotesError(f"the mass of a nucleus must lie in (0, 1], not {self.mass!r}")
 
-    def __call__(self, log_prob: Tensor, seen: Seen | None = None) -> tuple[Tensor, Tensor]:
+    def __call__(self, log_prob: Tensor, seen: SeenTokens | None = None) -> tuple[Tensor, Tensor]:
         if self.mass == 1:
             return renormalised(log_prob)
 

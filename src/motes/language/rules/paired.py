@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from motes.core.errors import MotesError
-from motes.language.model import LanguageModel, Message
-from motes.language.rule import Rule, Seen
+from motes.language.models.model import LanguageModel, Message
+from motes.language.rule import Rule, SeenTokens
 
 
 def paired(
@@ -20,7 +20,7 @@ def paired(
     return reads, reads.encode(context)
 
 
-def other_law(rule: Rule, log_prob: Tensor, seen: Seen | None) -> Tensor:
+def other_law(rule: Rule, log_prob: Tensor, seen: SeenTokens | None) -> Tensor:
     """The law (A, V) of the other context, where the given one has mass.
 
     Raises:

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from motes.language.model import LanguageModel, Message
-from motes.language.rule import Rule, Seen
+from motes.language.models.model import LanguageModel, Message
+from motes.language.rule import Rule, SeenTokens
 from motes.language.rules import check
 from motes.language.rules.paired import other_law, paired
 from motes.language.rules.ranking import renormalised
@@ -48,7 +48,7 @@ class PointwiseInformation(Rule):
     def companions(self, model: LanguageModel, prompt: Tensor) -> Sequence[tuple[LanguageModel, Tensor]]:
         return (paired(self.context, self.other, model),)
 
-    def __call__(self, log_prob: Tensor, seen: Seen | None = None) -> tuple[Tensor, Tensor]:
+    def __call__(self, log_prob: Tensor, seen: SeenTokens | None = None) -> tuple[Tensor, Tensor]:
         tilted = log_prob - self.strength * other_law(self, log_prob, seen)
         return renormalised(torch.where(torch.isneginf(log_prob), log_prob, tilted))
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from motes.language.rule import Rule, Seen
+from motes.language.rule import Rule, SeenTokens
 from motes.language.rules import check
 from motes.language.rules.ranking import occurs, renormalised, tokens_so_far
 
@@ -34,7 +34,7 @@ class Presence(Rule):
     def __post_init__(self) -> None:
         check.number("presence", "penalty", self.penalty, -math.inf, math.inf)
 
-    def __call__(self, log_prob: Tensor, seen: Seen | None = None) -> tuple[Tensor, Tensor]:
+    def __call__(self, log_prob: Tensor, seen: SeenTokens | None = None) -> tuple[Tensor, Tensor]:
         seen = check.needs_run(self, seen)
         occurred = occurs(tokens_so_far(seen.prompt, seen.tokens, self.prompt), log_prob.shape[1])
         return renormalised(torch.where(occurred, log_prob - self.penalty, log_prob))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from motes.language.rule import Rule, Seen
+from motes.language.rule import Rule, SeenTokens
 from motes.language.rules import check
 
 
@@ -35,7 +35,7 @@ class SelfTerminating(Rule):
     def __post_init__(self) -> None:
         check.number("self_terminating", "epsilon", self.epsilon, 0, 1, open_low=True, open_high=True)
 
-    def __call__(self, log_prob: Tensor, seen: Seen | None = None) -> tuple[Tensor, Tensor]:
+    def __call__(self, log_prob: Tensor, seen: SeenTokens | None = None) -> tuple[Tensor, Tensor]:
         seen = check.needs_run(self, seen)
         goes_on = (seen.length + 1).double()[:, None] * math.log1p(-self.epsilon)
         ends = torch.tensor(seen.model.end)

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from motes.core.errors import MotesError
-from motes.language.model import LanguageModel, Message
-from motes.language.rule import Rule, Seen
+from motes.language.models.model import LanguageModel, Message
+from motes.language.rule import Rule, SeenTokens
 from motes.language.rules import check
 from motes.language.rules.ranking import entropy
 from motes.language.rules.top_k import TopK
@@ -70,7 +70,7 @@ class StableEntropy(Rule):
         half = torch.full_like(half, math.inf) if self.width == math.inf else self.width * half
         return middle - half, middle + half
 
-    def __call__(self, log_prob: Tensor, seen: Seen | None = None) -> tuple[Tensor, Tensor]:
+    def __call__(self, log_prob: Tensor, seen: SeenTokens | None = None) -> tuple[Tensor, Tensor]:
         seen = check.needs_run(self, seen)
         high = (entropy(log_prob) > self.band(seen.length)[1]) & (seen.length >= self.calm)
         law, kept = GREEDY(log_prob)
@@ -140,7 +140,9 @@ def decode_stable(
             order = torch.sort(log_prob[0], descending=True, stable=True).indices
             token = int(order[min(rank, len(order) - 1)])
         else:
-            seen = Seen(model, start, torch.tensor([text], dtype=torch.int64), torch.tensor([len(text)]), log_prob)
+            seen = SeenTokens(
+                model, start, torch.tensor([text], dtype=torch.int64), torch.tensor([len(text)]), log_prob
+            )
             token = int(rng.at("stable", inner=draws).categorical(rule(log_prob, seen)[0])[0])
             draws += 1
         text.append(token)

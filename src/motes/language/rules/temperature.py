@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from motes.core.errors import MotesError
-from motes.language.rule import Rule, Seen
+from motes.language.rule import Rule, SeenTokens
 from motes.language.rules.ranking import renormalised
 
 
@@ -29,7 +29,7 @@ class Temperature(Rule):
                 f"a temperature must be positive and finite, not {self.temperature!r}; a small one is nearly greedy"
             )
 
-    def __call__(self, log_prob: Tensor, seen: Seen | None = None) -> tuple[Tensor, Tensor]:
+    def __call__(self, log_prob: Tensor, seen: SeenTokens | None = None) -> tuple[Tensor, Tensor]:
         return renormalised(log_prob / self.temperature)
 
 

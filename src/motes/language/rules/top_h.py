@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from motes.language.rule import Rule, Seen
+from motes.language.rule import Rule, SeenTokens
 from motes.language.rules import check
 from motes.language.rules.ranking import entropy, keep_best
 
@@ -39,7 +39,7 @@ class TopH(Rule):
         check.number("top_h", "share", self.share, 0, 1, open_low=True)
         check.choice("criterion of top_h", self.criterion, ("paper", "partial"))
 
-    def __call__(self, log_prob: Tensor, seen: Seen | None = None) -> tuple[Tensor, Tensor]:
+    def __call__(self, log_prob: Tensor, seen: SeenTokens | None = None) -> tuple[Tensor, Tensor]:
         bound = self.share * entropy(log_prob)[:, None] + 1e-12  # rounding, where a share of 1 keeps everything
 
         def enough(ranked: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from motes.core.errors import MotesError
-from motes.language.rule import Rule, Seen
+from motes.language.rule import Rule, SeenTokens
 from motes.language.rules.ranking import keep_best
 
 
@@ -31,7 +31,7 @@ class TopK(Rule):
         if isinstance(self.k, bool) or not isinstance(self.k, int) or self.k < 1:
             raise MotesError(f"top_k needs a whole number of at least 1, not {self.k!r}")
 
-    def __call__(self, log_prob: Tensor, seen: Seen | None = None) -> tuple[Tensor, Tensor]:
+    def __call__(self, log_prob: Tensor, seen: SeenTokens | None = None) -> tuple[Tensor, Tensor]:
         def enough(ranked: Tensor, _: Tensor) -> tuple[Tensor, Tensor]:
             count = torch.full((len(ranked),), min(self.k, ranked.shape[1]))
             return count, torch.full_like(count, self.k < ranked.shape[1], dtype=torch.bool)

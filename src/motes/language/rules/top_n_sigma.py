@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from motes.language.rule import Rule, Seen
+from motes.language.rule import Rule, SeenTokens
 from motes.language.rules import check
 from motes.language.rules.ranking import keep_where
 
@@ -35,7 +35,7 @@ class TopNSigma(Rule):
     def __post_init__(self) -> None:
         check.number("top_n_sigma", "n", self.n, 0, math.inf, open_low=True)
 
-    def __call__(self, log_prob: Tensor, seen: Seen | None = None) -> tuple[Tensor, Tensor]:
+    def __call__(self, log_prob: Tensor, seen: SeenTokens | None = None) -> tuple[Tensor, Tensor]:
         raw = log_prob if seen is None else seen.raw
         finite = torch.isfinite(raw)
         count = finite.sum(-1, keepdim=True)

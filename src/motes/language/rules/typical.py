@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from motes.language.rule import Rule, Seen
+from motes.language.rule import Rule, SeenTokens
 from motes.language.rules import check
 from motes.language.rules.ranking import entropy, keep_best, renormalised
 
@@ -32,7 +32,7 @@ class Typical(Rule):
     def __post_init__(self) -> None:
         check.number("typical", "mass", self.mass, 0, 1, open_low=True)
 
-    def __call__(self, log_prob: Tensor, seen: Seen | None = None) -> tuple[Tensor, Tensor]:
+    def __call__(self, log_prob: Tensor, seen: SeenTokens | None = None) -> tuple[Tensor, Tensor]:
         if self.mass == 1:
             return renormalised(log_prob)
 

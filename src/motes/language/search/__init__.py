@@ -9,7 +9,7 @@ from motes.language.search.best_of_n import (
     best_of_n_law,
 )
 from motes.language.search.decide import Decision, bayes_risk, vote
-from motes.language.search.found import Found
+from motes.language.search.found import SearchResult
 from motes.language.search.information import information_search
 from motes.language.search.p_exact import dynamic_beam, p_exact
 from motes.language.search.phi import foresight_weights, phi_decoding
@@ -24,10 +24,10 @@ __all__ = [
     "Aligned",
     "Arithmetic",
     "Decision",
-    "Found",
     "PoissonBeam",
     "Problem",
     "Reprompted",
+    "SearchResult",
     "StochasticBeam",
     "Watermarked",
     "alignment_resampling",

@@ -10,14 +10,14 @@ from torch import Tensor
 
 from motes.core.cite import Reference
 from motes.language.search.beam import Beam
-from motes.language.search.population import Choice, Population
+from motes.language.search.population import Choice, TextPopulation
 from motes.rng import Rng
 
 DEPTH = 20.0
 """Nats of a code that are used; a number has 36, and what is left behind them has its law to 1e-7."""
 
 
-class Arithmetic(Population):
+class Arithmetic(TextPopulation):
     """Draws N texts that spread as evenly over the law as N texts can: of each about N p(y).
 
     Every text owns an interval of length p(y) (its arithmetic code), and the texts are those that own the points

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from motes.core.errors import MotesError
 from motes.language.constraint import Constraint
-from motes.language.frontier import BadLogits, Front, Law
-from motes.language.model import LanguageModel, in_place
+from motes.language.generation.frontier import BadLogits, Front, NextTokenLaw
+from motes.language.models.model import LanguageModel, in_place
 from motes.language.rule import Rule, renormalised
 from motes.rng import Rng
 
@@ -154,7 +154,7 @@ def _find_law(front: Front, row: Tensor, t: int) -> None:
         raise error.about(front.model.name, torch.nonzero(torch.isin(row, error.rows))[:, 0].tolist(), t) from error
 
 
-def tested(front: Front, law: Law) -> Law:
+def tested(front: Front, law: NextTokenLaw) -> NextTokenLaw:
     """The law without the tokens that a constraint refuses which can only be asked about single tokens.
 
     Raises:
@@ -175,7 +175,7 @@ def tested(front: Front, law: Law) -> Law:
     log_prob = law.log_prob.clone()
     log_prob[row[refused], token[refused]] = -torch.inf
     log_prob, kept = renormalised(log_prob)
-    return Law(log_prob, law.kept_by_rules, law.kept_by_constraint + kept)
+    return NextTokenLaw(log_prob, law.kept_by_rules, law.kept_by_constraint + kept)
 
 
 def drawn_on(

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 import torch
 
 from motes.core.errors import MotesError
-from motes.language.arguments import Rules
 from motes.language.constraint import Constraint
-from motes.language.model import LanguageModel, Message
+from motes.language.generation.arguments import Rules
+from motes.language.models.model import LanguageModel, Message
 from motes.language.search.beam import Beam
-from motes.language.search.found import Found, check_whole, ranked, start
+from motes.language.search.found import SearchResult, check_whole, ranked, start
 
 
 def beam_search(
@@ -25,7 +25,7 @@ def beam_search(
     length_penalty: float = 1.0,
     early_stopping: bool = False,
     chat: bool | str = "auto",
-) -> Found:
+) -> SearchResult:
     """Keep the `width` most probable prefixes, and return the best finished texts that they lead to.
 
     A text's score is log p / (number of tokens)^length_penalty, its end token counted, as in transformers. At each
@@ -106,7 +106,7 @@ def greedy(
     constraint: Constraint | None = None,
     max_tokens: int = 128,
     chat: bool | str = "auto",
-) -> Found:
+) -> SearchResult:
     """Take the most probable token each time: one text. Arguments and errors as for `beam_search`."""
     knobs = {"rules": rules, "constraint": constraint, "max_tokens": max_tokens, "chat": chat}
     return beam_search(model, prompt, 1, early_stopping=True, **knobs)

@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 
 from motes.core.errors import EmptyConstraint, MotesError
-from motes.language.arguments import Rules, as_rules, check_arguments
 from motes.language.constraint import Constraint
-from motes.language.model import LanguageModel, Message
+from motes.language.generation.arguments import Rules, as_rules, check_arguments
+from motes.language.models.model import LanguageModel, Message
 from motes.language.search.beam import Beam, open_beam
 
 
 @dataclass(frozen=True)
-class Found:
+class SearchResult:
     """Texts of a search, best first; they are no sample, so nothing of it estimates an expectation.
 
     Attributes:
@@ -56,7 +56,7 @@ def start(
     return beam
 
 
-def ranked(beams: Sequence[Beam], score: Tensor, most: int | None) -> Found:
+def ranked(beams: Sequence[Beam], score: Tensor, most: int | None) -> SearchResult:
     """The finished entries of several beams with their scores (M,), best first; what the constraint refuses is out.
 
     Raises:
@@ -71,7 +71,7 @@ def ranked(beams: Sequence[Beam], score: Tensor, most: int | None) -> Found:
     order = [i for i in torch.sort(score, descending=True, stable=True).indices.tolist() if alive[i]][:most]
     if not order:
         raise EmptyConstraint("the search found no text that the constraint accepts: allow more tokens or a wider beam")
-    return Found([texts[i] for i in order], [tokens[i] for i in order], log_prob[order], score[order])
+    return SearchResult([texts[i] for i in order], [tokens[i] for i in order], log_prob[order], score[order])
 
 
 def check_whole(name: str, value: object) -> None:

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from motes.core.errors import MotesError
-from motes.language.arguments import Rules
 from motes.language.constraint import Constraint
-from motes.language.model import LanguageModel, Message
+from motes.language.generation.arguments import Rules
+from motes.language.models.model import LanguageModel, Message
 from motes.language.search.beam import Beam
-from motes.language.search.found import Found, check_whole, ranked, start
+from motes.language.search.found import SearchResult, check_whole, ranked, start
 from motes.rng import Rng
 
 
@@ -30,7 +30,7 @@ def information_search(
     constraint: Constraint | None = None,
     max_tokens: int = 64,
     chat: bool | str = "auto",
-) -> Found:
+) -> SearchResult:
     """Sampled continuations, of which those go on that the question makes more likely than its absence does.
 
     Score of a text y: log p(y | prompt) - log p(y | without), under rules and constraint, which adds up over tokens. A

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 import torch
 
 from motes.core.errors import MotesError
-from motes.language.arguments import Rules
 from motes.language.constraint import Constraint
-from motes.language.model import LanguageModel, Message
+from motes.language.generation.arguments import Rules
+from motes.language.models.model import LanguageModel, Message
 from motes.language.search.beam import Beam
-from motes.language.search.found import Found, check_whole, ranked, start
+from motes.language.search.found import SearchResult, check_whole, ranked, start
 
 
 def p_exact(
@@ -24,7 +24,7 @@ def p_exact(
     max_tokens: int = 32,
     most: int = 4096,
     chat: bool | str = "auto",
-) -> Found:
+) -> SearchResult:
     """The most probable text among those whose every token lies in the nucleus of mass `p` of its place.
 
     A prefix is given up once it is less probable than the best finished text, since more tokens only cost (branch and
@@ -90,7 +90,7 @@ def dynamic_beam(
     max_tokens: int = 128,
     most: int = 256,
     chat: bool | str = "auto",
-) -> Found:
+) -> SearchResult:
     """A beam that keeps the nucleus of mass `p` of all its candidates together: wide where the law is flat.
 
     At each token the candidates of all prefixes, and the texts that have ended, are normalised together, and the most

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from motes.core.errors import MotesError, ShapeError
-from motes.language.arguments import Rules
 from motes.language.constraint import Constraint
-from motes.language.model import LanguageModel, Message
+from motes.language.generation.arguments import Rules
+from motes.language.models.model import LanguageModel, Message
 from motes.language.search.beam import Beam, drawn_on
-from motes.language.search.found import Found, check_whole, ranked, start
+from motes.language.search.found import SearchResult, check_whole, ranked, start
 from motes.language.search.word_clusters import word_clusters
 from motes.rng import Rng
 
@@ -42,7 +42,7 @@ def phi_decoding(
     constraint: Constraint | None = None,
     max_tokens: int = 128,
     chat: bool | str = "auto",
-) -> Found:
+) -> SearchResult:
     """Steps of text, looked at from their ends: kept by how probable and how common their continuations are.
 
     A round: each of at most `width` texts draws `rollouts` steps. Steps whose mean log-probability a token lies more

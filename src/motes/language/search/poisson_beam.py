@@ -10,11 +10,11 @@ from torch import Tensor
 from motes.core.cite import Reference
 from motes.core.errors import MotesError
 from motes.language.search.beam import Beam
-from motes.language.search.population import Choice, Population
+from motes.language.search.population import Choice, TextPopulation
 from motes.rng import Rng
 
 
-class PoissonBeam(Population):
+class PoissonBeam(TextPopulation):
     """Draws up to N different texts; at each token a subset of N prefixes with probability proportional to the product
     of p / (1 - p) over it.
 

@@ -13,15 +13,15 @@ import torch
 from torch import Tensor
 
 from motes.core.errors import EmptyConstraint, MotesError
-from motes.core.estimate import Estimate
+from motes.core.estimate.estimate import Estimate
+from motes.core.estimate.variance import StandardError
 from motes.core.model import FeynmanKac
 from motes.core.particles import Particles
 from motes.core.run import Run
-from motes.core.variance import StandardError
-from motes.language.arguments import Rules, as_rules, check_arguments, encoded
 from motes.language.constraint import Constraint
-from motes.language.frontier import Frontier
-from motes.language.model import LanguageModel, Message
+from motes.language.generation.arguments import Rules, as_rules, check_arguments, encoded
+from motes.language.generation.frontier import Frontier
+from motes.language.models.model import LanguageModel, Message
 from motes.language.search.beam import Beam, follow, open_beam
 from motes.rng import Rng
 
@@ -34,7 +34,7 @@ Choice = tuple[Tensor, Tensor, dict[str, Tensor], dict[str, Any]]
 """Entry and token (-1: as it is) of each entry of the next beam, what the method keeps of each, and of all."""
 
 
-class Population(FeynmanKac):
+class TextPopulation(FeynmanKac):
     """A search that keeps at most N texts and knows how often each was to be expected among them.
 
     With m(y) the expected number of copies of the text y and p(y) its unnormalised target, a text weighs

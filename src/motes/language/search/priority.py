@@ -8,11 +8,11 @@ from collections.abc import Sequence
 import torch
 
 from motes.core.errors import UnknownName
-from motes.language.arguments import Rules
 from motes.language.constraint import Constraint
-from motes.language.model import LanguageModel, Message
+from motes.language.generation.arguments import Rules
+from motes.language.models.model import LanguageModel, Message
 from motes.language.search.beam import Beam
-from motes.language.search.found import Found, check_whole, ranked, start
+from motes.language.search.found import SearchResult, check_whole, ranked, start
 
 PRIORITIES = ("token", "joint")
 
@@ -27,7 +27,7 @@ def priority_sampling(
     constraint: Constraint | None = None,
     max_tokens: int = 32,
     chat: bool | str = "auto",
-) -> Found:
+) -> SearchResult:
     """Up to `n` different texts: the greedy one, then the greedy completions of the most probable untried branches.
 
     Every place on the way of a text leaves its other tokens behind in a queue; the next text takes the branch of the

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from motes.core.errors import MotesError
-from motes.language.arguments import Rules
 from motes.language.constraint import Constraint
-from motes.language.model import LanguageModel, Message
+from motes.language.generation.arguments import Rules
+from motes.language.models.model import LanguageModel, Message
 from motes.language.search.beam import drawn_on
 from motes.language.search.found import check_whole, start
 from motes.rng import Rng

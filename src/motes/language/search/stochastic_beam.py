@@ -9,15 +9,15 @@ import torch
 from torch import Tensor
 
 from motes.core.cite import Reference
+from motes.core.estimate.variance import StandardError
 from motes.core.particles import Particles
-from motes.core.variance import StandardError
 from motes.core.weights import total
 from motes.language.search.beam import Beam
-from motes.language.search.population import Choice, Population
+from motes.language.search.population import Choice, TextPopulation
 from motes.rng import Rng
 
 
-class StochasticBeam(Population):
+class StochasticBeam(TextPopulation):
     """Draws up to N different texts, as drawing one by one without replacement would, in one pass of a beam.
 
     Every text y has a perturbed log-probability G(y) = log p(y) + Gumbel noise; the N largest are the sample. A prefix

@@ -13,17 +13,17 @@ from torch import Tensor
 from motes.core.cite import Reference
 from motes.core.drive import uninterrupted
 from motes.core.errors import MotesError, warn
+from motes.core.estimate.variance import StandardError
 from motes.core.particles import Particles
 from motes.core.sample import sample
-from motes.core.variance import StandardError
-from motes.language.arguments import Rules
 from motes.language.constraint import Constraint
-from motes.language.model import LanguageModel, Message
-from motes.language.potential import Reward, ask
+from motes.language.generation.arguments import Rules
+from motes.language.generation.potential import Reward, ask
+from motes.language.models.model import LanguageModel, Message
 from motes.language.rules.gumbel_watermark import GumbelWatermark
 from motes.language.search.beam import Beam
 from motes.language.search.found import check_whole
-from motes.language.search.population import Choice, Population
+from motes.language.search.population import Choice, TextPopulation
 from motes.language.watermark import Detection, check_key, hashed, keyed_uniform, last_tokens
 from motes.rng import Rng
 
@@ -34,7 +34,7 @@ def draw_keys(key: int, n: int) -> list[int]:
     return [(high << 32) | low for high, low in words]
 
 
-class Watermarked(Population):
+class Watermarked(TextPopulation):
     """Draws N texts with the Gumbel watermark, each with a key of its own.
 
     The next token is argmax of log p + g, the noise g a function of the draw's key and of the `width` tokens before.

@@ -15,8 +15,8 @@ from motes.core.drive import uninterrupted
 from motes.core.errors import MotesError
 from motes.core.run import Run
 from motes.core.sample import sample
-from motes.language.generation import Generation
-from motes.language.model import LanguageModel, Message
+from motes.language.generation.generation import Generation
+from motes.language.models.model import LanguageModel, Message
 from motes.language.source.bias import bias
 from motes.language.source.order import ngrams, runs, serial_correlation
 from motes.language.source.prediction import bet

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from motes.core.cite import Reference
 from motes.core.errors import MotesError, ShapeError
-from motes.language.table import TableModel
+from motes.language.models.table import TableModel
 from motes.rng import Rng
 
 MOST = 1024

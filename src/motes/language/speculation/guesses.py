@@ -12,7 +12,7 @@ from torch import Tensor
 
 from motes.core.cite import Reference
 from motes.core.errors import MotesError
-from motes.language.model import LanguageModel
+from motes.language.models.model import LanguageModel
 
 LEVIATHAN = Reference(
     "leviathan2023",

@@ -24,7 +24,7 @@ class Patient(Guesser):
 
     def __init__(self, guesser: Guesser, largest: int):
         self.guesser, self.largest = guesser, largest
-        self.rows = [Row()]
+        self.rows = [DraftRow()]
 
     def extend(self, parent: Tensor, token: Tensor) -> None:
         self.guesser.extend(parent, token)
@@ -39,7 +39,7 @@ class Patient(Guesser):
 
 
 @dataclass(frozen=True)
-class Row:
+class DraftRow:
     """What is remembered of a text.
 
     Attributes:
@@ -62,12 +62,12 @@ class Row:
             return self.size
         return 1 if self.length % min(2**self.failed, RAREST) == 0 else 0
 
-    def with_token(self, token: int, largest: int) -> Row:
+    def with_token(self, token: int, largest: int) -> DraftRow:
         length = self.length + 1
         if not self.left or self.left[0] != token:
             if not self.fresh:
-                return Row(length, self.size, self.failed)
-            return Row(length, max(1, self.size // 2), self.failed + 2)
+                return DraftRow(length, self.size, self.failed)
+            return DraftRow(length, max(1, self.size // 2), self.failed + 2)
         failed = max(0, self.failed - 1) if self.fresh else self.failed
         size = self.size if len(self.left) > 1 else min(2 * self.size, largest)
-        return Row(length, size, failed, self.left[1:])
+        return DraftRow(length, size, failed, self.left[1:])

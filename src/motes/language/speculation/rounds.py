@@ -14,10 +14,10 @@ from motes.core.errors import FileError, MotesError, UnknownName
 from motes.core.model import FeynmanKac
 from motes.core.particles import Particles
 from motes.core.resampling import Scheme
-from motes.language.frontier import BadLogits, Closed, Front, Frontier
-from motes.language.generation import STRUCTURE, Generation
-from motes.language.model import LanguageModel
-from motes.language.restoring import again, check_reward
+from motes.language.generation.frontier import BadLogits, Closed, Front, Frontier
+from motes.language.generation.generation import STRUCTURE, Generation
+from motes.language.generation.restoring import again, check_reward
+from motes.language.models.model import LanguageModel
 from motes.language.speculation import block, single
 from motes.language.speculation.ahead import Ahead
 from motes.language.speculation.guesses import LEVIATHAN, Guesser, ModelDraft
@@ -192,14 +192,14 @@ class Drafted(FeynmanKac):
                 break
         return torch.stack(drafts, 1), count, torch.stack(laws, 1)
 
-    def _read(self, big: Frontier, turn: Turn, drafts: Tensor, count: Tensor, t: int) -> Seen:
+    def _read(self, big: Frontier, turn: Turn, drafts: Tensor, count: Tensor, t: int) -> DraftedTokens:
         """The model's laws before each draft and behind the last, by one call."""
         front, ids = big.front, turn.ids
         plan = guesser(front).plan
         paths = [path[:c] for path, c in zip(drafts.tolist(), count.tolist(), strict=True)]
         plan[:] = paths
         front.extend(big.row[ids], turn.unread)
-        seen = Seen([], [], [])
+        seen = DraftedTokens([], [], [])
         for j in range(drafts.shape[1] + 1):
             seen.log_prob.append(found(front, turn, t))
             seen.kept.append(self.generation._weight(front))
@@ -219,7 +219,7 @@ class Drafted(FeynmanKac):
         x: dict[str, Any],
         front: Front,
         turn: Turn,
-        seen: Seen,
+        seen: DraftedTokens,
         drafts: Tensor,
         accepted: Tensor,
         token: Tensor,
@@ -255,7 +255,7 @@ class Drafted(FeynmanKac):
         frontier: Frontier,
         small: Frontier,
         turn: Turn,
-        seen: Seen,
+        seen: DraftedTokens,
         drafts: Tensor,
         accepted: Tensor,
     ) -> None:
@@ -334,7 +334,7 @@ class Turn:
 
 
 @dataclass(frozen=True)
-class Seen:
+class DraftedTokens:
     """What the model said at each depth of a round, 0 before the first draft: laws (M, V), masses (M,), own laws."""
 
     log_prob: list[Tensor]

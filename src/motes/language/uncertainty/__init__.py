@@ -5,7 +5,7 @@ from motes.language.uncertainty.auroc import Auroc, auroc
 from motes.language.uncertainty.clusters import ByEmbedding, ByFunction, ByJudge, ByKey, Meaning, cluster
 from motes.language.uncertainty.conformal import ConformalSets, conformal_quantile, strangeness
 from motes.language.uncertainty.context import ContextEffect, contextual_entropy_reduction
-from motes.language.uncertainty.embedding import MiniLM
+from motes.language.uncertainty.embedding import MiniLM, embed_texts
 from motes.language.uncertainty.entropy import perplexity, sequence_entropy, token_entropy
 from motes.language.uncertainty.information import answer_information, iterated_answers
 from motes.language.uncertainty.missing import good_turing, missing_mass
@@ -40,6 +40,7 @@ __all__ = [
     "cluster",
     "conformal_quantile",
     "contextual_entropy_reduction",
+    "embed_texts",
     "entropy_bound",
     "good_turing",
     "hidden_states",

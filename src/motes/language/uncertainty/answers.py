@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from motes.core.errors import MotesError, ShapeError
-from motes.core.genealogy import Genealogy, spread
+from motes.core.estimate.variance import mean_se
+from motes.core.history.genealogy import Genealogy, spread
 from motes.core.particles import Particles
 from motes.core.resampling import find_scheme
 from motes.core.run import Run
-from motes.core.variance import mean_se
 from motes.core.weights import check_log_weight, ess, normalise
 from motes.language.uncertainty.score import Scored
 from motes.rng import Rng

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from motes.core.errors import MotesError, UnknownName
-from motes.language.model import LanguageModel
+from motes.language.models.model import LanguageModel
 from motes.language.uncertainty.embedding import Embed, embed_texts
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from motes.core.errors import MotesError, ShapeError
 from motes.core.modules import refuse_training_mode
-from motes.language.pretrained import read
+from motes.language.models.pretrained import read
 
 Embed = Callable[[list[str]], Tensor]
 """Maps N texts to (N, D)."""

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from motes.core.errors import MotesError, ShapeError
-from motes.language.model import LanguageModel, Message
+from motes.language.models.model import LanguageModel, Message
 from motes.language.uncertainty.answers import Uncertainty, shares
 from motes.language.uncertainty.score import score
 

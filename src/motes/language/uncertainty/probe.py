@@ -11,8 +11,8 @@ from torch import Tensor
 
 from motes.core.errors import MotesError, ShapeError
 from motes.core.modules import refuse_training_mode
-from motes.language.hub import TransformersModel
-from motes.language.model import LanguageModel, Message
+from motes.language.models.hugging_face import TransformersModel
+from motes.language.models.model import LanguageModel, Message
 from motes.rng import Rng
 
 

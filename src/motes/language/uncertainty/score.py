@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from motes.core.errors import MotesError, NanLogPotential, name_particles
-from motes.language.hub import TransformersModel
-from motes.language.model import LanguageModel, Message
+from motes.language.models.hugging_face import TransformersModel
+from motes.language.models.model import LanguageModel, Message
 
 if TYPE_CHECKING:
     from motes.core.run import Run
-    from motes.language.generation import Generation
-    from motes.language.search.population import Population
+    from motes.language.generation.generation import Generation
+    from motes.language.search.population import TextPopulation
     from motes.language.uncertainty.answers import Answers
 
 
@@ -143,7 +143,7 @@ def _numbers(model: LanguageModel, logits: Tensor, token: Tensor, at: int, names
     return torch.stack([law[torch.arange(len(token)), token], mean, spread], 1)
 
 
-def score_run(run: Run, generation: Generation | Population, *, laws: bool = False) -> Answers:
+def score_run(run: Run, generation: Generation | TextPopulation, *, laws: bool = False) -> Answers:
     """The texts of a run with their weights and the log-probability of each under the law that they follow.
 
     The law is p(y) exp(reward(y)) 1[valid] / Z, so log p(y) + reward(y) - log Z, where Z is 1 without constraint and
@@ -159,7 +159,7 @@ def score_run(run: Run, generation: Generation | Population, *, laws: bool = Fal
     Raises:
         MotesError: the generation has rules.
     """
-    from motes.language.generation import Generation
+    from motes.language.generation.generation import Generation
     from motes.language.uncertainty.answers import Answers
 
     if generation.rules:

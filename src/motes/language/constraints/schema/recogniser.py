@@ -17,7 +17,7 @@ from motes.language.constraints.schema.marks import BEGINNING, Scan, scanned
 from motes.language.constraints.schema.shapes import Object, everything
 from motes.language.constraints.schema.smallest import smallest
 from motes.language.constraints.schema.walk import NEVER, Walk
-from motes.language.model import LanguageModel
+from motes.language.models.model import LanguageModel
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +64,7 @@ class JsonSchema(Constraint):
 
 
 @dataclass(frozen=True)
-class Row:
+class SchemaRow:
     """Where one text stands: its cells, how many tokens it has, and its structural marks."""
 
     cells: Cells
@@ -77,22 +77,22 @@ class Places(Recogniser):
 
     def __init__(self, automaton: Automaton, walk: Walk, spelt: Pieces):
         self.automaton, self.walk, self.spelt = automaton, walk, spelt
-        self.rows = [Row(automaton.start)]
+        self.rows = [SchemaRow(automaton.start)]
         self.most: int | None = None
 
-    def moved(self, row: Row, token: int) -> Row:
+    def moved(self, row: SchemaRow, token: int) -> SchemaRow:
         """A row with a token behind it."""
         text, cells = self.spelt.bytes[token], row.cells
         for byte in text:
             cells = self.automaton.step(cells, byte)
-        return Row(cells if text else frozenset(), row.length + 1, scanned(row.scan, text))
+        return SchemaRow(cells if text else frozenset(), row.length + 1, scanned(row.scan, text))
 
     def extend(self, parent: Tensor, token: Tensor) -> None:
         pairs = zip(parent.tolist(), token.tolist(), strict=True)
         self.rows = [self.moved(self.rows[p], v) if v >= 0 else self.rows[p] for p, v in pairs]
 
     def reopen(self, texts: dict[int, list[int]], rows: int) -> None:
-        self.rows = [Row(self.automaton.start)] * rows
+        self.rows = [SchemaRow(self.automaton.start)] * rows
         for at, tokens in texts.items():
             for token in tokens:
                 self.rows[at] = self.moved(self.rows[at], token)

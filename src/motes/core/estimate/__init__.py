@@ -1,0 +1,1 @@
+"""Estimates with their errors: from weighted particles, from families of them, from chains."""

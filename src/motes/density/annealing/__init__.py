@@ -1,0 +1,1 @@
+"""Samplers that go from the reference to the posterior along temperatures or data."""

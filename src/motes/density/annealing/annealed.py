@@ -1,0 +1,97 @@
+"""What the samplers that temper a law have in common: the kernel, the view, the check after a load."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from motes.core.cite import Reference
+from motes.core.model import FeynmanKac
+from motes.core.particles import Particles
+from motes.density.kernel_choice import choose_kernel
+from motes.density.last_look import LastLook, last_look
+from motes.kernels import Kernel, State
+from motes.laws.checking import undefined_met
+from motes.laws.improper import improper
+from motes.laws.law import Law
+from motes.laws.restore import same_values
+from motes.laws.tempered import Tempered
+from motes.rng import Rng
+
+
+@dataclass(frozen=True)
+class Annealed(FeynmanKac):
+    """A model whose particles are states of a law, under "position", "log_prior" and "log_likelihood" in `x`.
+
+    Args:
+        density: what to sample.
+        kernel: a kernel or its name; None is HMC where the likelihood has gradients, else random-walk Metropolis.
+
+    Raises:
+        MotesError: the kernel needs gradients that the density has not.
+    """
+
+    density: Law
+    kernel: Kernel | str | None = None
+
+    domain: ClassVar[str] = "density"
+    quantity: ClassVar[str] = "log evidence"
+    sources: ClassVar[tuple[Reference, ...]] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "kernel", choose_kernel(self.density, self.kernel, "hmc"))
+
+    @property
+    def references(self) -> tuple[Reference, ...]:  # type: ignore[override]
+        return (*self.sources, *self.mover.references)
+
+    @property
+    def mover(self) -> Kernel:
+        """The kernel that was chosen."""
+        assert isinstance(self.kernel, Kernel)
+        return self.kernel
+
+    def target(self, temperature: float) -> Tempered:
+        """The law at a temperature."""
+        return Tempered(self.density, temperature, self.density.compile is True)
+
+    def view(self, particles: Particles) -> Any:
+        return self.density.constrain(particles.x["position"])
+
+    def restore(self, particles: Particles) -> Particles:
+        same_values(self.density, particles.x)
+        return particles
+
+    def order(self, particles: Particles) -> Tensor:
+        x = particles.x
+        return x["position"][:, 0] if self.density.dim == 1 else x["log_likelihood"]
+
+    def remarks(self, particles: Particles) -> list[str]:
+        said: list[str] = [*undefined_met(particles.info)]
+        if self.done(particles):
+            said += improper(self.density, self.positions(particles))
+            if "look" in particles.shared:
+                said += LastLook(**particles.shared["look"]).remarks()
+        return said
+
+    def looked(self, rng: Rng, particles: Particles, state: State, weight: Tensor, family: Tensor) -> Particles:
+        """Finished particles with what a last look at them found, beside what `shared` has noted under "look".
+
+        Args:
+            state: the particles to look at, (M, ...), as the density evaluated them.
+            weight: (M,) normalised.
+            family: (M,) int64 below M, see `last_look.last_look`.
+        """
+        noted = LastLook(**particles.shared["look"])
+        look = last_look(rng.at("last-look"), noted, self.target(1.0), self.mover, state, weight, family)
+        info = {**particles.info, "evaluations": particles.info["evaluations"] + look.evaluations / particles.n}
+        return replace(particles, shared={**particles.shared, "look": look.to_shared()}, info=info)
+
+    def positions(self, particles: Particles) -> Tensor:
+        """(M, d) where particles are."""
+        return particles.x["position"]
+
+    def settings(self) -> dict[str, Any]:
+        return {"density": self.density.settings(), "kernel": repr(self.kernel)}

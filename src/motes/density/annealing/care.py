@@ -1,0 +1,131 @@
+"""What a tempering run knows of its own trustworthiness, and when it begins anew with more care."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from motes.core.estimate.systematic import Systematic
+from motes.core.remark import ALL, EVIDENCE, Remark
+from motes.kernels.stationarity.drift import MeanDrift
+
+CERTAIN = 4.7
+"""Standard errors beyond which a drift at one of many temperatures is no chance; for the run as a whole, 4."""
+LAGGING = 4.0
+FINE = 0.3
+"""With care, a change of temperature costs this part of the effective sample size that it costs otherwise."""
+SHARE = 0.08
+"""The share of a run's evaluations that the last look at its particles may cost."""
+FEWEST, SWEEPS = 64, 4
+"""Fewer families than this are not tested; the last look has at least this many sweeps."""
+
+
+@dataclass(frozen=True)
+class Care:
+    """The state of a run's tests of itself.
+
+    Attributes:
+        careful: whether this is the second attempt: finer steps, moves until the means no longer drift, in non-centred
+            coordinates where `dependence` says so.
+        begun: the time at which this attempt began.
+        why: why the first attempt was given up, in words.
+        dependence: the coordinates whose scales depend on others, as `Dependence.to_json`.
+        evaluations: of this attempt, a particle.
+        lag: the sum over temperatures of what the moves changed in the mean log-likelihood times the next rise of the
+            temperature, nats, and its variance: how much too low the log evidence may be.
+        unsettled: temperatures at which the means drifted to the end.
+        drift: how far the means drifted in the last look, in standard errors, and how far they may.
+    """
+
+    careful: bool = False
+    begun: int = 0
+    why: str = ""
+    dependence: list[list[int]] | None = None
+    evaluations: float = 1.0
+    lag: list[float] = field(default_factory=lambda: [0.0, 0.0])
+    unsettled: int = 0
+    drift: list[float] = field(default_factory=lambda: [0.0, math.inf])
+
+    def to_shared(self) -> dict[str, Any]:
+        """Everything as a tree, for the particles' `shared`."""
+        return asdict(self)
+
+    def again(self, t: int, why: str, dependence: list[list[int]] | None = None) -> Care:
+        """The state with which a second attempt begins at time `t`."""
+        return Care(careful=True, begun=t, why=why, dependence=dependence)
+
+    def after(self, evaluations: float, change: Tensor, weight: Tensor, family: Tensor, raised: float) -> Care:
+        """The state after the moves at one temperature.
+
+        Args:
+            evaluations: of the moves, a particle.
+            change: (N,) what they changed in the log-likelihood.
+            weight: (N,) normalised.
+            family: (N,) int64, see `kernels.drift.drift`.
+            raised: by how much the temperature rises next.
+        """
+        change = torch.where((weight > 0) & torch.isfinite(change), change, 0.0)
+        mean = weight @ change
+        off = torch.zeros_like(weight).index_add_(0, family, weight * (change - mean))
+        lag = [self.lag[0] + raised * float(mean), self.lag[1] + raised**2 * float(off.square().sum())]
+        return replace(self, evaluations=self.evaluations + evaluations, lag=lag)
+
+    @property
+    def lagging(self) -> float:
+        """The lag in standard errors."""
+        return self.lag[0] / math.sqrt(self.lag[1]) if self.lag[1] > 0 else 0.0
+
+    def trouble(self, found: MeanDrift | None) -> str:
+        """Why this attempt cannot be trusted, in words, after moves with the drift `found`; empty if it can."""
+        if found is not None and found.largest > CERTAIN:
+            return f"the means drifted by {found.largest:.1f} standard errors at one temperature"
+        if abs(self.lagging) > LAGGING:
+            return f"the log-likelihood lagged behind the temperature by {abs(self.lagging):.1f} standard errors"
+        if self.drift[0] > self.drift[1]:
+            return f"smaller steps moved the means by {self.drift[0]:.1f} standard errors at temperature 1"
+        return ""
+
+    def remarks(self) -> list[str]:
+        """What the user must be told."""
+        if self.drift[0] > self.drift[1]:
+            return [
+                Remark(
+                    f"the particles have not settled: steps of other lengths at temperature 1 moved their means by "
+                    f"{self.drift[0]:.1f} standard errors, and {self.drift[1]:.1f} is the limit. Take more particles, "
+                    "another parametrisation (non-centred, if scales are unknown), or another kernel",
+                    ALL,
+                    withholds=True,
+                )
+            ]
+        if self.unsettled:
+            what = f"at {self.unsettled} temperatures their means drifted to the end"
+            return [
+                Remark(
+                    f"the particles did not keep up with the temperature: {what}, so the log evidence may be off by "
+                    "more than its error. Take smaller steps (cess nearer to 1) or another parametrisation",
+                    EVIDENCE,
+                    withholds=True,
+                )
+            ]
+        return []
+
+    def systematic(self) -> Systematic | None:
+        """How far the log evidence may lag behind the temperature; None where nothing asked for care."""
+        if not self.careful:
+            return None
+        lag, noise = abs(self.lag[0]), math.sqrt(self.lag[1])
+        text = (
+            f"the particles lagged behind the temperature: the moves went on changing the log-likelihood, by which the "
+            f"log evidence may be {lag:.2g} nats off. Take smaller steps (cess nearer to 1) or another parametrisation"
+        )
+        return Systematic(lag, max(0.0, lag - 2 * noise), text)
+
+
+def effective_families(ancestor: Tensor, weight: Tensor) -> float:
+    """The effective number of different parents (N,) of the particles with normalised weights (N,)."""
+    share = torch.zeros_like(weight).index_add_(0, ancestor, weight)
+    return 1 / float(share.square().sum())

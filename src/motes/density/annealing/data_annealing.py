@@ -1,0 +1,282 @@
+"""Data annealing: the posterior grows by one observation, or one batch of them, at a time."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.distributions import Distribution
+
+from motes.core import tree
+from motes.core.cite import Reference
+from motes.core.errors import FileError, MotesError, ShapeError
+from motes.core.model import FeynmanKac
+from motes.core.particles import Particles
+from motes.core.resampling import Scheme
+from motes.core.run import Run
+from motes.core.temperature import next_temperature
+from motes.core.tree import PyTree
+from motes.core.weights import normalise
+from motes.density.kernel_choice import choose_kernel
+from motes.kernels import Kernel, move
+from motes.laws.checking import check
+from motes.laws.density import Density
+from motes.laws.likelihood import LogLikelihood, batched
+from motes.laws.parameters import Values
+from motes.laws.restore import same_values
+from motes.laws.tempered import Tempered
+from motes.rng import Rng
+
+KEPT = ("position", "log_prior", "log_likelihood")
+
+
+@dataclass(frozen=True)
+class DataAnnealing(FeynmanKac):
+    """Iterated batch importance sampling: particles follow the posterior as observations come in.
+
+    The particles are drawn from the prior. Step t multiplies the weights by the likelihood of the next batch, p(y_s |
+    theta), so the mean weight estimates p(y_1:s) at every s, and ratios of them are predictive densities. Where the
+    population has been resampled, it is first moved by a kernel that leaves the posterior of the data seen so far
+    invariant, which costs as many terms as there are observations so far. If a batch would leave less than `cess` of
+    the effective sample size, it enters in several steps, by powers of its likelihood.
+
+    More data can come later: `motes.resume` continues a finished run with a model whose observations begin with those
+    of the run, to the particles that one run over all of them would have had (if batches are cut at the same places).
+
+    The kernel's parameters, the number of sweeps and the powers are chosen from the particles, which biases the
+    evidence by a term of order 1/N; without moves (`when=0`) and powers it is unbiased.
+
+    References:
+        Chopin (2002), A sequential particle filter method for static models, Biometrika 89(3).
+
+    Args:
+        log_likelihood: maps parameters and B observations to nats by observation: parameters with a first axis of N
+            points to (N, B), or those of one point to (B,), which is then batched by `torch.func.vmap`. The terms
+            must multiply to the likelihood: for dependent data the observations carry what they are conditioned on.
+        prior: a `torch.distributions` object over a flat vector, or a dict of them by name.
+        observations: a tensor (T, ...), or a dict, tuple or list of such tensors with the same T.
+        batch: observations a step.
+        kernel: a kernel or its name; None is HMC where the likelihood has gradients, else random-walk Metropolis.
+        cess: the fraction of the effective sample size that one step may leave, in (0, 1).
+        moves: sweeps of the kernel a move; None goes on until the particles have forgotten their start.
+        vectorised: whether `log_likelihood` takes a batch of points; None finds out.
+        dtype: of the parameters and of every evaluation.
+
+    Raises:
+        ShapeError: the observations have no common first axis, or the log-likelihood does not return their number.
+
+    >>> import torch, motes
+    >>> from motes.density.annealing.data_annealing import DataAnnealing, evidence_path
+    >>> y = torch.tensor([0.3, 1.2, 0.8, 1.5], dtype=torch.float64)
+    >>> model = DataAnnealing(
+    ...     lambda p, y: torch.distributions.Normal(p["mean"], 1.0).log_prob(y),
+    ...     {"mean": torch.distributions.Normal(0.0, 2.0)},
+    ...     y,
+    ... )
+    >>> run = motes.sample(model, 500, seed=0, progress=False)
+    >>> [int(seen) for seen in evidence_path(run)[0]]
+    [0, 1, 2, 3, 4]
+    """
+
+    log_likelihood: Callable[[Any, Any], Tensor]
+    prior: Distribution | Mapping[str, Distribution]
+    observations: PyTree
+    batch: int = 1
+    kernel: Kernel | str | None = None
+    cess: float = 0.5
+    moves: int | None = None
+    vectorised: bool | None = None
+    dtype: torch.dtype = torch.float64
+    first: Density = field(init=False, repr=False, compare=False)
+    """Prior and first batch; the law by which the parameters are known."""
+
+    domain: ClassVar[str] = "density"
+    quantity: ClassVar[str] = "log evidence"
+
+    def __post_init__(self) -> None:
+        if self.batch < 1 or not 0 < self.cess < 1 or (self.moves is not None and self.moves < 1):
+            raise ValueError(
+                f"need batch >= 1, cess in (0, 1) and moves >= 1 or None, "
+                f"not batch={self.batch}, cess={self.cess}, moves={self.moves}"
+            )
+        sizes = {len(v) if isinstance(v, Tensor) and v.ndim else None for _, v in tree.leaves(self.observations)}
+        if len(sizes) != 1 or None in sizes or 0 in sizes:
+            raise ShapeError(f"observations must be tensors (T, ...) with one T >= 1, not {self.observations!r}")
+        f = self._sum(0, min(max(2, self.batch), self.count))
+        first = Density(f, self.prior, vectorised=self.vectorised, dtype=self.dtype)
+        set_ = object.__setattr__
+        set_(self, "first", first)
+        set_(self, "vectorised", batched(f, first.parameters, self.vectorised) is f)
+        set_(self, "kernel", choose_kernel(first, self.kernel, "hmc"))
+
+    @property
+    def references(self) -> tuple[Reference, ...]:  # type: ignore[override]
+        return (*REFERENCES, *self._kernel.references)
+
+    @property
+    def _kernel(self) -> Kernel:
+        assert isinstance(self.kernel, Kernel)
+        return self.kernel
+
+    @property
+    def count(self) -> int:
+        """How many observations there are."""
+        return len(next(v for _, v in tree.leaves(self.observations)))
+
+    # ---------------------------------------------------------------- the three methods
+
+    def init(self, rng: Rng, n: int) -> Particles:
+        state = self.first.evaluate(self.first.sample(rng.at("prior"), n))
+        x = {**{k: state[k] for k in KEPT}, "log_likelihood": torch.zeros(n, dtype=torch.float64)}
+        kernel = self._kernel.start(self.first.dim, self.dtype)
+        shared = {"seen": 0, "exponent": 0.0, "fresh": False, "kernel": kernel}
+        return Particles.start(
+            x, torch.zeros(n, dtype=torch.float64), shared=shared, info={"observations": 0, "exponent": 1.0}
+        )
+
+    def resampled(self, rng: Rng, scheme: Scheme, particles: Particles) -> Particles:
+        children = super().resampled(rng, scheme, particles)
+        return replace(children, shared={**particles.shared, "fresh": True})
+
+    def step(self, rng: Rng, particles: Particles) -> Particles:
+        shared, x, info = particles.shared, particles.x, {}
+        seen, before = shared["seen"], shared["exponent"]
+        if shared["fresh"]:
+            x, shared, info = self._move(rng.at("move"), particles)
+        stop = min(seen + self.batch, self.count)
+        gain = self._gain(x["position"], seen, stop)
+        alive = (particles.log_weight > -math.inf) & (gain > -math.inf)
+        # with nothing alive the engine reports it
+        after = next_temperature(particles.log_weight, gain, before, self.cess) if alive.any() else 1.0
+        if not after > before:
+            raise MotesError(
+                f"the power of the observations {seen} to {stop - 1} cannot rise above {before!r} at "
+                f"t={particles.t + 1}: their log-likelihood varies by more than its 16 digits hold; look for a "
+                "likelihood of enormous size"
+            )
+        potential = (after - before) * gain
+        shared = {**shared, "seen": seen, "exponent": after, "fresh": False}
+        if after == 1.0:
+            shared |= {"seen": stop, "exponent": 0.0}
+        x = {**x, "log_likelihood": x["log_likelihood"] + potential}
+        return particles.step(
+            x, potential, shared=shared, info={"observations": shared["seen"], "exponent": after, **info}
+        )
+
+    def done(self, particles: Particles) -> bool:
+        return particles.shared["seen"] >= self.count
+
+    def continues(self, particles: Particles) -> bool:
+        """More observations have come than the particles have seen."""
+        return not self.done(particles)
+
+    # ---------------------------------------------------------------- parts of a step
+
+    def _move(self, rng: Rng, particles: Particles) -> tuple[dict[str, Tensor], dict[str, Any], dict[str, float]]:
+        """The particles after a move that leaves the posterior so far invariant."""
+        shared, kernel = particles.shared, self._kernel
+        target = Tempered(self._so_far(shared), 1.0)
+        state = target.density.evaluate(particles.x["position"], True) if kernel.gradient else particles.x
+        weight = normalise(particles.log_weight)
+        parameters = kernel.fit(shared["kernel"], target, state, weight)
+        moved = move(kernel, rng, target, state, weight, parameters, sweeps=self.moves)
+        return {k: moved.state[k] for k in KEPT}, {**shared, "kernel": moved.parameters}, moved.info
+
+    def _so_far(self, shared: dict[str, Any]) -> Density:
+        """The posterior of the complete observations and of the power of the batch that has begun."""
+        seen, exponent = shared["seen"], shared["exponent"]
+        stop = min(seen + self.batch, self.count) if exponent > 0 else seen
+        power = torch.ones(stop, dtype=self.dtype)
+        power[seen:] = exponent
+        return Density(self._sum(0, stop, power), self.prior, vectorised=self.vectorised, dtype=self.dtype)
+
+    def _gain(self, z: Tensor, start: int, stop: int) -> Tensor:
+        """(N,) the log-likelihood of the observations from `start` to `stop`, nats."""
+        values, _, inside = self.first.parameters.constrain(z)
+        f = self._sum(start, stop)
+        with torch.no_grad():
+            gain = (f if self.vectorised else torch.func.vmap(f))(values).to(torch.float64)
+        check(self.first.constrain, gain, inside, z, None)
+        return gain if inside is None else torch.where(inside, gain, -math.inf)
+
+    def _sum(self, start: int, stop: int, power: Tensor | None = None) -> LogLikelihood:
+        """The log-likelihood of some observations as a function of the parameters alone."""
+        data = tree.map_leaves(lambda v: v[start:stop], self.observations)
+
+        def log_likelihood(values: Values) -> Tensor:
+            terms = self.log_likelihood(values, data)
+            if not isinstance(terms, Tensor) or terms.ndim == 0 or terms.shape[-1] != stop - start:
+                what = tuple(terms.shape) if isinstance(terms, Tensor) else type(terms).__name__
+                # no MotesError, so that both ways of calling it are tried
+                raise ValueError(
+                    f"for {stop - start} observations the last axis must count them, and it returned {what}"
+                )
+            return (terms if power is None else terms * power).sum(-1)
+
+        return log_likelihood
+
+    # ---------------------------------------------------------------- what a run shows
+
+    def view(self, particles: Particles) -> Values:
+        return self.first.constrain(particles.x["position"])
+
+    def restore(self, particles: Particles) -> Particles:
+        """The particles, if the observations that they have seen are still the first ones.
+
+        Raises:
+            FileError: they are not, or the functions have changed.
+        """
+        seen = particles.shared["seen"]
+        if seen > self.count:
+            raise FileError(
+                f"the run has seen {seen} observations, and there are {self.count} now: give those and more"
+            )
+        if seen or particles.shared["exponent"] > 0:
+            same_values(self._so_far(particles.shared), particles.x)
+        return particles
+
+    def order(self, particles: Particles) -> Tensor:
+        x = particles.x
+        return x["position"][:, 0] if self.first.dim == 1 else x["log_likelihood"]
+
+    def progress(self, particles: Particles) -> float:
+        return particles.shared["seen"] / self.count
+
+    def settings(self) -> dict[str, Any]:
+        return {
+            "density": self.first.settings(),
+            "kernel": repr(self.kernel),
+            "batch": self.batch,
+            "cess": self.cess,
+            "moves": self.moves,
+        }
+
+
+def evidence_path(run: Run) -> tuple[Tensor, Tensor]:
+    """How many observations had been seen (k,), and the log evidence of just those (k,), nats, from none on.
+
+    Differences of the second are log predictive densities: log p(y_s | y_1:s-1).
+    """
+    # where observations enter whole, there is no exponent
+    run = run.alone("evidence_path")
+    exponent = run.trace["exponent"] if "exponent" in run.trace else np.ones(len(run.trace["t"]))
+    whole = torch.from_numpy(exponent == 1.0)
+    seen, log_evidence = (torch.from_numpy(run.trace[name])[whole] for name in ("observations", "log_evidence"))
+    return seen.long(), log_evidence
+
+
+REFERENCES = (
+    Reference(
+        "chopin2002",
+        "Chopin",
+        2002,
+        "A sequential particle filter method for static models",
+        "Biometrika 89(3)",
+        "observations one after another",
+    ),
+)

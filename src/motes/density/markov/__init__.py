@@ -1,0 +1,1 @@
+"""Many Markov chains: warmed up as a population, or at all temperatures at once."""

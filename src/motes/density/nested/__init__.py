@@ -1,0 +1,1 @@
+"""Nested sampling and the error of its evidence."""

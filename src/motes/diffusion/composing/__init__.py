@@ -1,0 +1,1 @@
+"""Products of powers of models, and the weights that make them right."""

@@ -1,0 +1,1 @@
+"""Denoisers: networks, closed forms, energies, pretrained models, adapters."""

@@ -1,0 +1,1 @@
+"""Asking models, rewards and guidance about a population, once each and in parts."""

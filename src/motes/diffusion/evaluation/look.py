@@ -1,0 +1,210 @@
+"""What a sampler sees of its particles at one time, and what guidance and twists are asked about.
+
+A sampler asks the denoiser once at each state; everything else that wants the prediction (the reward, a twist, guidance
+and their gradients) is handed the same look.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from motes.core.errors import NanLogPotential, name_particles
+from motes.core.modules import gradient
+from motes.diffusion.denoisers.denoiser import Denoiser
+from motes.rng import Rng
+
+
+@dataclass(frozen=True)
+class Look:
+    """Some of the particles at time t, on their way to time s.
+
+    Attributes:
+        x: (n, *shape) the states; they carry a gradient where the twist or the guidance says that it needs one.
+        t, s: the time, and the time of the next step.
+        step: the number of steps done so far.
+        times: (K + 1,) all times of the sampler, falling.
+        denoised: (n, *shape) the denoiser's prediction of the data at x.
+        denoiser: the model, for guidance that asks elsewhere (at other points only: here it has been asked).
+        reward: the reward's function of images, None without one.
+        predicted: (n,) the reward of the prediction, nats; None where it was not asked.
+        log_value: (n,) what the path is thought to be worth if it goes on from here, nats: the twist, or the predicted
+            reward by its strength at s; None where nothing is known.
+        gain: what multiplies the gradient of a log-value to give a shift of the next step's mean.
+        pull: what multiplies the prediction in the mean of the next step.
+        std: the standard deviation of the next step.
+        weighed: whether the sampler compares guided steps with its own: then a shift should shrink with the step.
+        address, row: the address of this look's random numbers and which of its particles these are; `rng` joins them.
+    """
+
+    x: Tensor
+    t: float
+    s: float
+    step: int
+    times: Tensor
+    denoised: Tensor
+    denoiser: Denoiser
+    reward: Callable[[Tensor], Tensor] | None
+    predicted: Tensor | None
+    log_value: Tensor | None
+    gain: float
+    pull: float
+    std: float
+    weighed: bool
+    address: Rng
+    row: Tensor
+
+    @property
+    def rng(self) -> Rng:
+        """The random numbers of this look, for its n particles."""
+        ids = self.address.ids
+        return self.address.at("guidance").shard(self.row if ids is None else ids[self.row])
+
+    @property
+    def alpha(self) -> float:
+        """What is left of the data in x."""
+        return float(self.denoiser.process.alpha(self.t))
+
+    @property
+    def sigma(self) -> float:
+        """The standard deviation of the noise in x."""
+        return float(self.denoiser.process.sigma(self.t))
+
+    def gradient(self, log_value: Tensor, what: str = "reward") -> Tensor:
+        """The gradient of (n,) values with respect to x, each by its own particle.
+
+        Raises:
+            MotesError: the values do not depend on x by operations that keep gradients.
+        """
+        return slope_of(log_value, self.x, what)
+
+    def shift(self, push: Tensor) -> Tensor:
+        """How far a drift along `push`, the gradient of a log-value like x, moves the mean of the next step."""
+        return self.gain * push
+
+
+class Twist(ABC):
+    """A guess of the log of the expected exp(reward) given a state: what a path is worth before its end.
+
+    Any finite guess leaves the target as it is, since what was provisional cancels at the end; a good one keeps the
+    weights even on the way, and its gradient guides.
+    """
+
+    @property
+    def graph(self) -> bool:
+        """Whether the value needs gradients of the denoiser with respect to x."""
+        return False
+
+    @property
+    def data_scale(self) -> float | None:
+        """The standard deviation of the data about its mean that the guess takes for granted; None if it takes none."""
+        return None
+
+    @abstractmethod
+    def __call__(self, look: Look) -> Tensor:
+        """(n,) nats."""
+
+    def settings(self) -> dict[str, Any]:
+        """What identifies it, as JSON."""
+        return {"name": type(self).__name__}
+
+    def probe(self, images: Tensor, t: float) -> Tensor | None:
+        """What the functions it was given say of images, by which a resumed run can tell them from others."""
+        return None
+
+    def remarks(self, reward: Tensor, log_weight: Tensor) -> list[str]:
+        """What the user should be told of final images with these rewards and log-weights (N,); nothing if well."""
+        return []
+
+
+class Guidance(ABC):
+    """A rule for how far the mean of a step is moved.
+
+    Under `ReverseDiffusion` the weights make up for whatever it does; under `Guided` nothing does.
+    """
+
+    value: ClassVar[bool] = False
+    """Whether it needs the look's `log_value`."""
+
+    @property
+    def graph(self) -> bool:
+        """Whether the shift needs gradients of the denoiser with respect to x."""
+        return True
+
+    @abstractmethod
+    def __call__(self, look: Look) -> Tensor:
+        """The shift of the mean of the next step, (n, *shape), in units of x."""
+
+    def settings(self) -> dict[str, Any]:
+        """What identifies it, as JSON."""
+        return {"name": type(self).__name__}
+
+    def probe(self, images: Tensor, t: float) -> Tensor | None:
+        """What the functions it was given say of images, by which a resumed run can tell them from others."""
+        return None
+
+
+def slope_of(value: Tensor, x: Tensor, what: str = "reward") -> Tensor:
+    """The gradient of (n,) values with respect to images or states x (n, ...), for guidance.
+
+    Raises:
+        MotesError: they do not depend on x by operations that keep gradients.
+    """
+    instead = "use guidance=None or a function (x, t)"
+    return gradient(value, x, f"the {what}", instead=instead, of="the image", retain_graph=True)
+
+
+def digest(*tensors: Tensor) -> str:
+    """A few letters that tell tensors from others, for settings."""
+    found = hashlib.sha256()
+    for x in tensors:
+        found.update(f"{tuple(x.shape)} {x.dtype}".encode() + x.detach().cpu().contiguous().numpy().tobytes())
+    return found.hexdigest()[:16]
+
+
+def not_finite(x: Tensor) -> Tensor:
+    """(N,) which rows hold a number that is not finite."""
+    flat = x.flatten(1)
+    good = torch.isfinite(flat.sum(1)).cpu()  # a sum is finite only if all of its terms are
+    return ~good if bool(good.all()) else ~torch.isfinite(flat).all(1).cpu()
+
+
+FAR = 1e4
+"""How many deviations of data and noise from zero a guided state must be to be called run away."""
+
+
+def blamed(x: dict[str, Tensor], bad: Tensor, guided: bool, levels: float, whose: str) -> str:
+    """What to look at for particles that are marked: the guidance, if it has moved one of them far away.
+
+    Args:
+        x: the particles; "state" (N, ...).
+        bad: (N,) which of them are marked.
+        guided: whether there is guidance.
+        levels: alpha + sigma, the size of states of data of unit deviation.
+        whose: what to look at otherwise.
+    """
+    if not guided or not bool(bad.any()):
+        return whose
+    far = float(x["state"][bad.to(x["state"].device)].detach().abs().max())
+    if far < FAR * levels:
+        return whose
+    return (
+        f"guidance: it is too strong for these steps and moved states to {far:.1g}, where neither model nor reward "
+        "were asked before. Take weaker guidance or more steps"
+    )
+
+
+def refuse(bad: Tensor, what: str, whose: str) -> None:
+    """Raise for the particles that are marked.
+
+    Raises:
+        NanLogPotential: some are.
+    """
+    if bool(bad.any()):
+        raise NanLogPotential(f"{what} for {name_particles(bad.nonzero().flatten().tolist())}; look at the {whose}")

@@ -1,0 +1,1 @@
+"""Probability flows: integrators, likelihoods, tilted flows."""

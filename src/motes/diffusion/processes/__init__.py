@@ -1,0 +1,1 @@
+"""Noising processes and their times."""

@@ -1,0 +1,102 @@
+"""The process whose time is the noise level, and the scaling of networks that goes with it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from motes.diffusion.denoisers.denoiser import Denoiser
+from motes.diffusion.processes.process import Process
+
+
+@dataclass(frozen=True)
+class EDM(Process):
+    """alpha = 1 and sigma = t: noise is added to the data, and time is its standard deviation.
+
+    Args:
+        t_min, t_max: the least and the largest noise, in units of the data.
+        rho: the power of Karras's spacing: larger puts more steps where there is little noise.
+        spacing: "karras", "snr" (here the same as "geometric") or "time".
+
+    Raises:
+        UnknownName, ValueError: another spacing; times that do not fit.
+
+    References:
+        Karras, Aittala, Aila & Laine (2022), Elucidating the Design Space of Diffusion-Based Generative Models,
+        NeurIPS, Table 1 and Eq. (5).
+
+    Example:
+        >>> from motes.diffusion.processes.edm import EDM
+        >>> EDM().times(2).tolist() == [80.0, EDM().times(2)[1].item(), 0.002]
+        True
+    """
+
+    t_min: float = 0.002
+    t_max: float = 80.0
+    rho: float = 7.0
+    spacing: str = "karras"
+
+    def __post_init__(self) -> None:
+        self._check()
+        if not self.rho > 0:
+            raise ValueError(f"rho must be positive, not {self.rho}")
+
+    def alpha(self, t: Tensor | float) -> Tensor:
+        return torch.ones_like(self.sigma(t))
+
+    def sigma(self, t: Tensor | float) -> Tensor:
+        return torch.as_tensor(t, dtype=torch.float64)
+
+    def drift(self, t: Tensor | float) -> Tensor:
+        return torch.zeros_like(self.sigma(t))
+
+    def diffusion(self, t: Tensor | float) -> Tensor:
+        return torch.sqrt(2 * self.sigma(t))
+
+    def rates(self, t: Tensor | float) -> tuple[Tensor, Tensor]:
+        return self.drift(t), self.alpha(t)
+
+    def time(self, log_snr: Tensor | float) -> Tensor:
+        return torch.exp(-torch.as_tensor(log_snr, dtype=torch.float64))
+
+    @property
+    def start_std(self) -> float:
+        return self.t_max
+
+
+def preconditioned(
+    network: Callable[[Tensor, Tensor], Tensor], process: Process, sigma_data: float = 0.5, name: str = ""
+) -> Denoiser:
+    """A network whose inputs and outputs are scaled to unit variance at every noise level, as a denoiser.
+
+    With y = x / alpha and s = sigma / alpha, data = c_skip y + c_out network(c_in y, log(s) / 4) with c_skip =
+    d^2 / (s^2 + d^2), c_out = s d / sqrt(s^2 + d^2) and c_in = 1 / sqrt(s^2 + d^2), where d is `sigma_data`.
+
+    Args:
+        network: maps (scaled x (N, ...), log(s) / 4 (N,)) to a tensor like x.
+        process: the noising process.
+        sigma_data: the standard deviation of the data that the network was trained with.
+        name: kept with runs.
+
+    Raises:
+        ValueError: a `sigma_data` that is not positive.
+
+    References:
+        Karras, Aittala, Aila & Laine (2022), NeurIPS, Eq. (7) and Table 1.
+    """
+    if not sigma_data > 0:
+        raise ValueError(f"sigma_data must be positive, not {sigma_data}")
+
+    def model(x: Tensor, t: Tensor) -> Tensor:
+        """The prediction of the data."""
+        shape = (-1, *[1] * (x.ndim - 1))
+        alpha, noise = process.alpha(t).to(x).reshape(shape), torch.exp(-process.log_snr(t)).to(x)
+        level = noise.reshape(shape)
+        total = torch.sqrt(level**2 + sigma_data**2)
+        out = network(x / (alpha * total), torch.log(noise) / 4)
+        return (sigma_data / total) ** 2 * x / alpha + level * sigma_data / total * out
+
+    return Denoiser(model, process, predicts="data", name=name)

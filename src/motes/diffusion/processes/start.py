@@ -1,0 +1,35 @@
+"""Where a sampler starts, when that is not the process's own centred normal law."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from motes.diffusion.processes.process import Process
+from motes.rng import Rng
+
+
+class InitialLaw(ABC):
+    """A law for the states at the first time of a sampler.
+
+    The reference of a weighted sampler is then the chain that starts there, so the weights stay exact for that chain;
+    whether the chain is the model's is for the law that starts it to say.
+    """
+
+    @abstractmethod
+    def __call__(self, rng: Rng, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+        """States of shape (n, ...), on the CPU."""
+
+    @abstractmethod
+    def settings(self) -> dict[str, Any]:
+        """What identifies it, as JSON."""
+
+
+def started(rng: Rng, process: Process, start: InitialLaw | None, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    """The states (n, ...) that a sampler begins with, on the CPU."""
+    if start is None:
+        return rng.at("start").normal(shape, dtype=dtype) * process.start_std
+    return start(rng.at("start"), shape, dtype)

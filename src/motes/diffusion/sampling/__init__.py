@@ -1,0 +1,1 @@
+"""Samplers that walk back from noise, weighted or guided."""

@@ -1,0 +1,212 @@
+"""A reward that comes in as fast as the population bears."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import KW_ONLY, dataclass, field, replace
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from motes.core.cite import Reference
+from motes.core.estimate.coarse_level import CoarseLevel
+from motes.core.estimate.systematic import Systematic
+from motes.core.model import FeynmanKac
+from motes.core.particles import Particles
+from motes.core.weights import conditional_ess, scaled, total
+from motes.diffusion import tails
+from motes.diffusion.arguments import check_function, check_image
+from motes.diffusion.denoisers.denoiser import Denoiser
+from motes.diffusion.evaluation.observer import Observer
+from motes.diffusion.flows.coupling import coupling_remarks, tested
+from motes.diffusion.guidance.value import ValueGradient
+from motes.diffusion.processes.start import InitialLaw, started
+from motes.diffusion.processes.transition import Transitions, transitions
+from motes.diffusion.sampling.guided_step import guided_step
+from motes.diffusion.sampling.multilevel import Coarse, begun, set_level, stepped
+from motes.diffusion.sampling.multilevel_error import coarse_level, remarks, systematic
+from motes.diffusion.sampling.reverse import SAMPLER, STEERING
+from motes.rng import Rng
+
+TEMPERED = Reference(
+    "kim2025das",
+    "Kim, Kim, Park",
+    2025,
+    "Test-time Alignment of Diffusion Models without Reward Over-optimization",
+    "International Conference on Learning Representations",
+    "tempering the reward",
+)
+LOW = 0.5
+"""The share of the particles' worth below which the last step is remarked on."""
+AT_ONCE = 1 << 17
+"""The numbers that the search for a share holds at once."""
+
+
+@dataclass(frozen=True, eq=False)
+class AdaptiveReward(FeynmanKac):
+    """Reverse diffusion tilted by exp(reward), the reward's share chosen at each step from the population.
+
+    At each step the share is the largest at which the conditional effective sample size stays above `cess`; at the end
+    the reward counts in full, and if much of it was missing by then the run says so. The share need not rise: early
+    predictions hardly differ, so that all of their reward can be afforded, and fall apart later. Since the shares come
+    from the particles, the estimate of the normaliser is consistent and not unbiased; `ReverseDiffusion` is unbiased,
+    and takes the shares that a first run chose, as the `schedule`
+    dict(zip(model.table.times.tolist(), run.trace["share"])).get.
+
+    Args:
+        denoiser: the model.
+        steps: the number of steps, or the falling times.
+        reward: maps images (N, *shape) to (N,) nats.
+        guidance: what multiplies the gradient of the present share of the reward; 0 is without.
+        shape: of one image.
+        cess: the conditional effective sample size that a step keeps, as a fraction.
+        integrator, noise, start, coarse, micro_batch, dtype, device: as for `ReverseDiffusion`.
+
+    References:
+        Kim, Kim & Park (2025), Test-time Alignment of Diffusion Models without Reward Over-optimization, ICLR.
+        Zhou, Johansen & Aston (2016), Toward Automatic Model Comparison: An Adaptive Sequential Monte Carlo Approach,
+        JCGS 25, Eq. 9.
+    """
+
+    denoiser: Denoiser
+    steps: int | Tensor | Transitions
+    reward: Callable[[Tensor], Tensor]
+    guidance: float = 0.0
+    _: KW_ONLY
+    shape: tuple[int, ...]
+    cess: float = 0.9
+    integrator: str = "multistep"
+    noise: float = 1.0
+    start: InitialLaw | None = None
+    coarse: int = 4
+    micro_batch: int | None = None
+    dtype: torch.dtype = torch.float32
+    device: str = "cpu"
+    table: Transitions = field(init=False, repr=False)
+    observer: Observer = field(init=False, repr=False)
+    level: Coarse | None = field(init=False, repr=False)
+
+    domain: ClassVar[str] = "diffusion"
+    quantity: ClassVar[str] = "log normaliser"
+    references: ClassVar[tuple[Reference, ...]] = (SAMPLER, STEERING, TEMPERED)  # type: ignore[misc]
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.denoiser, Denoiser):
+            raise TypeError(f"give a Denoiser(model, process, predicts=...), not a {type(self.denoiser).__name__}")
+        check_image(self.shape, self.dtype, self.device)
+        check_function("reward", self.reward, "images (N, *shape) -> (N,) nats")
+        if not 0 < self.cess < 1:
+            raise ValueError(f"cess must be between 0 and 1, not {self.cess}")
+        table = transitions(self.denoiser.process, self.steps, self.integrator, self.noise, history=True)
+        full = torch.ones(table.steps + 1, dtype=torch.float64)
+        guidance = ValueGradient(self.guidance) if self.guidance else None
+        observer = Observer(
+            self.denoiser, table, self.reward, full, None, guidance, table.std**2, micro_batch=self.micro_batch
+        )
+        object.__setattr__(self, "table", table)
+        object.__setattr__(self, "observer", observer)
+        set_level(self, observer, full, self.noise)
+
+    def init(self, rng: Rng, n: int) -> Particles:
+        process = self.denoiser.process
+        x = self.observer(rng, started(rng, process, self.start, (n, *self.shape), self.dtype).to(self.device), 0)
+        x["total"] = torch.zeros(n, dtype=torch.float64)
+        x |= begun(self.level, rng, self.table, x)
+        coupling = tested([self.denoiser], self.shape, self.dtype, self.device, self.micro_batch)
+        shared = {"share": 0.0, "kept": 1.0, **coupling, **tails.light()}
+        return Particles.start(x, x["total"], shared=shared, info=self._info(x, 0.0, 0))
+
+    def step(self, rng: Rng, particles: Particles) -> Particles:
+        k, old, share = particles.t, particles.x, particles.shared["share"]
+        state, ratio = guided_step(rng, self.table, k, old, share)
+        x = self.observer(rng, state, k + 1)
+        last = k + 1 == self.table.steps
+        new = 1.0 if last else affordable(particles.log_weight, ratio - old["total"], x["reward"], self.cess)
+        x["total"] = new * x["reward"] if new < 1 else x["reward"]
+        increment = x["total"] - old["total"] + ratio
+        x |= stepped(self.level, rng, self.table, k, old, x, ratio, particles.log_weight, share)
+        kept = conditional_ess(particles.log_weight, increment) / particles.n
+        shared = particles.shared | {"share": new, "kept": kept}
+        moved = particles.step(x, increment, shared=shared, info=self._info(x, new, k + 1))
+        return tails.watched(moved, shared)
+
+    def done(self, particles: Particles) -> bool:
+        return particles.t >= self.table.steps
+
+    def progress(self, particles: Particles) -> float:
+        return particles.t / self.table.steps
+
+    def view(self, particles: Particles) -> Tensor:
+        """The images (N, *shape)."""
+        return particles.x["denoised"]
+
+    def restore(self, particles: Particles) -> Particles:
+        """The particles, if the model still says of them what their file says."""
+        return replace(particles, x=self.observer.restored(particles.x, particles.t, self.device))
+
+    def order(self, particles: Particles) -> Tensor:
+        """(N,) the reward."""
+        return particles.x["reward"]
+
+    def remarks(self, particles: Particles) -> list[str]:
+        if not self.done(particles):
+            return []
+        said = [*coupling_remarks(particles.shared), *tails.remarks(particles)]
+        said = [*said, *remarks(self.level, particles, self.view(particles))]
+        kept = float(particles.shared["kept"])
+        if kept >= LOW:
+            return said
+        return [
+            *said,
+            f"the last step, where the reward counts in full, left {kept:.2g} of the particles' worth: use more steps, "
+            "guidance, or more particles",
+        ]
+
+    def coarse_level(self, particles: Particles) -> CoarseLevel | None:
+        return coarse_level(self.level, particles) if self.done(particles) else None
+
+    def systematic(self, particles: Particles) -> Systematic | None:
+        return systematic(self.level, particles) if self.done(particles) else None
+
+    def settings(self) -> dict[str, Any]:
+        names = ("guidance", "cess", "integrator", "noise", "coarse", "micro_batch", "device")
+        return {
+            "denoiser": self.denoiser.settings(),
+            "times": self.table.times.tolist(),
+            "shape": list(self.shape),
+            **({} if self.start is None else {"start": self.start.settings()}),
+            **({"table": self.table.digest} if isinstance(self.steps, Transitions) else {}),
+            **{k: getattr(self, k) for k in names},
+            "dtype": str(self.dtype),
+        }
+
+    def _info(self, x: dict[str, Tensor], share: float, k: int) -> dict[str, float]:
+        level = float(self.denoiser.process.sigma(self.table.times[k]))
+        return {"noise_level": level, "share": share, "reward": float(x["reward"].mean())}
+
+
+def affordable(log_weight: Tensor, carried: Tensor, reward: Tensor, cess: float) -> float:
+    """The largest share in [0, 1], to a hundredth, that keeps the conditional effective sample size above `cess`.
+
+    Args:
+        log_weight: (N,) nats, before the step.
+        carried: (N,) nats, what the step adds besides the share of the reward.
+        reward: (N,) nats, finite.
+        cess: the fraction of N; where no share keeps it, the share that keeps most is taken.
+    """
+    w = scaled(log_weight)[0]
+    carried, shares = torch.where(w > 0, carried, -math.inf), torch.arange(100, -1, -1, dtype=torch.float64) / 100
+    best, most = 0.0, -1.0
+    for part in shares.split(max(10, AT_ONCE // len(w))):  # `conditional_ess` of many shares at once
+        increment = carried + part[:, None] * reward
+        g = (increment - increment.amax(1, keepdim=True)).exp_()
+        wg = w * g
+        kept = (wg.sum(1).square() / (total(w) / len(w) * (wg * g).sum(1))).nan_to_num(nan=0.0)
+        enough = (kept >= cess * len(w)).nonzero()
+        if len(enough):
+            return float(part[enough[0, 0]])
+        if float(kept.max()) > most:
+            best, most = float(part[kept.argmax()]), float(kept.max())
+    return best

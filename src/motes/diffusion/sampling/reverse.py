@@ -1,0 +1,318 @@
+"""Reverse diffusion as a Feynman-Kac model: noise, denoising steps, and a reward that the samples are tilted by.
+
+The unguided sampler is a Markov chain of K normal transitions (diffusion/processes/transition.py) and ends in an image
+x_0. The particles target its law tilted by exp(reward(x_0)), and the normaliser is E[exp(reward(x_0))] under that
+chain: exactly for the chain as it is discretised, at any number of steps and of particles, whatever the guidance. How
+far that is from the model without discretisation the run estimates by coarse paths (diffusion/sampling/multilevel.py).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable
+from dataclasses import KW_ONLY, dataclass, field, replace
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from motes.core.cite import Reference
+from motes.core.errors import UnknownName
+from motes.core.estimate.coarse_level import CoarseLevel
+from motes.core.estimate.systematic import Systematic
+from motes.core.model import FeynmanKac
+from motes.core.particles import Particles
+from motes.diffusion import tails
+from motes.diffusion.arguments import check_function, check_image
+from motes.diffusion.collapse import collapse_remarks
+from motes.diffusion.data_scale import data_scale, scale_remarks, unknown, when
+from motes.diffusion.denoisers.denoiser import Denoiser
+from motes.diffusion.evaluation.observer import Observer
+from motes.diffusion.evaluation.potential import POTENTIALS, Schedule, strengths
+from motes.diffusion.flows.coupling import coupling_remarks, tested
+from motes.diffusion.guidance import Given, Guidance, Twist, ValueGradient
+from motes.diffusion.processes.process import Process
+from motes.diffusion.processes.start import InitialLaw, started
+from motes.diffusion.processes.transition import Transitions, transitions
+from motes.diffusion.sampling.guided_step import guided_step
+from motes.diffusion.sampling.multilevel import LEVELS, Coarse, begun, set_level, stepped
+from motes.diffusion.sampling.multilevel_error import coarse_level, remarks, systematic
+from motes.rng import Rng
+
+SAMPLER = Reference(
+    "song2021score",
+    "Song, Sohl-Dickstein, Kingma, Kumar, Ermon, Poole",
+    2021,
+    "Score-Based Generative Modeling through Stochastic Differential Equations",
+    "International Conference on Learning Representations",
+    "the reverse diffusion",
+)
+STEERING = Reference(
+    "singhal2025",
+    "Singhal, Horvitz, Teehan, Ren, Yu, McKeown, Ranganath",
+    2025,
+    "A General Framework for Inference-time Scaling and Steering of Diffusion Models",
+    "arXiv 2501.06848",
+    "the intermediate rewards",
+)
+TWISTING = Reference(
+    "wu2023twisted",
+    "Wu, Trippe, Naesseth, Blei, Cunningham",
+    2023,
+    "Practical and Asymptotically Exact Conditional Sampling in Diffusion Models",
+    "Advances in Neural Information Processing Systems 36",
+    "the weights of guided transitions",
+)
+
+Guides = Literal["reward"] | float | Guidance | Callable[[Tensor, float], Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class ReverseDiffusion(FeynmanKac):
+    """Samples of a diffusion model, tilted by exp(reward) and weighted for it.
+
+    Args:
+        denoiser: the model; its process must be `process`.
+        process: the noising process that is walked back.
+        steps: the number of steps K over the process's grid, or the falling times (K + 1,).
+        reward: maps images (N, *shape) to (N,) nats; on the way it is asked about the denoised prediction. It must be
+            finite there; at the end -inf excludes an image.
+        guidance: what moves the mean of each transition: None; "reward", its variance times the gradient of the
+            predicted reward (or of the twist) through the denoiser, a number multiplies it; a function (x, t) -> like
+            x in the place of that gradient; or a `Guidance`. The weights make up for it exactly, so it changes the
+            error and not the target.
+        shape: the shape of one image.
+        integrator: "multistep", of second order; or "ancestral" (or "ddim"), "exponential" or "euler-maruyama", of
+            first order: see `transition.py`.
+        noise: a step's noise relative to the integrator's own; must be positive.
+        schedule: how much of the predicted reward counts on the way, see `potential.strengths`.
+        potential: "difference", "max" or "sum", see `potential.POTENTIALS`.
+        twist: a better guess than the predicted reward of what a path is worth before its end, see `guidance.Twist`; it
+            counts in full whatever the schedule.
+        final: the image is the "denoised" prediction at the last time, or the last "state" itself.
+        start: the law of the states at the first time, see `Start`; None is the process's own normal law.
+        coarse: every so many-th particle also runs a path with steps of thrice the length, by which the run knows the
+            error that its steps make (see `multilevel.py`); costs 1 / (3 coarse) of the evaluations. With 0 there is
+            none: the normaliser is then named for the chain of K steps, and its error bar is for that.
+        micro_batch: images a call of the model; fixing it makes results independent of how the population is cut.
+        dtype, device: of the images; weights are float64.
+
+    Raises:
+        NanLogPotential: the model or the reward returned NaN, +inf, or -inf on the way; names particles and step.
+        ShapeError, UnknownName, ValueError: what was given does not fit; a step without noise is refused.
+
+    References:
+        Song et al. (2021), ICLR; Singhal et al. (2025), arXiv 2501.06848 (potentials); Wu et al. (2023), NeurIPS,
+        section 3 (weights of guided transitions).
+
+    Example:
+        >>> import torch, motes
+        >>> from motes.diffusion import VariancePreserving, gaussian
+        >>> process = VariancePreserving()
+        >>> denoiser = gaussian(process, torch.zeros(2), torch.eye(2))
+        >>> model = motes.ReverseDiffusion(denoiser, process, 20, reward=lambda x: x[:, 0], shape=(2,))
+        >>> run = motes.sample(model, 1000, seed=1, progress=False)  # log E[exp(x)] = 1/2 under N(0, 1)
+        >>> abs(run.log_evidence - 0.5) < 0.2
+        True
+    """
+
+    denoiser: Denoiser
+    process: Process
+    steps: int | Tensor | Transitions
+    reward: Callable[[Tensor], Tensor] | None = None
+    guidance: Guides | None = None
+    _: KW_ONLY
+    shape: tuple[int, ...]
+    integrator: str = "multistep"
+    noise: float = 1.0
+    schedule: Schedule = "signal"
+    potential: str = "difference"
+    twist: Twist | None = None
+    final: Literal["denoised", "state"] = "denoised"
+    start: InitialLaw | None = None
+    coarse: int = 4
+    micro_batch: int | None = None
+    dtype: torch.dtype = torch.float32
+    device: str = "cpu"
+    table: Transitions = field(init=False, repr=False)
+    strength: Tensor = field(init=False, repr=False)
+    observer: Observer = field(init=False, repr=False)
+    level: Coarse | None = field(init=False, repr=False)
+
+    domain: ClassVar[str] = "diffusion"
+    quantity: ClassVar[str] = "log normaliser"
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.denoiser, Denoiser):
+            raise TypeError(f"give a Denoiser(model, process, predicts=...), not a {type(self.denoiser).__name__}")
+        if self.denoiser.process != self.process:
+            raise ValueError(f"the denoiser belongs to {self.denoiser.process}, the sampler was given {self.process}")
+        check_image(self.shape, self.dtype, self.device)
+        check_function("reward", self.reward, "images (N, *shape) -> (N,) nats")
+        if self.twist is not None and not isinstance(self.twist, Twist):
+            raise TypeError(f"twist must be a guidance.Twist, such as inverse.Observation, not {self.twist!r}")
+        if self.start is not None and not isinstance(self.start, InitialLaw):
+            raise TypeError(f"start must be a law to start from, such as schedule.Teleport, not {self.start!r}")
+        if self.potential not in POTENTIALS:
+            raise UnknownName("potential", self.potential, POTENTIALS)
+        if self.final not in ("denoised", "state"):
+            raise UnknownName("final", self.final, ("denoised", "state"))
+        guidance = as_guidance(self.guidance)
+        if self.reward is None and guidance is not None and guidance.value:
+            raise ValueError("guidance by the reward needs a reward; give one, or a function (x, t) as guidance")
+        if self.reward is None and self.twist is not None:
+            raise ValueError("a twist guesses what the reward will be: give the reward too")
+        table = transitions(self.process, self.steps, self.integrator, self.noise, history=True)
+        strength = strengths(self.schedule, self.process, table.times)
+        observer = Observer(
+            self.denoiser,
+            table,
+            self.reward,
+            strength,
+            self.twist,
+            guidance,
+            table.std**2,
+            self.final,
+            self.micro_batch,
+        )
+        object.__setattr__(self, "table", table)
+        object.__setattr__(self, "strength", strength)
+        object.__setattr__(self, "observer", observer)
+        set_level(self, observer, strength, self.noise)
+        object.__setattr__(self, "references", tuple(self._references()))
+
+    def init(self, rng: Rng, n: int) -> Particles:
+        zero = torch.zeros(n, dtype=torch.float64)
+        x = self.observer(rng, started(rng, self.process, self.start, (n, *self.shape), self.dtype).to(self.device), 0)
+        history = zero + POTENTIALS[self.potential][1]
+        x["total"], x["history"] = self._total(x, 0, zero, history)
+        x |= begun(self.level, rng, self.table, x)
+        coupling = tested([self.denoiser], self.shape, self.dtype, self.device, self.micro_batch)
+        shared = {"probe": self._probe(), **coupling, **tails.light()}
+        if self.twist is not None and self.twist.data_scale is not None:
+            shared |= unknown()
+        return Particles.start(x, x["total"], shared=shared, info=self._info(x, 0))
+
+    def step(self, rng: Rng, particles: Particles) -> Particles:
+        k, old = particles.t, particles.x
+        state, log_ratio = guided_step(rng, self.table, k, old)
+        x = self.observer(rng, state, k + 1)
+        x["total"], x["history"] = self._total(x, k + 1, old["total"], old["history"])
+        x |= stepped(self.level, rng, self.table, k, old, x, log_ratio, particles.log_weight)
+        shared = self._seen(particles.shared, x, k + 1)
+        moved = particles.step(x, x["total"] - old["total"] + log_ratio, shared=shared, info=self._info(x, k + 1))
+        return tails.watched(moved, particles.shared)
+
+    def _seen(self, shared: dict[str, Any], x: dict[str, Tensor], k: int) -> dict[str, Any]:
+        """What is shared after step k: with the spread of the data, once, where guidance takes one for granted."""
+        times = self.table.times
+        scale = None if self.twist is None else self.twist.data_scale
+        if scale is None or k != when(self.process, times, scale):
+            return shared
+        found = data_scale(self.process, float(times[k]), x["state"], x["denoised"])
+        return {**shared, "data_scale": torch.tensor(found, dtype=torch.float64)}
+
+    def done(self, particles: Particles) -> bool:
+        return particles.t >= self.table.steps
+
+    def progress(self, particles: Particles) -> float:
+        return particles.t / self.table.steps
+
+    def view(self, particles: Particles) -> Tensor:
+        """The images (N, *shape): the denoised predictions on the way, x_0 at the end."""
+        return particles.x["denoised"]
+
+    def restore(self, particles: Particles) -> Particles:
+        """The particles, if this model still says of them what their file says.
+
+        Raises:
+            FileError: the denoiser or the reward has changed since.
+        """
+        self.observer.recognise(self._probe(), particles.shared["probe"])
+        x = self.observer.restored(particles.x, particles.t, self.device)
+        return replace(particles, x=x)
+
+    def _probe(self) -> dict[str, Tensor]:
+        return self.observer.probe(self.shape, self.dtype, self.device)
+
+    def order(self, particles: Particles) -> Tensor:
+        """(N,) the reward, by which sorted resampling orders the particles (zeros where it was not asked)."""
+        return particles.x["reward"] if self.reward is not None else super().order(particles)
+
+    def remarks(self, particles: Particles) -> list[str]:
+        if not self.done(particles):
+            return []
+        said: list[str] = []
+        if self.twist is not None:
+            said += self.twist.remarks(particles.x["reward"], particles.log_weight)
+            said += collapse_remarks(particles)
+            said += scale_remarks(self.twist.data_scale, float(particles.shared.get("data_scale", math.nan)))
+        said = [*coupling_remarks(particles.shared), *said, *tails.remarks(particles)]
+        return [*said, *remarks(self.level, particles, self.view(particles))]
+
+    def coarse_level(self, particles: Particles) -> CoarseLevel | None:
+        return coarse_level(self.level, particles) if self.done(particles) else None
+
+    def systematic(self, particles: Particles) -> Systematic | None:
+        if self.reward is None or not self.done(particles):
+            return None
+        return systematic(self.level, particles)
+
+    def settings(self) -> dict[str, Any]:
+        callables = {"reward": self.reward, "schedule": self.schedule}
+        mine = {"guidance": self.observer.guidance, "twist": self.twist}
+        return {
+            "denoiser": self.denoiser.settings(),
+            "times": hashlib.sha256(self.table.times.numpy().tobytes()).hexdigest()[:16],
+            "steps": self.table.steps,
+            "shape": list(self.shape),
+            **{k: "function" if callable(v) else v for k, v in callables.items()},
+            **{k: None if v is None else v.settings() for k, v in mine.items()},
+            **({} if self.start is None else {"start": self.start.settings()}),
+            **({"table": self.table.digest} if isinstance(self.steps, Transitions) else {}),
+            **{k: getattr(self, k) for k in ("integrator", "noise", "potential", "final", "coarse")},
+            **{k: getattr(self, k) for k in ("micro_batch", "device")},
+            "dtype": str(self.dtype),
+        }
+
+    def _references(self) -> list[Reference]:
+        return (
+            [SAMPLER]
+            + [LEVELS] * (self.level is not None)
+            + [STEERING] * (self.reward is not None)
+            + [TWISTING] * (self.guidance is not None)
+        )
+
+    def _total(self, x: dict[str, Tensor], k: int, total: Tensor, history: Tensor) -> tuple[Tensor, Tensor]:
+        """The log-potential of each path up to time k, and the history that the next one needs."""
+        if k == self.table.steps:
+            return x["reward"], history
+        twist = x["twist"] if "twist" in x else float(self.strength[k]) * x["reward"]
+        return POTENTIALS[self.potential][0](twist, total, history)
+
+    def _info(self, x: dict[str, Tensor], k: int) -> dict[str, float]:
+        info = {"noise_level": float(self.process.sigma(self.table.times[k]))}
+        if "twist" in x:
+            info["twist"] = float(x["twist"].mean())
+        return {**info, "reward": float(x["reward"].mean())} if self.observer.asks(k) else info
+
+
+def as_guidance(guidance: Guides | None) -> Guidance | None:
+    """What was given, as an object: names, numbers and functions have one each.
+
+    Raises:
+        UnknownName: another name than "reward".
+        TypeError: none of these.
+    """
+    if guidance is None or isinstance(guidance, Guidance):
+        return guidance
+    if isinstance(guidance, str):
+        if guidance != "reward":
+            raise UnknownName("guidance", guidance, ("reward", "None, a number, a Guidance, or a function (x, t)"))
+        return ValueGradient()
+    if isinstance(guidance, int | float) and not isinstance(guidance, bool):
+        return ValueGradient(float(guidance)) if guidance else None
+    if callable(guidance) and not isinstance(guidance, type):
+        return Given(guidance)
+    raise TypeError(f'guidance must be None, "reward", a number, a Guidance or a function (x, t), not {guidance!r}')

@@ -1,0 +1,1 @@
+"""What kernels learn from the population: scales, step sizes, lengths of trajectories, emulators."""

@@ -1,0 +1,1 @@
+"""Trajectories that kernels follow: leapfrog, isokinetic motion, slices along curves."""

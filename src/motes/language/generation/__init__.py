@@ -1,0 +1,1 @@
+"""Texts drawn token by token and weighted."""

@@ -1,0 +1,232 @@
+"""A chain of texts: each is drawn by a particle filter in which the last one takes part."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from motes.core.cite import Reference
+from motes.core.errors import MotesError, ShapeError
+from motes.core.estimate.batch_means import chain_mean
+from motes.core.estimate.estimate import Estimate
+from motes.core.particles import Particles
+from motes.core.resampling import Scheme, find_scheme
+from motes.core.smc import alive, checked, source
+from motes.language.generation.conditional_draw import Forced
+from motes.language.generation.generation import Generation
+from motes.rng import Rng
+
+ANDRIEU = Reference(
+    "andrieu2010",
+    "Andrieu, Doucet, Holenstein",
+    2010,
+    "Particle Markov chain Monte Carlo methods",
+    "Journal of the Royal Statistical Society B 72(3)",
+    "particle Gibbs over texts",
+)
+
+
+@dataclass(frozen=True)
+class Text:
+    """A text with what a filter must know to write it again.
+
+    Attributes:
+        tokens: (L,) int64, its end token included.
+        kept: (L,) float64, what a generation's x holds as `kept`.
+        log_prob: its log-probability under the model, nats.
+        text: as a string.
+    """
+
+    tokens: Tensor
+    kept: Tensor
+    log_prob: float
+    text: str
+
+
+@dataclass(frozen=True)
+class TextChains:
+    """Chains of texts, equally weighted draws of one law once the beginning is forgotten.
+
+    Attributes:
+        chains: the texts of each chain, in order.
+        changed: (chains, sweeps) float64, 1 where a sweep ended with another text than it began with.
+        reference: for `motes.cite`.
+    """
+
+    chains: list[list[Text]]
+    changed: Tensor
+    reference: Reference = ANDRIEU
+
+    @property
+    def texts(self) -> list[str]:
+        """All draws, chain by chain."""
+        return [text.text for chain in self.chains for text in chain]
+
+    def values(self, f: Callable[[list[str]], Tensor]) -> Tensor:
+        """(chains, sweeps) float64 of a function of a list of n texts that returns (n,)."""
+        value = f(self.texts)
+        if not isinstance(value, Tensor) or value.shape != (len(self.texts),):
+            what = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+            raise ShapeError(f"f must return one number for each of the {len(self.texts)} texts, not {what}")
+        return value.to(torch.float64).reshape(len(self.chains), -1)
+
+    def mean(self, f: Callable[[list[str]], Tensor]) -> Estimate:
+        """The mean of `f` over all draws, with its standard error from the spread of means of chains or batches."""
+        return Estimate(*chain_mean(self.values(f)))
+
+    def ess(self, f: Callable[[list[str]], Tensor]) -> float:
+        """How many independent texts are as good for the mean of `f`, see `effective_size`."""
+        return effective_size(self.values(f))
+
+
+def particle_gibbs(
+    generation: Generation,
+    n: int,
+    *,
+    sweeps: int,
+    seed: int | Rng,
+    chains: int = 4,
+    burn: int = 0,
+    when: float = 0.5,
+) -> TextChains:
+    """Texts of a `Generation`, as chains that leave its law of texts invariant however few particles there are.
+
+    Each chain starts with a text of an ordinary run of `n` particles. A sweep is a run in which particle 0 writes the
+    chain's last text again, token by token, and always survives: at every resampling its parent is itself, and the
+    parents of the others are drawn independently in proportion to the weights, its weight included (conditional
+    multinomial resampling). At the end one of the n texts is drawn in proportion to the weights: the chain's next. The
+    law of texts that the weights of the generation are proper for, p* (rules, constraint and reward; twist, steps of
+    text and annealing do not matter to it), is invariant for every n >= 2 and any rule of when to resample that looks
+    at the weights.
+
+    A run of the generation itself has an error of order 1/n in the mean of its texts; a chain has none once its start
+    is forgotten, but its draws depend on each other. Beginnings of texts change rarely where the filter resamples
+    often and n is small: `changed` and `ess` tell. A generation with `lookahead` is refused: the sets that its tokens
+    were chosen from would have to be kept with the text.
+
+    References:
+        Andrieu, Doucet & Holenstein (2010), Particle Markov chain Monte Carlo methods, JRSS B 72(3), sections 2.4.3 and
+        4.5, theorem 5.
+
+    Args:
+        generation: where texts come from, and what they must satisfy.
+        n: particles of a sweep, the retained one included.
+        sweeps: draws of each chain.
+        seed: the chains are a function of it; or an `Rng`.
+        chains: how many, one after the other.
+        burn: sweeps before the first draw that is kept.
+        when: resample once the effective sample size is at most `when` * n; 0 is never, 1 is at every step.
+
+    Returns:
+        The chains.
+
+    Raises:
+        MotesError: an argument outside its range, or a generation with `lookahead`.
+        AllWeightsZero: the run that starts a chain found no text; more particles, or a `reward` without -inf, help.
+
+    Example:
+        >>> import motes, torch
+        >>> model = motes.language.TableModel(["a", "b", "."], torch.zeros(4, 3))
+        >>> text = motes.Generation(model, "", constraint=motes.language.regex("(ab)+"), max_tokens=8)
+        >>> found = particle_gibbs(text, 4, sweeps=50, seed=0)
+        >>> set(found.texts) <= {"ab", "abab", "ababab", "abababab"}
+        True
+    """
+    if not isinstance(generation, Generation):
+        raise MotesError(f"particle_gibbs takes a Generation, not a {type(generation).__name__}")
+    if generation.lookahead is not None:
+        raise MotesError("particle_gibbs draws tokens from the rules' law, without a look ahead: leave lookahead out")
+    for name, value, least in (("n", n, 2), ("sweeps", sweeps, 1), ("chains", chains, 1), ("burn", burn, 0)):
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise MotesError(f"{name} must be a whole number of at least {least}, not {value!r}")
+    if not 0 <= when <= 1:
+        raise MotesError(f"when must lie in [0, 1], not {when!r}")
+    rng, out, changed = source(seed), [], []
+    for c in range(chains):
+        mine = rng.at(f"chain-{c}")
+        text, draws, moves = sweep(generation, mine.at("start"), None, n, when), [], []
+        for s in range(burn + sweeps):
+            after = sweep(generation, mine.at(f"sweep-{s}"), text, n, when)
+            moves.append(float(not torch.equal(after.tokens, text.tokens)))
+            draws.append(after)
+            text = after
+        out.append(draws[burn:])
+        changed.append(moves[burn:])
+    return TextChains(out, torch.tensor(changed, dtype=torch.float64))
+
+
+def sweep(generation: Generation, rng: Rng, text: Text | None, n: int, when: float) -> Text:
+    """The text after `text` in a chain, by a filter of `n` particles; None: a text of an ordinary run."""
+    length = 0 if text is None else len(text.tokens)
+    tokens = torch.zeros(n, generation.max_tokens, dtype=torch.int64)
+    kept = torch.zeros(n, generation.max_tokens, dtype=torch.float64)
+    count = torch.zeros(n, dtype=torch.int64)
+    count[0] = length
+    if text is not None:
+        tokens[0, :length], kept[0, :length] = text.tokens, text.kept
+    draw = Forced(generation, tokens, kept, count)
+    scheme = find_scheme("multinomial") if text is None else CONDITIONAL
+    particles = generation.init(rng.at("init", step=0), n)
+    while not generation.done(particles):
+        t, name = particles.t + 1, type(generation).__name__
+        if particles.ess <= when * n or when >= 1:
+            particles = generation.resampled(rng.at("resample", step=t), scheme, particles)
+        particles = generation.step(rng.at("step", step=t), particles, draw)
+        checked(particles, t, name)
+        alive(particles, generation)
+    return _taken(generation, particles, int(rng.at("choice").categorical(particles.log_weight)))
+
+
+def _conditional(rng: Rng, log_weight: Tensor, n: int) -> Tensor:
+    """(n,) parents: that of particle 0 is itself, the others are independent."""
+    return torch.cat([torch.zeros(1, dtype=torch.int64), rng.categorical(log_weight, n - 1)])
+
+
+CONDITIONAL = Scheme("conditional multinomial", _conditional, variance=None, same_n=True, references=(ANDRIEU,))
+
+
+def _taken(generation: Generation, particles: Particles, i: int) -> Text:
+    x, length = particles.x, int(particles.x["length"][i])
+    tokens = x["tokens"][i, :length].clone()
+    text = generation.model.decode(tokens.tolist())
+    return Text(tokens, x["kept"][i, :length].clone(), float(x["log_prob"][i, :length].sum()), text)
+
+
+def effective_size(value: Tensor) -> float:
+    """The effective sample size of the mean of `value` (chains, draws); NaN for less than 4 draws a chain.
+
+    Chains are cut in halves. With W the mean of their variances, V = W (D - 1) / D + variance of their means, D draws a
+    half, the autocorrelation at lag t is 1 - (W - mean autocovariance at t) / V. It is summed by Geyer's initial
+    monotone sequence, so that chains in different places have a small size.
+
+    References:
+        Vehtari, Gelman, Simpson, Carpenter & Bürkner (2021), Rank-normalization, folding, and localization, Bayesian
+        Analysis 16(2), section 3.2; without its rank-normalization.
+        Geyer (1992), Practical Markov chain Monte Carlo, Statistical Science 7(4), section 3.3.
+    """
+    half = value.shape[1] // 2
+    if half < 2:
+        return math.nan
+    x = torch.cat([value[:, :half], value[:, -half:]]).double()
+    m, d = x.shape
+    off = x - x.mean(1, keepdim=True)
+    if float(x.max() - x.min()) == 0.0:
+        return float(m * d)
+    spectrum = torch.fft.rfft(off, n=2 * d)
+    covariance = torch.fft.irfft(spectrum.abs().square(), n=2 * d)[:, :d].mean(0) / d
+    within = float(covariance[0]) * d / (d - 1)
+    total = within * (d - 1) / d + float(x.mean(1).var(correction=1))
+    rho = (1 - (within - covariance) / total).tolist()
+    rho[0], time, last = 1.0, -1.0, math.inf
+    for k in range(0, d - 1, 2):
+        pair = rho[k] + rho[k + 1]
+        if pair <= 0:
+            time += max(0.0, rho[k])
+            break
+        last = min(last, pair)
+        time += 2 * last
+    return m * d / max(time, 1 / math.log10(m * d))

@@ -1,0 +1,294 @@
+"""Resample-move for texts: what resampling copied is rewritten from a random place on, and accepted by Metropolis."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from motes.core.cite import Reference
+from motes.core.errors import MotesError
+from motes.core.model import FeynmanKac
+from motes.core.particles import Particles
+from motes.core.resampling import Scheme
+from motes.core.run import Run
+from motes.core.temperature import next_temperature
+from motes.language.generation.conditional_draw import Forced
+from motes.language.generation.frontier import Closed
+from motes.language.generation.generation import Generation
+from motes.rng import Rng
+
+GILKS = Reference(
+    "gilks2001",
+    "Gilks, Berzuini",
+    2001,
+    "Following a moving target: Monte Carlo inference for dynamic Bayesian models",
+    "Journal of the Royal Statistical Society B 63(1)",
+    "texts rewritten after resampling",
+)
+DEL_MORAL = Reference(
+    "delmoral2006",
+    "Del Moral, Doucet, Jasra",
+    2006,
+    "Sequential Monte Carlo samplers",
+    "Journal of the Royal Statistical Society B 68(3)",
+    "tempering of a reward",
+)
+WRITTEN = ("tokens", "length", "log_prob", "kept", "provisional")
+"""What a rewrite changes of a particle."""
+
+
+class Rewriting(FeynmanKac):
+    """Texts of a `Generation`, rewritten in blocks after resampling, so that copies part and the law stays.
+
+    First the generation runs as it would alone. Then each step resamples, if the weights are not equal, and rewrites
+    every text once. Of a text y of L tokens (its end token included) a place j in 0..L-1 is drawn uniformly, and what
+    stands from j on is drawn anew from the law q that the generation draws tokens from (rules and constraint, token by
+    token), until it ends, with L' tokens. With m_t the mass that rules and constraint keep at token t, as far as it
+    counts in the weights, the target is p*(y) = q(y) prod_t m_t exp(reward(y)) 1[accepted], so that of the Metropolis
+    ratio p*(y') q(y | j) / L' over p*(y) q(y' | j) / L there remains
+
+        exp(reward(y') - reward(y))  prod_{t >= j} m'_t / prod_{t >= j} m_t  1[y' accepted]  L / L'.
+
+    Every j has its own detailed balance. Where tokens are found by rejection the masses are the random weights that
+    they came with; they are kept with the text, and the kernel leaves the law of text and masses invariant.
+
+    With `temper` the generation runs without its reward (a twist still guides it), and the reward comes in through
+    powers exp(b reward), with b rising from 0 to 1 such that each rise leaves `cess` of the effective sample size, and
+    `moves` rewrites at each b: for rewards that hardly any text of the generation satisfies.
+
+    The mean weight is unbiased for the normaliser with `temper=False`, and with a ladder of temperatures that is given
+    (`freeze`); temperatures chosen from the particles themselves bias it by a term of order 1/N.
+
+    A rewrite costs about what the generation did: kept beginnings are evaluated again, equal ones once.
+
+    References:
+        Gilks & Berzuini (2001), Following a moving target: Monte Carlo inference for dynamic Bayesian models, JRSS B
+        63(1), section 3, resample-move.
+        Del Moral, Doucet & Jasra (2006), Sequential Monte Carlo samplers, JRSS B 68(3), section 3.3.
+
+    Args:
+        generation: where texts come from, and what they must satisfy.
+        moves: rewrites of each text, with `temper` at each temperature.
+        temper: let the reward in by degrees.
+        cess: the fraction of the effective sample size that one rise of the temperature leaves, in (0, 1).
+        ladder: rising temperatures that end with 1, in place of chosen ones; see `freeze`.
+
+    Raises:
+        MotesError: an argument outside its range, or nothing to temper.
+
+    Example:
+        >>> import motes, torch
+        >>> model = motes.language.TableModel(["a", "b", "."], torch.zeros(4, 3))
+        >>> reward = lambda texts: torch.tensor([2.0 * text.count("b") for text in texts])
+        >>> text = motes.Generation(model, "", reward=reward, max_tokens=6)
+        >>> run = motes.sample(Rewriting(text, temper=True), 100, seed=0, progress=False)
+        >>> float(run.trace["temperature"][-1])
+        1.0
+    """
+
+    domain: ClassVar[str] = "language"
+
+    def __init__(
+        self,
+        generation: Generation,
+        *,
+        moves: int = 4,
+        temper: bool = False,
+        cess: float = 0.5,
+        ladder: Sequence[float] | None = None,
+    ):
+        if not isinstance(generation, Generation):
+            raise MotesError(f"Rewriting rewrites the texts of a Generation, not of a {type(generation).__name__}")
+        if isinstance(moves, bool) or not isinstance(moves, int) or moves < 1:
+            raise MotesError(f"moves must be a whole number of at least 1, not {moves!r}")
+        if not 0 < cess < 1:
+            raise MotesError(f"cess must lie in (0, 1), not {cess!r}")
+        if temper and generation.reward is None:
+            raise MotesError("temper lets the reward in by degrees, and this generation has none: give it a reward")
+        constraint = generation.constraint
+        if constraint is not None and generation.settings().get("lookahead"):
+            if not constraint.recogniser(generation.model).full:
+                raise MotesError(
+                    f"texts whose {constraint.kind} is tested token by token cannot be written with lookahead and then "
+                    "rewritten: their masses were not drawn as those of a rewrite are. Leave lookahead out"
+                )
+        if ladder is not None:
+            ladder = [float(b) for b in ladder]
+            if not temper or ladder != sorted(set(ladder)) or not ladder or ladder[0] <= 0 or ladder[-1] != 1:
+                raise MotesError(f"a ladder goes with temper, and rises above 0 and ends with 1, unlike {ladder}")
+        self.generation, self.moves, self.temper, self.cess, self.ladder = generation, moves, temper, cess, ladder
+        self.writer = generation
+        if temper:
+            self.writer = copy.copy(generation)
+            self.writer.reward = None
+        self.quantity = generation.quantity  # pyright: ignore[reportAttributeAccessIssue]
+        self.references = (*generation.references, GILKS, *((DEL_MORAL,) if temper else ()))
+
+    # ---------------------------------------------------------------- the three methods
+
+    def init(self, rng: Rng, n: int) -> Particles:
+        particles = self.writer.init(rng, n)
+        return replace(particles, shared={**particles.shared, "ladder": [], "left": self.moves})
+
+    def step(self, rng: Rng, particles: Particles) -> Particles:
+        if self._writing(particles):
+            particles = self.writer.step(rng, particles)
+            return self._judged(particles) if self.writer.done(particles) else particles
+        shared, ladder = particles.shared, particles.shared["ladder"]
+        now, last = ladder[-1], shared["left"] == 1
+        # chosen before the move, so that the weights at the next temperature come from other texts than chose it
+        then = self._next(particles, now) if last and now < 1 else now
+        x, info = self._rewritten(rng, particles, now)
+        rise = then - now
+        if rise:
+            ladder = [*ladder, then]
+        left = self.moves if rise else shared["left"] - 1
+        gained = rise * x["provisional"] if rise else torch.zeros(particles.n, dtype=torch.float64)
+        return particles.step(x, gained, shared={**shared, "ladder": ladder, "left": left}, info=info)
+
+    def done(self, particles: Particles) -> bool:
+        return particles.shared["left"] == 0
+
+    # ---------------------------------------------------------------- their parts
+
+    def _writing(self, particles: Particles) -> bool:
+        """Whether the generation goes on (resampling can leave finished texts only, and then it has a step to go)."""
+        return not particles.shared["ladder"]
+
+    def _judged(self, particles: Particles) -> Particles:
+        """The texts are written: with `temper` their rewards, and the first temperature."""
+        shared, now = particles.shared, 1.0
+        if not self.temper:
+            return replace(particles, shared={**shared, "ladder": [now]})
+        x, alive = particles.x, ~torch.isneginf(particles.log_weight)
+        reward = torch.zeros(particles.n, dtype=torch.float64)
+        if alive.any():
+            reward[alive] = self._reward(x, alive, particles.t)
+        particles = replace(particles, x={**x, "provisional": reward})
+        now = self._next(particles, 0.0)
+        weight = particles.log_weight + now * reward
+        info = {**particles.info, "temperature": now}
+        return replace(particles, log_weight=weight, shared={**shared, "ladder": [now]}, info=info)
+
+    def _reward(self, x: dict[str, Any], which: Tensor, t: int) -> Tensor:
+        """What the reward says of the texts `which` (N,) bool."""
+        reward, index = self.generation.reward, torch.nonzero(which)[:, 0].tolist()
+        return torch.zeros(len(index)).double() if reward is None else self.generation._ask(reward, x, index, t)
+
+    def _next(self, particles: Particles, now: float) -> float:
+        """The temperature after `now`."""
+        weight, reward = particles.log_weight, particles.x["provisional"]
+        if self.ladder is not None:
+            return self.ladder[len(particles.shared["ladder"])]
+        if not ((weight > -math.inf) & (reward > -math.inf)).any():
+            return 1.0  # nothing is left to choose by; the engine reports it
+        then = next_temperature(weight, reward, now, self.cess)
+        if not then > now:
+            raise MotesError(
+                f"the temperature cannot rise above {now!r} at t={particles.t}: rewards differ by more than "
+                "their 16 digits hold; look for a reward of enormous size"
+            )
+        return then
+
+    def _rewritten(self, rng: Rng, particles: Particles, now: float) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Every text rewritten once, at the temperature `now`."""
+        x, n = particles.x, particles.n
+        length = x["length"]
+        places = torch.arange(x["tokens"].shape[1]) < length[:, None]
+        cut = rng.at("cut").categorical(torch.zeros(places.shape, dtype=torch.float64).masked_fill(~places, -torch.inf))
+        new, mass, evaluated = self._written(rng, x, cut)
+        whole = ~torch.isneginf(mass)
+        new["provisional"] = torch.zeros(n, dtype=torch.float64)
+        if whole.any():
+            new["provisional"][whole] = self._reward(new, whole, particles.t + 1)
+        ratio = mass - x["kept"].sum(1) + now * (new["provisional"] - x["provisional"])
+        ratio = ratio + length.double().log() - new["length"].double().log()
+        taken = rng.at("accept").bernoulli(ratio.clamp(max=0.0).exp())
+        moved = taken & (new["tokens"] != x["tokens"]).any(1)
+        after = {**x, "frontier": Closed(n)}
+        for key in WRITTEN:
+            after[key] = torch.where(taken if x[key].ndim == 1 else taken[:, None], new[key], x[key])
+        info = {
+            "acceptance": float(taken.double().mean()),
+            "moved": float(moved.double().mean()),
+            "distinct": len(torch.unique(torch.cat([after["length"][:, None], after["tokens"]], 1), dim=0)),
+        }
+        if self.temper:
+            info["temperature"] = now
+        return after, {**info, "evaluated": evaluated, "finished": 1.0}
+
+    def _written(self, rng: Rng, x: dict[str, Any], cut: Tensor) -> tuple[dict[str, Any], Tensor, int]:
+        """Texts that begin as those of `x` up to `cut` (N,) and go on anew, the log of their masses, the rows run."""
+        blank = self.writer.init(rng.at("blank"), len(cut))
+        new, mass, inner, evaluated = blank.x, blank.log_weight, 0, 1
+        draw = Forced(self.writer, x["tokens"], x["kept"], cut)
+        while not new["finished"].all():
+            new, gained, count = self.writer._token(rng.at("token", inner=inner), new, ~new["finished"], draw)
+            mass, inner, evaluated = mass + gained, inner + 1, evaluated + count
+            new["finished"] = new["finished"] | torch.isneginf(mass)
+        return new, mass, evaluated
+
+    # ---------------------------------------------------------------- around them
+
+    def must_resample(self, particles: Particles) -> bool | None:
+        if self._writing(particles):
+            return self.writer.must_resample(particles)
+        return float(particles.log_weight.max()) > float(particles.log_weight.min())
+
+    def resampled(self, rng: Rng, scheme: Scheme, particles: Particles) -> Particles:
+        if self._writing(particles):
+            return self.writer.resampled(rng, scheme, particles)
+        return super().resampled(rng, scheme, particles)
+
+    def order(self, particles: Particles) -> Tensor:
+        return self.generation.order(particles)
+
+    def freeze(self, run: Run) -> Rewriting:
+        """The same model with the temperatures that `run` found: with another seed its normaliser is unbiased.
+
+        Raises:
+            MotesError: the run is no finished one of this model with `temper`.
+        """
+        mine = json.loads(json.dumps(self.settings()))
+        if not self.temper or run.setup["model"] != type(self).__name__ or run.setup["settings"] != mine:
+            raise MotesError("freeze needs a run of this very model, with temper=True")
+        run = run.alone("freeze")
+        if not self.done(run.particles):
+            raise MotesError("the run has not ended: resume it, then freeze it")
+        ladder = run.particles.shared["ladder"]
+        return Rewriting(self.generation, moves=self.moves, temper=True, cess=self.cess, ladder=ladder)
+
+    def view(self, particles: Particles) -> list[str]:
+        """The texts, without their end token."""
+        return self.generation.view(particles)
+
+    def advice(self, particles: Particles) -> str:
+        return self.generation.advice(particles)
+
+    def progress(self, particles: Particles) -> float:
+        """Half of it is the writing, and of the rest the temperature; nobody knows how many there will be."""
+        if self.done(particles):
+            return 1.0
+        if self._writing(particles):
+            return 0.5 * self.writer.progress(particles)
+        now, part = particles.shared["ladder"][-1], 1 - particles.shared["left"] / self.moves
+        return 0.5 + 0.5 * (now * part if now == 1 else now)
+
+    def restore(self, particles: Particles) -> Particles:
+        return (self.writer if self._writing(particles) else self.generation).restore(particles)
+
+    def settings(self) -> dict[str, Any]:
+        return {
+            **self.generation.settings(),
+            "moves": self.moves,
+            "temper": self.temper,
+            "cess": self.cess,
+            "ladder": self.ladder,
+        }

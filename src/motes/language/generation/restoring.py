@@ -1,0 +1,82 @@
+"""The texts of a saved generation, evaluated anew: files hold no cache."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from motes.core.errors import FileError, name_particles
+from motes.core.particles import Particles
+from motes.language.generation.frontier import Closed, Front, Frontier
+
+if TYPE_CHECKING:
+    from motes.language.generation.generation import Generation
+
+
+def with_frontier(particles: Particles, frontier: Frontier | Closed) -> Particles:
+    """The same particles at another frontier."""
+    return replace(particles, x={**particles.x, "frontier": frontier})
+
+
+def restored(generation: Generation, particles: Particles) -> Particles:
+    """Evaluate the unfinished texts again, token by token, each in the row and the batch that it had.
+
+    The logits come out bit for bit as they were if the model's arithmetic for a row does not depend on what stands
+    in the other rows of a batch of the same size (mixtures of experts with a capacity are the exception).
+
+    Raises:
+        FileError: the reward of a finished text, or the law of the first token, is not what it was.
+    """
+    x, n = particles.x, particles.n
+    alive = ~x["finished"]
+    check_reward(generation, particles)
+    if not alive.any():
+        return with_frontier(particles, Closed(n))
+    front = generation._open(n)
+    if not torch.allclose(front.law.log_prob[0], particles.shared["first"], rtol=1e-3, atol=1e-3):
+        raise FileError(
+            f"the law of the first token is not what it was when the run was saved: {generation.model.name} has "
+            "changed, or what its rules or its constraint mean. Resume with the model that began the run"
+        )
+    at, one = torch.zeros(n, dtype=torch.int64), int(torch.nonzero(alive)[0])
+    if generation.boundary is not None:
+        return with_frontier(particles, again(front, x, alive))
+    for j in range(particles.t):
+        rows = int(particles.shared["rows"][j])
+        parent, token = at[one].repeat(rows), x["tokens"][one, j].repeat(rows)  # lost rows get a true text too
+        now = x["row"][:, j].to(torch.int64)
+        parent[now[alive]], token[now[alive]] = at[alive], x["tokens"][alive, j]
+        front.replay(parent, token)
+        at = now
+    at = torch.where(alive, at, -1)
+    texts = {int(at[i]): x["tokens"][i, : particles.t].tolist() for i in torch.nonzero(alive)[:, 0].tolist()}
+    front.reopen(texts)
+    return with_frontier(particles, Frontier(at, front, front.version))
+
+
+def again(front: Front, x: dict[str, Any], alive: Tensor) -> Frontier:
+    """Texts of different lengths are evaluated anew, side by side."""
+    frontier = Frontier(torch.where(alive, 0, -1), front, front.version)
+    for j in range(int(x["length"][alive].max())):
+        going = alive & (x["length"] > j)
+        frontier, _ = frontier.extend(torch.where(going, x["tokens"][:, j], -1), going, j + 1, alive & ~going)
+    return frontier
+
+
+def check_reward(generation: Generation, particles: Particles) -> None:
+    """The reward says of the finished texts what it said before the run was saved."""
+    x = particles.x
+    ended = x["finished"] & ~torch.isneginf(particles.log_weight)
+    index = torch.nonzero(ended)[:, 0].tolist()
+    if generation.reward is None or not index:
+        return
+    now = generation._ask(generation.reward, x, index, particles.t)
+    bad = ~torch.isclose(now, x["provisional"][ended], rtol=1e-3, atol=1e-3)
+    if bad.any():
+        which = name_particles([index[j] for j in torch.nonzero(bad)[:, 0].tolist()])
+        raise FileError(
+            f"the reward of {which} is not what it was when the run was saved: resume with the reward that began it"
+        )

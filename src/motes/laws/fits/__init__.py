@@ -1,0 +1,1 @@
+"""Approximations fitted to a law: Laplace, Pathfinder, mixtures."""

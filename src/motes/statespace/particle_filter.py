@@ -1,0 +1,152 @@
+"""Filters that a population of parameters carries: one small particle filter for each, all run at once."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from motes.core import tree
+from motes.core.errors import NanLogPotential, ShapeError, name_particles
+from motes.core.tree import PyTree
+from motes.laws.parameters import Values
+from motes.rng import Rng
+
+
+class InnerFilter(ABC):
+    """An estimate of p(y_1:t | theta) for N parameters at once that grows by one observation at a time.
+
+    The product of the increments must have expectation p(y_1:t | theta), for every theta, size and t.
+    """
+
+    @property
+    @abstractmethod
+    def length(self) -> int:
+        """How many observations there are."""
+
+    @abstractmethod
+    def start(self, rng: Rng, theta: Values, size: int) -> PyTree:
+        """The filters before the first observation: tensors (N, ...), `size` particles each."""
+
+    @abstractmethod
+    def step(self, rng: Rng, theta: Values, inner: PyTree, t: int) -> tuple[PyTree, Tensor]:
+        """The filters after observation `t` (from 0), and the logarithms of the increments (N,), nats."""
+
+    @abstractmethod
+    def fingerprint(self, stop: int) -> str:
+        """What tells the first `stop` observations from others."""
+
+    @abstractmethod
+    def settings(self) -> dict[str, Any]:
+        """What identifies this filter beside its observations, as JSON."""
+
+    def run(self, rng: Rng, theta: Values, size: int, stop: int) -> tuple[PyTree, Tensor]:
+        """New filters over the first `stop` observations, and the log-likelihood estimates (N,), nats."""
+        inner = self.start(rng.at("start"), theta, size)
+        total = torch.zeros(rows(theta), dtype=torch.float64)
+        for t in range(stop):
+            inner, increment = self.step(rng.at("filter", inner=t), theta, inner, t)
+            total = total + increment
+        return inner, total
+
+
+@dataclass(frozen=True)
+class BootstrapFilter(InnerFilter):
+    """A bootstrap particle filter for each of N parameters: move by the transition, weigh by the observation.
+
+    Before each transition the particles of a filter are resampled systematically, with a uniform number of its own, so
+    that the product of the mean weights is an unbiased estimate of the likelihood for any number of particles.
+
+    References:
+        Gordon, Salmond & Smith (1993), Novel approach to nonlinear/non-Gaussian Bayesian state estimation, IEE
+        Proceedings F 140(2).
+
+    Args:
+        initial: (rng, theta, size) -> states (N, size, ...) before the first observation; a tensor or a dict of them.
+        transition: (rng, theta, x, t) -> the states at observation t = 1, 2, ... given those at t - 1.
+        log_observation: (theta, x, y, t) -> (N, size) nats, y the observation of time t.
+        observations: a tensor (T, ...).
+
+    All are for the whole population: the parameters theta have a first axis of N, so one number a parameter is
+    `theta["rho"][:, None]`. Random numbers come from `rng`, with the first axis N.
+
+    >>> import torch, motes
+    >>> from motes.statespace.particle_filter import BootstrapFilter
+    >>> walk = BootstrapFilter(
+    ...     lambda rng, theta, size: rng.normal((len(theta["rho"]), size)),
+    ...     lambda rng, theta, x, t: theta["rho"][:, None] * x + rng.normal(tuple(x.shape)),
+    ...     lambda theta, x, y, t: -0.5 * (y - x).square(),
+    ...     torch.tensor([0.3, 1.0, 0.2]),
+    ... )
+    >>> theta = {"rho": torch.tensor([0.1, 0.9], dtype=torch.float64)}
+    >>> tuple(walk.run(motes.Rng(0), theta, 100, 3)[1].shape)
+    (2,)
+    """
+
+    initial: Callable[[Rng, Any, int], PyTree]
+    transition: Callable[[Rng, Any, PyTree, int], PyTree]
+    log_observation: Callable[[Any, PyTree, Tensor, int], Tensor]
+    observations: Tensor
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.observations, Tensor) or self.observations.ndim == 0 or len(self.observations) == 0:
+            raise ShapeError(f"observations must be a tensor (T, ...) with T >= 1, not {self.observations!r}")
+
+    @property
+    def length(self) -> int:
+        return len(self.observations)
+
+    def start(self, rng: Rng, theta: Values, size: int) -> PyTree:
+        x = self.initial(rng, theta, size)
+        return {"x": x, "log_weight": torch.zeros(rows(theta), size, dtype=torch.float64)}
+
+    def step(self, rng: Rng, theta: Values, inner: PyTree, t: int) -> tuple[PyTree, Tensor]:
+        x, log_weight = inner["x"], inner["log_weight"]
+        if t > 0:
+            parent = systematic_rows(rng.at("resample"), log_weight)
+            row = torch.arange(len(parent))[:, None]
+            x = self.transition(rng.at("transition"), theta, tree.map_leaves(lambda v: v[row, parent], x), t)
+        weight = self.log_observation(theta, x, self.observations[t], t)
+        if not isinstance(weight, Tensor) or weight.shape != log_weight.shape:
+            what = tuple(weight.shape) if isinstance(weight, Tensor) else type(weight).__name__
+            raise ShapeError(f"log_observation must return shape {tuple(log_weight.shape)}, not {what}")
+        weight = weight.to(torch.float64)
+        if not bool((weight < math.inf).all()):
+            bad = (~(weight < math.inf)).any(1).nonzero().flatten().tolist()
+            raise NanLogPotential(
+                f"log_observation is NaN or +inf at t={t} for the parameters of {name_particles(bad)}; a state that "
+                "cannot be observed must get -inf"
+            )
+        return {"x": x, "log_weight": weight}, weight.logsumexp(1) - math.log(weight.shape[1])
+
+    def fingerprint(self, stop: int) -> str:
+        seen = self.observations[:stop].contiguous()
+        return hashlib.sha256(str(seen.dtype).encode() + seen.numpy().tobytes()).hexdigest()[:16]
+
+    def settings(self) -> dict[str, Any]:
+        return {"kind": "bootstrap"}
+
+
+def rows(theta: Values) -> int:
+    """How many parameters there are."""
+    return len(next(v for _, v in tree.leaves(theta)))
+
+
+def systematic_rows(rng: Rng, log_weight: Tensor) -> Tensor:
+    """(N, M) parents within each row of `log_weight` (N, M), by systematic resampling with one number a row.
+
+    A state of weight zero has no children, unless all of its row have: then each is its own parent.
+    """
+    n, m = log_weight.shape
+    top = log_weight.amax(1, keepdim=True)
+    dead = top == -math.inf
+    end = torch.where(dead, 1.0, (log_weight - torch.where(dead, 0.0, top)).exp()).cumsum(1)
+    end = end / end[:, -1:]
+    place = (torch.arange(m) + rng.uniform((n, 1), dtype=torch.float64)) / m
+    return torch.searchsorted(end, place)
