@@ -28,7 +28,7 @@ def bounded(make: Callable[[], str]) -> str:
     Raises:
         MotesError: it raised an error, which is named, or did not end within its bounds.
     """
-    if not hasattr(os, "fork"):
+    if os.name != "posix":
         return make()
     reading, writing = os.pipe()
     with warnings.catch_warnings():

@@ -18,7 +18,7 @@ from motes.core.errors import EmptyConstraint, MotesError, UnknownName
 from motes.language.constraint import Constraint, Recogniser, distinct, must_be_text, shorten
 from motes.language.constraints.distance import distance
 from motes.language.constraints.pieces import pieces
-from motes.language.constraints.product import Both
+from motes.language.constraints.product import both
 from motes.language.constraints.schema.marks import BEGINNING, JSON, Marks, of_grammar, scanned
 from motes.language.constraints.schema.walk import NEVER
 from motes.language.models.model import LanguageModel
@@ -81,15 +81,25 @@ def regex(pattern: str) -> Constraint:
 
 
 @dataclass(frozen=True)
-class InLayout(Both):
+class InLayout(Constraint):
     """JSON of one layout in which no key stands twice, which the recogniser of layouts does not see."""
+
+    every: Constraint
+    one: Constraint
 
     @property
     def kind(self) -> str:
-        return self.parts[-1].kind
+        return self.one.kind
+
+    @property
+    def quantity(self) -> str:
+        return self.one.quantity
 
     def settings(self) -> dict[str, Any]:
-        return self.parts[-1].settings()
+        return self.one.settings()
+
+    def recogniser(self, model: LanguageModel) -> Recogniser:
+        return both(self.every, self.one).recogniser(model)
 
 
 LAYOUTS: dict[str, dict[str, Any]] = {
@@ -137,7 +147,7 @@ def json_schema(schema: dict[str, Any] | bool | str, *, layout: str = "any") -> 
     except ValueError as error:
         raise MotesError(f"the schema {shorten(text)} is no JSON object: {error}") from error
     one = _checked("JSON schema", text, grammar, layout)
-    return InLayout((every, one)) if every.frees_keys else one
+    return InLayout(every, one) if every.frees_keys else one
 
 
 def _document(schema: object) -> tuple[Any, str]:

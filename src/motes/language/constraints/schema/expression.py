@@ -32,10 +32,15 @@ def compiled(source: str) -> Pattern:
 
 
 class _Parser:
-    """Thompson's construction, by recursive descent."""
+    """Thompson's construction, by recursive descent.
 
-    def __init__(self, source: str):
-        self.source, self.at, self.depth, self.out = source, 0, 0, Pattern(source)
+    Args:
+        source: the expression.
+        wide: whether classes that hold any character beyond ASCII hold all of these.
+    """
+
+    def __init__(self, source: str, wide: bool = False):
+        self.source, self.at, self.depth, self.out, self.wide = source, 0, 0, Pattern(source), wide
 
     def fail(self, why: str) -> MotesError:
         return MotesError(f"the pattern {self.source[:80]!r} cannot be read: {why} (character {self.at})")
@@ -170,14 +175,17 @@ class _Parser:
         if char in "*+?":
             raise self.fail("nothing to repeat")
         if char == ".":
-            return self.reads(negated(LINES))
+            return self.reads(ANY if self.wide else negated(LINES))
         if char == "[":
             return self.reads(self.bracket())
         if char == "\\":
-            return self.reads(self.escape())
+            is_class = self.wide and self.source[self.at : self.at + 1] in tuple("dwsDWS")
+            return self.reads(joined([*self.escape(), *BEYOND]) if is_class else self.escape())
         return self.reads(((ord(char), ord(char)),))
 
     def reads(self, ranges: Ranges) -> tuple[int, int]:
+        if self.wide and ranges and ranges[-1][1] >= 128:
+            ranges = joined([*ranges, *BEYOND])
         a, b = self.out.state(), self.out.state()
         self.out.chars[a].append((ranges, b))
         return a, b
@@ -227,6 +235,7 @@ class _Parser:
         return int(text, 16)
 
     def bracket(self) -> Ranges:
+        start = self.at
         ranges: list[tuple[int, int]] = []
         negate = self.peek() == "^"
         if negate:
@@ -246,7 +255,9 @@ class _Parser:
             else:
                 ranges += low
         self.take()
-        return negated(joined(ranges)) if negate else joined(ranges)
+        found = negated(joined(ranges)) if negate else joined(ranges)
+        every = self.wide and (negate or "\\" in self.source[start : self.at])
+        return joined([*found, *BEYOND]) if every else found
 
     def member(self) -> Ranges:
         char = self.take()
@@ -276,28 +287,6 @@ def widened(source: str) -> Pattern | None:
     if PLAIN.fullmatch(source) is None:
         return None
     try:
-        return _Wide(f"^(?:{source})$").parse()
+        return _Parser(f"^(?:{source})$", wide=True).parse()
     except (MotesError, RecursionError):
         return None
-
-
-class _Wide(_Parser):
-    """The parser of `widened`."""
-
-    def piece(self) -> tuple[int, int]:
-        if self.peek() == ".":
-            self.take()
-            return self.reads(ANY)
-        if self.peek() == "\\" and self.source[self.at + 1 : self.at + 2] in tuple("dwsDWS"):
-            self.take()
-            return self.reads(joined([*self.escape(), *BEYOND]))
-        return super().piece()
-
-    def reads(self, ranges: Ranges) -> tuple[int, int]:
-        return super().reads(joined([*ranges, *BEYOND]) if ranges and ranges[-1][1] >= 128 else ranges)
-
-    def bracket(self) -> Ranges:
-        start = self.at
-        ranges = super().bracket()
-        wide = self.source[start] == "^" or "\\" in self.source[start : self.at]
-        return joined([*ranges, *BEYOND]) if wide else ranges
