@@ -46,8 +46,9 @@ HINT, STEEP = 0.7, 0.7
 """The part of the limit of a drift, and the upper tail, that ask for many sweeps."""
 MOST = 1024
 """Particles that many sweeps move at most."""
-TAIL = 0.05
-"""The part of the particles on either end whose number is watched beside the means."""
+TAIL, BEYOND = 0.05, 10.0
+"""The part of the particles on either end whose number is watched beside the means, and how many families they are at
+least: where the end of fewer lies is known too badly."""
 ROUNDS, OWN, LONG = 4, 32, 64
 """Rounds of sweeps of the run's own kernel, how many each has at most, and sweeps with steps of all lengths."""
 
@@ -59,7 +60,7 @@ class LastLook:
     Attributes:
         spent: evaluations of the run, a particle.
         tail: the largest rise of the temperature times mean excess of the log-likelihood after it.
-        drift: how far the means drifted, in standard errors; of two tests the one that was nearer to its limit.
+        drift: how far many sweeps shifted the means, in standard errors; of two tests the one nearer to its limit.
         limit: how far they may.
         evaluations: of the look itself, in all.
     """
@@ -131,8 +132,8 @@ def last_look(
         family: (N,) int64 below N; particles that may depend on each other have the same number.
     """
     families = effective_families(family, weight)
-    if target.levels is not None or families < FEWEST:
-        return look
+    if target.levels is not None or families < FEWEST or look.tail > HEAVY:
+        return look  # nothing to look at, or enough to say
     n, unit = len(weight), LEAPFROG if kernel.gradient else 1
     hinted = look.tail > STEEP or scales_depend(state["position"], weight, family)
     affordable = int(SHARE * look.spent * n) // unit
@@ -141,33 +142,36 @@ def last_look(
         x, even, of = _some(rng.at("some"), target, kernel.gradient, state, weight, family, m)
         most = unit * (affordable // m)
         found = probe(rng.at("short"), target, x, even, of, most)
-        look = look.seen(found, effective_families(of, even)).paid(m * cost(most, kernel.gradient))
-        hinted = look.drift > HINT * look.limit
+        few = LastLook().seen(found, effective_families(of, even))
+        look, hinted = look.paid(m * cost(most, kernel.gradient)), few.drift > HINT * few.limit
     if not hinted:
         return look
     x, even, of = _some(rng.at("many"), target, kernel.gradient, state, weight, family, min(n, MOST))
     families = effective_families(of, even)
     middle, m = median(x), len(even)
-    ends = torch.quantile(watched(target, x, middle), torch.tensor([TAIL, 1 - TAIL], dtype=torch.float64), dim=0)
-    before = _with_tails(watched(target, x, middle), ends)
+    seen = watched(target, x, middle)
+    tail = min(0.5, max(TAIL, BEYOND / families))
+    ends = torch.quantile(seen, torch.tensor([tail, 1 - tail], dtype=torch.float64), dim=0)
+    before = _with_tails(seen, ends)
     settled, spent = _moved(rng.at("settle"), target, kernel, x, even)
-    look = look.seen(drift(before, _with_tails(watched(target, settled, middle), ends), even, of), families).paid(
-        m * spent
-    )
+    found = drift(before, _with_tails(watched(target, settled, middle), ends), even, of)
+    look = look.seen(found, families).paid(m * spent)
     if look.drift > look.limit:
         return look
     after = wander(rng.at("long"), target, settled, even, unit * LONG)
-    return look.seen(drift(before, _with_tails(watched(target, after, middle), ends), even, of), families).paid(
-        m * unit * LONG
-    )
+    found = drift(before, _with_tails(watched(target, after, middle), ends), even, of)
+    return look.seen(found, families).paid(m * unit * LONG)
 
 
 def _with_tails(value: Tensor, ends: Tensor) -> Tensor:
-    """(N, 3 m) values (N, m), and whether they lie below or above their `ends` (2, m).
+    """(N, 4 d + 3) what is `watched` (N, 2 d + 1), and which coordinates and log-densities lie beyond their `ends`.
 
     A tail that was not met shows in the number of those in it before it shows in a mean.
     """
-    return torch.cat([value, (value < ends[0]).to(value), (value > ends[1]).to(value)], 1)
+    d = value.shape[1] // 2
+    which = [*range(d), 2 * d]
+    low, high = ends[:, which]
+    return torch.cat([value, (value[:, which] < low).to(value), (value[:, which] > high).to(value)], 1)
 
 
 def _some(
