@@ -177,6 +177,8 @@ def test_what_cannot_be_followed_is_refused_and_what_is_empty_is_said():
     for schema, word in (
         ({"uniqueItems": True}, "uniqueItems"),
         ({"not": {}}, "not"),
+        ({"type": "integer", "minimum": 10**400}, "10000"),
+        ({"items": {"enum": [[10**400]]}}, "10000"),
         ({"properties": {"a": {"items": {"if": {}}}}}, "if"),
         ({"$ref": "#/nowhere"}, "nowhere"),
         ({"type": "string", "pattern": "(?=a)"}, "look-around"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
@@ -47,6 +48,8 @@ WORDS = {
     ),
     "": ("type", "enum", "const", "anyOf", "oneOf", "allOf", "$ref"),
 }
+HUGE = sys.float_info.max
+"""Numbers beyond it are not followed; whole ones may come from a document, though no float is that large."""
 NOTES = (
     *("title", "description", "default", "examples", "example", "$comment", "$id", "id", "$schema", "$defs"),
     *("definitions", "deprecated", "readOnly", "writeOnly", "$anchor", "$vocabulary", "contentMediaType"),
@@ -246,7 +249,7 @@ class Book:
         )
 
     def _number(self, value: Any, place: str) -> Any:
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) <= HUGE:
             raise self.fail(f"{value!r} is no number", place)
         return exact(value)
 
