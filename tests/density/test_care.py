@@ -12,7 +12,9 @@ from torch.distributions import HalfCauchy, Normal
 
 import motes
 from motes.core.errors import MotesWarning
+from motes.density.annealing.care import ADAPTATION
 from motes.kernels import RandomWalk
+from motes.kernels.stationarity.noncentred import NonCentred
 
 REAL = torch.float64
 Y = torch.tensor([28, 8, -3, 7, -1, 1, 18, 12], dtype=REAL)
@@ -82,6 +84,45 @@ def test_a_run_that_began_anew_is_resumed_and_frozen(tmp_path):
     frozen = quiet(model.freeze(whole), 256, 4)
     assert frozen.particles.t == len(whole.particles.shared["ladder"]) - 1
     assert abs(frozen.log_evidence) < 1.0
+
+
+def test_a_frozen_careful_run_is_unbiased(monkeypatch):
+    """A normalised law whose two scales hang on a coordinate, so that E[Z_hat] = 1; its moves are not centred."""
+
+    def narrow(x: Tensor) -> Tensor:
+        v, two = x[:, 0], torch.tensor(2.0, dtype=REAL)
+        return normal(v, 0.0, two / 2) + normal(x[:, 1:], 0.0, v.exp()[:, None]).sum(1) - normal(x, 0.0, two).sum(1)
+
+    model = tempering(narrow, 3, torch.tensor(2.0, dtype=REAL), careful=True, cess=0.7, moves=2)
+    pilot = quiet(model, 256, 1000)
+    assert sum(r["parameters"]["map"] is not None for r in pilot.particles.shared["ladder"][1:]) > 3
+    frozen = model.freeze(pilot)
+
+    def off() -> float:
+        z = torch.tensor([quiet(frozen, 32, s).log_evidence for s in range(24)], dtype=REAL).exp()
+        return abs(float(z.mean()) - 1) / (float(z.std()) / 24**0.5)
+
+    assert off() < 4.9
+    jacobian_left_out = lambda self, x: self.base.log_density({**x, "position": x["centred"]})  # noqa: E731
+    monkeypatch.setattr(NonCentred, "log_density", jacobian_left_out)
+    assert off() > 4.9
+
+
+def test_many_dimensions_and_few_particles_widen_the_bar_of_the_evidence(monkeypatch):
+    """64 particles in 64 dimensions: log evidences are 1 nat too low, and frozen ones have nothing to widen."""
+    d, ratio = 64, 3.0**2 / 0.3**2
+    truth = -0.5 * d * (math.log1p(ratio) + 4 / (3.0**2 + 0.3**2))
+    model = tempering(gaussian, d)
+    runs = [quiet(model, 64, seed) for seed in range(1, 4)]
+    error = torch.tensor([r.log_evidence - truth for r in runs])
+    bar = torch.tensor([r.log_evidence_se for r in runs])
+    assert bool((error.abs() < 1.96 * bar).all()), (error, bar)
+    steps = len(runs[0].particles.shared["ladder"])
+    assert float(bar[0]) > ADAPTATION * steps / 8 > 0.5
+    assert quiet(model.freeze(runs[0]), 64, 9).log_evidence_se < 0.8 * float(bar[0])
+    monkeypatch.setattr("motes.density.tempering.ADAPTATION", 0.0)
+    narrow = quiet(model, 64, 1).log_evidence_se
+    assert narrow < 0.8 * float(bar[0]) and float((error.abs() / narrow).square().mean()) > 1.96**2
 
 
 class Stuck(RandomWalk):

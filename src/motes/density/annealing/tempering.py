@@ -20,7 +20,17 @@ from motes.core.run import Run
 from motes.core.temperature import SHAPE, next_temperature
 from motes.core.weights import normalise
 from motes.density.annealing.annealed import Annealed
-from motes.density.annealing.care import CERTAIN, FEWEST, FINE, SHARE, SWEEPS, Care, effective_families
+from motes.density.annealing.care import (
+    ADAPTATION,
+    CERTAIN,
+    FEWEST,
+    FINE,
+    HIGH,
+    SHARE,
+    SWEEPS,
+    Care,
+    effective_families,
+)
 from motes.kernels import Moved, State, move
 from motes.kernels.stationarity.dependence import FAINT, Dependence, find_dependence
 from motes.kernels.stationarity.drift import MeanDrift, drift, median, watched
@@ -68,8 +78,9 @@ class Tempering(Annealed):
     move. The mean weight estimates the evidence.
 
     Temperatures, step sizes, scales and the number of sweeps are chosen from the particles themselves, which biases
-    the evidence (not its logarithm only) by a term of order 1/N. `freeze` gives the same model with all choices fixed
-    to those of a finished run: with another seed its evidence is unbiased for any N.
+    the evidence (not its logarithm only) by a term of order d/N; in 64 dimensions and more the error bar carries it.
+    `freeze` gives the same model with all choices fixed to those of a finished run: with another seed its evidence is
+    unbiased for any N.
 
     References:
         Del Moral, Doucet & Jasra (2006), Sequential Monte Carlo samplers, JRSS B 68(3).
@@ -249,7 +260,10 @@ class Tempering(Annealed):
         return [*super().remarks(particles), *own]
 
     def systematic(self, particles: Particles) -> Systematic | None:
-        return Care(**particles.shared["care"]).systematic()
+        d, shared = self.density.dim, particles.shared
+        learns = self.ladder is None and d >= HIGH and self.density.levels is None
+        learnt = ADAPTATION * math.sqrt(d) * len(shared["ladder"]) / particles.n if learns else 0.0
+        return Care(**shared["care"]).systematic(learnt)
 
     def done(self, particles: Particles) -> bool:
         return particles.shared["final"]
