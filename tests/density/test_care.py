@@ -120,7 +120,7 @@ def test_many_dimensions_and_few_particles_widen_the_bar_of_the_evidence(monkeyp
     steps = len(runs[0].particles.shared["ladder"])
     assert float(bar[0]) > ADAPTATION * steps / 8 > 0.5
     assert quiet(model.freeze(runs[0]), 64, 9).log_evidence_se < 0.8 * float(bar[0])
-    monkeypatch.setattr("motes.density.tempering.ADAPTATION", 0.0)
+    monkeypatch.setattr("motes.density.annealing.tempering.ADAPTATION", 0.0)
     narrow = quiet(model, 64, 1).log_evidence_se
     assert narrow < 0.8 * float(bar[0]) and float((error.abs() / narrow).square().mean()) > 1.96**2
 
