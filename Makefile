@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all golden fuzz lint format types bench trust docs clean
+.PHONY: help setup demo test test-all golden fuzz lint format types bench trust docs wheel clean
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
@@ -84,6 +84,9 @@ docs: setup  ## build the documentation into site/
 	@$(INSTALL) --editable '.[docs]'
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 	@echo "open site/index.html"
+
+wheel: setup  ## build the wheel and use it in a fresh environment
+	PIP_CONSTRAINT=$(CURDIR)/constraints.txt PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python scripts/try_wheel.py
 
 clean:  ## remove what the commands made, except runs/
 	rm -rf $(VENV) site build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache

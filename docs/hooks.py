@@ -7,7 +7,7 @@ import inspect
 import re
 from collections.abc import Callable
 from importlib import import_module
-from pkgutil import iter_modules, walk_packages
+from pkgutil import walk_packages
 from typing import Any
 
 MARK = re.compile(r"^\{\{ (\w+)(?: ([\w.]+))? \}\}$", re.MULTILINE)
@@ -93,19 +93,17 @@ def kernels() -> str:
 
 
 def samplers(package: str) -> str:
-    """One row a sampler: every model in the modules of a package."""
+    """One row a sampler: every model that a package and its parts export."""
     from motes.core.model import FeynmanKac
 
-    rows = []
-    for m in walk_packages(import_module(package).__path__, f"{package}."):
-        module = import_module(m.name)
-        rows += [
-            (f"`{name}`", f"`{module.__name__}`", sentence(c.__doc__), named_sources(c.__doc__))
-            for name, c in vars(module).items()
-            if inspect.isclass(c) and issubclass(c, FeynmanKac) and not inspect.isabstract(c)
-            if c.__module__ == module.__name__
-        ]
-    return table(("class", "module", "what it does", "source"), sorted(rows))
+    rows, seen = [], set()
+    for door, module in doors(package):
+        for name in module.__all__:
+            c = getattr(module, name)
+            if inspect.isclass(c) and issubclass(c, FeynmanKac) and not inspect.isabstract(c) and c not in seen:
+                seen.add(c)
+                rows.append((f"`{name}`", f"`{door}`", sentence(c.__doc__), named_sources(c.__doc__)))
+    return table(("class", "import it from", "what it does", "source"), sorted(rows))
 
 
 def generators() -> str:
@@ -130,22 +128,25 @@ def commands() -> str:
 
 
 def reference(package: str) -> str:
-    """Every public module of a package, as mkdocstrings shows it."""
-    module = import_module(package)
-    names = sorted(
-        m.name for m in iter_modules(module.__path__, f"{package}.") if not m.name.split(".")[-1].startswith("_")
-    )
+    """Every name that a package and its parts export, and nothing else, as mkdocstrings shows it."""
     shown = [f"::: {package}\n    options:\n      members: []\n      show_root_heading: false\n"]
-    for name in names:
-        shown.append(f"::: {name}\n    options:\n      show_root_toc_entry: true\n      heading_level: 2\n")
-        inner = import_module(name)
-        if "__path__" in vars(inner):
-            shown += [
-                f"::: {m.name}\n    options:\n      heading_level: 3\n"
-                for m in iter_modules(inner.__path__, f"{name}.")
-                if not m.name.split(".")[-1].startswith("_")
-            ]
+    seen: set[int] = set()
+    for name, module in doors(package):
+        if name != package:
+            shown.append(f"## {name}\n\n{sentence(module.__doc__)}.\n")
+        for export in module.__all__:
+            thing = getattr(module, export)
+            if not inspect.ismodule(thing) and id(thing) not in seen:
+                seen.add(id(thing))
+                shown.append(f"::: {name}.{export}\n    options:\n      heading_level: 3\n")
     return "\n".join(shown)
+
+
+def doors(package: str) -> list[tuple[str, Any]]:
+    """A package and the packages inside of it that export anything, by their names."""
+    inner = [m.name for m in walk_packages(import_module(package).__path__, f"{package}.") if m.ispkg]
+    found = [(name, import_module(name)) for name in [package, *sorted(inner)]]
+    return [(name, module) for name, module in found if "__all__" in vars(module)]
 
 
 MAKERS: dict[str, Callable[..., str]] = {

@@ -26,6 +26,10 @@ def test_no_folder_is_crowded() -> None:
     assert {folder: n for folder, n in size.items() if n > 20 and folder not in ONE_KIND} == {}
 
 
+def test_every_room_is_a_package() -> None:
+    assert [str(p) for p in {p.parent for p in MODULES} if not (p / "__init__.py").exists()] == []
+
+
 def classes(sources: dict[str, str]) -> dict[str, list[str]]:
     """The public class names that stand in two places."""
     found: dict[str, list[str]] = defaultdict(list)

