@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, settings
 
 sys.path.insert(0, str(Path(__file__).parent))
 torch.set_num_threads(1)
-# A shell that starts the tests in the background has them ignore Ctrl-C, and so would the processes that are sent it here.
+# A shell that starts tests in the background has them ignore Ctrl-C, and so would the processes that are sent it here.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # derandomize draws the same examples in every run, so that a failure means a change;
