@@ -15,6 +15,7 @@ from motes.diffusion import (
     ProbabilityFlow,
     TiltedFlow,
     VariancePreserving,
+    calibrated,
     diagnostics,
     gaussian,
     log_likelihood,
@@ -22,7 +23,6 @@ from motes.diffusion import (
 )
 from motes.diffusion.composing.composition import Composition
 from motes.diffusion.corruptions import CorruptDenoise
-from motes.diffusion.denoisers import calibrated
 from motes.diffusion.discrete import Masked, ReverseDiscrete, TokenComposition, TokenModel, Uniform, joint
 from motes.diffusion.flows.coupling import coupling_test
 from motes.diffusion.guidance import Modulation, TrainingFree

@@ -11,6 +11,7 @@ from motes.diffusion import (
     Guided,
     ValueDecoding,
     VariancePreserving,
+    calibrated,
     diagnostics,
     gaussian,
     inverse,
@@ -18,7 +19,6 @@ from motes.diffusion import (
     schedule,
     training,
 )
-from motes.diffusion.denoisers import calibrated
 from motes.diffusion.discrete import Masked, ReverseDiscrete, joint
 from motes.diffusion.processes.tabulated import Tabulated
 

@@ -13,7 +13,7 @@ from torch.distributions import Normal
 import motes
 from bent import Bent, after, bias
 from motes.core.errors import MotesError
-from motes.kernels import Kernel, State, Target, elliptical, scaled
+from motes.kernels import Kernel, State, Target, elliptical
 from motes.kernels.dynamics import bracket
 from motes.kernels.elliptical import EllipticalSlice
 from motes.kernels.kernel import accepted
@@ -176,7 +176,7 @@ def test_with_the_stretch_to_another_power_it_is_not_invariant(monkeypatch: pyte
         u = rng.at("stretch").uniform((len(log_ratio), 1))[:, 0]
         return accepted(rng, log_ratio + ((1 + u).square() / 2).log())
 
-    monkeypatch.setattr(scaled, "accepted", wrong)
+    monkeypatch.setattr("motes.kernels.stretch.accepted", wrong)
     assert bias(after(Stretch(), Rng(1), Bent.draw(Rng(0), N))) > Z
 
 

@@ -58,7 +58,7 @@ def test_a_dead_end_kills_its_particle_and_not_the_others():
     """After "a" a nucleus of 0.6 keeps {a, end}; the constraint wants "ab" or the end: only the end is left."""
     run = sample(Generation(table(), "", rules=[nucleus(0.6)], constraint=regex("a|ab"), max_tokens=3), 8)
     assert run.texts == ["a"] * 8
-    model = Generation(table(), "", rules=[nucleus(0.9)], constraint=regex("aab|b"), max_tokens=2)
+    model = Generation(table(), "", rules=[nucleus(0.75)], constraint=regex("aab|b"), max_tokens=3)
     run = sample(model, 200, when=0.0)
     assert {text for text, w in zip(run.texts, run.weight.tolist(), strict=True) if w > 0} == {"b"}
     assert "aa" in run.texts

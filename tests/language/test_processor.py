@@ -17,7 +17,7 @@ from motes.rng import Rng
 
 transformers = pytest.importorskip("transformers")
 LP = transformers.generation.logits_process
-CHAIN = (rules.guidance("a dog", 1.4), rules.repetition(1.3), rules.mirostat_2(4.0, 0.3), rules.no_repeat(2))
+CHAIN = (rules.prompt_guidance("a dog", 1.4), rules.repetition(1.3), rules.mirostat_2(4.0, 0.3), rules.no_repeat(2))
 
 
 def generate(model, prompts, rule, **options):
@@ -109,7 +109,7 @@ def test_another_context_has_no_more_room_than_its_model(tiny):
     context = tiny.decode(tiny.encode("the cat sat on a mat." * 20)[:80].tolist())
     room = tiny.longest - len(tiny.encode(context))
     assert 0 < room < 40
-    made = processor(rules.guidance(context, 1.2), tiny, max_tokens=room)
+    made = processor(rules.prompt_guidance(context, 1.2), tiny, max_tokens=room)
     ids, scores = torch.tensor([[5, 6]]), torch.zeros(1, tiny.vocabulary)
     for _ in range(room + 1):
         made(ids, scores)

@@ -21,7 +21,7 @@ from motes.language.generation.frontier import Front
 from motes.language.rule import Rule, renormalised
 
 COMPARING = {
-    "guidance": lambda model: rules.guidance("", 1.5, model),
+    "prompt_guidance": lambda model: rules.prompt_guidance("", 1.5, model),
     "kl_temperature": lambda model: rules.kl_temperature("", other=model),
     "pointwise_information": lambda model: rules.pointwise_information("", other=model),
     "antidistillation": lambda model: rules.antidistillation(table(), model),
@@ -84,7 +84,7 @@ def shift(*by: float) -> Rule:
     [
         (shift(0, 0, 1), shift(0, 1, 0)),
         (rules.basis_aware(torch.zeros(3, 1)), rules.basis_aware(torch.ones(3, 1))),
-        (rules.guidance("", other=other()), rules.guidance("", other=other(OTHER.flip(1)))),
+        (rules.prompt_guidance("", other=other()), rules.prompt_guidance("", other=other(OTHER.flip(1)))),
         (rules.logit_bias({0: -torch.inf}), rules.logit_bias({0: -1.0})),
         (rules.stable_entropy(torch.inf), rules.stable_entropy(1.0)),
     ],
@@ -131,7 +131,12 @@ def test_knobs_of_the_wrong_kind(make, what):
         make()
 
 
-REMEMBERING = [rules.guidance("", 1.2, other()), rules.repetition(1.3), rules.mirostat_2(2.5, 0.7), rules.frequency()]
+REMEMBERING = [
+    rules.prompt_guidance("", 1.2, other()),
+    rules.repetition(1.3),
+    rules.mirostat_2(2.5, 0.7),
+    rules.frequency(),
+]
 
 
 @pytest.mark.parametrize("step", ["token", "b"])

@@ -40,7 +40,7 @@ CASES: dict[str, Rule] = {
     "frequency": rules.frequency(0.7),
     "gamma_sampling": rules.gamma_sampling((1,), 0.3),
     "green_list": rules.green_list(key=3, strength=1.0),
-    "guidance": rules.guidance("", 1.5, other()),
+    "prompt_guidance": rules.prompt_guidance("", 1.5, other()),
     "gumbel_watermark": rules.gumbel_watermark(key=5, softness=1.0),
     "kl_temperature": rules.kl_temperature("", 1.2, 0.1, other()),
     "logit_bias": rules.logit_bias({0: 0.5, 2: -1.0}),
@@ -129,7 +129,7 @@ def test_a_run_has_the_law_that_the_rule_states(name, globalise):
         assert sum(expected.values()) == pytest.approx(1, abs=TOLERANCE)
 
 
-@pytest.mark.parametrize("name", ["nucleus", "guidance"])
+@pytest.mark.parametrize("name", ["nucleus", "prompt_guidance"])
 def test_two_particles_have_it_too(name):
     model = Generation(table(), "", rules=CASES[name], max_tokens=2)
     two = enumerated(model, 2)
@@ -182,7 +182,7 @@ STATED = {
     "presence": lambda y: p(y) * math.exp(-0.7 * (len(y) - len(set(y)))),
     "repetition": powers,
     "logit_bias": lambda y: p(y) * math.exp(0.5 * y.count(0) - y.count(2)),
-    "guidance": lambda y: p(y) ** 1.5 * p(y, OTHER) ** -0.5,
+    "prompt_guidance": lambda y: p(y) ** 1.5 * p(y, OTHER) ** -0.5,
     "pointwise_information": lambda y: p(y) * p(y, OTHER) ** -0.7,
     "antidistillation": lambda y: p(y) * p(y, OTHER) / p(y, OTHER.flip(1)),
     "min_new_tokens": lambda y: p(y) * (2 not in y[:2]),

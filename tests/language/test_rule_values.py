@@ -127,11 +127,11 @@ def test_dynamic_temperature_at_its_ends():
 def test_two_contexts_that_agree():
     law = some(1, 3)
     torch.testing.assert_close(at_start(rules.kl_temperature(""), law, other=law), law)
-    torch.testing.assert_close(at_start(rules.guidance("", 3.0), law, other=law), law)
+    torch.testing.assert_close(at_start(rules.prompt_guidance("", 3.0), law, other=law), law)
     out = at_start(rules.pointwise_information("", 1.0), law, other=law)
     torch.testing.assert_close(out.exp(), torch.full((1, 3), 1 / 3, dtype=torch.float64))
     with pytest.raises(MotesError, match="compares two contexts"):
-        rules.guidance("")(law)
+        rules.prompt_guidance("")(law)
 
 
 def test_gamma_sampling_by_numbers():

@@ -41,7 +41,7 @@ def first_letters(texts: list[str]) -> torch.Tensor:
     return torch.tensor([[1.0, 0.0] if text.startswith("a") else [0.0, 1.0] for text in texts])
 
 
-@pytest.mark.parametrize("text", ["guidance(1.5)", "pointwise_information(1.0)", "kl_temperature(1)"])
+@pytest.mark.parametrize("text", ["prompt_guidance(1.5)", "pointwise_information(1.0)", "kl_temperature(1)"])
 def test_a_context_that_is_no_prompt_is_refused_by_its_rule(text):
     with pytest.raises(MotesError, match=r"context .* a prompt is a text, or chat messages"):
         rules.parse(text)
@@ -50,7 +50,7 @@ def test_a_context_that_is_no_prompt_is_refused_by_its_rule(text):
 @pytest.mark.parametrize(
     "make, what",
     [
-        (lambda: rules.guidance("", other="small"), "other of guidance must be a model"),
+        (lambda: rules.prompt_guidance("", other="small"), "other of prompt_guidance must be a model"),
         (lambda: rules.antidistillation(table(), 1), "minus of antidistillation must be a model"),  # pyright: ignore
         (lambda: generation(5), "a prompt is a text, or chat messages"),
         (lambda: generation([{"content": "a"}]), "a prompt is a text, or chat messages"),

@@ -10,7 +10,7 @@ from motes.language.rules.eta import Eta, eta
 from motes.language.rules.frequency import Frequency, frequency
 from motes.language.rules.gamma_sampling import GammaSampling, gamma_sampling
 from motes.language.rules.green_list import GreenList, green_list
-from motes.language.rules.guidance import PromptGuidance, guidance
+from motes.language.rules.guidance import PromptGuidance, prompt_guidance
 from motes.language.rules.gumbel_watermark import GumbelWatermark, gumbel_watermark
 from motes.language.rules.kl_temperature import KLTemperature, kl_temperature
 from motes.language.rules.logit_bias import LogitBias, logit_bias
@@ -75,7 +75,6 @@ __all__ = [
     "frequency",
     "gamma_sampling",
     "green_list",
-    "guidance",
     "gumbel_watermark",
     "kl_temperature",
     "logit_bias",
@@ -89,6 +88,7 @@ __all__ = [
     "parse",
     "pointwise_information",
     "presence",
+    "prompt_guidance",
     "repetition",
     "rules",
     "self_terminating",

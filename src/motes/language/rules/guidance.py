@@ -38,8 +38,8 @@ class PromptGuidance(Rule):
     other: LanguageModel | None = None
 
     def __post_init__(self) -> None:
-        check.context("guidance", self.context, self.other)
-        check.number("guidance", "scale", self.scale, -math.inf, math.inf)
+        check.context("prompt_guidance", self.context, self.other)
+        check.number("prompt_guidance", "scale", self.scale, -math.inf, math.inf)
 
     def companions(self, model: LanguageModel, prompt: Tensor) -> Sequence[tuple[LanguageModel, Tensor]]:
         return (paired(self.context, self.other, model),)
@@ -50,4 +50,4 @@ class PromptGuidance(Rule):
         return renormalised(torch.where(torch.isneginf(log_prob), log_prob, tilted))
 
 
-guidance = PromptGuidance
+prompt_guidance = PromptGuidance
