@@ -9,7 +9,7 @@ from pathlib import Path
 from motes.language import uncertainty
 
 PAGE = (Path(__file__).parents[2] / "docs" / "uncertainty.md").read_text()
-ELSEWHERE = {"Probe", "best_split", "cluster", "score", "score_run", "score_tokens"}
+ELSEWHERE = {"Probe", "best_split", "cluster", "embed_texts", "score", "score_run", "score_tokens"}
 """What is no estimate but serves them."""
 
 
