@@ -112,11 +112,11 @@ def z_of(found: TextChains, law: dict) -> float:
 
 
 def test_chains_of_longer_texts_have_the_right_mean():
-    """20 chains of 30 sweeps of 6 particles; an error of 0.6 in a mean of 4 would be seen."""
+    """20 chains of 30 sweeps of 6 particles; an error of 0.65 in a mean of 4 would be seen."""
     settings = {"constraint": regex("[ab]*b"), "reward": rewards}
     model = Generation(table(), "", max_tokens=6, **settings)
     found = particle_gibbs(model, 6, sweeps=30, burn=5, chains=20, seed=0)
-    assert float(found.mean(many).se) < 0.12
+    assert float(found.mean(many).se) < 0.13
     assert abs(z_of(found, exact(6, "[ab]*b", worth))) < Z
     assert found.values(many).shape == (20, 30) and len(found.texts) == 600
     assert 0.3 < float(found.changed.mean()) < 1
