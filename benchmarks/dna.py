@@ -129,7 +129,7 @@ def steer(model: TokenModel, judge: Judge, steps: int, seeds: int) -> dict[str, 
         for seed in range(seeds if sampler else 0):
             begin = time.process_time()
             alone, many = name.startswith("best"), N * FEWER if name.startswith("the same") else N
-            run = motes.sample(sampler, many, seed=seed, progress=False, when=0 if alone else 0.5)
+            run = motes.sample(sampler, many, seed=seed, progress=False, ess_threshold=0 if alone else 0.5)
             seconds = time.process_time() - begin
             if alone:
                 best = motes.diffusion.sampling.best_of(run, BEST)

@@ -124,7 +124,7 @@ def steer(data: Data, seeds: int, unsteered: int) -> tuple[Tallies, Truth, dict[
             for seed in range(seeds):
                 begin = time.process_time()
                 alone = name.startswith("best")
-                run = motes.sample(model, N, seed=seed, progress=False, when=0 if alone else 0.5)
+                run = motes.sample(model, N, seed=seed, progress=False, ess_threshold=0 if alone else 0.5)
                 tally.seconds.append(time.process_time() - begin)
                 if alone:
                     best = motes.diffusion.sampling.best_of(run, BEST)

@@ -45,7 +45,7 @@ def measure(model: LanguageModel, prompt: str, n: int, runs: int, functions: dic
     for name, cls in METHODS.items():
         begin, plain, normalised = time.perf_counter(), [], []
         for seed in range(runs):
-            run = motes.sample(cls(model, prompt, **knobs), n, seed=seed, progress=False, when=0.0)
+            run = motes.sample(cls(model, prompt, **knobs), n, seed=seed, progress=False, ess_threshold=0.0)
             values = torch.stack([run.values(f) for f in functions.values()])
             plain.append(values @ (run.log_weight.exp() / n))
             normalised.append(values @ run.weight)

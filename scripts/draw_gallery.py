@@ -88,7 +88,7 @@ def main() -> None:
     plain, odd = (compress(model, text) for text in (PLAIN, ODD))
     constraint = motes.language.regex(REPLIES)
     task = motes.Generation(model, QUESTION, constraint=constraint, max_tokens=12)
-    rows = local_and_global(motes.sample(task, 4000, seed=0, when=0.0, progress=False))
+    rows = local_and_global(motes.sample(task, 4000, seed=0, ess_threshold=0.0, progress=False))
 
     run = motes.sample(demo.json_generation(model), 32, seed=3, progress=False)
     picture(run)

@@ -12,5 +12,5 @@ def test_public_names_and_signatures() -> None:
 def test_a_changed_default_is_another_line() -> None:
     now = names()
     line = next(line for line in now if line.startswith("motes.density.Tempering("))
-    assert "cess: float=0.9" in line
+    assert "conditional_ess: float=0.9" in line
     assert line.replace("0.9", "0.8") not in now

@@ -112,7 +112,7 @@ def test_the_prompt_comes_from_a_file_or_from_standard_input(tmp_path: Path, mon
 
 
 def test_steps_of_text(tmp_path: Path) -> None:
-    assert run(tmp_path, "--step-of-text", r"\n", "--top-k", 7, "--when", 1) == 0
+    assert run(tmp_path, "--step-of-text", r"\n", "--top-k", 7, "--ess-threshold", 1) == 0
     assert settings(tmp_path)["step"] == "\n"
     steps = len(motes.load(tmp_path / "run.safetensors").trace["t"]) - 1
     longest = max(len(text) for text in motes.load(tmp_path / "run.safetensors").texts)
@@ -145,7 +145,19 @@ def test_one_of_each_kind(two: list[str], tmp_path: Path) -> None:
 
 
 def test_an_interrupted_run_goes_on_to_the_same_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    options = ["--rule", "typical(0.9)", "--top-k", 7, "--choice", "abcab", "--choice", "bab", "--when", 1, "--no-chat"]
+    options = [
+        "--rule",
+        "typical(0.9)",
+        "--top-k",
+        7,
+        "--choice",
+        "abcab",
+        "--choice",
+        "bab",
+        "--ess-threshold",
+        1,
+        "--no-chat",
+    ]
     assert run(tmp_path / "whole", *options) == 0
     step, calls = language.Generation.step, []
 

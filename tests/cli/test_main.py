@@ -88,9 +88,9 @@ def motes_model() -> motes.FeynmanKac:
 
 
 def test_options_reach_the_engine(model: Path, tmp_path: Path) -> None:
-    assert sample(model, tmp_path, "--resampling", "stratified", "--when", 0.9) == 0
+    assert sample(model, tmp_path, "--resampling", "stratified", "--ess-threshold", 0.9) == 0
     setup = motes.load(tmp_path / "run.safetensors").setup
-    assert (setup["resampling"], setup["when"], setup["n"], setup["seed"]) == ("stratified", 0.9, 64, 5)
+    assert (setup["resampling"], setup["ess_threshold"], setup["n"], setup["seed"]) == ("stratified", 0.9, 64, 5)
 
 
 def test_progress_is_shown_on_stderr(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -361,7 +361,7 @@ def test_what_is_no_run_is_refused(command: str, tmp_path: Path, capsys: pytest.
 
 
 def test_report_of_several_runs(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert sample(model, tmp_path / "first") == sample(model, tmp_path / "second", "--when", 1) == 0
+    assert sample(model, tmp_path / "first") == sample(model, tmp_path / "second", "--ess-threshold", 1) == 0
     capsys.readouterr()
     page = tmp_path / "both.html"
     assert run("report", tmp_path / "first", tmp_path / "second" / "run.safetensors", "-o", page) == 0

@@ -42,7 +42,7 @@ class Blind(Shifted):
 
 
 def run(model, n=400, **kwargs):
-    return motes.sample(model, n, seed=4, when=0, progress=False, **kwargs)
+    return motes.sample(model, n, seed=4, ess_threshold=0, progress=False, **kwargs)
 
 
 def test_the_bar_of_a_mean_carries_the_rule():

@@ -41,7 +41,7 @@ class Forgets(Walk):
 
 def test_a_model_that_forgets_its_weights_is_noticed():
     model = Forgets(data(10))
-    z = [sample(model, 400, seed=s, when=0.5, progress=False).log_evidence for s in range(10)]
+    z = [sample(model, 400, seed=s, ess_threshold=0.5, progress=False).log_evidence for s in range(10)]
     assert abs(sum(z) / len(z) - model.log_likelihood()) > 1
 
 
@@ -66,9 +66,9 @@ def test_constant_potentials_leave_the_weights_equal():
     assert torch.equal(run.particles.root, torch.arange(50))
 
 
-@pytest.mark.parametrize("when, expected", [(0.0, 0), (1.0, 5)])
-def test_when_is_never_at_zero_and_always_at_one(when, expected):
-    run = sample(Walk(data(6)), 64, seed=1, when=when, progress=False)
+@pytest.mark.parametrize("ess_threshold, expected", [(0.0, 0), (1.0, 5)])
+def test_when_is_never_at_zero_and_always_at_one(ess_threshold, expected):
+    run = sample(Walk(data(6)), 64, seed=1, ess_threshold=ess_threshold, progress=False)
     assert run.trace["resampled"].sum() == expected
 
 
@@ -88,7 +88,7 @@ def test_the_genealogy_follows_the_roots():
 
 def test_nan_names_the_particles_and_the_step_and_the_run_survives():
     with pytest.raises(NanLogPotential, match=r"(?s)\[2, 7\].*t=3") as caught:
-        sample(Breaks(math.nan, [2, 7], 3), 10, seed=0, when=0, progress=False)
+        sample(Breaks(math.nan, [2, 7], 3), 10, seed=0, ess_threshold=0, progress=False)
     assert caught.value.run.particles.t == 2
     run = sample(Breaks(math.inf, [4], 3), 10, seed=0, progress=False, throw=False)
     assert run.result is Result.NAN_LOG_POTENTIAL and run.particles.t == 2
@@ -106,7 +106,7 @@ def test_all_weights_zero(at):
 
 
 def test_zero_weights_die_out():
-    run = sample(Breaks(-math.inf, [0, 1, 2], 3), 10, seed=0, when=1, progress=False)
+    run = sample(Breaks(-math.inf, [0, 1, 2], 3), 10, seed=0, ess_threshold=1, progress=False)
     assert math.isfinite(run.log_evidence)
     assert run.result is Result.OK
 
@@ -145,11 +145,11 @@ def test_a_broken_contract_is_named(make, says):
 def test_unknown_names_and_bad_numbers():
     with pytest.raises(UnknownName, match="systematic"):
         sample(Walk(data(3)), 4, seed=0, resampling="sistematic", progress=False)
-    with pytest.raises(ValueError, match="when"):
-        sample(Walk(data(3)), 4, seed=0, when=1.5, progress=False)
+    with pytest.raises(ValueError, match="ess_threshold"):
+        sample(Walk(data(3)), 4, seed=0, ess_threshold=1.5, progress=False)
     with pytest.raises(ValueError, match="at least 1") as caught:
         sample(Walk(data(3)), 0, seed=0, progress=False)
-    assert "when" not in str(caught.value)
+    assert "ess_threshold" not in str(caught.value)
     with pytest.raises(UnknownName, match="perhaps you meant 'systematic'"):
         sample(Walk(data(3)), 4, seed=0, resampling="Sistematic", progress=False)
 

@@ -134,11 +134,11 @@ def collapsed(name: str):
     return replace(schemes[name], function=draw)
 
 
-def mean_evidence(model: FeynmanKac, n: int, scheme, when: float) -> tuple[float, float]:
+def mean_evidence(model: FeynmanKac, n: int, scheme, ess_threshold: float) -> tuple[float, float]:
     """E[Z_hat] and the total probability."""
 
     def evidence(rng) -> float:
-        *_, last = steps(model, n, seed=rng, resampling=scheme, when=when)
+        *_, last = steps(model, n, seed=rng, resampling=scheme, ess_threshold=ess_threshold)
         return math.exp(last.particles.log_evidence)
 
     found = list(enumerate_runs(evidence))
@@ -146,17 +146,17 @@ def mean_evidence(model: FeynmanKac, n: int, scheme, when: float) -> tuple[float
 
 
 @pytest.mark.parametrize(
-    ("n", "length", "when"),
-    [(n, t, when) for n, t in [(2, 2), (2, 3)] for when in (0.0, 0.5, 1.0)]
+    ("n", "length", "ess_threshold"),
+    [(n, t, ess_threshold) for n, t in [(2, 2), (2, 3)] for ess_threshold in (0.0, 0.5, 1.0)]
     + [(3, 2, 0.5)]
     + [pytest.param(3, t, 1.0, marks=pytest.mark.slow) for t in (2, 3)],
 )
 @pytest.mark.parametrize("name", schemes)
-def test_evidence_is_unbiased(name, when, n, length):
+def test_evidence_is_unbiased(name, ess_threshold, n, length):
     if name == "killing" and n == length == 3:
         pytest.skip("27 outcomes at each of 64 nodes: an hour")
     model = TwoStates(length)
-    mean, mass = mean_evidence(model, n, collapsed(name), when)
+    mean, mass = mean_evidence(model, n, collapsed(name), ess_threshold)
     assert mass == pytest.approx(1, abs=1e-12)
     assert mean == pytest.approx(model.evidence(), abs=1e-12)
 

@@ -118,7 +118,7 @@ def nested(depth: int) -> object:
         (("meta", "t"), "4", "whole number"),
         (("meta", "t"), 10**18, "the genealogy is of"),
         (("meta", "setup", "n"), 10**17, "speaks of"),
-        (("meta", "setup", "when"), None, "number from 0 to 1"),
+        (("meta", "setup", "ess_threshold"), None, "number from 0 to 1"),
         (("meta", "setup", "axes"), 3, "from 1 to 2"),
         (("meta", "setup"), [], "dict"),
         (("meta", "result"), "FINE", "one of OK"),

@@ -83,10 +83,12 @@ class Rotated(FeynmanKac):
 def differing(tmp_path) -> list[int]:
     """The steps whose result differs if they are taken from a file."""
     whole: list[State] = []
-    motes.sample(Rotated(), 40, seed=4, when=0, progress=False, callback=whole.append)
+    motes.sample(Rotated(), 40, seed=4, ess_threshold=0, progress=False, callback=whole.append)
     wrong = []
     for t in range(1, 6):
-        motes.sample(Rotated(), 40, seed=4, when=0, progress=False, max_steps=t - 1, checkpoint=tmp_path / "run")
+        motes.sample(
+            Rotated(), 40, seed=4, ess_threshold=0, progress=False, max_steps=t - 1, checkpoint=tmp_path / "run"
+        )
         run = motes.resume(tmp_path / "run", Rotated(), progress=False, max_steps=t)
         if not torch.equal(run.particles.x["x"], whole[t].particles.x["x"]):
             wrong.append(t)

@@ -22,13 +22,13 @@ METHODS = ("reweighting", "chan_lai", "lee_whiteley")
 
 
 @cache
-def runs(steps: int, noise: float, n: int, scheme: str, when: float, seeds: int) -> dict[str, torch.Tensor]:
+def runs(steps: int, noise: float, n: int, scheme: str, ess_threshold: float, seeds: int) -> dict[str, torch.Tensor]:
     """Errors of the log evidence and of the last mean, and the standard errors stated for them, by seed."""
     model = Walk(data(steps), s=noise)
     truth, mean = model.kalman()
     rows = []
     for seed in range(seeds):
-        run = sample(model, n, seed=seed, resampling=scheme, when=when, progress=False)
+        run = sample(model, n, seed=seed, resampling=scheme, ess_threshold=ess_threshold, progress=False)
         stated = [log_evidence_se(run.particles, run.genealogy, find_scheme(scheme), m).value for m in METHODS]
         found = run.mean()
         rows.append([run.log_evidence - truth, *stated, float(found) - mean, float(found.se)])
@@ -77,7 +77,7 @@ def test_chan_and_lai_state_too_much_after_multinomial_resampling():
 
 def test_without_resampling_it_is_the_delta_method():
     """Plain importance sampling: var(log mean w) is var(w) / (N mean(w)^2), with 1/N for all families that are one."""
-    run = sample(Walk(data(3)), 500, seed=1, when=0, progress=False)
+    run = sample(Walk(data(3)), 500, seed=1, ess_threshold=0, progress=False)
     w = (run.log_weight - run.log_weight.max()).exp()
     delta = float(w.var(correction=0) / w.mean() ** 2 / 500)
     assert run.log_evidence_se**2 == pytest.approx(delta, rel=0.02)
@@ -97,7 +97,7 @@ def test_too_few_families_give_a_reason_and_no_number(n):
 def test_a_long_run_is_judged_by_its_recent_families():
     """Systematic resampling at 600 steps leaves a handful of ancestors; families since the last anchors still tell."""
     model = Walk(data(600), s=1.0)
-    found = [sample(model, 256, seed=s, when=1, progress=False) for s in range(4)]
+    found = [sample(model, 256, seed=s, ess_threshold=1, progress=False) for s in range(4)]
     assert all(r.trace["roots"][-1] <= 8 for r in found)
     error = [r.log_evidence - model.log_likelihood() for r in found]
     se = [r.log_evidence_se for r in found]
@@ -106,9 +106,9 @@ def test_a_long_run_is_judged_by_its_recent_families():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("when", [0.5, 1.0])
+@pytest.mark.parametrize("ess_threshold", [0.5, 1.0])
 @pytest.mark.parametrize("shape", [(20, 1.0, 256), (20, 0.2, 1024), (200, 1.0, 512)])
 @pytest.mark.parametrize("scheme", list(schemes))
-def test_the_interval_covers_everywhere(scheme, shape, when):
-    r = runs(*shape, scheme, when, 200)
+def test_the_interval_covers_everywhere(scheme, shape, ess_threshold):
+    r = runs(*shape, scheme, ess_threshold, 200)
     assert coverage(r["error"], r["reweighting"]) > LOWEST

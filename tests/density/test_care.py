@@ -93,7 +93,7 @@ def test_a_frozen_careful_run_is_unbiased(monkeypatch):
         v, two = x[:, 0], torch.tensor(2.0, dtype=REAL)
         return normal(v, 0.0, two / 2) + normal(x[:, 1:], 0.0, v.exp()[:, None]).sum(1) - normal(x, 0.0, two).sum(1)
 
-    model = tempering(narrow, 3, torch.tensor(2.0, dtype=REAL), careful=True, cess=0.7, moves=2)
+    model = tempering(narrow, 3, torch.tensor(2.0, dtype=REAL), careful=True, conditional_ess=0.7, sweeps=2)
     pilot = quiet(model, 256, 1000)
     assert sum(r["parameters"]["map"] is not None for r in pilot.particles.shared["ladder"][1:]) > 3
     frozen = model.freeze(pilot)
@@ -136,7 +136,7 @@ class Stuck(RandomWalk):
 
 
 def test_particles_that_cannot_move_have_no_error_bars():
-    run = quiet(tempering(gaussian, kernel=Stuck(), moves=2), 512, 0)
+    run = quiet(tempering(gaussian, kernel=Stuck(), sweeps=2), 512, 0)
     assert run.particles.shared["care"]["careful"] and {"evidence", "means"} <= run.doubts
     assert math.isnan(run.log_evidence_se) and any("not settled" in remark for remark in run.remarks)
     assert bool(run.mean().se.isnan().all())

@@ -122,7 +122,7 @@ def test_a_batch_that_says_much_enters_in_steps():
 
 def test_a_power_that_cannot_rise_is_an_error_and_no_endless_run(monkeypatch):
     monkeypatch.setattr(
-        "motes.density.annealing.data_annealing.next_temperature", lambda log_weight, gain, now, cess: now
+        "motes.density.annealing.data_annealing.next_temperature", lambda log_weight, gain, now, conditional_ess: now
     )
     with pytest.raises(MotesError, match=r"power of the observations 0 to 0 cannot rise above 0\.0 at t=1"):
         motes.sample(normal(data(4)), 10, seed=0, progress=False, max_steps=20)

@@ -67,11 +67,11 @@ def test_evidence_and_its_error_bar(problem):
 
 
 CASES = {
-    "never resampled": ({}, {"when": 0.0}),
-    "always resampled": ({}, {"when": 1.0, "resampling": "multinomial"}),
-    "own draws only": ({"shared": False, "draws": 4}, {"when": 0.5}),
+    "never resampled": ({}, {"ess_threshold": 0.0}),
+    "always resampled": ({}, {"ess_threshold": 1.0, "resampling": "multinomial"}),
+    "own draws only": ({"shared": False, "draws": 4}, {"ess_threshold": 0.5}),
     "one step": ({"steps": 1}, {}),
-    "another Gaussian": ({"location": (0.5, -0.5), "scale": (1.5, 1.2)}, {"when": 1.0}),
+    "another Gaussian": ({"location": (0.5, -0.5), "scale": (1.5, 1.2)}, {"ess_threshold": 1.0}),
     "a Gaussian from the prior": ({"location": None, "scale": None}, {}),
 }
 
@@ -95,7 +95,7 @@ def test_any_drift_and_any_twist_that_are_known_before_the_noise_are_exact(monke
     density, truth = gaussian(1.0, 1.0)
     model = Follmer(density, 4, location=0.0, scale=1.0)
     monkeypatch.setattr(follmer, "_pooled", nonsense)
-    assert score(ratios(model, truth, 16, 400, when=1.0)[0]) < Z
+    assert score(ratios(model, truth, 16, 400, ess_threshold=1.0)[0]) < Z
 
 
 def test_half_of_girsanovs_formula_is_not_enough(monkeypatch):
@@ -130,7 +130,7 @@ def test_with_the_exact_drift_the_weights_have_next_to_no_spread(monkeypatch):
     spread = {}
     for steps in (8, 32, 128):
         model = Follmer(density, steps, draws=2, location=0.0, scale=1.0)
-        run = motes.sample(model, 400, seed=0, progress=False, when=0.0)
+        run = motes.sample(model, 400, seed=0, progress=False, ess_threshold=0.0)
         spread[steps] = float(run.log_weight.std())
         assert abs(run.log_evidence - truth) < Z * spread[steps] / 20 + spread[steps] ** 2 / 20
     assert spread[32] < 0.7 * spread[8] and spread[128] < 0.7 * spread[32] and spread[128] < 0.2

@@ -149,7 +149,7 @@ class Stuck(RandomWalk):
 
 
 def test_particles_that_cannot_move_are_found_out():
-    run = quiet(PersistentSampling(density(gaussian, 5), kernel=Stuck(), moves=16), 512, 0)
+    run = quiet(PersistentSampling(density(gaussian, 5), kernel=Stuck(), sweeps=16), 512, 0)
     assert {"evidence", "means"} <= run.doubts and any("not settled" in remark for remark in run.remarks)
 
 

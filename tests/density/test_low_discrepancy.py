@@ -93,7 +93,7 @@ def test_tempering_from_even_points_keeps_the_mean_of_the_evidence():
     truth = 2 * (-math.log(2 * math.pi * 1.81) / 2 - 0.5 / 1.81)
     spread = {}
     for name, law in (("even", LowDiscrepancy(density)), ("plain", density)):
-        model = motes.Tempering(law, cess=0.3)
+        model = motes.Tempering(law, conditional_ess=0.3)
         frozen = model.freeze(motes.sample(model, 128, seed=99, progress=False))
         runs = [motes.sample(frozen, 128, seed=s, progress=False) for s in range(60)]
         ratio = np.exp(np.array([r.log_evidence for r in runs]) - truth)

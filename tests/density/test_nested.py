@@ -44,7 +44,7 @@ def exact_staircase() -> float:
 
 def staircases(seeds: int, **knobs) -> np.ndarray:
     prior = Normal(torch.zeros(1, dtype=F), 1.0)
-    model = NestedSampling(Density(staircase, prior, vectorised=True), moves=1, **knobs)
+    model = NestedSampling(Density(staircase, prior, vectorised=True), sweeps=1, **knobs)
     found = [motes.sample(model, 24, seed=s, progress=False).log_evidence for s in range(seeds)]
     return np.exp(np.array(found)) / exact_staircase()
 
@@ -264,7 +264,13 @@ def test_control_variates_need_a_kernel_with_gradients_and_the_end_of_the_run():
 
 def test_knobs_out_of_range_are_refused():
     density, _ = gaussian(1)
-    wrong: list[dict[str, Any]] = [{"discard": 1.0}, {"tolerance": 0.0}, {"moves": 0}, {"forget": 1.0}, {"keep": 1}]
+    wrong: list[dict[str, Any]] = [
+        {"discard": 1.0},
+        {"tolerance": 0.0},
+        {"sweeps": 0},
+        {"max_correlation": 1.0},
+        {"keep": 1},
+    ]
     for knobs in wrong:
         with pytest.raises(ValueError, match=next(iter(knobs))):
             NestedSampling(density, **knobs)

@@ -190,9 +190,9 @@ def test_a_stream_is_resumed_bit_for_bit(tmp_path):
 
 def test_filters_that_are_too_small_and_may_not_grow_are_remarked():
     y = series(8)
-    stuck = motes.sample(linear(y, size=2, acceptance=0.99, largest=2), 40, seed=0, when=1.0, progress=False)
+    stuck = motes.sample(linear(y, size=2, acceptance=0.99, largest=2), 40, seed=0, ess_threshold=1.0, progress=False)
     assert len(stuck.remarks) == 1 and "in 7 moves" in stuck.remarks[0] and "filters of 2 states" in stuck.remarks[0]
-    assert not motes.sample(linear(y, size=16), 40, seed=0, when=1.0, progress=False).remarks
+    assert not motes.sample(linear(y, size=16), 40, seed=0, ess_threshold=1.0, progress=False).remarks
 
 
 def test_faults_are_errors():

@@ -168,7 +168,7 @@ def test_a_hard_constraint_and_faults():
     density = Density(lambda x: torch.where(x[:, 0] > 1, 0.0 * x[:, 0], -math.inf), normal)
     run = motes.sample(PersistentSampling(density, ess=0.5), 2000, seed=0, progress=False)
     assert abs(run.log_evidence - math.log(0.5 * math.erfc(1 / math.sqrt(2)))) < Z * run.log_evidence_se < 0.5
-    wrong: list[dict[str, Any]] = [{"ess": 0.0}, {"forget": 1.0}, {"moves": 0}]
+    wrong: list[dict[str, Any]] = [{"ess": 0.0}, {"max_correlation": 1.0}, {"sweeps": 0}]
     for knobs in wrong:
         with pytest.raises(ValueError, match="need ess"):
             PersistentSampling(density, **knobs)

@@ -98,7 +98,7 @@ def test_with_exact_moves_it_is_unbiased_for_a_handful_of_particles(case):
     """In linear scale, estimates of 0 counted: would catch a bias of 40 % (that of the twin below is larger)."""
     knobs, performance, level, n, seeds, engine = IDEAL[case]
     kernel = Exact(0.5 if performance is steps_of_half else 0.0)
-    model = Splitting(reference(1), performance, level, kernel, moves=1, **knobs)
+    model = Splitting(reference(1), performance, level, kernel, sweeps=1, **knobs)
     ratio, _ = runs(model, log_tail(level), n, seeds, **engine)
     assert score(ratio) < Z
     assert ratio.std(ddof=1) < 1.7
@@ -112,13 +112,13 @@ def test_ties_that_live_on_are_seen(monkeypatch):
         return right(self, x, {**rung, "strict": False})
 
     monkeypatch.setattr(Splitting, "_potential", wrong)
-    model = Splitting(reference(1), steps_of_half, 2.0, Exact(0.5), kill=0.5, moves=1)
+    model = Splitting(reference(1), steps_of_half, 2.0, Exact(0.5), kill=0.5, sweeps=1)
     assert score(runs(model, log_tail(2), 6, 200)[0]) > Z
 
 
 def test_the_last_particles_error_bar_with_exact_moves():
     """The standard deviation of log p over runs is that which each run states, sqrt(-log p / N); 95 % are covered."""
-    ratio, se = runs(Splitting(reference(1), first, 2.0, Exact(), kill=1, moves=1), log_tail(2), 20, 60)
+    ratio, se = runs(Splitting(reference(1), first, 2.0, Exact(), kill=1, sweeps=1), log_tail(2), 20, 60)
     assert np.allclose(se.mean(), math.sqrt(-log_tail(2) / 20), rtol=0.1)
     assert ratio.std(ddof=1) == pytest.approx(se.mean(), rel=0.45)
     covered = (np.abs(np.log(ratio)) < 1.96 * se).sum()
@@ -162,7 +162,7 @@ def test_whole_numbers_as_performance():
     """P(all four coordinates are above 1), with Markov moves; the performance counts those that are."""
     truth = 4 * log_tail(1)
     for knobs in ({}, {"kill": 40}):
-        model = Splitting(reference(4), lambda x: (x > 1).sum(1), 4.0, moves=15, **knobs)
+        model = Splitting(reference(4), lambda x: (x > 1).sum(1), 4.0, sweeps=15, **knobs)
         ratio, _ = runs(model, truth, 200, 16)
         assert score(ratio) < Z and ratio.std(ddof=1) < 1
 
@@ -174,7 +174,7 @@ def test_constrained_parameters_and_gradients():
     density = Density(lambda v: 0.0 * v["a"], prior, vectorised=True)
     truth = math.log(1 - 0.9 * (1 - math.log(0.9)))
     for kernel in (None, HMC()):
-        ratio, _ = runs(Splitting(density, lambda v: v["a"] * v["b"], 0.9, kernel, moves=6), truth, 200, 10)
+        ratio, _ = runs(Splitting(density, lambda v: v["a"] * v["b"], 0.9, kernel, sweeps=6), truth, 200, 10)
         assert score(ratio) < Z and ratio.std(ddof=1) < 0.6
 
 
@@ -205,7 +205,7 @@ def test_what_a_run_says_and_where_its_particles_are():
 
 
 def test_clones_that_remember_get_no_error_bar():
-    knobs = {"kill": 20, "moves": 1}
+    knobs = {"kill": 20, "sweeps": 1}
     run = motes.sample(Splitting(reference(20), total, 3.0, **knobs), 200, seed=0, progress=False)
     assert math.isnan(run.log_evidence_se) and "remember" in run.standard_error.reason
 
@@ -231,7 +231,14 @@ def test_an_interrupted_run_is_resumed_bit_for_bit_and_another_performance_is_re
 
 
 def test_faults_are_errors():
-    for knobs in ({"kill": 0.0}, {"kill": 1.5}, {"kill": True}, {"moves": 0}, {"forget": 1.0}, {"levels": (2.0, 1.0)}):
+    for knobs in (
+        {"kill": 0.0},
+        {"kill": 1.5},
+        {"kill": True},
+        {"sweeps": 0},
+        {"max_correlation": 1.0},
+        {"levels": (2.0, 1.0)},
+    ):
         with pytest.raises(ValueError, match="must"):
             Splitting(reference(1), first, 3.0, **knobs)
     with pytest.raises(ValueError, match="must"):

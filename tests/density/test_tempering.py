@@ -178,10 +178,10 @@ def test_an_interrupted_run_is_resumed_bit_for_bit(tmp_path, kernel):
         assert rest.log_evidence == whole.log_evidence
         assert all(torch.equal(rest.particles.x[k], v) for k, v in whole.particles.x.items())
         assert torch.equal(rest.log_weight, whole.log_weight)
-    with pytest.raises(FileError, match="cess"):
+    with pytest.raises(FileError, match="conditional_ess"):
         path = tmp_path / "other.motes"
         motes.sample(model, 100, seed=5, progress=False, checkpoint=path, max_steps=1)
-        motes.resume(path, Tempering(gaussian(3)[0], kernel, cess=0.5), progress=False)
+        motes.resume(path, Tempering(gaussian(3)[0], kernel, conditional_ess=0.5), progress=False)
 
 
 def test_a_run_is_not_resumed_with_other_data(tmp_path):
@@ -264,15 +264,15 @@ def test_the_work_of_an_evaluation_is_counted():
     assert work(plain, z, False).fused < work(plain, z, True).fused
 
 
-@pytest.mark.parametrize("cess", [0.3, 0.5, 0.9, 0.99])
-def test_the_next_temperature_leaves_the_asked_fraction(cess):
+@pytest.mark.parametrize("conditional_ess", [0.3, 0.5, 0.9, 0.99])
+def test_the_next_temperature_leaves_the_asked_fraction(conditional_ess):
     rng = motes.Rng(0)
     log_weight, likelihood = rng.normal((500,)), 100 * rng.at("l").normal((500,)).abs().neg()
     likelihood[::7] = -math.inf
-    t = next_temperature(log_weight, likelihood, 0.25, cess)
+    t = next_temperature(log_weight, likelihood, 0.25, conditional_ess)
     alive = torch.isfinite(likelihood)
     w, g = torch.softmax(log_weight[alive], 0), ((t - 0.25) * likelihood[alive]).exp()
-    assert float((w @ g) ** 2 / (w @ g.square())) == pytest.approx(cess, rel=2e-3)
+    assert float((w @ g) ** 2 / (w @ g.square())) == pytest.approx(conditional_ess, rel=2e-3)
 
 
 def test_the_next_temperature_is_one_when_that_is_near_and_survives_extremes():
@@ -304,10 +304,10 @@ def test_faults_are_errors_that_say_where():
     assert Tempering(plain).kernel == RandomWalk()
     with pytest.raises(MotesError, match="gradients"):
         Tempering(plain, "hmc")
-    with pytest.raises(ValueError, match="cess"):
-        Tempering(plain, cess=1.5)
-    with pytest.raises(ValueError, match="moves"):
-        Tempering(plain, moves=0)
+    with pytest.raises(ValueError, match="conditional_ess"):
+        Tempering(plain, conditional_ess=1.5)
+    with pytest.raises(ValueError, match="sweeps"):
+        Tempering(plain, sweeps=0)
 
 
 def test_one_particle_runs_to_the_end():
@@ -336,7 +336,7 @@ def test_a_run_on_much_data_is_not_resumed_with_one_datum_changed(tmp_path):
     prior = Normal(torch.zeros(1, dtype=torch.float64), 1.0)
 
     def model(data):
-        return Tempering(Density(lambda x: -0.5 * (data - x).square().sum(-1), prior, vectorised=True), moves=1)
+        return Tempering(Density(lambda x: -0.5 * (data - x).square().sum(-1), prior, vectorised=True), sweeps=1)
 
     path = tmp_path / "run"
     motes.sample(model(y), 8, seed=0, progress=False, max_steps=1, checkpoint=path)

@@ -26,8 +26,8 @@ def test_linear_maps_leave_no_variance_for_normal_laws(exponents):
     options = {"shape": (2,), "dtype": F64, "weights": "rate"}
     calm = Composition(models, exponents, VP, 40, control=DriftLite(("affine",)), **options)
     raw = Composition(models, exponents, VP, 40, **options)
-    assert float(motes.sample(calm, 100, seed=0, when=0, progress=False).log_weight.var()) < 1e-25
-    assert float(motes.sample(raw, 100, seed=0, when=0, progress=False).log_weight.var()) > 0.01
+    assert float(motes.sample(calm, 100, seed=0, ess_threshold=0, progress=False).log_weight.var()) < 1e-25
+    assert float(motes.sample(raw, 100, seed=0, ess_threshold=0, progress=False).log_weight.var()) > 0.01
 
 
 def gradient(x, t):

@@ -29,7 +29,7 @@ def seen():
     like = observation.reward(IMAGES)
     knobs = {"shape": (1, 3, 3), "guidance": 0.5, "integrator": "euler-maruyama"}
     model = inverse.posterior(empirical(PROCESS, IMAGES), STEPS, observation, **knobs)
-    run = motes.sample(model, N, seed=1, when=0, progress=False)
+    run = motes.sample(model, N, seed=1, ess_threshold=0, progress=False)
     return observation, torch.softmax(like, 0), float(like.logsumexp(0)) - math.log(len(IMAGES)), run
 
 

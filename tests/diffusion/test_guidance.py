@@ -44,7 +44,7 @@ RULES = {
 
 def worth(rule, reward=lambda x: x[:, 0]):
     model = motes.ReverseDiffusion(DENOISER, VP, 40, reward, rule, shape=(1,), dtype=F64)
-    return motes.sample(model, 500, seed=1, progress=False, when=0).ess / 500
+    return motes.sample(model, 500, seed=1, progress=False, ess_threshold=0).ess / 500
 
 
 def peak(x):
@@ -180,7 +180,7 @@ def test_the_optimal_control_leaves_weights_without_variance():
             dtype=F64,
             integrator="euler-maruyama",
         )
-        states = list(motes.steps(model, 400, seed=2, when=0))
+        states = list(motes.steps(model, 400, seed=2, ess_threshold=0))
         start, end = states[0].particles, states[-1].particles
         spread.append(float((end.log_weight - start.log_weight).std()))
     left = 1 + strength * VARIANCE
@@ -190,7 +190,7 @@ def test_the_optimal_control_leaves_weights_without_variance():
     assert abs(run.log_evidence - log_z) < 0.1 and abs(float(run.mean().value) - mean) < 0.08
     assert spread[1] < 0.6 * spread[0] and spread[1] < 0.12
     plain = motes.ReverseDiffusion(DENOISER, VP, 200, reference.reward, shape=(1,), dtype=F64, schedule="end")
-    assert float(motes.sample(plain, 400, seed=2, when=0, progress=False).log_weight.std()) > 1
+    assert float(motes.sample(plain, 400, seed=2, ess_threshold=0, progress=False).log_weight.std()) > 1
 
 
 def test_modulation_pulls_the_prediction_to_the_minimum():

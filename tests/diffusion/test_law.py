@@ -96,13 +96,13 @@ def test_a_linear_reward_and_its_optimal_guidance_leave_only_the_start():
         guidance=lambda x, t: torch.full_like(x, ahead[t]),
         integrator="euler-maruyama",
     )
-    states = list(motes.steps(model, 500, seed=3, when=0))
+    states = list(motes.steps(model, 500, seed=3, ess_threshold=0))
     start, end = states[0].particles, states[-1].particles
     remainder = end.log_weight - push[0] * start.x["state"][:, 0]
     assert float(remainder.max() - remainder.min()) < 1e-12
     assert float(end.log_weight.std()) < 0.02  # what is left is the start's share, push[0]
     plain = one_dimensional(process, steps, reward=model.reward, integrator="euler-maruyama")
-    assert float(motes.sample(plain, 500, seed=3, when=0, progress=False).log_weight.std()) > 0.5
+    assert float(motes.sample(plain, 500, seed=3, ess_threshold=0, progress=False).log_weight.std()) > 0.5
 
 
 def test_no_reward_leaves_the_weights_uniform_and_the_normaliser_one():
@@ -146,7 +146,7 @@ def estimates(process, times, kwargs, runs):
     )
     rows, resampled = [], 0
     for seed in range(runs):
-        run = motes.sample(model, 64, seed=seed, when=1.0, progress=False)
+        run = motes.sample(model, 64, seed=seed, ess_threshold=1.0, progress=False)
         x, w = run.view.to(F64), torch.exp(run.log_weight - log_z) / run.n
         a, b = x.T
         moments = torch.stack([torch.ones_like(a), a, b, a * a, a * b, b * b])

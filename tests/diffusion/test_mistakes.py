@@ -33,14 +33,14 @@ _, LAW = chain(VP, VP.times(STEPS), ONE, "ancestral", "denoised").tilted(
 CLOSE = 0.05  # about five standard errors of the mean of one run
 
 
-def walk(after, when=0.5):
+def walk(after, ess_threshold=0.5):
     """The engine's loop; `after(old, index, resampled)` may spoil the population after a look at resampling."""
     scheme, rng = schemes["systematic"], motes.Rng(7)
     particles = MODEL.init(rng.at("init", step=0), N)
     while not MODEL.done(particles):
         particles = particles.kept()
         t = particles.t + 1
-        if ess(particles.log_weight) <= when * N:
+        if ess(particles.log_weight) <= ess_threshold * N:
             index = scheme(rng.at("resample", step=t), particles.log_weight, order=None)
             particles = after(particles, index, particles.resampled(index))
         else:
@@ -70,7 +70,7 @@ def test_weights_that_are_not_carried_on_when_nothing_is_resampled():
     def forget(old, index, new):
         return Particles(new.x, torch.zeros(N, dtype=F64), new.ancestor, new.root, new.t, new.shared)
 
-    wrong = walk(forget, when=0.25)
+    wrong = walk(forget, ess_threshold=0.25)
     assert abs(mean(wrong, weighted=False) - float(LAW.mean)) > 3 * CLOSE
 
 

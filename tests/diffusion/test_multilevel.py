@@ -82,7 +82,7 @@ def test_the_coarse_normaliser_is_that_of_the_chain_of_long_steps(steps):
     )
     values = []
     for seed in range(60):
-        x = run(model, 256, seed=seed, when=0.9).particles.x["coarse"]
+        x = run(model, 256, seed=seed, ess_threshold=0.9).particles.x["coarse"]
         values.append(torch.exp(x["log_weight"]).mean())
     z = torch.stack(values)
     error = float(z.std()) / math.sqrt(len(z))

@@ -28,7 +28,7 @@ def made(steps=6, reward=reward, guidance="reward", denoiser=DENOISER, **kwargs)
 
 
 def run(model, n=20, seed=4, **kwargs):
-    return motes.sample(model, n, seed=seed, when=0.9, progress=False, **kwargs)
+    return motes.sample(model, n, seed=seed, ess_threshold=0.9, progress=False, **kwargs)
 
 
 def same(a, b):

@@ -33,11 +33,11 @@ def inner(**kwargs):
 LOG_Z, LAW = chain(VP, VP.times(STEPS), ONE, "ancestral", "denoised").tilted(CENTRE, PRECISION)
 
 
-def ratios(model, n, runs, when=0.5):
+def ratios(model, n, runs, ess_threshold=0.5):
     """exp(log evidence - log Z) of many runs, and their weighted means times that."""
     z, m = [], []
     for s in range(runs):
-        run = motes.sample(model, n, seed=s, progress=False, when=when)
+        run = motes.sample(model, n, seed=s, progress=False, ess_threshold=ess_threshold)
         z.append(math.exp(run.log_evidence - LOG_Z))
         m.append(z[-1] * float((run.weight * run.view[:, 0]).sum()))
     return torch.tensor(z, dtype=F64), torch.tensor(m, dtype=F64)
@@ -55,13 +55,13 @@ def test_value_decoding_is_properly_weighted(proposals, guidance):
 
 def test_value_decoding_without_its_weight_would_be_wrong():
     """The twin: the images of the kept proposals, each counted once, are not the tilted law's at M = 3."""
-    run = motes.sample(ValueDecoding(inner(), 3), 4000, seed=1, progress=False, when=0)
+    run = motes.sample(ValueDecoding(inner(), 3), 4000, seed=1, progress=False, ess_threshold=0)
     kept, weighted = float(run.view.mean()), float((run.weight * run.view[:, 0]).sum())
     assert abs(weighted - float(LAW.mean)) < 0.05 < abs(kept - float(LAW.mean))
 
 
 def test_more_proposals_even_the_weights():
-    few, many = (motes.sample(ValueDecoding(inner(), m), 500, seed=2, progress=False, when=0) for m in (1, 16))
+    few, many = (motes.sample(ValueDecoding(inner(), m), 500, seed=2, progress=False, ess_threshold=0) for m in (1, 16))
     assert float(many.log_weight.std()) < 0.8 * float(few.log_weight.std())
 
 
@@ -77,7 +77,7 @@ def test_value_decoding_is_cut_and_resumed_like_others(tmp_path):
 
 
 def test_best_of_n():
-    run = motes.sample(inner(schedule="end"), 600, seed=5, progress=False, when=0)
+    run = motes.sample(inner(schedule="end"), 600, seed=5, progress=False, ess_threshold=0)
     best = best_of(run, 6)
     assert best.images.shape == (100, 1) and torch.equal(best.reward, run.particles.x["reward"].reshape(100, 6).amax(1))
     assert torch.equal(best.reward, reward(best.images))
@@ -88,14 +88,14 @@ def test_best_of_n():
     with pytest.raises(ValueError, match="divide"):
         best_of(run, 7)
     with pytest.raises(motes.MotesError, match="resampled"):
-        best_of(motes.sample(inner(), 600, seed=5, progress=False, when=1.0), 6)
+        best_of(motes.sample(inner(), 600, seed=5, progress=False, ess_threshold=1.0), 6)
     with pytest.raises(motes.MotesError, match="guided"):
-        best_of(motes.sample(inner(guidance="reward"), 60, seed=5, progress=False, when=0), 6)
+        best_of(motes.sample(inner(guidance="reward"), 60, seed=5, progress=False, ess_threshold=0), 6)
     with pytest.raises(motes.MotesError, match="no reward"):
         best_of(motes.sample(_Walk(), 6, seed=1, progress=False), 6)
     with pytest.raises(motes.MotesError, match="no reward"):
         plain = motes.ReverseDiffusion(DENOISER, VP, STEPS, shape=(1,), dtype=F64)
-        best_of(motes.sample(plain, 6, seed=1, progress=False, when=0), 6)
+        best_of(motes.sample(plain, 6, seed=1, progress=False, ess_threshold=0), 6)
 
 
 class _Walk(motes.FeynmanKac):
@@ -111,7 +111,7 @@ class _Walk(motes.FeynmanKac):
 
 @pytest.mark.parametrize("guidance", [0.0, 0.5])
 def test_the_adaptive_share_targets_the_tilted_law(guidance):
-    model = AdaptiveReward(DENOISER, STEPS, reward, guidance, shape=(1,), dtype=F64, cess=0.99)
+    model = AdaptiveReward(DENOISER, STEPS, reward, guidance, shape=(1,), dtype=F64, conditional_ess=0.99)
     z, m = ratios(model, 200, 60)
     assert abs(float(z.mean()) - 1) < 4.9 * float(z.std()) / 60**0.5 + 0.01  # and a bias of the order 1 / N
     assert abs(float(m.mean()) - float(LAW.mean)) < 4.9 * float(m.std()) / 60**0.5 + 0.01
@@ -121,7 +121,7 @@ def test_the_adaptive_share_targets_the_tilted_law(guidance):
 
 
 def test_a_steep_reward_comes_in_slowly_and_the_run_says_when_it_was_not_in():
-    steep = AdaptiveReward(DENOISER, 4, lambda x: 200 * reward(x), shape=(1,), dtype=F64, cess=0.95)
+    steep = AdaptiveReward(DENOISER, 4, lambda x: 200 * reward(x), shape=(1,), dtype=F64, conditional_ess=0.95)
     with pytest.warns(UserWarning, match="the last step, where the reward counts in full, left"):
         run = motes.sample(steep, 100, seed=1, progress=False)
     assert run.trace["share"][-2] < 0.5
@@ -133,8 +133,8 @@ def test_a_steep_reward_comes_in_slowly_and_the_run_says_when_it_was_not_in():
         (-math.log(0.9)) ** 0.5, abs=0.015
     )
     assert affordable(torch.zeros(50_000, dtype=F64), -0.6 * r, r, 0.9999) == 0.61  # the share that undoes the past
-    with pytest.raises(ValueError, match="cess"):
-        AdaptiveReward(DENOISER, 4, reward, shape=(1,), cess=1.0)
+    with pytest.raises(ValueError, match="conditional_ess"):
+        AdaptiveReward(DENOISER, 4, reward, shape=(1,), conditional_ess=1.0)
 
 
 def test_an_adaptive_run_resumes(tmp_path):
@@ -158,11 +158,11 @@ def test_iterated_twisting_learns_the_optimal_drift():
     found = iterated_twisting(model, 3000, seed=1, iterations=12)
     assert found.spread[0] > 2 and found.spread[-1] < 0.15 * found.spread[0]
     assert found.power[0] < 1 and found.power[-1] == 1
-    run = motes.sample(found.model, 500, seed=2, progress=False, when=0)
-    plain = [motes.sample(model, 20_000, seed=s, progress=False, when=0).log_evidence for s in (3, 4)]
+    run = motes.sample(found.model, 500, seed=2, progress=False, ess_threshold=0)
+    plain = [motes.sample(model, 20_000, seed=s, progress=False, ess_threshold=0).log_evidence for s in (3, 4)]
     assert abs(run.log_evidence - sum(plain) / 2) < 0.1 and run.ess > 450
     greedy = iterated_twisting(model, 400, seed=1, iterations=1, trust=100.0)
-    after = motes.sample(greedy.model, 500, seed=2, progress=False, when=0)
+    after = motes.sample(greedy.model, 500, seed=2, progress=False, ess_threshold=0)
     assert float(after.log_weight.std()) > 2 * float(run.log_weight.std())
 
 
@@ -172,7 +172,7 @@ def test_paths_are_kept_as_states_and_predictions_only():
         gaussian(VP, torch.zeros(20), torch.eye(20)), VP, 3, lambda x: x[:, 0], shape=(20,), schedule="end"
     )
     keeper = _Keeper(model, affine)
-    for state in motes.steps(model, 5, seed=1, when=0):
+    for state in motes.steps(model, 5, seed=1, ess_threshold=0):
         keeper.add(state.particles)
     held = [x for x in vars(keeper).values() if isinstance(x, list)]
     assert sum(t.numel() for seen in held for x in seen for t in x.values()) == 4 * 2 * 5 * 20
@@ -181,7 +181,7 @@ def test_paths_are_kept_as_states_and_predictions_only():
 
 
 def test_shares_that_a_first_run_chose_are_a_schedule():
-    first = AdaptiveReward(DENOISER, STEPS, reward, shape=(1,), dtype=F64, cess=0.99)
+    first = AdaptiveReward(DENOISER, STEPS, reward, shape=(1,), dtype=F64, conditional_ess=0.99)
     share = motes.sample(first, 200, seed=0, progress=False).trace["share"]
     model = inner(schedule=dict(zip(first.table.times.tolist(), share, strict=True)).get)
     assert model.strength.tolist() == share.tolist()

@@ -206,7 +206,9 @@ def test_auto_sweeps_stop_when_the_start_is_forgotten():
     state = density.evaluate(density.sample(Rng(0), 2000), False)
     weight = torch.full((2000,), 1 / 2000, dtype=torch.float64)
     kernel = RandomWalk()
-    moved = move(kernel, Rng(1), Tempered(density, 1.0), state, weight, kernel.start(4, torch.float64), correlation=0.3)
+    moved = move(
+        kernel, Rng(1), Tempered(density, 1.0), state, weight, kernel.start(4, torch.float64), max_correlation=0.3
+    )
     assert moved.info["correlation"] <= 0.3 and 2 < moved.sweeps < 60
 
 

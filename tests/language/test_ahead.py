@@ -32,9 +32,13 @@ JOBS = {
 @pytest.mark.parametrize("draft", DRAFTS, ids=["look-up", "model"])
 @pytest.mark.parametrize("n", [1, 20])
 def test_texts_and_weights_are_the_same_bits(job, draft, n):
-    plain = motes.sample(Generation(table(), "", max_tokens=12, **JOBS[job]), n, seed=4, progress=False, when=0.9)
+    plain = motes.sample(
+        Generation(table(), "", max_tokens=12, **JOBS[job]), n, seed=4, progress=False, ess_threshold=0.9
+    )
     model = speculating(table(), draft, tokens=3)
-    ahead = motes.sample(Generation(model, "", max_tokens=12, **JOBS[job]), n, seed=4, progress=False, when=0.9)
+    ahead = motes.sample(
+        Generation(model, "", max_tokens=12, **JOBS[job]), n, seed=4, progress=False, ess_threshold=0.9
+    )
     assert ahead.texts == plain.texts
     assert torch.equal(ahead.particles.log_weight, plain.particles.log_weight)
     assert torch.equal(ahead.particles.x["log_prob"], plain.particles.x["log_prob"])

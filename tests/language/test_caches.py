@@ -192,7 +192,7 @@ def test_a_run_of_a_recurrent_model_resumes_bit_for_bit(tiny, tmp_path, kind, mi
             wrapped(tiny, build(kind), micro_batch=micro_batch), "the cat", rules="top_k(9)", max_tokens=9
         )
 
-    settings = {"seed": 6, "when": 0.9, "progress": False}
+    settings = {"seed": 6, "ess_threshold": 0.9, "progress": False}
     whole = motes.sample(model(), 8, **settings)
     path = tmp_path / "run.safetensors"
     motes.sample(model(), 8, **settings, callback=lambda state: state.particles.t == 4, checkpoint=path)

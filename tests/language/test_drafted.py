@@ -60,14 +60,14 @@ JOBS = {
 }
 
 
-def outcomes(model, n: int = 1, when: float = 0.5, digits: int = 10):
+def outcomes(model, n: int = 1, ess_threshold: float = 0.5, digits: int = 10):
     """The probability of each population of texts and log-weights, over every outcome of a run."""
     law: dict = defaultdict(float)
 
     def run(rng):
         last: Any = None
         try:
-            for state in steps(model, n, seed=rng, resampling=PICK, when=when):
+            for state in steps(model, n, seed=rng, resampling=PICK, ess_threshold=ess_threshold):
                 last = state.particles
         except AllWeightsZero:
             return None
@@ -113,7 +113,9 @@ def test_two_particles_are_unbiased(scheme, length):
     else:
         generation = Generation(table(), "", rules=nucleus(0.6), max_tokens=length)
         expected = mean_law(outcomes(generation, digits=15), 1)
-    found = mean_law(outcomes(Drafted(generation, small(), tokens=1, scheme=scheme), 2, when=0.99, digits=15), 2)
+    found = mean_law(
+        outcomes(Drafted(generation, small(), tokens=1, scheme=scheme), 2, ess_threshold=0.99, digits=15), 2
+    )
     assert sum(found.values()) == pytest.approx(sum(expected.values()), abs=TOLERANCE)
     assert_same(found, expected)
 
@@ -152,7 +154,8 @@ def test_a_mass_that_is_forgotten_between_rounds_would_be_noticed():
 def test_a_text_does_not_depend_on_the_other_particles():
     generation = Generation(table(), "", constraint=regex("(ab|ba|bb)+"), max_tokens=12)
     many, few = (
-        motes.sample(Drafted(generation, small(), tokens=3), n, seed=3, when=0.0, progress=False) for n in (40, 8)
+        motes.sample(Drafted(generation, small(), tokens=3), n, seed=3, ess_threshold=0.0, progress=False)
+        for n in (40, 8)
     )
     assert few.texts == many.texts[:8]
     assert torch.equal(few.particles.log_weight, many.particles.log_weight[:8])
@@ -163,8 +166,10 @@ def test_a_run_resumes(tmp_path, job):
     def drafted():
         return Drafted(Generation(table(), "", max_tokens=12, reward=count_b, steer=2, **job), small(), tokens=2)
 
-    whole = motes.sample(drafted(), 20, seed=2, progress=False, when=0.9)
-    motes.sample(drafted(), 20, seed=2, progress=False, when=0.9, max_steps=2, checkpoint=tmp_path / "run.motes")
+    whole = motes.sample(drafted(), 20, seed=2, progress=False, ess_threshold=0.9)
+    motes.sample(
+        drafted(), 20, seed=2, progress=False, ess_threshold=0.9, max_steps=2, checkpoint=tmp_path / "run.motes"
+    )
     rest = motes.resume(tmp_path / "run.motes", drafted(), progress=False)
     assert rest.texts == whole.texts and torch.equal(rest.particles.log_weight, whole.particles.log_weight)
 

@@ -25,14 +25,14 @@ def texts_of(particles) -> list[tuple[int, ...]]:
     return [tuple(x["tokens"][i, : int(x["length"][i])].tolist()) for i in range(particles.n)]
 
 
-def mean_law(model: Generation, n: int, scheme: str = "systematic", when: float = 0.5):
+def mean_law(model: Generation, n: int, scheme: str = "systematic", ess_threshold: float = 0.5):
     """E[mean of w 1{text}] over every outcome of a run with `n` particles, by text, and E[Z_hat]."""
     law, total, probability = defaultdict(float), 0.0, 0.0
 
     def run(rng):
         last: Any = None
         try:
-            for state in steps(model, n, seed=rng, resampling=scheme, when=when):
+            for state in steps(model, n, seed=rng, resampling=scheme, ess_threshold=ess_threshold):
                 last = state.particles
         except AllWeightsZero:
             return None
@@ -58,17 +58,17 @@ PATTERN = "ab?|b|aab"
 """With two tokens: "a" goes on or ends, "b" must end, "aa" is cut before it matches."""
 
 
-def run_two_tokens(scheme: str, when: float, n: int = 2):
+def run_two_tokens(scheme: str, ess_threshold: float, n: int = 2):
     model = Generation(table(), "", constraint=regex(PATTERN), max_tokens=2)
     if schemes[scheme].needs_order:
         model.order = lambda particles: particles.x["tokens"][:, 0].double()
-    return mean_law(model, n, scheme, when)
+    return mean_law(model, n, scheme, ess_threshold)
 
 
 @pytest.mark.parametrize("scheme", sorted(schemes))
-@pytest.mark.parametrize("when", [0.0, 0.7, pytest.param(1.0, marks=pytest.mark.slow)])
-def test_two_particles_are_unbiased_under_every_scheme(scheme, when):
-    found, z = run_two_tokens(scheme, when)
+@pytest.mark.parametrize("ess_threshold", [0.0, 0.7, pytest.param(1.0, marks=pytest.mark.slow)])
+def test_two_particles_are_unbiased_under_every_scheme(scheme, ess_threshold):
+    found, z = run_two_tokens(scheme, ess_threshold)
     expected = exact(2, PATTERN)
     assert z == pytest.approx(sum(expected.values()), abs=TOLERANCE)
     assert_same_law(found, expected)
@@ -124,7 +124,7 @@ def nucleus_laws() -> tuple[dict, dict]:
 @pytest.mark.parametrize("globalise", [True, False])
 def test_a_nucleus_restricts_texts_or_renormalises_tokens(globalise):
     model = Generation(table(), "", rules=[nucleus(0.6)], max_tokens=2, globalise=globalise)
-    found, _ = mean_law(model, 2, when=1.0)
+    found, _ = mean_law(model, 2, ess_threshold=1.0)
     assert_same_law(found, nucleus_laws()[0 if globalise else 1])
 
 
@@ -138,7 +138,7 @@ def test_a_reward_tilts_and_steering_does_not_change_the_law(steer):
         return torch.tensor([count_b(text) for text in texts], dtype=torch.float64)
 
     model = Generation(table(), "", reward=reward, max_tokens=2, steer=steer)
-    found, _ = mean_law(model, 2, when=0.95)
+    found, _ = mean_law(model, 2, ess_threshold=0.95)
     assert_same_law(found, exact(2, reward=count_b))
 
 
@@ -151,7 +151,7 @@ def test_a_prefix_worth_nothing_may_still_end_well():
     model = Generation(
         table(), "", reward=lambda ts: torch.tensor([whole(t) for t in ts]).double(), max_tokens=2, steer=1
     )
-    found, z = mean_law(model, 2, when=0.95)
+    found, z = mean_law(model, 2, ess_threshold=0.95)
     expected = exact(2, reward=whole)
     assert z == pytest.approx(sum(expected.values()), abs=TOLERANCE) and z > 0
     assert_same_law(found, expected)
@@ -195,7 +195,7 @@ def test_identical_prefixes_are_evaluated_once():
 def test_an_old_state_can_be_stepped_again():
     """The rows behind a state move on with the run; a state that is left behind finds its own again."""
     model = Generation(table(), "", constraint=regex("[ab]*"), max_tokens=6)
-    states = steps(model, 6, seed=4, when=0.0)
+    states = steps(model, 6, seed=4, ess_threshold=0.0)
     old = [next(states).particles for _ in range(3)][-1]
     first = next(states).particles
     next(states)

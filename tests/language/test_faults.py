@@ -59,7 +59,7 @@ def test_a_dead_end_kills_its_particle_and_not_the_others():
     run = sample(Generation(table(), "", rules=[nucleus(0.6)], constraint=regex("a|ab"), max_tokens=3), 8)
     assert run.texts == ["a"] * 8
     model = Generation(table(), "", rules=[nucleus(0.75)], constraint=regex("aab|b"), max_tokens=3)
-    run = sample(model, 200, when=0.0)
+    run = sample(model, 200, ess_threshold=0.0)
     assert {text for text, w in zip(run.texts, run.weight.tolist(), strict=True) if w > 0} == {"b"}
     assert "aa" in run.texts
 
@@ -106,7 +106,7 @@ def test_only_texts_of_the_run_are_evaluated_again():
 
     model = Generation(TableModel(["a", "b", "."], logits), "", constraint=regex("b(a|b)*b"), max_tokens=7)
     for seed in range(5):
-        states = [state.particles for state in steps(model, 8, seed=seed, when=1.0)]
+        states = [state.particles for state in steps(model, 8, seed=seed, ess_threshold=1.0)]
         before = set(asked)
         for state in states:
             model.restore(state)

@@ -37,7 +37,9 @@ def test_local_and_global_laws_of_a_run():
     model = Generation(
         TableModel(["a", "b", "c", "."], law), "", constraint=motes.language.regex("a{2}|bc"), max_tokens=5
     )
-    rows = {t: (a, b) for t, a, b in local_and_global(motes.sample(model, 6000, seed=0, when=0.0, progress=False))}
+    rows = {
+        t: (a, b) for t, a, b in local_and_global(motes.sample(model, 6000, seed=0, ess_threshold=0.0, progress=False))
+    }
     valid = 0.5**2 * 0.1 + 0.3 * 0.1 * 0.1
     error = 4.9 * 0.5 / math.sqrt(6000)
     assert rows["bc"][0] == pytest.approx(0.3 / 0.8, abs=error)
@@ -48,5 +50,5 @@ def test_local_and_global_laws_of_a_run():
 
 def test_a_resampled_run_shows_neither_law():
     model = Generation(table(), "", constraint=motes.language.regex("ab{1,3}"), max_tokens=5)
-    with pytest.raises(MotesError, match="when=0"):
-        local_and_global(motes.sample(model, 50, seed=0, when=1.0, progress=False))
+    with pytest.raises(MotesError, match="ess_threshold=0"):
+        local_and_global(motes.sample(model, 50, seed=0, ess_threshold=1.0, progress=False))

@@ -105,7 +105,7 @@ def test_a_run_resumes_bit_for_bit(folder, tmp_path, stop, micro_batch):
         loaded = motes.language.load(folder, micro_batch=micro_batch)
         return Generation(loaded, PROMPT, rules=[nucleus(0.9)], constraint=regex("[a-z .]*"), max_tokens=14)
 
-    settings = {"seed": 6, "when": 0.9, "progress": False}
+    settings = {"seed": 6, "ess_threshold": 0.9, "progress": False}
     whole = motes.sample(model(), 12, **settings)
     assert whole.particles.t > 10
     assert whole.trace["resampled"].any()
@@ -120,7 +120,7 @@ def test_a_run_resumes_bit_for_bit(folder, tmp_path, stop, micro_batch):
 
 def test_a_state_keeps_its_own_next_step(tiny):
     model = Generation(tiny, PROMPT, constraint=regex("[a-z .]*"), max_tokens=10)
-    states = steps(model, 6, seed=4, when=0.0)
+    states = steps(model, 6, seed=4, ess_threshold=0.0)
     old = [next(states).particles for _ in range(4)][-1]
     first = next(states)
     next(states)

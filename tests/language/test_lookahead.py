@@ -147,7 +147,7 @@ NO_BB = predicate(lambda text: "bb" not in text)
 
 
 @pytest.mark.parametrize(
-    "n, k, when, settings",
+    "n, k, ess_threshold, settings",
     [
         (1, 2, 0.5, GUIDED),
         (1, 2, 0.5, {"reward": rewards, "constraint": NO_BB}),
@@ -159,8 +159,8 @@ NO_BB = predicate(lambda text: "bb" not in text)
         pytest.param(2, 2, 0.95, {"reward": Judge()}, marks=pytest.mark.slow),
     ],
 )
-def test_the_law_is_right_in_every_outcome(n, k, when, settings):
-    found, z = mean_law(Generation(table(), "", lookahead=k, max_tokens=2, **settings), n, when=when)
+def test_the_law_is_right_in_every_outcome(n, k, ess_threshold, settings):
+    found, z = mean_law(Generation(table(), "", lookahead=k, max_tokens=2, **settings), n, ess_threshold=ess_threshold)
     assert z == pytest.approx(sum(truth(2, settings).values()), abs=TOLERANCE)
     assert_same_law(found, truth(2, settings))
 
@@ -189,7 +189,7 @@ def by_text(run) -> dict[tuple[int, ...], torch.Tensor]:
 def test_longer_texts_have_the_right_law(step):
     """20 000 single particles: Z within 4.9 standard errors, 3 %, and every text of more than 0.002."""
     model = Generation(table(), "", step=step, lookahead=2, max_tokens=5, **GUIDED)
-    run = motes.sample(model, 20_000, seed=7, progress=False, when=0.0)
+    run = motes.sample(model, 20_000, seed=7, progress=False, ess_threshold=0.0)
     law, found = exact(5, PATTERN, reward=worth), by_text(run)
     assert found.keys() <= law.keys()
     w = run.log_weight.exp()

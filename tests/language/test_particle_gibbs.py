@@ -25,20 +25,20 @@ PATTERN = "ab?|b|aab"
 
 def written(model: Generation, law: dict) -> dict[tuple[int, ...], Text]:
     """Each text of a law as a generation writes it, found among many."""
-    particles = motes.sample(model, 5000, seed=0, progress=False, when=0.0).particles
+    particles = motes.sample(model, 5000, seed=0, progress=False, ess_threshold=0.0).particles
     alive = torch.isfinite(particles.log_weight).tolist()
     place = {text: i for i, text in enumerate(texts_of(particles)) if alive[i]}
     return {text: _taken(model, particles, place[text]) for text in law}
 
 
-def moved(model: Generation, law: dict, n: int, when: float, forget: bool = False) -> dict:
+def moved(model: Generation, law: dict, n: int, ess_threshold: float, forget: bool = False) -> dict:
     """The law one sweep later, over every outcome of the sweep; where all weights are zero nothing follows."""
     after: dict = defaultdict(float)
     for text, kept in written(model, law).items():
 
         def run(rng, kept=kept):
             try:
-                return tuple(sweep(model, rng, None if forget else kept, n, when).tokens.tolist())
+                return tuple(sweep(model, rng, None if forget else kept, n, ess_threshold).tokens.tolist())
             except AllWeightsZero:
                 return None
 
@@ -65,11 +65,11 @@ SETTINGS = [
 ]
 
 
-@pytest.mark.parametrize("when", [0.0, 0.8, 1.0])
+@pytest.mark.parametrize("ess_threshold", [0.0, 0.8, 1.0])
 @pytest.mark.parametrize("settings, law", SETTINGS)
-def test_a_sweep_of_two_particles_leaves_the_law_invariant(settings, law, when):
+def test_a_sweep_of_two_particles_leaves_the_law_invariant(settings, law, ess_threshold):
     model = Generation(table(), "", max_tokens=2, **settings)
-    assert distance(normal(law()), moved(model, normal(law()), 2, when)) < TOLERANCE
+    assert distance(normal(law()), moved(model, normal(law()), 2, ess_threshold)) < TOLERANCE
 
 
 def test_three_particles_and_local_rules():
@@ -174,7 +174,7 @@ def test_effective_sizes_at_the_edges():
     assert effective_size(apart + 1e-3 * motes.Rng(0).normal((2, 100))) < 5
 
 
-@pytest.mark.parametrize("settings", [{"n": 1}, {"sweeps": 0}, {"chains": 0}, {"burn": -1}, {"when": 2.0}])
+@pytest.mark.parametrize("settings", [{"n": 1}, {"sweeps": 0}, {"chains": 0}, {"burn": -1}, {"ess_threshold": 2.0}])
 def test_wrong_settings_are_refused(settings):
     with pytest.raises(MotesError, match=next(iter(settings))):
         particle_gibbs(Generation(table(), "", max_tokens=2), **{"n": 2, "sweeps": 2, "seed": 0, **settings})

@@ -34,7 +34,7 @@ def rewards(texts: list[str]) -> torch.Tensor:
 
 def written(model: Generation, law: dict) -> dict:
     """For each text of a law a population of one that holds it at the end of its generation, found among many."""
-    particles = motes.sample(model, 10000, seed=0, progress=False, when=0.0).particles
+    particles = motes.sample(model, 10000, seed=0, progress=False, ess_threshold=0.0).particles
     place = {
         text: torch.tensor([i]) for i, text in enumerate(texts_of(particles)) if particles.log_weight[i] > -math.inf
     }
@@ -142,7 +142,7 @@ def test_a_wrong_ratio_is_noticed(twin, least):
 # ---------------------------------------------------------------- runs
 
 
-@pytest.mark.parametrize("settings", [{"moves": 2}, {"moves": 1, "temper": True, "ladder": [0.4, 1.0]}])
+@pytest.mark.parametrize("settings", [{"sweeps": 2}, {"sweeps": 1, "temper": True, "ladder": [0.4, 1.0]}])
 def test_one_particle_is_unbiased(settings):
     """Every outcome of a run of one particle: annealed importance sampling."""
     generation = Generation(table(), "", reward=rewards, constraint=regex("ab?|b|aab"), max_tokens=2)
@@ -155,7 +155,7 @@ def test_one_particle_is_unbiased(settings):
 @pytest.mark.slow
 def test_two_particles_are_unbiased():
     generation = Generation(table(), "", reward=rewards, constraint=regex("a|b"), max_tokens=2)
-    found, z = mean_law(Rewriting(generation, moves=1), 2, "multinomial", when=0.0)
+    found, z = mean_law(Rewriting(generation, sweeps=1), 2, "multinomial", ess_threshold=0.0)
     expected = exact(2, "a|b", worth)
     assert z == pytest.approx(sum(expected.values()), abs=TOLERANCE)
     assert_same_law(found, expected)
@@ -183,7 +183,7 @@ def z_score(error: torch.Tensor) -> torch.Tensor:
     return error.mean(0) / (error.std(0) / math.sqrt(len(error)))
 
 
-@pytest.mark.parametrize("settings", [{"moves": 2}, {"moves": 1, "temper": True, "ladder": [0.3, 1.0]}])
+@pytest.mark.parametrize("settings", [{"sweeps": 2}, {"sweeps": 1, "temper": True, "ladder": [0.3, 1.0]}])
 def test_normalisers_and_laws_of_longer_texts(settings):
     """150 runs of 20 particles: errors of a third of Z, or of 0.027 in a share of 0.079, would be seen."""
     generation = Generation(table(), "", reward=steep, constraint=regex(PATTERN), max_tokens=5)
@@ -199,7 +199,7 @@ class Untilted(Rewriting):
         return super()._rewritten(rng, particles, 0.0)
 
 
-@pytest.mark.parametrize("settings", [{"moves": 2}, {"moves": 1, "temper": True, "ladder": [0.3, 1.0]}])
+@pytest.mark.parametrize("settings", [{"sweeps": 2}, {"sweeps": 1, "temper": True, "ladder": [0.3, 1.0]}])
 def test_a_rewrite_without_the_reward_is_noticed(settings):
     generation = Generation(table(), "", reward=steep, constraint=regex(PATTERN), max_tokens=5)
     assert z_score(estimates(Untilted(generation, **settings), 150, 20))[1] > 8
@@ -212,7 +212,7 @@ def ends_in_b(text: str) -> bool:
 def by_rejection(kind, runs: int) -> dict[tuple[int, ...], float]:
     """z of the weight of each text after rewrites, where tokens are found by rejection; runs of 20 particles."""
     tested = predicate(lambda text: "aa" not in text, complete=ends_in_b)
-    model = kind(Generation(table(), "", constraint=tested, max_tokens=4), moves=2)
+    model = kind(Generation(table(), "", constraint=tested, max_tokens=4), sweeps=2)
     law = {t: v for t, v in exact(4).items() if ends_in_b("".join("ab"[k] for k in t if k < 2)) and v > 0.003}
     found = {text: torch.zeros(runs, dtype=torch.float64) for text in law}
     for seed in range(runs):
@@ -244,7 +244,7 @@ def test_a_poor_population_becomes_rich_again():
     off, distinct = [], []
     for seed in range(12):
         poor = motes.sample(generation, 200, seed=seed, progress=False)
-        rich = motes.sample(Rewriting(generation, moves=12), 200, seed=seed, progress=False)
+        rich = motes.sample(Rewriting(generation, sweeps=12), 200, seed=seed, progress=False)
         assert rich.log_evidence == pytest.approx(poor.log_evidence) and rich.ess == pytest.approx(200)
         assert rich.trace["distinct"][-1] == len(set(texts_of(rich.particles)))
         distinct.append((len(set(poor.draws(200))), len(set(rich.texts))))
@@ -260,7 +260,7 @@ def test_a_poor_population_becomes_rich_again():
 
 def test_temperatures_are_chosen_and_can_be_frozen():
     generation = Generation(table(), "", reward=steep, constraint=regex(PATTERN), max_tokens=8)
-    model = Rewriting(generation, temper=True, cess=0.7, moves=2)
+    model = Rewriting(generation, temper=True, conditional_ess=0.7, sweeps=2)
     run = motes.sample(model, 100, seed=0, progress=False)
     ladder = run.particles.shared["ladder"]
     assert len(ladder) > 2 and ladder == sorted(ladder) and ladder[-1] == 1.0
@@ -274,7 +274,7 @@ def test_temperatures_are_chosen_and_can_be_frozen():
 
 def test_a_run_resumes_in_every_phase(tmp_path):
     def model(reward=steep):
-        return Rewriting(Generation(table(), "", reward=reward, max_tokens=6), temper=True, moves=2)
+        return Rewriting(Generation(table(), "", reward=reward, max_tokens=6), temper=True, sweeps=2)
 
     whole = motes.sample(model(), 30, seed=2, progress=False)
     for most in (3, 8):
@@ -300,7 +300,7 @@ def test_texts_of_a_transformer_keep_their_probabilities(tiny):
         return torch.tensor([0.3 * len(text) for text in texts], dtype=torch.float64)
 
     generation = Generation(tiny, "the cat", reward=reward, max_tokens=8)
-    run = motes.sample(Rewriting(generation, moves=3), 12, seed=0, progress=False)
+    run = motes.sample(Rewriting(generation, sweeps=3), 12, seed=0, progress=False)
     x = run.particles.x
     assert run.trace["moved"][-3:].max() > 0
     for i in range(run.n):
@@ -315,8 +315,8 @@ def test_texts_of_a_transformer_keep_their_probabilities(tiny):
 @pytest.mark.parametrize(
     "settings, match",
     [
-        ({"moves": 0}, "moves"),
-        ({"cess": 1.0}, "cess"),
+        ({"sweeps": 0}, "sweeps"),
+        ({"conditional_ess": 1.0}, "conditional_ess"),
         ({"temper": True, "ladder": [0.5]}, "ladder"),
         ({"ladder": [1.0]}, "ladder"),
     ],

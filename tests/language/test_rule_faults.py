@@ -144,7 +144,7 @@ def test_restored_rows_have_the_law_of_their_text_alone(step):
     """States, companions and tokens of each row, after resampling and a resume; rows wait while others go on."""
     model = Generation(table(), "", rules=REMEMBERING, max_tokens=7, step=step)
     checked = 0
-    for state in steps(model, 8, seed=3, when=1.0):
+    for state in steps(model, 8, seed=3, ess_threshold=1.0):
         x = model.restore(state.particles).x
         for i in torch.nonzero(~x["finished"])[:, 0].tolist():
             alone = Front(model.model, model.prompt, 7, REMEMBERING, None)

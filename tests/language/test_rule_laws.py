@@ -97,7 +97,7 @@ def enumerated(model: Generation, n: int) -> dict[tuple[int, ...], float]:
     def run(rng: Any) -> list[tuple[tuple[int, ...], float]]:
         last: Any = None
         try:
-            for state in steps(model, n, seed=rng, when=0.0 if n == 1 else 1.0):
+            for state in steps(model, n, seed=rng, ess_threshold=0.0 if n == 1 else 1.0):
                 last = state.particles
         except AllWeightsZero:
             return []

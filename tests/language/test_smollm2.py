@@ -160,9 +160,9 @@ def test_the_probability_of_validity_is_that_of_brute_force(smollm2, n):
 
 def test_a_run_of_the_real_model_resumes_bit_for_bit(smollm2, tmp_path):
     model = Generation(smollm2, QUESTION, constraint=regex("(Yes|No)[^0-9]*"), max_tokens=8)
-    whole = sample(model, 6, when=0.9)
+    whole = sample(model, 6, ess_threshold=0.9)
     path = tmp_path / "run.safetensors"
-    sample(model, 6, when=0.9, checkpoint=path, callback=lambda state: state.particles.t == 5)
+    sample(model, 6, ess_threshold=0.9, checkpoint=path, callback=lambda state: state.particles.t == 5)
     resumed = motes.resume(path, model, progress=False)
     assert whole.particles.t == 8
     assert resumed.texts == whole.texts

@@ -37,14 +37,14 @@ class Judge(Potential):
 
 @pytest.mark.parametrize("settings", [{"reward": rewards, "twist": critic}, {"reward": Judge()}])
 def test_a_twist_is_taken_back(settings):
-    found, z = mean_law(Generation(table(), "", max_tokens=2, **settings), 2, when=0.95)
+    found, z = mean_law(Generation(table(), "", max_tokens=2, **settings), 2, ess_threshold=0.95)
     expected = exact(2, reward=worth)
     assert z == pytest.approx(sum(expected.values()), abs=TOLERANCE)
     assert_same_law(found, expected)
 
 
 def test_a_twist_without_a_reward_leaves_the_law_alone():
-    found, _ = mean_law(Generation(table(), "", twist=critic, max_tokens=2), 2, when=0.95)
+    found, _ = mean_law(Generation(table(), "", twist=critic, max_tokens=2), 2, ess_threshold=0.95)
     assert_same_law(found, exact(2))
 
 
@@ -57,7 +57,7 @@ class Kept(Generation):
 
 
 def test_a_twist_that_stays_is_noticed():
-    found, _ = mean_law(Kept(table(), "", twist=critic, max_tokens=2), 2, when=0.95)
+    found, _ = mean_law(Kept(table(), "", twist=critic, max_tokens=2), 2, ess_threshold=0.95)
     assert max(abs(found[text] - value) for text, value in exact(2).items()) > 0.02
 
 
@@ -66,7 +66,7 @@ def two(text: str) -> bool:
 
 
 @pytest.mark.parametrize(
-    "step, when, most",
+    "step, ess_threshold, most",
     [
         ("b", 0.0, 3),
         ("b", 1.0, 2),
@@ -74,11 +74,11 @@ def two(text: str) -> bool:
         *(pytest.param(s, 1.0, 3, marks=pytest.mark.slow) for s in ("b", two)),
     ],
 )
-def test_steps_of_text_give_the_same_law(step, when, most):
+def test_steps_of_text_give_the_same_law(step, ess_threshold, most):
     """Resampling only after a "b", or after two letters: texts of different lengths stand side by side."""
     settings = {"constraint": regex("[ab]*b"), "reward": rewards, "twist": critic}
     model = Generation(table(), "", step=step, max_tokens=most, **settings)
-    found, z = mean_law(model, 2, when=when)
+    found, z = mean_law(model, 2, ess_threshold=ess_threshold)
     expected = exact(most, "[ab]*b", reward=worth)
     assert z == pytest.approx(sum(expected.values()), abs=TOLERANCE)
     assert_same_law(found, expected)
@@ -103,7 +103,7 @@ def test_steps_of_text_end_where_they_should():
 @pytest.mark.parametrize("scheme", ["systematic", "multinomial"])
 def test_annealed_resampling_is_properly_weighted(anneal, scheme):
     model = Generation(table(), "", reward=rewards, twist=critic, anneal=anneal, max_tokens=2)
-    found, z = mean_law(model, 2, scheme, when=1.0)
+    found, z = mean_law(model, 2, scheme, ess_threshold=1.0)
     expected = exact(2, reward=worth)
     assert z == pytest.approx(sum(expected.values()), abs=TOLERANCE)
     assert_same_law(found, expected)
@@ -118,7 +118,7 @@ class Dropped(Generation):
 
 def test_annealing_that_drops_weights_is_noticed():
     model = Dropped(table(), "", reward=rewards, steer=1, max_tokens=2)
-    found, _ = mean_law(model, 2, when=1.0)
+    found, _ = mean_law(model, 2, ess_threshold=1.0)
     assert max(abs(found[text] - value) for text, value in exact(2, reward=worth).items()) > 0.005
 
 
@@ -237,4 +237,4 @@ def test_wrong_settings_are_refused(settings, error):
 def test_an_annealing_below_one_is_refused():
     model = Generation(table(), "", reward=rewards, steer=1, anneal=lambda ess, progress: 0.5, max_tokens=3)
     with pytest.raises(MotesError, match="at least 1"):
-        motes.sample(model, 10, seed=0, when=1.0, progress=False)
+        motes.sample(model, 10, seed=0, ess_threshold=1.0, progress=False)

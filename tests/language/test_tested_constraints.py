@@ -31,7 +31,7 @@ def estimates(model: Generation, runs: int, n: int) -> tuple[torch.Tensor, dict[
     z, by_text = [], {}
     for seed in range(runs):
         try:
-            run = motes.sample(model, n, seed=seed, progress=False, when=0.7)
+            run = motes.sample(model, n, seed=seed, progress=False, ess_threshold=0.7)
         except AllWeightsZero:
             z.append(0.0)
             continue

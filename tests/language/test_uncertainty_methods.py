@@ -162,7 +162,7 @@ def test_scores_under_a_constraint_and_a_reward_are_the_enumerated_law(pattern, 
 @pytest.mark.parametrize("kind", [motes.Generation, Arithmetic, StochasticBeam])
 def test_what_a_run_kept_is_what_scoring_finds(kind) -> None:
     generation = kind(table(), "", max_tokens=5)
-    run = motes.sample(generation, 12, seed=4, progress=False, when=0.0)
+    run = motes.sample(generation, 12, seed=4, progress=False, ess_threshold=0.0)
     kept, again = score_run(run, generation), score_run(run, generation, laws=True)
     assert kept.scored is not None and again.scored is not None and kept.scored.tokens == again.scored.tokens
     assert torch.allclose(kept.scored.log_prob, again.scored.log_prob, atol=1e-12)
@@ -339,7 +339,7 @@ def test_bootstrap_draws_families_and_not_texts_after_resampling() -> None:
     found, alone = [], []
     for seed in range(150):
         generation = motes.Generation(table(), "", reward=lambda given: 2 * paid(given), steer=1, max_tokens=4)
-        run = motes.sample(generation, 400, seed=seed, progress=False, when=1.0)
+        run = motes.sample(generation, 400, seed=seed, progress=False, ess_threshold=1.0)
         share = torch.tensor([float(t.startswith("a")) for t in run.texts], dtype=torch.float64)
         for answers, where in ((Answers(run.texts, run.log_weight, run=run), found), (Answers(run.texts), alone)):
             where.append(answers.bootstrap(Rng(seed), lambda w, share=share: w @ share))

@@ -98,8 +98,8 @@ def test_it_is_said_what_belongs_there(make, what):
 def test_a_number_of_particles_is_a_whole_number(n):
     with pytest.raises(TypeError, match="n, the number of particles, must be a whole number"):
         motes.sample(generation(), n, seed=0, progress=False)
-    with pytest.raises(ValueError, match="when must lie in"):
-        motes.sample(generation(), 4, seed=0, when="1", progress=False)  # pyright: ignore
+    with pytest.raises(ValueError, match="ess_threshold must lie in"):
+        motes.sample(generation(), 4, seed=0, ess_threshold="1", progress=False)  # pyright: ignore
 
 
 def test_rules_may_be_text():

@@ -160,7 +160,7 @@ def test_many_numbers_texts_and_particles_are_cut_and_say_so():
     many = render(made.run(made.Words(6), 20_000))
     assert "more, which hold" in check_self_contained(many).text
     assert len(many.encode()) < 2_000_000
-    images = render(made.run(made.Blobs(4, 3), 3_000, when=1.0))
+    images = render(made.run(made.Blobs(4, 3), 3_000, ess_threshold=1.0))
     assert "more, which hold" in check_self_contained(images).text
     assert len(images.encode()) < 2_000_000
 
@@ -174,7 +174,7 @@ def test_large_images_are_shown_small():
 
 
 def test_long_runs_are_thinned():
-    long = render(made.run(made.Tempered(1500, d=1), 64, when=0.9))
+    long = render(made.run(made.Tempered(1500, d=1), 64, ess_threshold=0.9))
     assert len(long.encode()) < 1_000_000
     check_self_contained(long)
 

@@ -59,7 +59,7 @@ def arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("--seed", type=int, default=0, help="the runs are functions of it")
     command.add_argument("--out", type=Path, default=Path("runs/demo"), help="folder for the runs and the report")
     running.common(command)
-    command.set_defaults(resampling="systematic", when=0.5, checkpoint=60.0, replicas=1)
+    command.set_defaults(resampling="systematic", ess_threshold=0.5, checkpoint=60.0, replicas=1)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -32,7 +32,10 @@ def options(command: argparse.ArgumentParser, *, n: int, out: str) -> None:
     )
     command.add_argument("--resampling", default="systematic", help="resampling scheme; `motes doctor` lists them")
     command.add_argument(
-        "--when", type=float, default=0.5, help="resample once the effective sample size is at most this part of n"
+        "--ess-threshold",
+        type=float,
+        default=0.5,
+        help="resample once the effective sample size is at most this part of n",
     )
     command.add_argument(
         "--checkpoint",
@@ -101,7 +104,7 @@ def start(model: FeynmanKac, args: argparse.Namespace, recipe: dict[str, Any], f
             args.n,
             seed=args.seed,
             resampling=args.resampling,
-            when=args.when,
+            ess_threshold=args.ess_threshold,
             checkpoint=motes.Checkpoint(args.out / file, every=args.checkpoint),
             progress=not args.quiet,
             callback=seen,

@@ -109,7 +109,12 @@ class Drive:
         """Walk population j; how it ended."""
         s = self.setup
         walk = steps(
-            self.model, s["n"], seed=self.sources[j], resampling=s["resampling"], when=s["when"], start=self.states[j]
+            self.model,
+            s["n"],
+            seed=self.sources[j],
+            resampling=s["resampling"],
+            ess_threshold=s["ess_threshold"],
+            start=self.states[j],
         )
         begun = self.states[j]
         if self.path is not None and begun is not None:

@@ -28,7 +28,7 @@ def sample(
     *,
     seed: int | Rng,
     resampling: str | Scheme = "systematic",
-    when: float = 0.5,
+    ess_threshold: float = 0.5,
     checkpoint: str | os.PathLike[str] | Checkpoint | None = None,
     progress: bool = True,
     callback: Callable[[State], Any] | None = None,
@@ -53,7 +53,7 @@ def sample(
         n: number of particles, of each population.
         seed: the run is a function of it; or an `Rng`.
         resampling: the name of a scheme, see `motes.core.resampling.schemes`.
-        when: resample once the effective sample size is at most `when` * n; 0 is never, 1 is at every step.
+        ess_threshold: resample once the effective sample size is at most this part of n; 0 is never, 1 at every step.
         checkpoint: a path, written at most every minute and at the end; or `Checkpoint(path, every=seconds)`.
         progress: show a progress bar.
         callback: called with the `State` after the initial draw and after every step; returning True stops the run.
@@ -77,7 +77,7 @@ def sample(
         "seed": int(seed) if isinstance(seed, Integral) else None,
         "n": n,
         "resampling": scheme.name,
-        "when": when,
+        "ess_threshold": ess_threshold,
         "model": type(model).__name__,
         "settings": json.loads(json.dumps(model.settings())),
         "domain": model.domain,

@@ -37,8 +37,10 @@ class State:
     """Which of the independent populations of a run it is."""
 
 
-def advance(model: FeynmanKac, rng: Rng, scheme: Scheme, when: float, particles: Particles) -> tuple[Particles, bool]:
-    """One step: resample if the effective sample size is at most `when` N, then let the model move and reweight.
+def advance(
+    model: FeynmanKac, rng: Rng, scheme: Scheme, ess_threshold: float, particles: Particles
+) -> tuple[Particles, bool]:
+    """One step: resample if the effective sample size is at most a part of N, then let the model move and reweight.
 
     Returns:
         The population at t + 1, and whether it was resampled.
@@ -46,7 +48,7 @@ def advance(model: FeynmanKac, rng: Rng, scheme: Scheme, when: float, particles:
     t = particles.t + 1
     resample = model.must_resample(particles)
     if resample is None:
-        resample = particles.ess <= when * particles.n or when >= 1
+        resample = particles.ess <= ess_threshold * particles.n or ess_threshold >= 1
     if resample:
         parents = model.resampled(rng.at("resample", step=t), scheme, particles)
     else:
@@ -101,7 +103,7 @@ def steps(
     *,
     seed: int | Rng,
     resampling: str | Scheme = "systematic",
-    when: float = 0.5,
+    ess_threshold: float = 0.5,
     start: State | None = None,
 ) -> Iterator[State]:
     """Run `model` with `n` particles, yielding the state after the initial draw and after every step.
@@ -109,7 +111,7 @@ def steps(
     Args:
         seed: the run is a function of it; or an `Rng`, to put another source in its place.
         resampling: the name of a scheme, see `motes.core.resampling.schemes`.
-        when: resample once the effective sample size is at most `when` * n; 0 is never, 1 is at every step.
+        ess_threshold: resample once the effective sample size is at most this part of n; 0 is never, 1 at every step.
         start: continue from here instead of from the initial law.
 
     Raises:
@@ -122,8 +124,8 @@ def steps(
         raise TypeError(f"n, the number of particles, must be a whole number, not {n!r}")
     if n < 1:
         raise ValueError(f"n, the number of particles, must be at least 1, not {n}")
-    if isinstance(when, str) or not 0 <= when <= 1:
-        raise ValueError(f"when must lie in [0, 1], not {when!r}")
+    if isinstance(ess_threshold, str) or not 0 <= ess_threshold <= 1:
+        raise ValueError(f"ess_threshold must lie in [0, 1], not {ess_threshold!r}")
     rng = source(seed)
     state, clock = start, time.perf_counter()
     if state is None:
@@ -137,7 +139,7 @@ def steps(
     alive(state.particles, model)
     while not model.done(state.particles):
         clock = time.perf_counter()
-        particles, resampled = advance(model, rng, scheme, when, state.particles)
+        particles, resampled = advance(model, rng, scheme, ess_threshold, state.particles)
         genealogy = state.genealogy.renewed() if model.restarted(particles) else state.genealogy
         by = state.particles.log_weight if model.by_weight else torch.zeros_like(state.particles.log_weight)
         genealogy = genealogy.after(particles.t, particles.ancestor, resampled, by)

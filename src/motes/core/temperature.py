@@ -19,9 +19,9 @@ law, 0.9 for a squared or doubly exponential one."""
 
 
 def next_temperature(
-    log_weight: Tensor, log_likelihood: Tensor, now: float, cess: float, shape: float = math.inf
+    log_weight: Tensor, log_likelihood: Tensor, now: float, conditional_ess: float, shape: float = math.inf
 ) -> float:
-    """The next temperature: the conditional effective sample size falls to `cess`, or 1 if it does not fall that far.
+    """The next temperature, at which the conditional effective sample size falls to a part; 1 if it falls less far.
 
     The fraction is taken among the particles with positive weight and likelihood, so that a likelihood with -inf is
     split into its support and its size. Found to a thousandth by bisection on the logarithm of the increment, from the
@@ -31,7 +31,7 @@ def next_temperature(
         log_weight: (N,) nats; some particle has both a positive weight and a positive likelihood.
         log_likelihood: (N,) nats.
         now: the temperature so far, in [0, 1).
-        cess: the wanted fraction, in (0, 1).
+        conditional_ess: the wanted fraction, in (0, 1).
         shape: the most that Hill's estimate of the shape of the weights' tail may be: weights with a shape of 1/2 or
             more have no variance, of which a sample of them shows nothing. The estimate is the rise of the temperature
             times the mean excess of the largest log-likelihoods.
@@ -44,7 +44,7 @@ def next_temperature(
     if not alive.all():
         log_weight, log_likelihood = log_weight[alive], log_likelihood[alive]
     weight = torch.softmax(log_weight, 0)
-    temperature = _by_size(weight, log_likelihood, now, cess)
+    temperature = _by_size(weight, log_likelihood, now, conditional_ess)
     excess = mean_excess(weight, log_likelihood) if shape < math.inf else 0.0
     return min(temperature, now + shape / excess) if excess > 0 else temperature
 
@@ -65,20 +65,20 @@ def mean_excess(weight: Tensor, value: Tensor) -> float:
     return found if found > LIGHT * spread else 0.0
 
 
-def _by_size(weight: Tensor, log_likelihood: Tensor, now: float, cess: float) -> float:
+def _by_size(weight: Tensor, log_likelihood: Tensor, now: float, conditional_ess: float) -> float:
     """The next temperature by the conditional effective sample size, for normalised weights (N,)."""
     gain = log_likelihood - log_likelihood.max()
 
     def excess(log_increment: float) -> float:
         g = torch.mul(gain, math.exp(log_increment)).exp_()
         first, second = float(weight @ g), float(weight @ g.square_())
-        return math.log(first) + math.log(first / second) - math.log(cess) if second > 0 else -math.inf
+        return math.log(first) + math.log(first / second) - math.log(conditional_ess) if second > 0 else -math.inf
 
     high = math.log(1.0 - now)
     if len(weight) < 2 or excess(high) >= 0:
         return 1.0
     spread = float(weight @ (gain - weight @ gain).square())
-    guess = 0.5 * math.log(-math.log(cess) / spread) if 0 < spread < math.inf else high
+    guess = 0.5 * math.log(-math.log(conditional_ess) / spread) if 0 < spread < math.inf else high
     low, guess = high - 4.0, min(guess, high - 1e-3)
     while excess(low) < 0:
         high, low = low, low - 4.0
@@ -90,6 +90,6 @@ def _by_size(weight: Tensor, log_likelihood: Tensor, now: float, cess: float) ->
         if high - low < 1e-6 or abs(value) < 1e-3:
             break
         # log(1/fraction) grows like the square of the increment, which gives the next guess; else halve
-        fell = -(value + math.log(cess))
-        guess = guess + 0.5 * math.log(-math.log(cess) / fell) if 0 < fell < math.inf else math.nan
+        fell = -(value + math.log(conditional_ess))
+        guess = guess + 0.5 * math.log(-math.log(conditional_ess) / fell) if 0 < fell < math.inf else math.nan
     return min(1.0, now + math.exp(guess))

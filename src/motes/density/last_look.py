@@ -196,7 +196,7 @@ def _moved(rng: Rng, target: Target, kernel: Kernel, state: State, weight: Tenso
         law, inner = mapped(target, state, fitted)
         parameters = kernel.fit(parameters, law, inner, weight)
         moved = move(
-            kernel, rng.at("round", inner=i), law, inner, weight, parameters, most=OWN, correlation=0.1, every=True
+            kernel, rng.at("round", inner=i), law, inner, weight, parameters, most=OWN, max_correlation=0.1, every=True
         )
         state = law.leave(moved.state) if isinstance(law, NonCentred) else moved.state
         parameters, spent = moved.parameters, spent + moved.info["evaluations"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -43,8 +44,8 @@ def move(
     weight: Tensor,
     parameters: Parameters,
     *,
-    sweeps: int | None = None,
-    correlation: float = 0.5,
+    sweeps: int | Literal["auto"] = "auto",
+    max_correlation: float = 0.5,
     most: int = 100,
     adapt: bool = True,
     watch: Callable[[State], Tensor] | None = None,
@@ -56,9 +57,9 @@ def move(
         state: the particles, as `target` evaluated them.
         weight: (N,) their normalised weights.
         parameters: of the kernel.
-        sweeps: how many; None goes on until the correlation of positions and log-density with the start is at most
-            `correlation`, or no longer falls (it levels off where particles cannot change between separate modes), or
-            for `most` sweeps. The rule looks at the population, so like all adaptation it biases by O(1/N).
+        sweeps: how many; "auto" goes on until the correlation of positions and log-density with the start is at most
+            `max_correlation`, or no longer falls (it levels off where particles cannot change between separate modes),
+            or for `most` sweeps. The rule looks at the population, so like all adaptation it biases by O(1/N).
         adapt: learn the step size after each sweep.
         watch: (N,) float64, what has to forget its start instead of the log-density; then sweeps go on even
             while the correlation is level.
@@ -69,15 +70,16 @@ def move(
     state = kernel.enter(rng.at("enter"), target, state, parameters)
     used, done, evaluations, rate, left = parameters, 0, 0.0, 0.0, 1.0
     path: list[float] = []
-    while done < (most if sweeps is None else sweeps) and (sweeps is not None or not left <= correlation):
-        if sweeps is None and not patient and _level(path):
+    auto, limit = sweeps == "auto", most if sweeps == "auto" else sweeps
+    while done < limit and not (auto and left <= max_correlation):
+        if auto and not patient and _level(path):
             break
         sweep = kernel.sweep(rng.at("sweep", inner=done), target, state, parameters)
         state, done, evaluations = sweep.state, done + 1, evaluations + sweep.evaluations
         rate, used = mean_acceptance(sweep, weight), parameters
         if adapt:
             parameters = kernel.learn(parameters, sweep, weight)
-        if sweeps is None or done == sweeps:
+        if auto or done == sweeps:
             left = _correlation(weight, x, old, state["position"], watch(state), every)
             path.append(left)
     info = {"acceptance": rate, "sweeps": float(done), "evaluations": evaluations, "correlation": left}

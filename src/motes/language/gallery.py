@@ -93,7 +93,9 @@ def local_and_global(run: Run) -> list[tuple[str, float, float]]:
         MotesError: the population was resampled, so that the draws follow neither law.
     """
     if len(torch.unique(run.particles.root)) < run.n:
-        raise MotesError("the population was resampled: sample with when=0.0 to see the law that masking alone draws")
+        raise MotesError(
+            "the population was resampled: sample with ess_threshold=0.0 to see the law that masking alone draws"
+        )
     shares: dict[str, list[float]] = {}
     for text, weight in zip(run.texts, run.weight.tolist(), strict=True):
         entry = shares.setdefault(text, [0.0, 0.0])

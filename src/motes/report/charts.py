@@ -195,7 +195,7 @@ def _moving(f: Facts) -> list[str]:
 def _note(f: Facts, column: str) -> str:
     y = f.trace[column][np.isfinite(f.trace[column])]
     if column == "ess":
-        when = f.setup.get("when") or 0
+        when = f.setup.get("ess_threshold") or 0
         rule = f"resampled (▲) at or below {when:g} n" if 0 < when < 1 else ""
         return rule or ("resampled at every step" if when else "never resampled")
     if column == "log_evidence":

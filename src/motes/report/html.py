@@ -226,7 +226,10 @@ def details(f: Facts) -> list[tuple[str, list[tuple[str, str]]]]:
         *([("replicas", numerals.count(f.setup["replicas"]))] if "replicas" in f.setup else []),
         ("seed", "none: the random numbers came from an Rng" if f.seed is None else str(f.seed)),
         ("resampling", str(f.setup.get("resampling", ""))),
-        ("when", f"ESS at or below {f.setup['when']:g} n" if f.setup.get("when") else "never"),
+        (
+            "ess_threshold",
+            f"ESS at or below {f.setup['ess_threshold']:g} n" if f.setup.get("ess_threshold") else "never",
+        ),
     ]
     if f.se_method:
         call.append(("error bar", f.se_method))

@@ -83,7 +83,7 @@ def draw_trace(ax: Axes, f: Facts, column: str, theme: Theme) -> None:
         if len(lines) == 1:
             ax.fill_between(step, y, 0, color=theme.accent, alpha=0.10, linewidth=0)
         ax.set_ylim(0, n * 1.02)
-        when = f.setup.get("when")
+        when = f.setup.get("ess_threshold")
         if isinstance(when, (int, float)) and 0 < when < 1:
             ax.axhline(when * n, color=theme.second, linewidth=1, linestyle=(0, (4, 3)))
         at = f.trace["t"][f.trace.get("resampled", np.zeros(0)) > 0]

@@ -77,7 +77,7 @@ def test_the_weighted_master_equation_ends_at_the_product(case, process, weigh):
 @pytest.mark.parametrize("case", CASES)
 def test_filling_one_place_at_a_time_is_exact(case):
     """20,000 particles, no resampling: the normaliser and every sequence within 4.9 standard errors of its own."""
-    run = motes.sample(made(case, Masked(3)), 20_000, seed=1, progress=False, when=0)
+    run = motes.sample(made(case, Masked(3)), 20_000, seed=1, progress=False, ess_threshold=0)
     log_z, law = target(case)
     w = (run.log_weight - log_z).exp()
     assert abs(float(w.mean()) - 1) < 4.9 * float(w.std()) / 20_000**0.5 + 1e-12

@@ -53,7 +53,7 @@ def made(process=RULES[0][0], rule=RULES[0][1], model=None, reward=reward, guida
 
 
 def run(model, n=12, seed=4, **kwargs):
-    return motes.sample(model, n, seed=seed, when=0.9, progress=False, **kwargs)
+    return motes.sample(model, n, seed=seed, ess_threshold=0.9, progress=False, **kwargs)
 
 
 def same(a, b):

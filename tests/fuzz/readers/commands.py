@@ -21,12 +21,12 @@ from motes.cli import main as cli
 
 OPTIONS = {
     "demo": ["--only", "--seed", "--out"],
-    "sample": ["--n", "--seed", "--resampling", "--when", "--checkpoint", "--out", "--report"],
+    "sample": ["--n", "--seed", "--resampling", "--ess-threshold", "--checkpoint", "--out", "--report"],
     "generate": [
         "--model", "--prompt", "--prompt-file", "--no-chat", "--regex", "--choice", "--json-schema", "--grammar",
         "--max-tokens", "--temperature", "--top-k", "--top-p", "--min-p", "--rule", "--local", "--step-of-text", "--n",
     ],
-    "steer": ["--digit", "--scale", "--steps", "--guidance", "--n", "--when", "--out"],
+    "steer": ["--digit", "--scale", "--steps", "--guidance", "--n", "--ess-threshold", "--out"],
     "resume": ["--model", "--trust", "--force", "--report"],
     "report": ["-o", "--out"],
     "check": ["--only", "--replicates", "--quick", "--seed", "--out", "--html"],

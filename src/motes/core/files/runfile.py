@@ -56,7 +56,7 @@ SETUP = record(
     seed=either(whole(0, (1 << 64) - 1), None),
     n=whole(1),
     resampling=plain,
-    when=number(0, 1, nan=False),
+    ess_threshold=number(0, 1, nan=False),
     model=plain,
     settings=dictionary(),
     domain=plain,

@@ -111,7 +111,7 @@ class Care:
             return [
                 Remark(
                     f"the particles did not keep up with the temperature: {what}, so the log evidence may be off by "
-                    "more than its error. Take smaller steps (cess nearer to 1) or another parametrisation",
+                    "more than its error. Take smaller steps (conditional_ess nearer to 1) or another parametrisation",
                     EVIDENCE,
                     withholds=True,
                 )
@@ -133,7 +133,8 @@ class Care:
         lag, noise = abs(self.lag[0]), math.sqrt(self.lag[1])
         text = (
             f"the particles lagged behind the temperature: the moves went on changing the log-likelihood, by which the "
-            f"log evidence may be {lag:.2g} nats off. Take smaller steps (cess nearer to 1) or another parametrisation"
+            f"log evidence may be {lag:.2g} nats off. Take smaller steps (conditional_ess nearer to 1) or another "
+            "parametrisation"
         )
         return Systematic(lag + learnt, max(0.0, lag - 2 * noise), text)
 

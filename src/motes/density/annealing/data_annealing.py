@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -42,14 +42,14 @@ class DataAnnealing(FeynmanKac):
     The particles are drawn from the prior. Step t multiplies the weights by the likelihood of the next batch, p(y_s |
     theta), so the mean weight estimates p(y_1:s) at every s, and ratios of them are predictive densities. Where the
     population has been resampled, it is first moved by a kernel that leaves the posterior of the data seen so far
-    invariant, which costs as many terms as there are observations so far. If a batch would leave less than `cess` of
-    the effective sample size, it enters in several steps, by powers of its likelihood.
+    invariant, which costs as many terms as there are observations so far. If a batch would leave less than
+    `conditional_ess` of the effective sample size, it enters in several steps, by powers of its likelihood.
 
     More data can come later: `motes.resume` continues a finished run with a model whose observations begin with those
     of the run, to the particles that one run over all of them would have had (if batches are cut at the same places).
 
     The kernel's parameters, the number of sweeps and the powers are chosen from the particles, which biases the
-    evidence by a term of order 1/N; without moves (`when=0`) and powers it is unbiased.
+    evidence by a term of order 1/N; without moves (`ess_threshold=0`) and powers it is unbiased.
 
     References:
         Chopin (2002), A sequential particle filter method for static models, Biometrika 89(3).
@@ -62,8 +62,8 @@ class DataAnnealing(FeynmanKac):
         observations: a tensor (T, ...), or a dict, tuple or list of such tensors with the same T.
         batch: observations a step.
         kernel: a kernel or its name; None is HMC where the likelihood has gradients, else random-walk Metropolis.
-        cess: the fraction of the effective sample size that one step may leave, in (0, 1).
-        moves: sweeps of the kernel a move; None goes on until the particles have forgotten their start.
+        conditional_ess: the fraction of the effective sample size that one step may leave, in (0, 1).
+        sweeps: sweeps of the kernel a move; "auto" goes on until the particles have forgotten their start.
         vectorised: whether `log_likelihood` takes a batch of points; None finds out.
         dtype: of the parameters and of every evaluation.
 
@@ -88,8 +88,8 @@ class DataAnnealing(FeynmanKac):
     observations: PyTree
     batch: int = 1
     kernel: Kernel | str | None = None
-    cess: float = 0.5
-    moves: int | None = None
+    conditional_ess: float = 0.5
+    sweeps: int | Literal["auto"] = "auto"
     vectorised: bool | None = None
     dtype: torch.dtype = torch.float64
     first: Density = field(init=False, repr=False, compare=False)
@@ -99,10 +99,10 @@ class DataAnnealing(FeynmanKac):
     quantity: ClassVar[str] = "log evidence"
 
     def __post_init__(self) -> None:
-        if self.batch < 1 or not 0 < self.cess < 1 or (self.moves is not None and self.moves < 1):
+        if self.batch < 1 or not 0 < self.conditional_ess < 1 or (self.sweeps != "auto" and self.sweeps < 1):
             raise ValueError(
-                f"need batch >= 1, cess in (0, 1) and moves >= 1 or None, "
-                f"not batch={self.batch}, cess={self.cess}, moves={self.moves}"
+                'need batch >= 1, conditional_ess in (0, 1) and sweeps >= 1 or "auto", '
+                f"not batch={self.batch}, conditional_ess={self.conditional_ess}, sweeps={self.sweeps}"
             )
         sizes = {len(v) if isinstance(v, Tensor) and v.ndim else None for _, v in tree.leaves(self.observations)}
         if len(sizes) != 1 or None in sizes or 0 in sizes:
@@ -152,7 +152,7 @@ class DataAnnealing(FeynmanKac):
         gain = self._gain(x["position"], seen, stop)
         alive = (particles.log_weight > -math.inf) & (gain > -math.inf)
         # with nothing alive the engine reports it
-        after = next_temperature(particles.log_weight, gain, before, self.cess) if alive.any() else 1.0
+        after = next_temperature(particles.log_weight, gain, before, self.conditional_ess) if alive.any() else 1.0
         if not after > before:
             raise MotesError(
                 f"the power of the observations {seen} to {stop - 1} cannot rise above {before!r} at "
@@ -184,7 +184,7 @@ class DataAnnealing(FeynmanKac):
         state = target.density.evaluate(particles.x["position"], True) if kernel.gradient else particles.x
         weight = normalise(particles.log_weight)
         parameters = kernel.fit(shared["kernel"], target, state, weight)
-        moved = move(kernel, rng, target, state, weight, parameters, sweeps=self.moves)
+        moved = move(kernel, rng, target, state, weight, parameters, sweeps=self.sweeps)
         return {k: moved.state[k] for k in KEPT}, {**shared, "kernel": moved.parameters}, moved.info
 
     def _so_far(self, shared: dict[str, Any]) -> Density:
@@ -252,8 +252,8 @@ class DataAnnealing(FeynmanKac):
             "density": self.first.settings(),
             "kernel": repr(self.kernel),
             "batch": self.batch,
-            "cess": self.cess,
-            "moves": self.moves,
+            "conditional_ess": self.conditional_ess,
+            "sweeps": self.sweeps,
         }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -62,8 +62,8 @@ class PersistentSampling(Annealed):
         kernel: a kernel or its name; None is HMC where the likelihood has gradients, else random-walk Metropolis.
         ess: effective sample size of the pool at the next temperature, in units of N; above 1 the first generations
             are all drawn from the prior.
-        moves: sweeps of the kernel a step; None goes on until the particles have forgotten their start.
-        forget: the correlation with the start at which the latter stops.
+        sweeps: sweeps of the kernel a step; "auto" goes on until the particles have forgotten their start.
+        max_correlation: the correlation with the start at which the latter stops.
 
     Raises:
         MotesError: the kernel needs gradients that the density has not.
@@ -78,8 +78,8 @@ class PersistentSampling(Annealed):
     """
 
     ess: float = 3.0
-    moves: int | None = None
-    forget: float = 0.5
+    sweeps: int | Literal["auto"] = "auto"
+    max_correlation: float = 0.5
 
     sources: ClassVar[tuple[Reference, ...]] = (
         Reference(
@@ -94,10 +94,10 @@ class PersistentSampling(Annealed):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not (0 < self.ess and 0 < self.forget < 1) or (self.moves is not None and self.moves < 1):
+        if not (0 < self.ess and 0 < self.max_correlation < 1) or (self.sweeps != "auto" and self.sweeps < 1):
             raise ValueError(
-                "need ess > 0, forget in (0, 1) and moves >= 1 or None, "
-                f"not ess={self.ess}, forget={self.forget}, moves={self.moves}"
+                'need ess > 0, max_correlation in (0, 1) and sweeps >= 1 or "auto", '
+                f"not ess={self.ess}, max_correlation={self.max_correlation}, sweeps={self.sweeps}"
             )
 
     def init(self, rng: Rng, n: int) -> Particles:
@@ -151,7 +151,10 @@ class PersistentSampling(Annealed):
         # in the order of lanes, so that each half of the population is scaled by lanes that it does not come from
         parent = find_scheme("systematic")(rng.at("parents"), log_weight, n=n)
         start, even = tree.take(pool, parent), torch.full((n,), 1 / n, dtype=torch.float64)
-        moved = move(self.mover, rng, target, start, even, parameters, sweeps=self.moves, correlation=self.forget)
+        moved = move(
+            self.mover, rng, target, start, even, parameters,
+            sweeps=self.sweeps, max_correlation=self.max_correlation,
+        )  # fmt: skip
         state = {**moved.state, "parent": parent}
         return x, state, x["root"].flatten()[parent], {**shared, "kernel": moved.parameters}, moved.info
 
@@ -225,4 +228,4 @@ class PersistentSampling(Annealed):
         return 1.0 if ladder[-1] == 1.0 else 1.0 - math.log(float(ladder[-1])) / math.log(float(positive[0]))
 
     def settings(self) -> dict[str, Any]:
-        return {**super().settings(), "ess": self.ess, "moves": self.moves, "forget": self.forget}
+        return {**super().settings(), "ess": self.ess, "sweeps": self.sweeps, "max_correlation": self.max_correlation}

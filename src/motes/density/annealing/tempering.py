@@ -73,9 +73,9 @@ class Tempering(Annealed):
     """Sequential Monte Carlo from the prior to the posterior through the laws prior x likelihood^temperature.
 
     The particles are drawn from the prior. Each step moves them by a Markov kernel that leaves the law at the current
-    temperature invariant, then raises the temperature until the conditional effective sample size is `cess` of what it
-    was, or less far where the largest weights fall off slowly, and reweights. It ends with temperature 1 and one last
-    move. The mean weight estimates the evidence.
+    temperature invariant, then raises the temperature until the conditional effective sample size is
+    `conditional_ess` of what it was, or less far where the largest weights fall off slowly, and reweights. It ends with
+    temperature 1 and one last move. The mean weight estimates the evidence.
 
     Temperatures, step sizes, scales and the number of sweeps are chosen from the particles themselves, which biases
     the evidence (not its logarithm only) by a term of order d/N; in 64 dimensions and more the error bar carries it.
@@ -90,10 +90,11 @@ class Tempering(Annealed):
     Args:
         density: what to sample.
         kernel: a kernel or its name; None is HMC where the likelihood has gradients, else random-walk Metropolis.
-        cess: the fraction of the effective sample size that one change of temperature leaves, in (0, 1).
-        moves: sweeps of the kernel a step; "auto" goes on until the particles have forgotten their start.
-        forget: the correlation with the start at which "auto" stops. What particles still remember biases the evidence
-            downwards while kernels adapt (by half a standard error at 0.5 in 30 dimensions), and makes it vary more.
+        conditional_ess: the fraction of the effective sample size that one change of temperature leaves, in (0, 1).
+        sweeps: sweeps of the kernel a step; "auto" goes on until the particles have forgotten their start.
+        max_correlation: the correlation with the start at which "auto" stops. What particles still remember biases the
+            evidence downwards while kernels adapt (by half a standard error at 0.5 in 30 dimensions), and makes it vary
+            more.
         ladder: temperatures, sweeps and kernel parameters of an earlier run, see `freeze`.
         careful: whether to take finer steps and go on moving until the means no longer drift, in coordinates in which
             no scale depends on another parameter. "auto" begins so anew, once, where a run finds scales that depend on
@@ -112,9 +113,9 @@ class Tempering(Annealed):
     True
     """
 
-    cess: float = 0.9
-    moves: int | Literal["auto"] = "auto"
-    forget: float = 0.1
+    conditional_ess: float = 0.9
+    sweeps: int | Literal["auto"] = "auto"
+    max_correlation: float = 0.1
     ladder: Ladder | None = None
     careful: bool | Literal["auto"] = "auto"
 
@@ -122,10 +123,13 @@ class Tempering(Annealed):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 < self.cess < 1 or not 0 < self.forget < 1:
-            raise ValueError(f"cess and forget must lie in (0, 1), not {self.cess} and {self.forget}")
-        if self.moves != "auto" and (not isinstance(self.moves, int) or self.moves < 1):
-            raise ValueError(f'moves must be "auto" or a number of sweeps, not {self.moves!r}')
+        if not 0 < self.conditional_ess < 1 or not 0 < self.max_correlation < 1:
+            raise ValueError(
+                f"conditional_ess and max_correlation must lie in (0, 1), "
+                f"not {self.conditional_ess} and {self.max_correlation}"
+            )
+        if self.sweeps != "auto" and (not isinstance(self.sweeps, int) or self.sweeps < 1):
+            raise ValueError(f'sweeps must be "auto" or a number of sweeps, not {self.sweeps!r}')
 
     def init(self, rng: Rng, n: int) -> Particles:
         return self._begin(rng, n, Care(careful=self.careful is True))
@@ -212,13 +216,13 @@ class Tempering(Annealed):
     ) -> tuple[Moved, MeanDrift]:
         """Move the particles at the present temperature, and say how far that moved their means."""
         kernel, x, shared = self.mover, particles.x, particles.shared
-        sweeps = None if self.moves == "auto" else self.moves
-        correlation = max(self.forget, particles.n**-0.5)  # below is noise
+        sweeps = self.sweeps
+        correlation = max(self.max_correlation, particles.n**-0.5)  # below is noise
         if care.careful and self.ladder is None:
             dependence = None if care.dependence is None else Dependence.from_json(care.dependence)
             return settle(
                 kernel, rng, target, x, weight, particles.ancestor, shared["kernel"], dependence,
-                sweeps=sweeps, correlation=correlation,
+                sweeps=sweeps, max_correlation=correlation,
             )  # fmt: skip
         adapt, law, inner = self.ladder is None, target, x
         if self.ladder is None:
@@ -227,7 +231,9 @@ class Tempering(Annealed):
             rung = self.ladder[particles.t + 1]
             parameters, sweeps = {k: v for k, v in rung["parameters"].items() if k != "map"}, rung["sweeps"]
             law, inner = mapped(target, x, rung["parameters"].get("map"))
-        moved = move(kernel, rng, law, inner, weight, parameters, sweeps=sweeps, correlation=correlation, adapt=adapt)
+        moved = move(
+            kernel, rng, law, inner, weight, parameters, sweeps=sweeps, max_correlation=correlation, adapt=adapt
+        )
         if isinstance(law, NonCentred):
             moved = replace(moved, state=law.leave(moved.state))
         middle = median(x)
@@ -274,8 +280,8 @@ class Tempering(Annealed):
             return self.ladder[t]["temperature"]
         if not ((log_weight > -math.inf) & (log_likelihood > -math.inf)).any():
             return 1.0  # nothing is left to choose by; the engine reports it
-        cess = 1 - FINE * (1 - self.cess) if care.careful else self.cess
-        temperature = next_temperature(log_weight, log_likelihood, now, cess, SHAPE)
+        conditional_ess = 1 - FINE * (1 - self.conditional_ess) if care.careful else self.conditional_ess
+        temperature = next_temperature(log_weight, log_likelihood, now, conditional_ess, SHAPE)
         if not temperature > now:
             raise MotesError(
                 f"the temperature cannot rise above {now!r} at t={t}: the log-likelihood varies by more than its 16 "
@@ -317,7 +323,15 @@ class Tempering(Annealed):
             raise MotesError(f"the run has kernel {found.get('kernel')} on {found.get('density')}, unlike this model")
         if not shared["final"]:
             raise MotesError(f"the run stopped at temperature {shared['temperature']:.3g}: resume it, then freeze it")
-        return Tempering(self.density, self.kernel, self.cess, self.moves, self.forget, shared["ladder"], self.careful)
+        return Tempering(
+            self.density,
+            self.kernel,
+            self.conditional_ess,
+            self.sweeps,
+            self.max_correlation,
+            shared["ladder"],
+            self.careful,
+        )
 
     def score(self, particles: Particles) -> Tensor | None:
         x, final = particles.x, particles.shared["final"]
@@ -331,9 +345,9 @@ class Tempering(Annealed):
         return {
             "density": self.density.settings(),
             "kernel": repr(self.kernel),
-            "cess": self.cess,
-            "moves": self.moves,
-            "forget": self.forget,
+            "conditional_ess": self.conditional_ess,
+            "sweeps": self.sweeps,
+            "max_correlation": self.max_correlation,
             "ladder": None if self.ladder is None else _digest(self.ladder),
             "careful": self.careful,
         }

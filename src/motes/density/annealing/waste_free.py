@@ -42,7 +42,7 @@ class WasteFree(Annealed):
 
     Each step draws M parents from the N weighted particles, applies the kernel P - 1 times to each, and keeps all the
     M P states that these chains pass through. Then the temperature rises until the conditional effective sample size
-    is `cess` of N. It ends with temperature 1 and one last move. The mean weight estimates the evidence.
+    is `conditional_ess` of N. It ends with temperature 1 and one last move. The mean weight estimates the evidence.
 
     The standard error of the log evidence adds up what each step contributes, v_t / N, where v_t is the asymptotic
     variance of a mean of G_t / E[G_t] along the chains, by Geyer's initial monotone sequence from the autocovariances
@@ -64,7 +64,7 @@ class WasteFree(Annealed):
         kernel: a kernel or its name; None is HMC where the likelihood has gradients, else random-walk Metropolis.
         length: states of a chain, P, at least 2; the number of particles must be a multiple of it. "auto" is the
             largest divisor of N that is at most the square root of N and leaves at least 25 chains or is at most 8.
-        cess: the fraction of the effective sample size that one change of temperature leaves, in (0, 1).
+        conditional_ess: the fraction of the effective sample size that one change of temperature leaves, in (0, 1).
         ladder: temperatures and kernel parameters of an earlier run, see `freeze`.
 
     Raises:
@@ -81,7 +81,7 @@ class WasteFree(Annealed):
     """
 
     length: int | Literal["auto"] = "auto"
-    cess: float = 0.5
+    conditional_ess: float = 0.5
     ladder: list[dict[str, Any]] | None = None
 
     sources: ClassVar[tuple[Reference, ...]] = (
@@ -105,8 +105,8 @@ class WasteFree(Annealed):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 < self.cess < 1:
-            raise ValueError(f"cess must lie in (0, 1), not {self.cess}")
+        if not 0 < self.conditional_ess < 1:
+            raise ValueError(f"conditional_ess must lie in (0, 1), not {self.conditional_ess}")
         if self.length != "auto" and (not isinstance(self.length, int) or self.length < 2):
             raise ValueError(f'length must be "auto" or a number of states from 2 on, not {self.length!r}')
 
@@ -201,7 +201,7 @@ class WasteFree(Annealed):
             return self.ladder[t]["temperature"]
         if not (log_likelihood > -math.inf).any():
             return 1.0  # nothing is left to choose by; the engine reports it
-        temperature = next_temperature(torch.zeros_like(log_likelihood), log_likelihood, now, self.cess)
+        temperature = next_temperature(torch.zeros_like(log_likelihood), log_likelihood, now, self.conditional_ess)
         if not temperature > now:
             raise MotesError(
                 f"the temperature cannot rise above {now!r} at t={t}: the log-likelihood varies by more than its 16 "
@@ -253,7 +253,7 @@ class WasteFree(Annealed):
         if self.ladder is not None:
             values = {k: v.tolist() if isinstance(v, Tensor) else v for k, v in tree.leaves(self.ladder, "")}
             ladder = hashlib.sha256(json.dumps(values).encode()).hexdigest()[:16]
-        return {**super().settings(), "length": self.length, "cess": self.cess, "ladder": ladder}
+        return {**super().settings(), "length": self.length, "conditional_ess": self.conditional_ess, "ladder": ladder}
 
 
 def chain_length(n: int, length: int | Literal["auto"]) -> int:

@@ -49,7 +49,7 @@ def calibration(setting: Setting, rng: Rng, replicates: int = 100, progress: boo
         density = setting.density(observed)
         seed = int(rng.at(f"seed-{i}").integers((), 1 << 31))
         # the time for a second attempt at one posterior is better spent on more of them: ranks show where it was needed
-        model = Tempering(density, cess=CESS, careful=False)
+        model = Tempering(density, conditional_ess=CESS, careful=False)
         run = uninterrupted(sample(model, PARTICLES, seed=seed, progress=False))
         # systematically, so that particles of equal weight come once at most, and in an order of no meaning
         index = find_scheme("systematic")(rng.at(f"choice-{i}"), run.log_weight, n=DRAWS)

@@ -138,8 +138,8 @@ class NestedSampling(Annealed):
             the likelihood, fitted to the live points, propose, and saves most evaluations where that is good.
         discard: the fraction of the live points that dies at a level, in (0, 1).
         tolerance: the share of the live points at which the run ends, in (0, 1).
-        moves: sweeps of the kernel; "auto" goes on until the clones have forgotten their parents.
-        forget: the correlation with the parents at which "auto" stops, in (0, 1).
+        sweeps: sweeps of the kernel; "auto" goes on until the clones have forgotten their parents.
+        max_correlation: the correlation with the parents at which "auto" stops, in (0, 1).
         keep: the most dead points a live one that are remembered.
 
     Raises:
@@ -158,19 +158,19 @@ class NestedSampling(Annealed):
 
     discard: float = 0.5
     tolerance: float = 1e-3
-    moves: int | Literal["auto"] = "auto"
-    forget: float = 0.2
+    sweeps: int | Literal["auto"] = "auto"
+    max_correlation: float = 0.2
     keep: int = 16
 
     sources: ClassVar[tuple[Reference, ...]] = REFERENCES
     by_weight: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        for name in ("discard", "tolerance", "forget"):
+        for name in ("discard", "tolerance", "max_correlation"):
             if not 0 < getattr(self, name) < 1:
                 raise ValueError(f"{name} must lie in (0, 1), not {getattr(self, name)}")
-        if self.moves != "auto" and (not isinstance(self.moves, int) or self.moves < 1):
-            raise ValueError(f'moves must be "auto" or a number of sweeps, not {self.moves!r}')
+        if self.sweeps != "auto" and (not isinstance(self.sweeps, int) or self.sweeps < 1):
+            raise ValueError(f'sweeps must be "auto" or a number of sweeps, not {self.sweeps!r}')
         if self.keep < 2:
             raise ValueError(f"keep must be at least 2, not {self.keep}")
         kernel = self.kernel or ("flip" if self.density.levels is not None else "random-walk")
@@ -233,11 +233,11 @@ class NestedSampling(Annealed):
         survivors = tree.take(x, old)
         even = torch.full((len(old),), 1 / len(old), dtype=torch.float64)
         parameters = kernel.fit(shared["kernel"], target, survivors, even)
-        sweeps = None if self.moves == "auto" else self.moves
+        sweeps = self.sweeps
         who, learn = new, True
-        if sweeps is None and (len(new) < ENOUGH or kernel.ensemble):
+        if sweeps == "auto" and (len(new) < ENOUGH or kernel.ensemble):
             learn = shared["rehearsed"] >= REHEARSAL
-            who, sweeps = (torch.arange(n), None) if learn else (new, shared["sweeps"])
+            who, sweeps = (torch.arange(n), "auto") if learn else (new, shared["sweeps"])
         part = tree.take(x, who)
         weight = torch.full((len(who),), 1 / len(who), dtype=torch.float64)
         moved = move(
@@ -248,7 +248,7 @@ class NestedSampling(Annealed):
             weight,
             parameters,
             sweeps=sweeps,
-            correlation=self.forget,
+            max_correlation=self.max_correlation,
             adapt=learn,
             watch=_rank,
         )
@@ -331,7 +331,8 @@ class NestedSampling(Annealed):
             return super().remarks(particles)
         text = (
             f"the places that moved points take among the others are not uniform (p = {p:.1g}): the kernel does not "
-            "reach all of the constrained region; use more moves (a smaller `forget`), another kernel or more points"
+            "reach all of the constrained region; use more sweeps (a smaller `max_correlation`), another kernel or "
+            "more points"
         )
         return [*super().remarks(particles), Remark(text, ALL, withholds=True)]
 
@@ -349,8 +350,8 @@ class NestedSampling(Annealed):
             "kernel": repr(self.kernel),
             "discard": self.discard,
             "tolerance": self.tolerance,
-            "moves": self.moves,
-            "forget": self.forget,
+            "sweeps": self.sweeps,
+            "max_correlation": self.max_correlation,
             "keep": self.keep,
         }
 

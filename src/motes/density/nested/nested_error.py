@@ -108,8 +108,8 @@ class Shells:
             return StandardError(math.nan, method, reason)
         if self.moved and younger < FORGOTTEN * older:
             reason = (
-                "points remember longer than families can be followed: use more moves (a smaller `forget`) or a kernel "
-                "that mixes better, or take the spread over several runs"
+                "points remember longer than families can be followed: use more sweeps (a smaller `max_correlation`) "
+                "or a kernel that mixes better, or take the spread over several runs"
             )
             return StandardError(math.nan, method, reason)
         return StandardError(math.sqrt(max(older, younger, 0.0)), method)

@@ -112,8 +112,8 @@ class Splitting(FeynmanKac):
         kernel: a kernel or its name; None is random-walk Metropolis, or single flips on whole numbers.
         kill: the fraction that dies at a level, in (0, 1); or how many particles, at least 1.
         levels: fixed ones, increasing, below `level`, instead of those of `kill`.
-        moves: sweeps of the kernel; "auto" goes on until the particles have forgotten their start.
-        forget: the correlation with the start at which "auto" stops.
+        sweeps: sweeps of the kernel; "auto" goes on until the particles have forgotten their start.
+        max_correlation: the correlation with the start at which "auto" stops.
         ladder: levels, sweeps and kernel parameters of an earlier run, see `freeze`.
 
     Raises:
@@ -135,8 +135,8 @@ class Splitting(FeynmanKac):
     kernel: Kernel | str | None = None
     kill: float | int = 0.7
     levels: Sequence[float] | None = None
-    moves: int | Literal["auto"] = "auto"
-    forget: float = 0.3
+    sweeps: int | Literal["auto"] = "auto"
+    max_correlation: float = 0.3
     ladder: list[dict[str, Any]] | None = None
 
     domain: ClassVar[str] = "density"
@@ -148,10 +148,12 @@ class Splitting(FeynmanKac):
             raise ValueError(f"kill must be a fraction in (0, 1) or a whole number of particles, not {self.kill!r}")
         if kernel.ensemble and isinstance(self.kill, int):
             raise MotesError(f"{type(kernel).__name__} moves whole populations: use it with kill as a fraction")
-        if not math.isfinite(self.level) or not 0 < self.forget < 1:
-            raise ValueError(f"level must be finite and forget lie in (0, 1), not {self.level} and {self.forget}")
-        if self.moves != "auto" and (not isinstance(self.moves, int) or self.moves < 1):
-            raise ValueError(f'moves must be "auto" or a number of sweeps, not {self.moves!r}')
+        if not math.isfinite(self.level) or not 0 < self.max_correlation < 1:
+            raise ValueError(
+                f"level must be finite and max_correlation lie in (0, 1), not {self.level} and {self.max_correlation}"
+            )
+        if self.sweeps != "auto" and (not isinstance(self.sweeps, int) or self.sweeps < 1):
+            raise ValueError(f'sweeps must be "auto" or a number of sweeps, not {self.sweeps!r}')
         object.__setattr__(self, "kernel", kernel)
         if self.levels is not None:
             levels = [float(v) for v in self.levels]
@@ -257,7 +259,7 @@ class Splitting(FeynmanKac):
         weight = torch.full((n,), 1 / n, dtype=torch.float64)
         if self.ladder is None:
             parameters = self._kernel.fit(shared["kernel"], target, x, weight)
-            sweeps = None if self.moves == "auto" else self.moves
+            sweeps = self.sweeps
         else:
             parameters, sweeps = self.ladder[t]["parameters"], self.ladder[t]["sweeps"]
         moved = move(
@@ -268,7 +270,7 @@ class Splitting(FeynmanKac):
             weight,
             parameters,
             sweeps=sweeps,
-            correlation=self.forget,
+            max_correlation=self.max_correlation,
             adapt=self.ladder is None,
         )
         learnt = {
@@ -354,8 +356,8 @@ class Splitting(FeynmanKac):
             "kernel": repr(self.kernel),
             "kill": self.kill,
             "levels": self.levels,
-            "moves": self.moves,
-            "forget": self.forget,
+            "sweeps": self.sweeps,
+            "max_correlation": self.max_correlation,
             "ladder": None if self.ladder is None else [r["level"] for r in self.ladder],
         }
 

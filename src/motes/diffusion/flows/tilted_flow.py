@@ -66,8 +66,8 @@ class TiltedFlow(FeynmanKac):
         reward: maps images (N, *shape) to (N,) nats; -inf excludes an image.
         shape: the shape of one image.
         integrator: of the flow: "heun", "euler", "ddim" or "dpm++2m".
-        moves: flows a particle at each temperature at most; they end when the noise has forgotten where it was.
-        cess: the conditional effective sample size that a rise of the temperature leaves, as a fraction.
+        max_sweeps: flows a particle at each temperature, at most; they end when the noise has forgotten where it was.
+        conditional_ess: the conditional effective sample size that a rise of the temperature leaves, as a fraction.
         micro_batch, dtype, device: as for `ReverseDiffusion`.
 
     Raises:
@@ -96,8 +96,8 @@ class TiltedFlow(FeynmanKac):
     _: KW_ONLY
     shape: tuple[int, ...]
     integrator: str = "heun"
-    moves: int = 40
-    cess: float = 0.8
+    max_sweeps: int = 40
+    conditional_ess: float = 0.8
     micro_batch: int | None = None
     dtype: torch.dtype = torch.float32
     device: str = "cpu"
@@ -115,8 +115,10 @@ class TiltedFlow(FeynmanKac):
         check_function("reward", self.reward, "images (N, *shape) -> (N,) nats")
         if self.integrator not in FLOWS:
             raise UnknownName("integrator of a flow", self.integrator, FLOWS)
-        if not 0 < self.cess < 1 or self.moves < 1:
-            raise ValueError(f"need 0 < cess < 1 and moves >= 1, not {self.cess} and {self.moves}")
+        if not 0 < self.conditional_ess < 1 or self.max_sweeps < 1:
+            raise ValueError(
+                f"need 0 < conditional_ess < 1 and max_sweeps >= 1, not {self.conditional_ess} and {self.max_sweeps}"
+            )
         process = self.denoiser.process
         times = process.times(self.steps) if isinstance(self.steps, int) else falling(self.steps, process)
         if len(times) % 2 == 0:
@@ -135,7 +137,7 @@ class TiltedFlow(FeynmanKac):
             x, shared["move"], kept = self._moved(rng, x, shared["move"], t)
             shared["kept"] = max(shared["kept"], kept)
         alive = bool(((particles.log_weight > -math.inf) & (x["reward"] > -math.inf)).any())
-        new = next_temperature(particles.log_weight, x["reward"], t, self.cess) if alive else 1.0
+        new = next_temperature(particles.log_weight, x["reward"], t, self.conditional_ess) if alive else 1.0
         moved = particles.step(x, (new - t) * x["reward"], shared={**shared, "temperature": new})
         if new == 1 and alive:
             coarse = self._images(moved.x["noise"], self.times[::2])
@@ -171,8 +173,9 @@ class TiltedFlow(FeynmanKac):
         said, shared = [], particles.shared
         if shared["kept"] > STUCK:
             text = (
-                f"after {self.moves} moves at a temperature the particles still remember where they were (correlation "
-                f"{shared['kept']:.2f}): what resampling copied is still together. Take more moves or more particles"
+                f"after {self.max_sweeps} moves at a temperature the particles still remember where they were "
+                f"(correlation {shared['kept']:.2f}): what resampling copied is still together. Take more sweeps or "
+                "more particles"
             )
             said.append(Remark(text, ALL, withholds=True))
         if self.done(particles) and self._unknown(particles):
@@ -229,7 +232,7 @@ class TiltedFlow(FeynmanKac):
             "denoiser": self.denoiser.settings(),
             "times": hashlib.sha256(self.times.numpy().tobytes()).hexdigest()[:16],
             "shape": list(self.shape),
-            **{k: getattr(self, k) for k in ("integrator", "moves", "cess", "micro_batch", "device")},
+            **{k: getattr(self, k) for k in ("integrator", "max_sweeps", "conditional_ess", "micro_batch", "device")},
             "dtype": str(self.dtype),
         }
 
@@ -257,7 +260,7 @@ class TiltedFlow(FeynmanKac):
     def _moved(self, rng: Rng, x: dict[str, Tensor], size: float, t: float) -> tuple[dict[str, Tensor], float, float]:
         """Particles after their moves at temperature t, the sizes of the moves, and what they remember."""
         n, begun, kept = len(x["reward"]), x, 1.0
-        for j in range(self.moves):
+        for j in range(self.max_sweeps):
             xi = rng.at("move", inner=j).normal(tuple(x["noise"].shape), dtype=self.dtype).to(self.device)
             new = self._images(math.sqrt(1 - size**2) * x["noise"] + size * xi, self.times)
             chance = chances(new["reward"], x["reward"], t)

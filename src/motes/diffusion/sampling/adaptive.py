@@ -48,11 +48,11 @@ AT_ONCE = 1 << 17
 class AdaptiveReward(FeynmanKac):
     """Reverse diffusion tilted by exp(reward), the reward's share chosen at each step from the population.
 
-    At each step the share is the largest at which the conditional effective sample size stays above `cess`; at the end
-    the reward counts in full, and if much of it was missing by then the run says so. The share need not rise: early
-    predictions hardly differ, so that all of their reward can be afforded, and fall apart later. Since the shares come
-    from the particles, the estimate of the normaliser is consistent and not unbiased; `ReverseDiffusion` is unbiased,
-    and takes the shares that a first run chose, as the `schedule`
+    At each step the share is the largest at which the conditional effective sample size stays above `conditional_ess`;
+    at the end the reward counts in full, and if much of it was missing by then the run says so. The share need not
+    rise: early predictions hardly differ, so that all of their reward can be afforded, and fall apart later. Since the
+    shares come from the particles, the estimate of the normaliser is consistent and not unbiased; `ReverseDiffusion` is
+    unbiased, and takes the shares that a first run chose, as the `schedule`
     dict(zip(model.table.times.tolist(), run.trace["share"])).get.
 
     Args:
@@ -61,7 +61,7 @@ class AdaptiveReward(FeynmanKac):
         reward: maps images (N, *shape) to (N,) nats.
         guidance: what multiplies the gradient of the present share of the reward; 0 is without.
         shape: of one image.
-        cess: the conditional effective sample size that a step keeps, as a fraction.
+        conditional_ess: the conditional effective sample size that a step keeps, as a fraction.
         integrator, noise, start, coarse, micro_batch, dtype, device: as for `ReverseDiffusion`.
 
     References:
@@ -76,7 +76,7 @@ class AdaptiveReward(FeynmanKac):
     guidance: float = 0.0
     _: KW_ONLY
     shape: tuple[int, ...]
-    cess: float = 0.9
+    conditional_ess: float = 0.9
     integrator: str = "multistep"
     noise: float = 1.0
     start: InitialLaw | None = None
@@ -97,8 +97,8 @@ class AdaptiveReward(FeynmanKac):
             raise TypeError(f"give a Denoiser(model, process, predicts=...), not a {type(self.denoiser).__name__}")
         check_image(self.shape, self.dtype, self.device)
         check_function("reward", self.reward, "images (N, *shape) -> (N,) nats")
-        if not 0 < self.cess < 1:
-            raise ValueError(f"cess must be between 0 and 1, not {self.cess}")
+        if not 0 < self.conditional_ess < 1:
+            raise ValueError(f"conditional_ess must be between 0 and 1, not {self.conditional_ess}")
         table = transitions(self.denoiser.process, self.steps, self.integrator, self.noise, history=True)
         full = torch.ones(table.steps + 1, dtype=torch.float64)
         guidance = ValueGradient(self.guidance) if self.guidance else None
@@ -123,7 +123,7 @@ class AdaptiveReward(FeynmanKac):
         state, ratio = guided_step(rng, self.table, k, old, share)
         x = self.observer(rng, state, k + 1)
         last = k + 1 == self.table.steps
-        new = 1.0 if last else affordable(particles.log_weight, ratio - old["total"], x["reward"], self.cess)
+        new = 1.0 if last else affordable(particles.log_weight, ratio - old["total"], x["reward"], self.conditional_ess)
         x["total"] = new * x["reward"] if new < 1 else x["reward"]
         increment = x["total"] - old["total"] + ratio
         x |= stepped(self.level, rng, self.table, k, old, x, ratio, particles.log_weight, share)
@@ -171,7 +171,7 @@ class AdaptiveReward(FeynmanKac):
         return systematic(self.level, particles) if self.done(particles) else None
 
     def settings(self) -> dict[str, Any]:
-        names = ("guidance", "cess", "integrator", "noise", "coarse", "micro_batch", "device")
+        names = ("guidance", "conditional_ess", "integrator", "noise", "coarse", "micro_batch", "device")
         return {
             "denoiser": self.denoiser.settings(),
             "times": self.table.times.tolist(),
@@ -187,14 +187,14 @@ class AdaptiveReward(FeynmanKac):
         return {"noise_level": level, "share": share, "reward": float(x["reward"].mean())}
 
 
-def affordable(log_weight: Tensor, carried: Tensor, reward: Tensor, cess: float) -> float:
-    """The largest share in [0, 1], to a hundredth, that keeps the conditional effective sample size above `cess`.
+def affordable(log_weight: Tensor, carried: Tensor, reward: Tensor, conditional_ess: float) -> float:
+    """The largest share in [0, 1], to a hundredth, that keeps the conditional effective sample size above a part of N.
 
     Args:
         log_weight: (N,) nats, before the step.
         carried: (N,) nats, what the step adds besides the share of the reward.
         reward: (N,) nats, finite.
-        cess: the fraction of N; where no share keeps it, the share that keeps most is taken.
+        conditional_ess: the fraction of N; where no share keeps it, the share that keeps most is taken.
     """
     w = scaled(log_weight)[0]
     carried, shares = torch.where(w > 0, carried, -math.inf), torch.arange(100, -1, -1, dtype=torch.float64) / 100
@@ -204,7 +204,7 @@ def affordable(log_weight: Tensor, carried: Tensor, reward: Tensor, cess: float)
         g = (increment - increment.amax(1, keepdim=True)).exp_()
         wg = w * g
         kept = (wg.sum(1).square() / (total(w) / len(w) * (wg * g).sum(1))).nan_to_num(nan=0.0)
-        enough = (kept >= cess * len(w)).nonzero()
+        enough = (kept >= conditional_ess * len(w)).nonzero()
         if len(enough):
             return float(part[enough[0, 0]])
         if float(kept.max()) > most:

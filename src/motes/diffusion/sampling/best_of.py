@@ -33,7 +33,7 @@ def best_of(run: Run, n: int) -> BestOf:
     The divergence is log n - (n - 1) / n, exact where no two rewards are equal, a bound otherwise.
 
     Args:
-        run: of a `ReverseDiffusion` with a reward, no guidance, and `when=0`, so that the images are independent.
+        run: of a `ReverseDiffusion` with a reward, no guidance, and `ess_threshold=0`: independent images.
         n: images a group; must divide the number of particles.
 
     Raises:
@@ -52,7 +52,7 @@ def best_of(run: Run, n: int) -> BestOf:
     if not isinstance(particles.x, dict) or "reward" not in particles.x or not asked:
         raise MotesError("the run has no reward: give its model one")
     if len(particles.root.unique()) < particles.n:
-        raise MotesError("the run was resampled, so its images are not independent: sample with when=0")
+        raise MotesError("the run was resampled, so its images are not independent: sample with ess_threshold=0")
     if "shift" in particles.x or not torch.allclose(particles.log_weight, particles.x["reward"]):
         raise MotesError("the run was guided: the best of n is about images of the model itself, with guidance=None")
     reward = particles.x["reward"].reshape(-1, n)

@@ -69,8 +69,8 @@ class Twisted:
 
     Attributes:
         model: the sampler with the guidance of the iteration whose weights were worth the most particles; its weights
-            are exact. Sample it with `when=0`: a drift is paid for on the way and earns its reward at the end, so that
-            the weights are even there and not before.
+            are exact. Sample it with `ess_threshold=0`: a drift is paid for on the way and earns its reward at the end,
+            so that the weights are even there and not before.
         power: the trust region's power alpha of each iteration; 1 where the whole weight was within it.
         spread: the standard deviation of the log-weights of each iteration's paths, nats.
     """
@@ -135,7 +135,7 @@ def iterated_twisting(
     for i in range(iterations + 1):
         present = replace(model, guidance=Learned(basis, theta))
         keeper = _Keeper(present, basis)
-        for state in stepped(present, n, seed=_seed(rng, i), when=0):
+        for state in stepped(present, n, seed=_seed(rng, i), ess_threshold=0):
             keeper.add(state.particles)
             last = state.particles
         log_weight = last.log_weight

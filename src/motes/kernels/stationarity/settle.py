@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -30,8 +31,8 @@ def settle(
     parameters: Parameters,
     dependence: Dependence | None,
     *,
-    sweeps: int | None,
-    correlation: float,
+    sweeps: int | Literal["auto"],
+    max_correlation: float,
 ) -> tuple[Moved, MeanDrift]:
     """Move every particle in rounds of sweeps, until the means no longer drift from one round to the next.
 
@@ -43,7 +44,7 @@ def settle(
         family: (N,) int64, see `kernels.drift.drift`.
         parameters: of the kernel, before `fit`.
         dependence: of scales on coordinates; None makes the moves in the coordinates as they are.
-        sweeps: of each round; None goes on until every coordinate has forgotten its start.
+        sweeps: of each round; "auto" goes on until every coordinate has forgotten its start.
 
     Returns:
         What all rounds did together, `used` with the "map" of the last round; and the drift of the last round.
@@ -57,7 +58,7 @@ def settle(
         before = watched(target, state, middle)
         moved = move(
             kernel, rng.at("round", inner=i), law, inner, weight, parameters,
-            sweeps=sweeps, correlation=correlation, every=True,
+            sweeps=sweeps, max_correlation=max_correlation, every=True,
         )  # fmt: skip
         state = law.leave(moved.state) if isinstance(law, NonCentred) else moved.state
         parameters, total, evaluations = moved.parameters, total + moved.sweeps, evaluations + moved.info["evaluations"]

@@ -91,7 +91,7 @@ def particle_gibbs(
     seed: int | Rng,
     chains: int = 4,
     burn: int = 0,
-    when: float = 0.5,
+    ess_threshold: float = 0.5,
 ) -> TextChains:
     """Texts of a `Generation`, as chains that leave its law of texts invariant however few particles there are.
 
@@ -119,7 +119,7 @@ def particle_gibbs(
         seed: the chains are a function of it; or an `Rng`.
         chains: how many, one after the other.
         burn: sweeps before the first draw that is kept.
-        when: resample once the effective sample size is at most `when` * n; 0 is never, 1 is at every step.
+        ess_threshold: resample once the effective sample size is at most this part of n; 0 is never, 1 at every step.
 
     Returns:
         The chains.
@@ -143,14 +143,14 @@ def particle_gibbs(
     for name, value, least in (("n", n, 2), ("sweeps", sweeps, 1), ("chains", chains, 1), ("burn", burn, 0)):
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
             raise MotesError(f"{name} must be a whole number of at least {least}, not {value!r}")
-    if not 0 <= when <= 1:
-        raise MotesError(f"when must lie in [0, 1], not {when!r}")
+    if not 0 <= ess_threshold <= 1:
+        raise MotesError(f"ess_threshold must lie in [0, 1], not {ess_threshold!r}")
     rng, out, changed = source(seed), [], []
     for c in range(chains):
         mine = rng.at(f"chain-{c}")
-        text, draws, moves = sweep(generation, mine.at("start"), None, n, when), [], []
+        text, draws, moves = sweep(generation, mine.at("start"), None, n, ess_threshold), [], []
         for s in range(burn + sweeps):
-            after = sweep(generation, mine.at(f"sweep-{s}"), text, n, when)
+            after = sweep(generation, mine.at(f"sweep-{s}"), text, n, ess_threshold)
             moves.append(float(not torch.equal(after.tokens, text.tokens)))
             draws.append(after)
             text = after
@@ -159,7 +159,7 @@ def particle_gibbs(
     return TextChains(out, torch.tensor(changed, dtype=torch.float64))
 
 
-def sweep(generation: Generation, rng: Rng, text: Text | None, n: int, when: float) -> Text:
+def sweep(generation: Generation, rng: Rng, text: Text | None, n: int, ess_threshold: float) -> Text:
     """The text after `text` in a chain, by a filter of `n` particles; None: a text of an ordinary run."""
     length = 0 if text is None else len(text.tokens)
     tokens = torch.zeros(n, generation.max_tokens, dtype=torch.int64)
@@ -173,7 +173,7 @@ def sweep(generation: Generation, rng: Rng, text: Text | None, n: int, when: flo
     particles = generation.init(rng.at("init", step=0), n)
     while not generation.done(particles):
         t, name = particles.t + 1, type(generation).__name__
-        if particles.ess <= when * n or when >= 1:
+        if particles.ess <= ess_threshold * n or ess_threshold >= 1:
             particles = generation.resampled(rng.at("resample", step=t), scheme, particles)
         particles = generation.step(rng.at("step", step=t), particles, draw)
         checked(particles, t, name)

@@ -60,8 +60,8 @@ class Rewriting(FeynmanKac):
     they came with; they are kept with the text, and the kernel leaves the law of text and masses invariant.
 
     With `temper` the generation runs without its reward (a twist still guides it), and the reward comes in through
-    powers exp(b reward), with b rising from 0 to 1 such that each rise leaves `cess` of the effective sample size, and
-    `moves` rewrites at each b: for rewards that hardly any text of the generation satisfies.
+    powers exp(b reward), with b rising from 0 to 1 such that each rise leaves `conditional_ess` of the effective sample
+    size, and `sweeps` rewrites at each b: for rewards that hardly any text of the generation satisfies.
 
     The mean weight is unbiased for the normaliser with `temper=False`, and with a ladder of temperatures that is given
     (`freeze`); temperatures chosen from the particles themselves bias it by a term of order 1/N.
@@ -75,9 +75,9 @@ class Rewriting(FeynmanKac):
 
     Args:
         generation: where texts come from, and what they must satisfy.
-        moves: rewrites of each text, with `temper` at each temperature.
+        sweeps: rewrites of each text, with `temper` at each temperature.
         temper: let the reward in by degrees.
-        cess: the fraction of the effective sample size that one rise of the temperature leaves, in (0, 1).
+        conditional_ess: the fraction of the effective sample size that one rise of the temperature leaves, in (0, 1).
         ladder: rising temperatures that end with 1, in place of chosen ones; see `freeze`.
 
     Raises:
@@ -99,17 +99,17 @@ class Rewriting(FeynmanKac):
         self,
         generation: Generation,
         *,
-        moves: int = 4,
+        sweeps: int = 4,
         temper: bool = False,
-        cess: float = 0.5,
+        conditional_ess: float = 0.5,
         ladder: Sequence[float] | None = None,
     ):
         if not isinstance(generation, Generation):
             raise MotesError(f"Rewriting rewrites the texts of a Generation, not of a {type(generation).__name__}")
-        if isinstance(moves, bool) or not isinstance(moves, int) or moves < 1:
-            raise MotesError(f"moves must be a whole number of at least 1, not {moves!r}")
-        if not 0 < cess < 1:
-            raise MotesError(f"cess must lie in (0, 1), not {cess!r}")
+        if isinstance(sweeps, bool) or not isinstance(sweeps, int) or sweeps < 1:
+            raise MotesError(f"sweeps must be a whole number of at least 1, not {sweeps!r}")
+        if not 0 < conditional_ess < 1:
+            raise MotesError(f"conditional_ess must lie in (0, 1), not {conditional_ess!r}")
         if temper and generation.reward is None:
             raise MotesError("temper lets the reward in by degrees, and this generation has none: give it a reward")
         constraint = generation.constraint
@@ -123,7 +123,13 @@ class Rewriting(FeynmanKac):
             ladder = [float(b) for b in ladder]
             if not temper or ladder != sorted(set(ladder)) or not ladder or ladder[0] <= 0 or ladder[-1] != 1:
                 raise MotesError(f"a ladder goes with temper, and rises above 0 and ends with 1, unlike {ladder}")
-        self.generation, self.moves, self.temper, self.cess, self.ladder = generation, moves, temper, cess, ladder
+        self.generation, self.sweeps, self.temper, self.conditional_ess, self.ladder = (
+            generation,
+            sweeps,
+            temper,
+            conditional_ess,
+            ladder,
+        )
         self.writer = generation
         if temper:
             self.writer = copy.copy(generation)
@@ -135,7 +141,7 @@ class Rewriting(FeynmanKac):
 
     def init(self, rng: Rng, n: int) -> Particles:
         particles = self.writer.init(rng, n)
-        return replace(particles, shared={**particles.shared, "ladder": [], "left": self.moves})
+        return replace(particles, shared={**particles.shared, "ladder": [], "left": self.sweeps})
 
     def step(self, rng: Rng, particles: Particles) -> Particles:
         if self._writing(particles):
@@ -149,7 +155,7 @@ class Rewriting(FeynmanKac):
         rise = then - now
         if rise:
             ladder = [*ladder, then]
-        left = self.moves if rise else shared["left"] - 1
+        left = self.sweeps if rise else shared["left"] - 1
         gained = rise * x["provisional"] if rise else torch.zeros(particles.n, dtype=torch.float64)
         return particles.step(x, gained, shared={**shared, "ladder": ladder, "left": left}, info=info)
 
@@ -189,7 +195,7 @@ class Rewriting(FeynmanKac):
             return self.ladder[len(particles.shared["ladder"])]
         if not ((weight > -math.inf) & (reward > -math.inf)).any():
             return 1.0  # nothing is left to choose by; the engine reports it
-        then = next_temperature(weight, reward, now, self.cess)
+        then = next_temperature(weight, reward, now, self.conditional_ess)
         if not then > now:
             raise MotesError(
                 f"the temperature cannot rise above {now!r} at t={particles.t}: rewards differ by more than "
@@ -263,7 +269,9 @@ class Rewriting(FeynmanKac):
         if not self.done(run.particles):
             raise MotesError("the run has not ended: resume it, then freeze it")
         ladder = run.particles.shared["ladder"]
-        return Rewriting(self.generation, moves=self.moves, temper=True, cess=self.cess, ladder=ladder)
+        return Rewriting(
+            self.generation, sweeps=self.sweeps, temper=True, conditional_ess=self.conditional_ess, ladder=ladder
+        )
 
     def view(self, particles: Particles) -> list[str]:
         """The texts, without their end token."""
@@ -278,7 +286,7 @@ class Rewriting(FeynmanKac):
             return 1.0
         if self._writing(particles):
             return 0.5 * self.writer.progress(particles)
-        now, part = particles.shared["ladder"][-1], 1 - particles.shared["left"] / self.moves
+        now, part = particles.shared["ladder"][-1], 1 - particles.shared["left"] / self.sweeps
         return 0.5 + 0.5 * (now * part if now == 1 else now)
 
     def restore(self, particles: Particles) -> Particles:
@@ -287,8 +295,8 @@ class Rewriting(FeynmanKac):
     def settings(self) -> dict[str, Any]:
         return {
             **self.generation.settings(),
-            "moves": self.moves,
+            "sweeps": self.sweeps,
             "temper": self.temper,
-            "cess": self.cess,
+            "conditional_ess": self.conditional_ess,
             "ladder": self.ladder,
         }
