@@ -80,7 +80,7 @@ def texts(rounds: int) -> list[str]:
     ]
     differ = total = 0
     for (task, prompt), n in ((t, n) for t in TASKS.items() for n in (1, 8)):
-        quick = speculating(model, PromptLookup())
+        quick = speculating(model, draft=PromptLookup())
         once(quick, model, prompt, n, rounds)
         quick.counts.update(calls=0, guessed=0, right=0)
         rows: dict[str, list[Any]] = {"plain": [], "speculating": []}

@@ -206,7 +206,13 @@ def calibrated(truths: int) -> tuple[dict[tuple[str, str], dict[str, float]], di
             observation = inverse.Observation(operator, y, noise, scale=0.6)
             weighed = inverse.posterior(denoiser, STEPS, observation, shape=DIGITS_SHAPE, micro_batch=64)
             raw = Guided(
-                denoiser, STEPS, "reward", observation.reward, shape=DIGITS_SHAPE, twist=observation, micro_batch=64
+                denoiser,
+                STEPS,
+                guidance="reward",
+                reward=observation.reward,
+                shape=DIGITS_SHAPE,
+                twist=observation,
+                micro_batch=64,
             )
             for method, sampler in (("guidance with its weights", weighed), ("guidance alone", raw)):
                 run = motes.sample(sampler, N, seed=i, progress=False)

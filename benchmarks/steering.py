@@ -84,15 +84,15 @@ def overhead(meter: Meter, rounds: int, steps: int = 20) -> list[str]:
     process = shipped.process
     model = Denoiser(meter.timed(shipped.model, True), process, predicts="velocity")
     label = meter.timed(lambda x: classifier(x)[:, CLASS])
-    shape, all_ = FASHION_SHAPE, (model, process, steps, label)
+    shape, all_ = FASHION_SHAPE, (model, process, steps)
     samplers = {
-        "`ReverseDiffusion`, weights alone": motes.ReverseDiffusion(*all_, shape=shape),
-        '`ReverseDiffusion`, `"reward"`': motes.ReverseDiffusion(*all_, "reward", shape=shape),
+        "`ReverseDiffusion`, weights alone": motes.ReverseDiffusion(*all_, reward=label, shape=shape),
+        '`ReverseDiffusion`, `"reward"`': motes.ReverseDiffusion(*all_, reward=label, guidance="reward", shape=shape),
         "`ReverseDiffusion`, `manifold_preserving`": motes.ReverseDiffusion(
-            *all_, guidance.manifold_preserving(0.5), shape=shape
+            *all_, reward=label, guidance=guidance.manifold_preserving(0.5), shape=shape
         ),
         "`AdaptiveReward`": AdaptiveReward(model, steps, label, shape=shape),
-        '`Guided`, `"reward"`': Guided(model, steps, "reward", label, shape=shape),
+        '`Guided`, `"reward"`': Guided(model, steps, guidance="reward", reward=label, shape=shape),
         "`Guided`, no guidance": Guided(model, steps, shape=shape),
     }
     found: dict[str, list] = {name: [] for name in samplers}
@@ -171,7 +171,7 @@ def peers(meter: Meter, rounds: int) -> list[str]:
     fixed = {"shape": shape, "schedule": "constant"}
 
     def made(steps: int, guide, **knobs) -> motes.ReverseDiffusion:
-        return motes.ReverseDiffusion(model, process, steps, reward, guide, **{**fixed, **knobs})
+        return motes.ReverseDiffusion(model, process, steps, reward=reward, guidance=guide, **{**fixed, **knobs})
 
     def truth(steps: int, final: str) -> tuple[float, float]:
         big = [motes.sample(made(steps, 0.5, final=final), 4096, seed=s, progress=False) for s in (901, 902)]
@@ -229,7 +229,9 @@ def best_of_knobs(meter: Meter, task: Task, likelihood, error, y: Tensor, operat
 
     def ours_(rho: float) -> Peer:
         guide = guidance.diffusion_posterior(rho)
-        return ours(Guided(task.denoiser, task.steps, guide, likelihood, shape=task.shape, final="state"), task)
+        return ours(
+            Guided(task.denoiser, task.steps, guidance=guide, reward=likelihood, shape=task.shape, final="state"), task
+        )
 
     grids = {
         "motes": {r: ours_(r) for r in (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)},

@@ -156,9 +156,11 @@ def estimates(said: dict[str, Any], embed: MiniLM) -> dict[str, float]:
         known.update(zip(texts, embed_texts(embed, texts), strict=True))
         return torch.stack([known[text] for text in texts])
 
-    nearby = ByEmbedding(vectors, 0.8)
+    nearby = ByEmbedding(vectors, least=0.8)
     v = vectors(list(dict.fromkeys(answers.texts)))
-    both = Answers([said["greedy"], *answers.texts], torch.tensor([-math.inf, *[0.0] * answers.n], dtype=torch.float64))
+    both = Answers(
+        [said["greedy"], *answers.texts], log_weight=torch.tensor([-math.inf, *[0.0] * answers.n], dtype=torch.float64)
+    )
     greedy = torch.tensor(said["greedy_log_prob"])
     return {
         "1 - share of the greedy answer's key": strangeness(both, key, 0),

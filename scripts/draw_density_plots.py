@@ -368,8 +368,8 @@ def rare() -> Figure:
     truth(right, exact)
     models = {
         "Splitting": model,
-        "CrossEntropy,\n1 component": CrossEntropy(law, far, level),
-        "CrossEntropy,\n2 components": CrossEntropy(law, far, level, components=2),
+        "CrossEntropy,\n1 component": CrossEntropy(law, performance=far, level=level),
+        "CrossEntropy,\n2 components": CrossEntropy(law, performance=far, level=level, components=2),
     }
     for k, m in enumerate(models.values()):
         runs = [sample(m, 1000, seed) for seed in range(10)]

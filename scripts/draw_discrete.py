@@ -65,7 +65,7 @@ def discrete() -> Figure:
     right.set_title("Steered towards C and G")
     law = MarkovLaw(torch.full((4,), 0.25), TRANSITION, LENGTH)
     for i, schedule in enumerate(("linear", "cosine")):
-        process = Masked(4, schedule)  # type: ignore[arg-type]
+        process = Masked(4, schedule=schedule)  # type: ignore[arg-type]
         model = law.model(process)
         data, _ = first_hitting(motes.Rng(0), model, 1500)
         steps = [1, 2, 4, 8, 16, 32, 64]
@@ -87,7 +87,13 @@ def discrete() -> Figure:
     left.legend(fontsize=8)
     process = Masked(4)
     model = ReverseDiscrete(
-        law.model(process), process, LENGTH, reward, LocalReward(2.0), rule=Ordered("confidence"), schedule="linear"
+        law.model(process),
+        process,
+        LENGTH,
+        reward=reward,
+        guidance=LocalReward(2.0),
+        rule=Ordered("confidence"),
+        schedule="linear",
     )
     run = motes.sample(model, 4000, seed=0, progress=False)
     rng = motes.Rng(1)

@@ -64,7 +64,7 @@ def processes() -> Figure:
         (axes[1], curved, 0.0, "variance preserving"),
         (axes[2], straight, 1.0, "rectified flow, churn 1"),
     ):
-        model = ProbabilityFlow(two(process), 150, "heun", churn, shape=(1,), dtype=F64)
+        model = ProbabilityFlow(two(process), 150, integrator="heun", churn=churn, shape=(1,), dtype=F64)
         states = torch.stack(path(model, noise)[:-1])
         for i in range(16):
             family = PAPER.families[0 if float(states[-1, i]) > -0.5 else 1]
@@ -82,7 +82,9 @@ def processes() -> Figure:
             if k < 4:
                 continue
             process = VariancePreserving(schedule="cosine", t_max=0.9999)
-            model = ProbabilityFlow(two(process), process.times(k, spacing), integrator, shape=(1,), dtype=F64)
+            model = ProbabilityFlow(
+                two(process), process.times(k, spacing), integrator=integrator, shape=(1,), dtype=F64
+            )
             errors.append(float((path(model, noise)[-1] - exact).abs().mean()))
             calls.append(2 * k + 1 if integrator == "heun" else k + 1)
         axes[3].plot(calls, errors, "o-", ms=3, lw=1.4, color=PAPER.families[i], label=name)

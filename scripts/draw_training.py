@@ -52,14 +52,14 @@ def drifting() -> None:
     for axis, field in zip(axes, ("conservative", "original"), strict=False):
         drift, path = Drift(field=field, scales=(0.4,)), [begin]
         for _ in range(120):
-            path.append(flow(path[-1], ring[:600], drift, steps=1, rate=0.5))
+            path.append(flow(path[-1], ring[:600], drift=drift, steps=1, rate=0.5))
         track = torch.stack(path)
         axis.plot(track[:, :, 0], track[:, :, 1], color="0.75", lw=0.5)
         axis.scatter(*track[-1].T, s=6, color="tab:blue", zorder=3)
         axis.set_title(f"particles, {field}", size=9)
     network = build(lambda: Generator(2), Rng(3))
     plan = Plan(steps=800, batch=256, rate=3e-3, average=0.99)
-    trained = fit(network, Drifting(Drift(scales=(0.4,))), ring, plan, progress=False)
+    trained = fit(network, Drifting(Drift(scales=(0.4,))), ring, plan=plan, progress=False)
     made = trained.network(Rng(4).normal((400, 2), dtype=torch.float32))
     axes[2].scatter(*made.T, s=4, color="tab:orange")
     axes[2].set_title("a generator, one step", size=9)

@@ -75,7 +75,7 @@ def train_denoiser(data: Path, folder: Path, checkpoints: Path) -> None:
     network = network.to(memory_format=torch.channels_last)
     objective = Denoising(FASHION_PROCESS, predicts="velocity", drop=0.5)
     path = checkpoints / "fashion.motes"
-    fitted = fit(network, objective, images(data, "train"), DENOISER_PLAN, seed=SEED, path=path, until=STOP)
+    fitted = fit(network, objective, images(data, "train"), plan=DENOISER_PLAN, seed=SEED, path=path, until=STOP)
     test = images(data, "t10k")
     report = {}
     with torch.no_grad():
@@ -97,7 +97,7 @@ def train_classifier(data: Path, folder: Path, checkpoints: Path) -> None:
     network = network.to(memory_format=torch.channels_last)
     path = checkpoints / "fashion-classifier.motes"
     loss = Classifying(denoiser)
-    fitted = fit(network, loss, images(data, "train"), CLASSIFIER_PLAN, seed=SEED, path=path)
+    fitted = fit(network, loss, images(data, "train"), plan=CLASSIFIER_PLAN, seed=SEED, path=path)
     pictures, labels = images(data, "t10k")
     with torch.no_grad():
         right = fitted.network(pictures).argmax(1) == labels

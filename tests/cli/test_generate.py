@@ -31,7 +31,7 @@ def table(monkeypatch: pytest.MonkeyPatch) -> None:
         return torch.tensor([7])
 
     monkeypatch.setattr(language.TableModel, "encode", encode)
-    monkeypatch.setattr(language, "load", lambda name: language.TableModel(TOKENS, logits, name))
+    monkeypatch.setattr(language, "load", lambda name: language.TableModel(TOKENS, logits, name=name))
     ASKED.clear()
 
 

@@ -182,7 +182,7 @@ def test_zero_weights_and_impossible_scores():
     assert torch.equal(controlled(value, score, w, torch.arange(5)), value)
     assert torch.equal(controlled(value, value, w, torch.zeros(5, dtype=torch.int64)), value)
     with pytest.raises(MotesError, match="gradient of the target"):
-        run(motes.Tempering(gaussian(1), "random-walk"), 20, 0).mean(control=True)
+        run(motes.Tempering(gaussian(1), kernel="random-walk"), 20, 0).mean(control=True)
 
 
 def test_a_posterior_of_real_data_gains():

@@ -23,11 +23,11 @@ def test_an_affine_image_is_at_its_exact_distance_whatever_the_directions():
     mean = w @ x
     trace = float((w @ (x - mean).square()).sum())
     exact = (0.25 * trace + float((0.5 * mean + shift).square().sum())) / 5
-    found = sliced_wasserstein(x, y, log_weight, log_weight, directions=40)
+    found = sliced_wasserstein(x, y, log_weight_x=log_weight, log_weight_y=log_weight, directions=40)
     assert float(found) == pytest.approx(exact, rel=1e-12) and float(found.se) < 1e-12 * exact
-    plain = sliced_wasserstein(x, y, log_weight, log_weight, directions=40, control=False)
+    plain = sliced_wasserstein(x, y, log_weight_x=log_weight, log_weight_y=log_weight, directions=40, control=False)
     assert float(plain.se) > 0.05 * exact and abs(float(plain) - exact) < 4.9 * float(plain.se)
-    assert float(sliced_wasserstein(x, x, log_weight, log_weight)) < 1e-20
+    assert float(sliced_wasserstein(x, x, log_weight_x=log_weight, log_weight_y=log_weight)) < 1e-20
 
 
 def test_gaussians_are_at_the_distance_of_the_closed_form():
@@ -55,12 +55,14 @@ def test_one_dimension_by_enumeration():
 def test_weighted_points_are_repeated_points_in_any_dimension():
     x, y = Rng(2).at("x").normal((4, 3)), Rng(2).at("y").normal((5, 3))
     count = torch.tensor([1, 5, 2, 4])
-    weighted = sliced_wasserstein(x, y, count.double().log() + 7, directions=30)
+    weighted = sliced_wasserstein(x, y, log_weight_x=count.double().log() + 7, directions=30)
     repeated = sliced_wasserstein(x.repeat_interleave(count, 0), y, directions=30)
     assert float(weighted) == pytest.approx(float(repeated), rel=1e-12)
     none = torch.cat([x, torch.full((1, 3), math.nan).double()])
     zero = torch.tensor([0.0, 0, 0, 0, -math.inf]).double()
-    assert float(sliced_wasserstein(none, y, zero)) == pytest.approx(float(sliced_wasserstein(x, y)), rel=1e-12)
+    assert float(sliced_wasserstein(none, y, log_weight_x=zero)) == pytest.approx(
+        float(sliced_wasserstein(x, y)), rel=1e-12
+    )
 
 
 def test_control_variates_leave_the_mean_and_take_variance_and_bars_cover():
@@ -83,7 +85,7 @@ def test_what_cannot_be_compared():
     with pytest.raises(ShapeError, match="must be"):
         sliced_wasserstein(x, torch.zeros(3, 1))
     with pytest.raises(ShapeError, match="log-weights for"):
-        sliced_wasserstein(x, x, torch.zeros(2).double())
+        sliced_wasserstein(x, x, log_weight_x=torch.zeros(2).double())
     with pytest.raises(ShapeError, match="not finite"):
         sliced_wasserstein(x, x + math.inf)
     with pytest.raises(ValueError, match="2 or more"):

@@ -38,13 +38,13 @@ def test_the_evidence_is_right_however_it_starts(how):
     if how == "mode":
         holds(from_jax(joint, initial=2), None)
     elif how == "start":
-        holds(from_jax(joint, Normal(torch.zeros(2, dtype=torch.float64), 3.0)), None)
+        holds(from_jax(joint, start=Normal(torch.zeros(2, dtype=torch.float64), 3.0)), None)
     else:
         holds(from_jax(log_likelihood, prior=PRIOR), None)
 
 
 def test_a_likelihood_taken_for_a_density_is_found_out():
-    assert abs(off(sampled(from_jax(log_likelihood, PRIOR)), evidence())) > 10
+    assert abs(off(sampled(from_jax(log_likelihood, start=PRIOR)), evidence())) > 10
 
 
 def test_values_gradients_and_curvatures_are_torch_s():
@@ -64,7 +64,7 @@ def test_the_program_around_keeps_its_precision():
     state = law.evaluate(law.sample(Rng(0), 3), True)
     assert {v.dtype for v in state.values()} == {torch.float64}
     assert jnp.ones(()).dtype == jnp.float32
-    single = from_jax(joint, Normal(torch.zeros(2), 3.0), dtype=torch.float32)
+    single = from_jax(joint, start=Normal(torch.zeros(2), 3.0), dtype=torch.float32)
     assert single.evaluate(single.sample(Rng(0), 3), True)["likelihood_gradient"].dtype == torch.float32
 
 
@@ -75,7 +75,7 @@ def test_a_row_is_what_it_is_alone_and_is_compiled_for_powers_of_two():
         traced.append(1)
         return joint(b)
 
-    law = from_jax(counted, Normal(torch.zeros(2, dtype=torch.float64), 3.0))
+    law = from_jax(counted, start=Normal(torch.zeros(2, dtype=torch.float64), 3.0))
     z = law.sample(Rng(0), 64)
     whole = law.evaluate(z, True)
     for n in (64, 63, 50, 33):
@@ -103,20 +103,20 @@ def test_what_comes_back_may_be_changed_in_place():
 def test_what_jax_cannot_do_is_said():
     start = Normal(torch.zeros(2, dtype=torch.float64), 1.0)
     with pytest.raises(ShapeError, match="one floating-point number"):
-        from_jax(lambda x: x, start)
+        from_jax(lambda x: x, start=start)
     with pytest.raises(ShapeError, match="one floating-point number"):
-        from_jax(lambda x: (x > 0).sum(), start)
+        from_jax(lambda x: (x > 0).sum(), start=start)
     with pytest.raises(NanLogPotential, match="particle"):
-        from_jax(lambda x: jnp.log(-1 - x[0] ** 2), start)
+        from_jax(lambda x: jnp.log(-1 - x[0] ** 2), start=start)
     with pytest.raises(MotesError, match="not both"):
-        from_jax(joint, start, prior=start)
+        from_jax(joint, start=start, prior=start)
     with pytest.raises(MotesError, match="`initial`"):
         from_jax(joint)
 
     def loop(x):
         return jax.lax.while_loop(lambda v: v < 0, lambda v: v + 1, joint(x) * 0) + joint(x)
 
-    law = from_jax(loop, start)
+    law = from_jax(loop, start=start)
     assert not law.differentiable
     assert abs(off(sampled(law), evidence())) < 4.9
     with pytest.raises(MotesError, match="no gradient"):
@@ -125,7 +125,7 @@ def test_what_jax_cannot_do_is_said():
 
 def test_a_zero_of_the_density_is_no_error():
     start = Normal(0 * ONE, 2 * ONE)
-    law = from_jax(lambda x: jnp.where(x[0] > 0, -x[0], -jnp.inf), start)
+    law = from_jax(lambda x: jnp.where(x[0] > 0, -x[0], -jnp.inf), start=start)
     state = law.evaluate(torch.tensor([[-1.0], [1.0]], dtype=torch.float64), True)
     assert state["log_likelihood"][0] == -math.inf
     assert state["likelihood_gradient"][0] == 0

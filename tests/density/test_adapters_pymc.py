@@ -125,13 +125,13 @@ def test_a_start_takes_the_place_of_a_prior_that_cannot_be_drawn_from(backend):
         pm.Normal("y", m, 1.0, observed=[0.5, 1.5])
     with pytest.raises(MotesError, match="`start`"):
         from_pymc(model, backend=backend).sample(Rng(0), 3)
-    law = from_pymc(model, Normal(torch.zeros(1, dtype=torch.float64), 3.0), backend=backend)
+    law = from_pymc(model, start=Normal(torch.zeros(1, dtype=torch.float64), 3.0), backend=backend)
     assert abs(off(sampled(law), -math.log(2 * math.pi) - 0.25 + 0.5 * math.log(math.pi))) < 4.9
     with pm.Model() as cut:
         pm.Normal("x", 0.0, 1.0, shape=3, transform=pm.distributions.transforms.ordered, initval=[0.0, 1.0, 2.0])
     with pytest.raises(MotesError, match="cut by its transform"):
         from_pymc(cut, backend=backend).sample(Rng(0), 30)
-    law = from_pymc(cut, Normal(torch.zeros(3, dtype=torch.float64), 2.0), backend=backend)
+    law = from_pymc(cut, start=Normal(torch.zeros(3, dtype=torch.float64), 2.0), backend=backend)
     assert abs(off(sampled(law), -math.log(6))) < 4.9  # one order of six
     assert (law.constrain(law.sample(Rng(0), 5))["x"].diff(dim=1) > 0).all()
 

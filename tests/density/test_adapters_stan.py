@@ -205,7 +205,7 @@ def test_a_rejection_is_a_zero_of_the_density(model):
 
 def test_data_belong_to_a_file():
     with pytest.raises(MotesError, match="with a file"):
-        from_stan(StandIn(), {"y": 1.5})
+        from_stan(StandIn(), data={"y": 1.5})
 
 
 def test_no_number_is_an_error():

@@ -26,9 +26,9 @@ def test_the_evidence_is_that_of_the_density_whatever_the_start(shape):
     if shape == "mode":
         holds(from_torch(joint, initial=2), None)
     elif shape == "one point":
-        holds(from_torch(lambda b: joint(b[None])[0], wide), None)
+        holds(from_torch(lambda b: joint(b[None])[0], start=wide), None)
     else:
-        holds(from_torch(joint, {"normal": wide, "student": student}[shape]), None)
+        holds(from_torch(joint, start={"normal": wide, "student": student}[shape]), None)
 
 
 def test_a_start_that_is_forgotten_is_found_out():
@@ -40,7 +40,9 @@ def test_a_start_that_is_forgotten_is_found_out():
 
 
 def test_constrained_parameters_have_the_start_s_supports():
-    law = from_torch(lambda v: 2 * v["s"].log() - 2 * v["s"], {"s": Exponential(ONE)})  # a Gamma(3, 2) unnormalised
+    law = from_torch(
+        lambda v: 2 * v["s"].log() - 2 * v["s"], start={"s": Exponential(ONE)}
+    )  # a Gamma(3, 2) unnormalised
     run = sampled(law)
     assert abs(off(run, math.lgamma(3) - 3 * math.log(2))) < 4.9
     mean = run.mean("s")
@@ -64,7 +66,7 @@ def test_a_gaussian_s_mode_gives_the_gaussian():
 
 
 def test_a_density_without_a_gradient_says_so():
-    law = from_torch(lambda b: joint(b.detach()), Normal(torch.zeros(2, dtype=torch.float64), 3.0))
+    law = from_torch(lambda b: joint(b.detach()), start=Normal(torch.zeros(2, dtype=torch.float64), 3.0))
     assert not law.differentiable
     assert abs(off(sampled(law), evidence())) < 4.9
 
@@ -81,7 +83,7 @@ def test_what_has_no_start_is_refused():
     with pytest.raises(ValueError, match="widen"):
         from_torch(joint, initial=2, widen=0.5)
     with pytest.raises(NanLogPotential):
-        from_torch(lambda x: x.sum(-1) * math.nan, Normal(torch.zeros(2, dtype=torch.float64), 1.0))
+        from_torch(lambda x: x.sum(-1) * math.nan, start=Normal(torch.zeros(2, dtype=torch.float64), 1.0))
 
 
 TARGETS = {
@@ -98,7 +100,7 @@ TARGETS = {
 @pytest.mark.parametrize("name", TARGETS)
 def test_a_distribution_has_evidence_one(name):
     target, start = TARGETS[name]
-    run = sampled(from_distribution(target, start))
+    run = sampled(from_distribution(target, start=start))
     assert abs(off(run, 0.0)) < 4.9
     assert 0 < run.log_evidence_se < 0.1
     first = next(iter(target.values())) if isinstance(target, dict) else target
@@ -118,7 +120,7 @@ def test_a_distribution_without_a_start_is_drawn_exactly():
 
 def test_a_distribution_and_its_start_must_fit():
     with pytest.raises(ShapeError, match="names and shapes"):
-        from_distribution(Normal(torch.zeros(2, dtype=torch.float64), 1.0), Normal(0 * ONE, ONE))
+        from_distribution(Normal(torch.zeros(2, dtype=torch.float64), 1.0), start=Normal(0 * ONE, ONE))
     with pytest.raises(MotesError, match="discrete"):
         from_distribution(Categorical(torch.ones(3)))
 

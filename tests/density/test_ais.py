@@ -38,7 +38,7 @@ def off(model, truth: float, n: int, seeds: int) -> float:
 def test_the_evidence_is_unbiased_with_few_particles(kernel):
     """40 runs of relative spread 0.2 each: a bias of 0.16 would be seen."""
     density, truth = gaussian(2)
-    model = AnnealedImportanceSampling(density, kernel, steps=24, sweeps=2, pilot=64)
+    model = AnnealedImportanceSampling(density, kernel=kernel, steps=24, sweeps=2, pilot=64)
     assert off(model, truth, 48, 40) < Z
 
 
@@ -121,8 +121,8 @@ def test_faults_are_errors_and_thin_weights_have_no_error_bar():
         vectorised=True,
     )
     with pytest.raises(AllWeightsZero, match="the pilot of annealed importance sampling"):
-        motes.sample(AnnealedImportanceSampling(nowhere, "random-walk"), 50, seed=0, progress=False)
+        motes.sample(AnnealedImportanceSampling(nowhere, kernel="random-walk"), 50, seed=0, progress=False)
     with pytest.raises(MotesError, match="gradients"):
         AnnealedImportanceSampling(
-            Density(lambda x: x[:, 0].detach(), Normal(torch.zeros(1, dtype=torch.float64), 1.0)), "hmc"
+            Density(lambda x: x[:, 0].detach(), Normal(torch.zeros(1, dtype=torch.float64), 1.0)), kernel="hmc"
         )

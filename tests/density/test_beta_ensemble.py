@@ -52,7 +52,7 @@ def exact(beta: float, n: int) -> np.ndarray:
 @pytest.mark.parametrize(("kernel", "beta"), [("chees", 2.0), ("chees", 4.0), ("slice", 1.0), ("nuts", 2.0)])
 def test_chains_have_the_law_of_the_tridiagonal_sampler(kernel: str, beta: float) -> None:
     """The largest, the middle and the sum of squares; an error of a tenth of a standard deviation would be caught."""
-    run = motes.sample(motes.Chains(ensemble(beta), kernel, draws=60, warmup=60), 64, seed=0, progress=False)
+    run = motes.sample(motes.Chains(ensemble(beta), kernel=kernel, draws=60, warmup=60), 64, seed=0, progress=False)
     truth = np.sort(exact(beta, 40_000), axis=1)
     for f, values in (
         (lambda x: x.max(1).values, truth[:, -1]),

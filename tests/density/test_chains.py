@@ -36,7 +36,7 @@ def coin() -> Density:
 @pytest.mark.parametrize(("kernel", "n"), [(None, 64), (None, 4), ("random-walk", 64), ("hmc", 40)])
 def test_moments_are_those_of_the_posterior(kernel, n):
     """Would catch a mean that is off by 4 % of the posterior's standard deviation (14 % with 4 chains)."""
-    run = motes.sample(Chains(coin(), kernel, draws=400), n, seed=1, progress=False)
+    run = motes.sample(Chains(coin(), kernel=kernel, draws=400), n, seed=1, progress=False)
     assert run.view["p"].shape == (n, 400)
     a, b = 11.0, 34.0
     for f, truth in ((lambda v: v["p"], a / (a + b)), (lambda v: v["p"] ** 2, a * (a + 1) / ((a + b) * (a + b + 1)))):
@@ -54,7 +54,7 @@ def test_the_wrong_law_is_found_out():
 
 def test_error_bars_cover():
     """40 runs of 40 chains: the 95 % interval must cover at least 30 times (level 1e-6), and half of it must not."""
-    model = Chains(gaussian(1), "random-walk", draws=60, warmup=30)
+    model = Chains(gaussian(1), kernel="random-walk", draws=60, warmup=30)
     runs = [motes.sample(model, 40, seed=s, progress=False) for s in range(40)]
     error = np.array([float(r.mean() if r.mean().value.ndim == 0 else r.mean().value[0]) - 2 / 1.09 for r in runs])
     se = np.array([float(r.mean().se[0]) for r in runs])
@@ -124,7 +124,7 @@ def test_scores_are_kept_on_request():
     z = run.view.reshape(-1, 2)
     assert torch.allclose(run.score, -z - (z - 2) / 0.09)
     with pytest.raises(MotesError, match="keep_score"):
-        Chains(gaussian(), "random-walk", keep_score=True)
+        Chains(gaussian(), kernel="random-walk", keep_score=True)
 
 
 def test_separate_modes_are_told():
@@ -158,15 +158,15 @@ def test_stuck_and_diverging_chains_are_told():
 
 def test_unknown_kernels_are_told_those_that_suit_the_density():
     with pytest.raises(UnknownName, match="perhaps you meant 'nuts'") as caught:
-        Chains(gaussian(), "nutz")
+        Chains(gaussian(), kernel="nutz")
     assert "flip" not in str(caught.value) and "slice" in str(caught.value)
     whole = Discrete(lambda x: x.double().sum(1), 3, levels=2)
     with pytest.raises(UnknownName, match="flip") as caught:
-        Chains(whole, "nutz")
+        Chains(whole, kernel="nutz")
     assert "slice" not in str(caught.value)
     with pytest.raises(MotesError, match=r"kernels for it are: .*flip"):
-        Chains(whole, "random-walk")
-    assert Chains(gaussian(), "NUTS").kernel == NUTS()
+        Chains(whole, kernel="random-walk")
+    assert Chains(gaussian(), kernel="NUTS").kernel == NUTS()
 
 
 def test_the_warm_up_of_few_chains_is_short():
@@ -212,14 +212,14 @@ def test_bad_knobs_and_hopeless_starts_are_errors():
     prior = Normal(torch.zeros(1, dtype=torch.float64), 1.0)
     nowhere = Density(lambda x: torch.where(x > 50, 0.0, -math.inf).sum(-1), prior, vectorised=True)
     with pytest.raises(MotesError, match="starting points"):
-        motes.sample(Chains(nowhere, "random-walk"), 16, seed=0, progress=False)
+        motes.sample(Chains(nowhere, kernel="random-walk"), 16, seed=0, progress=False)
     half = Density(lambda x: torch.where(x > 0, 0.0, -math.inf).sum(-1), prior, vectorised=True)
     with pytest.raises(MotesError, match="likelihood is zero where particles"):
-        motes.sample(Chains(half, "random-walk", cool=False), 16, seed=0, progress=False)
+        motes.sample(Chains(half, kernel="random-walk", cool=False), 16, seed=0, progress=False)
 
 
 def test_files_and_draws_of_chains(tmp_path):
-    run = motes.sample(Chains(coin(), RandomWalk(), draws=20), 8, seed=1, progress=False)
+    run = motes.sample(Chains(coin(), kernel=RandomWalk(), draws=20), 8, seed=1, progress=False)
     again = motes.load(run.save(tmp_path / "run"))
     assert torch.equal(again.view["p"], run.view["p"]) and again.chains
     assert run.draws(30)["p"].shape == (30,) and run.flat["p"].shape == (160,)
@@ -229,7 +229,7 @@ def test_files_and_draws_of_chains(tmp_path):
 
 @pytest.mark.parametrize("name", [name for name, k in kernels.items() if not k.discrete])
 def test_every_kernel_runs_as_chains(name):
-    run = motes.sample(Chains(gaussian(), name, draws=30, warmup=40), 24, seed=0, progress=False)
+    run = motes.sample(Chains(gaussian(), kernel=name, draws=30, warmup=40), 24, seed=0, progress=False)
     assert run.view.shape == (24, 30, 2) and float((run.mean().value - 2 / 1.09).abs().max()) < 0.25
     assert any("invariant" in r for r in run.remarks) != kernels[name].exact
 
@@ -237,14 +237,14 @@ def test_every_kernel_runs_as_chains(name):
 @pytest.mark.parametrize("name", [name for name, k in kernels.items() if not k.exact])
 def test_biased_kernels_are_refused_where_weights_would_be_wrong(name):
     with pytest.raises(MotesError, match="invariant"):
-        motes.Tempering(gaussian(), name)
+        motes.Tempering(gaussian(), kernel=name)
 
 
 @pytest.mark.parametrize("name", [name for name, k in kernels.items() if k.discrete])
 def test_chains_on_whole_numbers(name):
     """Four spins in a field of 1/2 each: P(up) = 1 / (1 + exp(-1/2))."""
     density = Discrete(lambda x: 0.5 * x.sum(-1), 4)
-    run = motes.sample(Chains(density, name, draws=200), 40, seed=0, progress=False)
+    run = motes.sample(Chains(density, kernel=name, draws=200), 40, seed=0, progress=False)
     mean = run.mean(lambda v: v.double())
     assert float(((mean.value - 1 / (1 + math.exp(-0.5))) / mean.se).abs().max()) < Z
 
@@ -268,8 +268,8 @@ def test_counts_choose_to_compile(monkeypatch):
 def test_draws_that_are_exact_for_one_law_are_refused_where_laws_change():
     draw = Gibbs((((0,), lambda rng, x: 2 / 1.09 + 0.3 / 1.09**0.5 * rng.at("z").normal((len(x), 1))), ((1,), "slice")))
     with pytest.raises(MotesError, match="exact for one law"):
-        motes.Tempering(gaussian(), draw)
-    run = motes.sample(Chains(gaussian(), draw, draws=100), 40, seed=0, progress=False)
+        motes.Tempering(gaussian(), kernel=draw)
+    run = motes.sample(Chains(gaussian(), kernel=draw, draws=100), 40, seed=0, progress=False)
     assert float(((run.mean().value - 2 / 1.09) / run.mean().se).abs().max()) < Z
 
 
@@ -283,14 +283,14 @@ def test_chains_that_stay_outside_of_the_support_are_an_error():
 
     with pytest.MonkeyPatch.context() as patch, pytest.raises(MotesError, match="density is zero"):
         patch.setattr(RandomWalk, "sweep", stuck)
-        motes.sample(Chains(density, "random-walk", draws=10, warmup=5), 20, seed=0, progress=False)
+        motes.sample(Chains(density, kernel="random-walk", draws=10, warmup=5), 20, seed=0, progress=False)
 
 
 def test_few_chains_in_modes_of_different_height_do_not_wait_for_each_other():
     """Without weights 10^6 nats between two modes would make for temperatures that never rise."""
     prior = Normal(torch.zeros(1, dtype=torch.float64), 1.0)
     density = Density(lambda x: torch.where(x > 0, 0.0, -1e6).sum(-1), prior, vectorised=True)
-    run = motes.sample(Chains(density, "random-walk", draws=20, warmup=20), 8, seed=0, progress=False)
+    run = motes.sample(Chains(density, kernel="random-walk", draws=20, warmup=20), 8, seed=0, progress=False)
     assert run.particles.t < 100
 
 

@@ -43,7 +43,7 @@ def shifted(rng: Rng, p: dict[str, Tensor]) -> Tensor:
 
 
 def found(name: str, simulator=simulate, data: Tensor = DATA, **knobs):
-    (finding,) = check(density(data), Setting(density, simulator, data), only=[name], **knobs).findings
+    (finding,) = check(density(data), setting=Setting(density, simulator, data=data), only=[name], **knobs).findings
     return finding
 
 
@@ -80,10 +80,10 @@ def test_a_wrong_kernel_is_found_by_geweke(monkeypatch: pytest.MonkeyPatch) -> N
             inner.setattr("motes.kernels.random_walk.accepted", accepted)
             return sample(*given, **knobs)
 
-    right = geweke_file.geweke(Setting(density, simulate, DATA), Rng(0), 100, RandomWalk())
+    right = geweke_file.geweke(Setting(density, simulate, data=DATA), Rng(0), 100, RandomWalk())
     monkeypatch.setattr(geweke_file, "sample", tuned)
     monkeypatch.setattr("motes.kernels.random_walk.accepted", always)
-    broken = geweke_file.geweke(Setting(density, simulate, DATA), Rng(0), 100, RandomWalk())
+    broken = geweke_file.geweke(Setting(density, simulate, data=DATA), Rng(0), 100, RandomWalk())
     assert right.mark == "ok" and broken.mark == "FAILED"
 
 

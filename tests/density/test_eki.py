@@ -88,7 +88,7 @@ def test_perturbed_data_end_at_the_posterior_of_many_members():
     """40000 members: errors of 0.005 standard deviations; the twin with too little noise has too small a covariance."""
     density, data = linear()
     mean, covariance, _ = kalman(PRIOR.mean, torch.diag(PRIOR.variance))
-    found = moments(at_one(EnsembleKalman(density, data, "perturbed"), 40000, 0))
+    found = moments(at_one(EnsembleKalman(density, data, form="perturbed"), 40000, 0))
     scale = covariance.diagonal().sqrt()
     assert ((found[0] - mean).abs() / scale < 0.05).all()
     assert ((found[1] - covariance).abs() / torch.outer(scale, scale) < 0.06).all()
@@ -162,7 +162,7 @@ def test_mixtures_are_normalised_have_their_gradient_and_are_what_is_drawn(freed
     weight = torch.tensor([0.3, 0.7], dtype=F64)
     location = torch.tensor([[-1.0, 0.5], [1.0, 0.0]], dtype=F64)
     factor = torch.tensor([[[0.5, 0.0], [0.2, 0.4]], [[0.3, 0.0], [-0.3, 0.6]]], dtype=F64)
-    mixture = Mixture(weight, location, factor, freedom)
+    mixture = Mixture(weight, location, factor, freedom=freedom)
     line = torch.linspace(-30, 30, 1501, dtype=F64)
     grid = torch.cartesian_prod(line, line)
     mass = mixture.log_density(grid).exp() * 0.04**2
@@ -185,15 +185,15 @@ def test_mixtures_are_normalised_have_their_gradient_and_are_what_is_drawn(freed
 
 def test_a_started_law_is_the_same_law_with_the_same_gradient():
     density, _ = linear()
-    mixture = Mixture(torch.ones(1, dtype=F64), PRIOR.mean[None], torch.eye(3, dtype=F64)[None], 4.0)
+    mixture = Mixture(torch.ones(1, dtype=F64), PRIOR.mean[None], torch.eye(3, dtype=F64)[None], freedom=4.0)
     z = PRIOR.mean + 0.3 * torch.arange(6, dtype=F64).reshape(2, 3)
     for share in (0.0, 0.3):
-        new, old = Started(density, mixture, share).evaluate(z, True), density.evaluate(z, True)
+        new, old = Started(density, mixture, share=share).evaluate(z, True), density.evaluate(z, True)
         for parts in (("log_prior", "log_likelihood"), ("prior_gradient", "likelihood_gradient")):
             assert torch.allclose(sum(new[k] for k in parts), sum(old[k] for k in parts))
         w = z.clone().requires_grad_()
         prior = PRIOR.log_prob(w).sum(1)
-        (gradient,) = torch.autograd.grad(Started(density, mixture, share).log_reference(w, prior).sum(), w)
+        (gradient,) = torch.autograd.grad(Started(density, mixture, share=share).log_reference(w, prior).sum(), w)
         assert torch.allclose(gradient, new["prior_gradient"])
 
 

@@ -64,7 +64,7 @@ def test_bridge_sampling_from_weighted_particles(make, symmetric):
 @pytest.mark.parametrize(("chains", "draws"), [(16, 40), (1, 800)])
 def test_bridge_sampling_from_chains(chains, draws):
     density, truth = coin()
-    model = motes.Chains(density, "random-walk", draws=draws, warmup=100)
+    model = motes.Chains(density, kernel="random-walk", draws=draws, warmup=100)
     runs = [motes.sample(model, chains, seed=s, progress=False) for s in range(20)]
     judge([bridge_sampling(r, density, seed=s) for s, r in enumerate(runs)], truth, 0.6)
 
@@ -112,7 +112,7 @@ def test_bridge_sampling_refuses():
 @pytest.mark.filterwarnings("ignore::motes.core.errors.MotesWarning")
 def test_an_evidence_without_an_error_bar_says_why():
     density, _ = gaussian(2)
-    run = motes.sample(motes.Chains(density, "random-walk", draws=30, warmup=20), 2, seed=0, progress=False)
+    run = motes.sample(motes.Chains(density, kernel="random-walk", draws=30, warmup=20), 2, seed=0, progress=False)
     found = bridge_sampling(run, density)
     assert math.isnan(
         float(found.se)

@@ -58,7 +58,7 @@ def score(ratio: np.ndarray) -> float:
 def test_evidence_and_its_error_bar(problem):
     """Would catch a bias of 3 % (the ratios' standard deviation is about 0.04), and errors half their size."""
     density, truth = problem()
-    ratio, se = ratios(Follmer(density, 16, location=0.0, scale=1.0), truth, 128, 40)
+    ratio, se = ratios(Follmer(density, steps=16, location=0.0, scale=1.0), truth, 128, 40)
     assert score(ratio) < Z
     assert ratio.std(ddof=1) < 0.1
     covered = (np.abs(np.log(ratio)) < 1.96 * se).sum()
@@ -93,7 +93,7 @@ def nonsense(u, y, log_f, t):
 
 def test_any_drift_and_any_twist_that_are_known_before_the_noise_are_exact(monkeypatch):
     density, truth = gaussian(1.0, 1.0)
-    model = Follmer(density, 4, location=0.0, scale=1.0)
+    model = Follmer(density, steps=4, location=0.0, scale=1.0)
     monkeypatch.setattr(follmer, "_pooled", nonsense)
     assert score(ratios(model, truth, 16, 400, ess_threshold=1.0)[0]) < Z
 
@@ -110,7 +110,7 @@ def test_half_of_girsanovs_formula_is_not_enough(monkeypatch):
         return replace(moved, log_weight=moved.log_weight + lost)
 
     monkeypatch.setattr(Follmer, "step", wrong)
-    assert score(ratios(Follmer(density, 4, location=0.0, scale=1.0), truth, 16, 400)[0]) > Z
+    assert score(ratios(Follmer(density, steps=4, location=0.0, scale=1.0), truth, 16, 400)[0]) > Z
 
 
 def exact(s: float, c: float):
@@ -129,7 +129,7 @@ def test_with_the_exact_drift_the_weights_have_next_to_no_spread(monkeypatch):
     monkeypatch.setattr(follmer, "_pooled", exact(0.5, 1.0))
     spread = {}
     for steps in (8, 32, 128):
-        model = Follmer(density, steps, draws=2, location=0.0, scale=1.0)
+        model = Follmer(density, steps=steps, draws=2, location=0.0, scale=1.0)
         run = motes.sample(model, 400, seed=0, progress=False, ess_threshold=0.0)
         spread[steps] = float(run.log_weight.std())
         assert abs(run.log_evidence - truth) < Z * spread[steps] / 20 + spread[steps] ** 2 / 20
@@ -141,12 +141,14 @@ def test_the_estimated_drift_is_the_exact_one():
     s, c, t = 0.5, 1.0, 0.75
     density, _ = gaussian(s, c)
     u = torch.tensor([[0.2, 0.4], [0.5, 0.1]], dtype=torch.float64)
-    model = Follmer(density, 16, 4000, location=0.0, scale=1.0)
+    model = Follmer(density, steps=16, draws=4000, location=0.0, scale=1.0)
     shared = {"location": torch.zeros(2).double(), "scale": torch.ones(2).double()}
     found = model._look(motes.Rng(0), u, torch.zeros(2).double(), t, shared)
     drift, twist = exact(s, c)(u, None, None, t)
     assert torch.allclose(found["drift"], drift, atol=0.15) and torch.allclose(found["twist"], twist, atol=0.05)
-    alone = Follmer(density, 16, 4000, False, 0.0, 1.0)._look(motes.Rng(0), u, torch.zeros(2).double(), t, shared)
+    alone = Follmer(density, steps=16, draws=4000, shared=False, location=0.0, scale=1.0)._look(
+        motes.Rng(0), u, torch.zeros(2).double(), t, shared
+    )
     assert torch.allclose(alone["drift"], drift, atol=0.2) and torch.allclose(alone["twist"], twist, atol=0.08)
 
 
@@ -154,25 +156,27 @@ def test_a_likelihood_with_zeros_is_unbiased():
     """P(x_1 > 1) under N(0, I): most draws tell nothing, and then what they said last stays."""
     density = Density(lambda x: torch.where(x[:, 0] > 1, 0.0, -math.inf), STANDARD, vectorised=True)
     truth = math.log(0.5 * math.erfc(1 / math.sqrt(2)))
-    model = Follmer(density, 6, draws=2, shared=False, location=0.0, scale=1.0)
+    model = Follmer(density, steps=6, draws=2, shared=False, location=0.0, scale=1.0)
     assert score(ratios(model, truth, 32, 200)[0]) < Z
 
 
 def test_a_large_constant_changes_nothing():
-    a, b = (motes.sample(Follmer(gaussian(0.5, 1.0, c)[0], 8), 32, seed=1, progress=False) for c in (0.0, -5000.0))
+    a, b = (
+        motes.sample(Follmer(gaussian(0.5, 1.0, c)[0], steps=8), 32, seed=1, progress=False) for c in (0.0, -5000.0)
+    )
     assert b.log_evidence == pytest.approx(a.log_evidence - 5000, abs=1e-8)
     assert torch.allclose(a.view, b.view, atol=1e-8)
 
 
 def test_an_interrupted_run_is_resumed_bit_for_bit_and_other_data_are_refused(tmp_path):
-    model, path = Follmer(gaussian(0.5, 1.0)[0], 6), tmp_path / "run"
+    model, path = Follmer(gaussian(0.5, 1.0)[0], steps=6), tmp_path / "run"
     whole = motes.sample(model, 50, seed=3, progress=False)
     motes.sample(model, 50, seed=3, progress=False, checkpoint=path, max_steps=3)
     with pytest.raises(FileError, match="log-likelihood"):
-        motes.resume(path, Follmer(gaussian(0.5, 1.1)[0], 6), progress=False)
+        motes.resume(path, Follmer(gaussian(0.5, 1.1)[0], steps=6), progress=False)
     with pytest.raises(FileError, match="draws"):
-        motes.resume(path, Follmer(gaussian(0.5, 1.0)[0], 6, 4), progress=False)
-    rest = motes.resume(path, Follmer(gaussian(0.5, 1.0)[0], 6), progress=False)
+        motes.resume(path, Follmer(gaussian(0.5, 1.0)[0], steps=6, draws=4), progress=False)
+    rest = motes.resume(path, Follmer(gaussian(0.5, 1.0)[0], steps=6), progress=False)
     assert rest.log_evidence == whole.log_evidence and torch.equal(rest.view, whole.view)
 
 
@@ -186,8 +190,10 @@ def test_faults_are_errors():
         for value in values:
             with pytest.raises(ValueError, match=f"{name} must be"):
                 Follmer(density, **{name: value})
-    tensors = Follmer(density, 4, location=torch.zeros(2), scale=torch.ones(2))
-    runs = [motes.sample(m, 20, seed=0, progress=False) for m in (tensors, Follmer(density, 4, location=0, scale=1))]
+    tensors = Follmer(density, steps=4, location=torch.zeros(2), scale=torch.ones(2))
+    runs = [
+        motes.sample(m, 20, seed=0, progress=False) for m in (tensors, Follmer(density, steps=4, location=0, scale=1))
+    ]
     assert torch.equal(runs[0].view, runs[1].view)
     density.levels = 2
     with pytest.raises(MotesError, match="discrete"):

@@ -55,11 +55,11 @@ def test_one_that_only_just_falls_is_not():
 def test_a_density_that_data_leave_open_is_improper():
     """One coordinate of three has no prior and no data."""
     start = Normal(torch.zeros(3, dtype=F), 5.0)
-    flat = from_torch(lambda x: -0.5 * x[:, :2].square().sum(1), start, vectorised=True)
+    flat = from_torch(lambda x: -0.5 * x[:, :2].square().sum(1), start=start, vectorised=True)
     z = Rng(0).normal((100, 3))
     z[:, :2] = 0  # rays along the open direction, which those of a population come near to in few dimensions only
     assert improper(flat, z)
-    assert not improper(from_torch(lambda x: -0.5 * x.square().sum(1), start, vectorised=True), z)
+    assert not improper(from_torch(lambda x: -0.5 * x.square().sum(1), start=start, vectorised=True), z)
 
 
 HEAVY = {

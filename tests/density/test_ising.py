@@ -36,7 +36,7 @@ def test_kaufman_is_the_enumeration_and_the_published_values() -> None:
 )
 def test_the_partition_function_and_the_energy(kernel: str, size: int, beta: float, n: int) -> None:
     """Within 4.9 of the run's own standard errors, which are below 0.25 nats and 4 % of the number of bonds."""
-    run = motes.sample(motes.Tempering(torus(size, beta), kernel), n, seed=0, progress=False)
+    run = motes.sample(motes.Tempering(torus(size, beta), kernel=kernel), n, seed=0, progress=False)
     error = run.log_evidence + size * size * math.log(2) - kaufman(size, beta)
     assert abs(error) < Z * run.log_evidence_se and run.log_evidence_se < 0.25
     energy = run.mean(lambda x: bonds(x, size))
@@ -45,7 +45,7 @@ def test_the_partition_function_and_the_energy(kernel: str, size: int, beta: flo
 
 
 def test_another_temperature_is_told_apart() -> None:
-    run = motes.sample(motes.Tempering(torus(4, CRITICAL), "flip"), 500, seed=0, progress=False)
+    run = motes.sample(motes.Tempering(torus(4, CRITICAL), kernel="flip"), 500, seed=0, progress=False)
     assert abs(run.log_evidence + 16 * math.log(2) - kaufman(4, 0.5)) > Z * run.log_evidence_se
 
 
@@ -53,8 +53,8 @@ def test_another_temperature_is_told_apart() -> None:
 def test_a_ring_of_potts_labels(kernel: str) -> None:
     """Z = (e^b + q - 1)^L + (q - 1) (e^b - 1)^L for L labels of q kinds on a ring."""
     length, kinds, beta = 10, 4, 1.2
-    ring = Discrete(lambda h: beta * (h * h.roll(1, 1)).sum((1, 2)), length, kinds, one_hot=True)
-    run = motes.sample(motes.Tempering(ring, kernel), 500, seed=1, progress=False)
+    ring = Discrete(lambda h: beta * (h * h.roll(1, 1)).sum((1, 2)), length, levels=kinds, one_hot=True)
+    run = motes.sample(motes.Tempering(ring, kernel=kernel), 500, seed=1, progress=False)
     base = math.exp(beta)
     exact = math.log((base + kinds - 1) ** length + (kinds - 1) * (base - 1) ** length)
     assert abs(run.log_evidence + length * math.log(kinds) - exact) < Z * run.log_evidence_se < Z * 0.25

@@ -46,7 +46,7 @@ def flat(prior):
 @pytest.mark.parametrize("points", ["sobol", "lattice"])
 def test_each_family_gets_its_law(points):
     """1024 even points are within 0.01 of every distribution function; independent ones would be 0.03 to 0.04 off."""
-    even = LowDiscrepancy(flat(PRIORS), points)
+    even = LowDiscrepancy(flat(PRIORS), points=points)
     p = even.constrain(even.sample(motes.Rng(0), 1024))
     assert isinstance(p, dict)
     cdf = {
@@ -106,12 +106,12 @@ def test_priors_without_quantiles_are_refused_by_name():
     for prior in (Gamma(2 * ONE, 1.0), Beta(ONE, 2.0), Dirichlet(torch.ones(3).double())):
         with pytest.raises(MotesError, match=rf"'a', {type(prior).__name__}, has no quantile function"):
             LowDiscrepancy(flat({"a": prior}))
-    even = LowDiscrepancy(flat({"x": PRIORS["normal"]}), "lattice")
+    even = LowDiscrepancy(flat({"x": PRIORS["normal"]}), points="lattice")
     with pytest.raises(ShapeError, match="whole population"):
         even.sample(motes.Rng(0).shard(torch.tensor([1])), 1)
     with pytest.raises(MotesError, match="2 or more replicates"):
         even.mean(lambda p: p["x"], 16, 0)
     with pytest.raises(ValueError, match="lattice"):
-        LowDiscrepancy(flat({"x": PRIORS["normal"]}), "halton")  # type: ignore[arg-type]
+        LowDiscrepancy(flat({"x": PRIORS["normal"]}), points="halton")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="at least 1"):
         LowDiscrepancy(flat({"x": PRIORS["normal"]}), replicates=0)

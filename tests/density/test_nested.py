@@ -189,7 +189,7 @@ def test_coverage_with_slices():
 
 def test_one_run_with_slices_and_its_moments():
     density, truth = gaussian(2)
-    run = motes.sample(NestedSampling(density, "slice"), 600, seed=1, progress=False)
+    run = motes.sample(NestedSampling(density, kernel="slice"), 600, seed=1, progress=False)
     assert abs(run.log_evidence - truth) < Z * run.log_evidence_se < 0.7
     mean = run.mean()
     assert ((mean.value - 2 / 1.09).abs() < Z * mean.se).all() and float(mean.se.max()) < 0.02
@@ -253,11 +253,11 @@ def test_control_variates_need_a_kernel_with_gradients_and_the_end_of_the_run():
     plain = motes.sample(NestedSampling(density), 200, seed=0, progress=False)
     with pytest.raises(motes.core.errors.MotesError, match=r"its kernel, RandomWalk.*kernel='mala'"):
         plain.mean(control=True)
-    run = motes.sample(NestedSampling(density, "mala"), 200, seed=0, progress=False)
+    run = motes.sample(NestedSampling(density, kernel="mala"), 200, seed=0, progress=False)
     truth = 2 / 1.09
     better = run.mean(control=True)
     assert bool(((better.value - truth).abs() < 1e-6).all()) and float(run.mean().se.max()) > 0.005
-    early = motes.sample(NestedSampling(density, "mala"), 200, seed=0, progress=False, max_steps=3)
+    early = motes.sample(NestedSampling(density, kernel="mala"), 200, seed=0, progress=False, max_steps=3)
     with pytest.raises(motes.core.errors.MotesError, match="ended as MAX_STEPS"):
         early.mean(control=True)
 

@@ -191,7 +191,7 @@ def test_two_wells_of_unequal_weight():
 
 
 def test_many_random_walks_and_their_error_bars():
-    model = ParallelTempering(many_well(), "random-walk", temperatures=5, draws=60, rounds=4)
+    model = ParallelTempering(many_well(), kernel="random-walk", temperatures=5, draws=60, rounds=4)
     runs = [motes.sample(model, 32, seed=s, progress=False) for s in range(12)]
     error, se = (np.array(v) for v in zip(*((r.log_evidence - LOG_Z, r.log_evidence_se) for r in runs), strict=True))
     assert abs(error.mean()) < Z * se.mean() / math.sqrt(12) + se.mean() ** 2
@@ -202,7 +202,7 @@ def test_many_random_walks_and_their_error_bars():
 
 def test_without_swaps_the_wells_have_the_weight_of_the_start(monkeypatch):
     monkeypatch.setattr("motes.density.markov.rung_walk.swap_probability", lambda ladder, x: torch.zeros_like(x[:, 1:]))
-    model = ParallelTempering(many_well(), "random-walk", temperatures=5, draws=60, rounds=4)
+    model = ParallelTempering(many_well(), kernel="random-walk", temperatures=5, draws=60, rounds=4)
     with pytest.warns(match="no walker travelled"):
         run = motes.sample(model, 32, seed=0, progress=False)
     assert abs(float(left(run)) - LEFT) > T31 * 0.025
@@ -219,16 +219,16 @@ def test_spins_on_a_ring():
 
 
 def test_a_few_chains_have_an_error_bar_from_parts_of_chains():
-    model = ParallelTempering(many_well(), "random-walk", temperatures=4, draws=400, rounds=4)
+    model = ParallelTempering(many_well(), kernel="random-walk", temperatures=4, draws=400, rounds=4)
     run = motes.sample(model, 2, seed=3, progress=False)
     assert abs(run.log_evidence - LOG_Z) < T31 * run.log_evidence_se < 2
-    short = ParallelTempering(many_well(), "random-walk", temperatures=4, draws=20, rounds=2)
+    short = ParallelTempering(many_well(), kernel="random-walk", temperatures=4, draws=20, rounds=2)
     assert "too few" in motes.sample(short, 2, seed=3, progress=False).standard_error.reason
 
 
 def test_an_interrupted_run_is_resumed_bit_for_bit(tmp_path):
     def model(draws=40, density=None):
-        return ParallelTempering(density or many_well(), "random-walk", temperatures=4, draws=draws, rounds=3)
+        return ParallelTempering(density or many_well(), kernel="random-walk", temperatures=4, draws=draws, rounds=3)
 
     whole = motes.sample(model(), 6, seed=5, progress=False)
     for stop in (2, 7):  # in the warm-up and between draws
@@ -252,4 +252,4 @@ def test_faults_are_errors():
         lambda x: torch.where(x[:, 0] > 9, 0.0 * x[:, 0], -math.inf), Normal(torch.zeros(1, dtype=torch.float64), 1.0)
     )
     with pytest.raises(MotesError, match="likelihood is zero"):
-        motes.sample(ParallelTempering(never, "random-walk", draws=10, rounds=1), 4, seed=0, progress=False)
+        motes.sample(ParallelTempering(never, kernel="random-walk", draws=10, rounds=1), 4, seed=0, progress=False)

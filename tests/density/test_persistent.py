@@ -118,8 +118,8 @@ def test_the_error_bar_covers_and_the_evidence_is_consistent():
 def test_less_error_than_tempering_at_equal_cost_with_random_walks():
     """Mean square error times evaluations: measured 0.9 against 1.9 in two dimensions, 48 runs each."""
     density, truth = gaussian(2)
-    mine, _, spent = errors(PersistentSampling(density, "random-walk"), truth, 128, 30)
-    other, _, cost = errors(Tempering(density, "random-walk"), truth, 128, 30)
+    mine, _, spent = errors(PersistentSampling(density, kernel="random-walk"), truth, 128, 30)
+    other, _, cost = errors(Tempering(density, kernel="random-walk"), truth, 128, 30)
     assert (mine**2).mean() * spent < (other**2).mean() * cost
 
 

@@ -227,7 +227,7 @@ def test_refusals():
         release(0.0).draw(1, seed=SECRET + 0, noise=0.1)
     blind = motes.Density(lambda z: torch.zeros(len(z)), Normal(torch.zeros(1).double(), 1.0), vectorised=True)
     with pytest.raises(MotesError, match="gradients"):
-        PrivateRelease(blind, 1.0, 1.0, 1.0, 0.1)
+        PrivateRelease(blind, radius=1.0, convexity=1.0, smoothness=1.0, lipschitz=0.1)
 
 
 def test_single_precision_and_a_centre_that_is_no_point_are_refused_before_anything_is_drawn():

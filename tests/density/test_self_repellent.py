@@ -42,7 +42,7 @@ def covariance(p: Tensor, mu: Tensor, alpha: float) -> Tensor:
 def test_the_covariance_of_the_frequencies(base, alpha: float) -> None:
     """Within 14 % in every direction: one standard deviation is 2 %, and what is left of the beginning up to 5 %."""
     steps = 600
-    walk = SelfRepellentWalk(base(), steps, alpha, stride=steps)
+    walk = SelfRepellentWalk(base(), steps, alpha=alpha, stride=steps)
     run = motes.sample(walk, WALKS, seed=0, progress=False)
     x = run.view["frequency"]
     found, exact = steps * torch.cov(x.T), covariance(walk.transition, walk.stationary, alpha)
@@ -85,7 +85,7 @@ def test_chains_that_will_not_do_are_errors() -> None:
     with pytest.raises(MotesError, match=r"nodes \[2\] cannot be reached"):
         SelfRepellentWalk(torch.tensor([[0.5, 0.5, 0.0], [0.5, 0.5, 0.0], [0.0, 0.0, 1.0]]), 10)
     with pytest.raises(ValueError, match="alpha"):
-        SelfRepellentWalk(independent(), 10, -1.0)
+        SelfRepellentWalk(independent(), 10, alpha=-1.0)
     with pytest.raises(ValueError, match="multiple"):
         SelfRepellentWalk(independent(), 10, stride=3)
     with pytest.raises(MotesError, match="symmetric"):

@@ -36,7 +36,7 @@ def weighted(seed, n):
 @pytest.mark.parametrize("make", [uniform, weighted])
 def test_ishigami(make):
     """30 samples of 1000: means within 0.04 of the truth (the bias that is stated), bars that cover for the first."""
-    found = [sobol_indices(x, ishigami(x), w) for x, w in (make(s, 1000) for s in range(30))]
+    found = [sobol_indices(x, ishigami(x), log_weight=w) for x, w in (make(s, 1000) for s in range(30))]
     first = np.array([f.first.value.numpy() for f in found])
     total = np.array([f.total.value.numpy() for f in found])
     se = np.array([f.first.se.numpy() for f in found])
@@ -72,7 +72,7 @@ def test_repeated_points_are_weights():
     repeated = sobol_indices(
         x.repeat_interleave(count, 0), y.repeat_interleave(count), group=torch.arange(300).repeat_interleave(count)
     )
-    by_weight = sobol_indices(x, y, count.double().log() - 3, group=torch.arange(300))
+    by_weight = sobol_indices(x, y, log_weight=count.double().log() - 3, group=torch.arange(300))
     assert torch.allclose(repeated.first.value, by_weight.first.value, atol=1e-12)
     assert torch.allclose(repeated.total.value, by_weight.total.value, atol=0.03)  # neighbours may be equally near
 

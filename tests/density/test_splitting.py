@@ -98,7 +98,7 @@ def test_with_exact_moves_it_is_unbiased_for_a_handful_of_particles(case):
     """In linear scale, estimates of 0 counted: would catch a bias of 40 % (that of the twin below is larger)."""
     knobs, performance, level, n, seeds, engine = IDEAL[case]
     kernel = Exact(0.5 if performance is steps_of_half else 0.0)
-    model = Splitting(reference(1), performance, level, kernel, sweeps=1, **knobs)
+    model = Splitting(reference(1), performance, level, kernel=kernel, sweeps=1, **knobs)
     ratio, _ = runs(model, log_tail(level), n, seeds, **engine)
     assert score(ratio) < Z
     assert ratio.std(ddof=1) < 1.7
@@ -112,13 +112,13 @@ def test_ties_that_live_on_are_seen(monkeypatch):
         return right(self, x, {**rung, "strict": False})
 
     monkeypatch.setattr(Splitting, "_potential", wrong)
-    model = Splitting(reference(1), steps_of_half, 2.0, Exact(0.5), kill=0.5, sweeps=1)
+    model = Splitting(reference(1), steps_of_half, 2.0, kernel=Exact(0.5), kill=0.5, sweeps=1)
     assert score(runs(model, log_tail(2), 6, 200)[0]) > Z
 
 
 def test_the_last_particles_error_bar_with_exact_moves():
     """The standard deviation of log p over runs is that which each run states, sqrt(-log p / N); 95 % are covered."""
-    ratio, se = runs(Splitting(reference(1), first, 2.0, Exact(), kill=1, sweeps=1), log_tail(2), 20, 60)
+    ratio, se = runs(Splitting(reference(1), first, 2.0, kernel=Exact(), kill=1, sweeps=1), log_tail(2), 20, 60)
     assert np.allclose(se.mean(), math.sqrt(-log_tail(2) / 20), rtol=0.1)
     assert ratio.std(ddof=1) == pytest.approx(se.mean(), rel=0.45)
     covered = (np.abs(np.log(ratio)) < 1.96 * se).sum()
@@ -174,7 +174,7 @@ def test_constrained_parameters_and_gradients():
     density = Density(lambda v: 0.0 * v["a"], prior, vectorised=True)
     truth = math.log(1 - 0.9 * (1 - math.log(0.9)))
     for kernel in (None, HMC()):
-        ratio, _ = runs(Splitting(density, lambda v: v["a"] * v["b"], 0.9, kernel, sweeps=6), truth, 200, 10)
+        ratio, _ = runs(Splitting(density, lambda v: v["a"] * v["b"], 0.9, kernel=kernel, sweeps=6), truth, 200, 10)
         assert score(ratio) < Z and ratio.std(ddof=1) < 0.6
 
 
@@ -188,7 +188,7 @@ def test_a_frozen_run_is_unbiased_for_few_particles():
     again = motes.sample(frozen, 100, seed=0, progress=False)
     assert again.trace["level"].tolist() == small.trace["level"].tolist()
     with pytest.raises(MotesError, match="kernel"):
-        Splitting(reference(2), total, 3.0, "pcn").freeze(small)
+        Splitting(reference(2), total, 3.0, kernel="pcn").freeze(small)
     with pytest.raises(MotesError, match="kill as a fraction"):
         Splitting(reference(2), total, 3.0, kill=2).freeze(small)
 
@@ -244,9 +244,9 @@ def test_faults_are_errors():
     with pytest.raises(ValueError, match="must"):
         Splitting(reference(1), first, 3.0, levels=(4.0,))
     with pytest.raises(MotesError, match="gradients"):
-        Splitting(reference(1), first, 3.0, "hmc")
+        Splitting(reference(1), first, 3.0, kernel="hmc")
     with pytest.raises(MotesError, match="whole populations"):
-        Splitting(reference(1), first, 3.0, "stretch", kill=1)
+        Splitting(reference(1), first, 3.0, kernel="stretch", kill=1)
     with pytest.raises(MotesError, match="has a likelihood"):
         density = Density(first, Normal(torch.zeros(1, dtype=F64), 1.0), vectorised=True)
         motes.sample(Splitting(density, first, 3.0), 10, seed=0, progress=False)

@@ -123,8 +123,8 @@ def off(model, truth: float, n: int, seeds: int) -> float:
 def test_the_evidence_does_not_depend_on_the_start(which, share):
     """8 runs of relative spread below 0.2: a bias of 0.35 would be seen."""
     density, truth = banana()
-    law = From(density, starts(density)[which], share)
-    assert off(Tempering(law, "random-walk"), truth, 64, 8) < Z
+    law = From(density, starts(density)[which], share=share)
+    assert off(Tempering(law, kernel="random-walk"), truth, 64, 8) < Z
 
 
 def test_a_start_whose_density_is_not_divided_out_is_noticed(monkeypatch):
@@ -137,14 +137,14 @@ def test_a_start_whose_density_is_not_divided_out_is_noticed(monkeypatch):
         return {**over, "log_likelihood": state["log_likelihood"]}, bad
 
     monkeypatch.setattr(From, "_over", wrong)
-    assert off(Tempering(law, "random-walk"), truth, 64, 16) > Z
+    assert off(Tempering(law, kernel="random-walk"), truth, 64, 16) > Z
 
 
 @pytest.mark.parametrize("share", [0.0, 0.2])
 @pytest.mark.parametrize("which", ["laplace", "torch", "flow"])
 def test_the_two_parts_and_their_gradients(which, share):
     density, _ = banana()
-    law = From(density, starts(density)[which], share)
+    law = From(density, starts(density)[which], share=share)
     z = law.sample(motes.Rng(0), 50)
     state, own = law.evaluate(z, True), density.evaluate(z, True)
     torch.testing.assert_close(state["log_prior"] + state["log_likelihood"], own["log_prior"] + own["log_likelihood"])
@@ -187,6 +187,6 @@ def test_what_does_not_fit_is_refused():
     with pytest.raises(NanLogPotential, match=r"particles \[0, 1, 2\]"):
         From(density, Flow(2, lambda u: u, lambda z: z[:, 0] * math.nan))
     with pytest.raises(ValueError, match="share"):
-        From(density, starts(density)["torch"], 1.0)
+        From(density, starts(density)["torch"], share=1.0)
     with pytest.raises(MotesError, match="gradients"):
         Laplace().fit(Density(lambda x: x.detach()[:, 0] * 0, NORMAL, vectorised=True), motes.Rng(0))

@@ -66,9 +66,11 @@ def test_draws_of_the_target_have_the_discrepancy_that_theory_says(preconditione
 def test_weights_mend_draws_of_another_law():
     x = 0.4 + 1.2 * Rng(1).at("x").normal((800, 1))
     log_weight = Normal(0.0, 1.0).log_prob(x[:, 0]) - Normal(0.4, 1.2).log_prob(x[:, 0])
-    assert kernel_stein_discrepancy(x, -x, log_weight) < kernel_stein_discrepancy(x, -x) / 3
+    assert kernel_stein_discrepancy(x, -x, log_weight=log_weight) < kernel_stein_discrepancy(x, -x) / 3
     even = torch.zeros(800, dtype=torch.float64)
-    assert kernel_stein_discrepancy(x, -x, even + 5) == pytest.approx(kernel_stein_discrepancy(x, -x), rel=1e-12)
+    assert kernel_stein_discrepancy(x, -x, log_weight=even + 5) == pytest.approx(
+        kernel_stein_discrepancy(x, -x), rel=1e-12
+    )
 
 
 def test_blocks_change_nothing(monkeypatch):
@@ -115,7 +117,9 @@ def test_runs_are_judged_and_thinned_in_unconstrained_coordinates():
     assert 0 < stein_discrepancy(chains, density) < stein_discrepancy(run, density)
     assert stein_thinned(chains, density, 5).max() < 960
     with pytest.raises(MotesError, match="gradient of the target"):
-        stein_discrepancy(motes.sample(motes.Tempering(density, "random-walk"), 20, seed=0, progress=False), density)
+        stein_discrepancy(
+            motes.sample(motes.Tempering(density, kernel="random-walk"), 20, seed=0, progress=False), density
+        )
 
 
 def test_what_cannot_be_is_refused():
@@ -123,7 +127,7 @@ def test_what_cannot_be_is_refused():
     with pytest.raises(ShapeError, match="both be"):
         kernel_stein_discrepancy(x, x[:, :1])
     with pytest.raises(ShapeError, match="one log-weight a point"):
-        kernel_stein_discrepancy(x, x, torch.zeros(3, dtype=torch.float64))
+        kernel_stein_discrepancy(x, x, log_weight=torch.zeros(3, dtype=torch.float64))
     with pytest.raises(MotesError, match="do not fill"):
         kernel_stein_discrepancy(x, x, preconditioner="covariance")
     with pytest.raises(ValueError, match="scaled-median"):

@@ -73,7 +73,7 @@ def test_evidence_of_a_gaussian_and_its_coverage_over_200_seeds():
 
 def test_random_walk_evidence_of_a_gaussian():
     density, truth = gaussian(2)
-    check(Tempering(density, "random-walk"), truth, 128, 30)
+    check(Tempering(density, kernel="random-walk"), truth, 128, 30)
 
 
 @pytest.mark.parametrize(("d", "n", "seeds"), [(12, 512, 12), (40, 512, 4)])
@@ -164,24 +164,24 @@ def test_a_frozen_run_is_unbiased():
     again = motes.sample(frozen, 32, seed=0, progress=False)
     assert again.trace["temperature"].tolist() == small.trace["temperature"].tolist()
     with pytest.raises(MotesError, match="kernel"):
-        Tempering(density, "random-walk").freeze(small)
+        Tempering(density, kernel="random-walk").freeze(small)
 
 
 @pytest.mark.parametrize("kernel", [HMC(), RandomWalk()])
 def test_an_interrupted_run_is_resumed_bit_for_bit(tmp_path, kernel):
-    model = Tempering(gaussian(3)[0], kernel)
+    model = Tempering(gaussian(3)[0], kernel=kernel)
     whole = motes.sample(model, 100, seed=5, progress=False)
     for stop in (1, 3):
         path = tmp_path / f"{stop}.motes"
         motes.sample(model, 100, seed=5, progress=False, checkpoint=path, max_steps=stop)
-        rest = motes.resume(path, Tempering(gaussian(3)[0], kernel), progress=False)
+        rest = motes.resume(path, Tempering(gaussian(3)[0], kernel=kernel), progress=False)
         assert rest.log_evidence == whole.log_evidence
         assert all(torch.equal(rest.particles.x[k], v) for k, v in whole.particles.x.items())
         assert torch.equal(rest.log_weight, whole.log_weight)
     with pytest.raises(FileError, match="conditional_ess"):
         path = tmp_path / "other.motes"
         motes.sample(model, 100, seed=5, progress=False, checkpoint=path, max_steps=1)
-        motes.resume(path, Tempering(gaussian(3)[0], kernel, conditional_ess=0.5), progress=False)
+        motes.resume(path, Tempering(gaussian(3)[0], kernel=kernel, conditional_ess=0.5), progress=False)
 
 
 def test_a_run_is_not_resumed_with_other_data(tmp_path):
@@ -303,7 +303,7 @@ def test_faults_are_errors_that_say_where():
     plain = Density(lambda x: x[:, 0].detach(), normal)
     assert Tempering(plain).kernel == RandomWalk()
     with pytest.raises(MotesError, match="gradients"):
-        Tempering(plain, "hmc")
+        Tempering(plain, kernel="hmc")
     with pytest.raises(ValueError, match="conditional_ess"):
         Tempering(plain, conditional_ess=1.5)
     with pytest.raises(ValueError, match="sweeps"):

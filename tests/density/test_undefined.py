@@ -162,11 +162,11 @@ def test_a_matrix_that_is_not_positive_definite_ends_no_run(model):
 
 def test_chains_report_what_they_met():
     with pytest.warns(MotesWarning, match="undefined"):
-        run = motes.sample(Chains(walled(), "random-walk", draws=50), 40, seed=0, progress=False)
+        run = motes.sample(Chains(walled(), kernel="random-walk", draws=50), 40, seed=0, progress=False)
     assert max(run.trace["undefined"][-5:]) > 0.01
     assert any("undefined" in r and r.doubts for r in run.remarks)
     plain = Density(lambda x: 12 * x.square().sum(1), Normal(torch.zeros(2, dtype=F), 0.2))
-    run = motes.sample(Chains(plain, "random-walk", draws=50), 40, seed=0, progress=False)
+    run = motes.sample(Chains(plain, kernel="random-walk", draws=50), 40, seed=0, progress=False)
     assert "undefined" not in run.trace and not any("undefined" in r for r in run.remarks)
 
 

@@ -39,7 +39,7 @@ def errors(model, truth: float, n: int, seeds: int) -> tuple[np.ndarray, np.ndar
 def test_the_variance_of_one_run_is_that_of_many(kernel, d, n, length):
     """60 runs know their variance to 18 %, so a ratio outside of [1/2, 2] is 3 of its standard deviations off."""
     density, truth = gaussian(d)
-    error, se = errors(WasteFree(density, kernel, length=length), truth, n, 60)
+    error, se = errors(WasteFree(density, kernel=kernel, length=length), truth, n, 60)
     ratio = (se**2).mean() / error.var(ddof=1)
     assert 0.5 < ratio < 2, ratio
     assert abs(error.mean()) < Z * error.std() / math.sqrt(60) + error.var()
@@ -54,7 +54,7 @@ def test_without_the_autocovariances_families_disagree_with_the_variance(monkeyp
         return float(g.var() / g.mean() ** 2) / g.numel(), 0.0
 
     monkeypatch.setattr("motes.density.annealing.waste_free.relative_variance", independent)
-    error, se = errors(WasteFree(density, "random-walk", length=32), truth, 768, 60)
+    error, se = errors(WasteFree(density, kernel="random-walk", length=32), truth, 768, 60)
     assert np.isnan(se).mean() > 0.3
     shown = se[~np.isnan(se)]
     assert (shown**2).mean() / error.var(ddof=1) < 1
@@ -92,7 +92,7 @@ def test_a_frozen_run_is_unbiased_and_not_if_parents_are_taken_without_weights(m
     again = motes.sample(frozen, 64, seed=0, progress=False)
     assert again.trace["temperature"].tolist() == found.trace["temperature"].tolist()
     with pytest.raises(MotesError, match="kernel"):
-        WasteFree(density, "random-walk", length=8).freeze(found)
+        WasteFree(density, kernel="random-walk", length=8).freeze(found)
 
     def blind(self, rng, scheme, particles):
         return particles.resampled(torch.arange(0, particles.n, 8).repeat_interleave(8))
@@ -149,7 +149,7 @@ def test_lengths_of_chains():
 
 
 def test_chains_that_are_too_short_have_no_error_bar_but_a_reason():
-    run = motes.sample(WasteFree(gaussian(5)[0], "random-walk", length=4), 256, seed=0, progress=False)
+    run = motes.sample(WasteFree(gaussian(5)[0], kernel="random-walk", length=4), 256, seed=0, progress=False)
     assert math.isnan(run.log_evidence_se) and "length" in run.standard_error.reason
 
 

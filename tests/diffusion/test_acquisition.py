@@ -27,10 +27,10 @@ def made(choice="entropy", budget=3, steps=60, asked=None, **kwargs):
     return ActiveDiffusion(
         DENOISER,
         steps,
-        lambda x: x[:, :, None],
-        ask,
-        NOISE,
-        budget,
+        measure=lambda x: x[:, :, None],
+        ask=ask,
+        noise=NOISE,
+        budget=budget,
         **{"shape": (6,), "dtype": F64, "choice": choice, "integrator": "euler-maruyama", **kwargs},
     )
 
@@ -149,7 +149,18 @@ def test_what_does_not_fit_is_refused():
         with pytest.raises(ValueError, match=what):
             made(**kwargs)
     with pytest.raises(motes.MotesError, match="measure must return"):
-        ActiveDiffusion(DENOISER, 5, lambda x: x, lambda i: TRUTH[i], NOISE, 2, shape=(6,), dtype=F64)
-    bad = ActiveDiffusion(DENOISER, 5, lambda x: x[:, :, None], lambda i: TRUTH[i], NOISE, 2, shape=(6,), dtype=F64)
+        ActiveDiffusion(
+            DENOISER, 5, measure=lambda x: x, ask=lambda i: TRUTH[i], noise=NOISE, budget=2, shape=(6,), dtype=F64
+        )
+    bad = ActiveDiffusion(
+        DENOISER,
+        5,
+        measure=lambda x: x[:, :, None],
+        ask=lambda i: TRUTH[i],
+        noise=NOISE,
+        budget=2,
+        shape=(6,),
+        dtype=F64,
+    )
     with pytest.raises(motes.MotesError, match=r"ask\(\d\) returned shape"):
         motes.sample(bad, 4, seed=1, progress=False)

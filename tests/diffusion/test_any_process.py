@@ -95,7 +95,7 @@ def test_a_step_with_too_little_pull_is_caught(monkeypatch):
 
 def marginal_gap(process, integrator, noise, steps):
     """The largest gap in mean and variance between the chain's law and that of normal data, from a wide start."""
-    table = transition.transitions(process, process.times(steps, "snr"), integrator, noise)
+    table = transition.transitions(process, process.times(steps, "snr"), integrator=integrator, noise=noise)
     law = chain(process, table)
     return max(abs(float(law.mean[0]) - DATA[0]), abs(float(law.covariance[0, 0]) - DATA[1]))
 
@@ -114,7 +114,13 @@ def test_a_mixture_tilted_and_not(process, integrator):
     name, noise = INTEGRATORS[integrator]
     spacing = None if name == "euler-maruyama" and isinstance(process, VariancePreserving) else "snr"
     model = motes.ReverseDiffusion(
-        denoiser, process, process.times(100, spacing), lambda x: x[:, 0] / 2, shape=(1,), integrator=name, noise=noise
+        denoiser,
+        process,
+        process.times(100, spacing),
+        reward=lambda x: x[:, 0] / 2,
+        shape=(1,),
+        integrator=name,
+        noise=noise,
     )
     run = motes.sample(model, 2000, seed=5, progress=False)
     grid = torch.linspace(-8, 8, 4001, dtype=F64)

@@ -79,11 +79,13 @@ def test_weights_from_log_densities_are_exact_at_two_steps(exponents, churn):
 def test_guidance_and_rewards_leave_exact_weights_exact():
     models = [normal(*ONE), normal(*TWO)]
     options = {"shape": (1,), "dtype": F64, "curvature": 0.8, "final": "state"}
-    plain = expected(Composition(models, (1.0, 0.5), VP, TIMES, lambda x: x[:, 0], schedule="end", **options), 40)
+    plain = expected(
+        Composition(models, (1.0, 0.5), VP, TIMES, reward=lambda x: x[:, 0], schedule="end", **options), 40
+    )
     for guidance in (0.7, "reward", lambda x, t: torch.sin(3 * x) + t):
         for schedule in ("end", "constant"):
             model = Composition(
-                models, (1.0, 0.5), VP, TIMES, lambda x: x[:, 0], guidance, schedule=schedule, **options
+                models, (1.0, 0.5), VP, TIMES, reward=lambda x: x[:, 0], guidance=guidance, schedule=schedule, **options
             )
             assert expected(model, 40) == pytest.approx(plain, rel=1e-6)
 
@@ -255,7 +257,16 @@ def test_a_reward_is_met_by_every_rule(rule):
     right = moments(points, p / p.sum())[1:]
     for guidance in (None, 0.5):
         model = Composition(
-            [WIDE], [1.0], PROCESS, 60, curved, guidance, shape=(1,), weights=rule, final="state", dtype=F64
+            [WIDE],
+            [1.0],
+            PROCESS,
+            60,
+            reward=curved,
+            guidance=guidance,
+            shape=(1,),
+            weights=rule,
+            final="state",
+            dtype=F64,
         )
         run = motes.sample(model, 2000, seed=4, progress=False)
         found = moments(run.view[:, 0], torch.softmax(run.log_weight, 0))[1:]
@@ -320,10 +331,10 @@ def test_names_stand_for_exponents():
     assert classifier_free(A, B, 3.0, 5, **options).exponents == [-2.0, 3.0]
     assert annealed(A, 2.0, 5, **options).exponents == [2.0]
     assert product([A, B], 5, **options).exponents == [1.0, 1.0]
-    assert geometric_mean([A, B], 5, [3, 1], **options).exponents == [0.75, 0.25]
+    assert geometric_mean([A, B], 5, shares=[3, 1], **options).exponents == [0.75, 0.25]
     assert rl_guidance(A, B, 0.5, 5, **options).exponents == [0.5, 0.5]
     with pytest.raises(ValueError, match="positive"):
-        geometric_mean([A, B], 5, [1, -1], **options)
+        geometric_mean([A, B], 5, shares=[1, -1], **options)
 
 
 @pytest.mark.parametrize("rule", ["energy", "transition", "rate", "none"])

@@ -76,7 +76,7 @@ def tilted(x):
     [
         lambda model: motes.ReverseDiffusion(model, PROCESS, 20, reward=tilted, shape=(1,)),
         lambda model: AdaptiveReward(model, 20, tilted, shape=(1,)),
-        lambda model: Composition([model], [1.0], PROCESS, 20, tilted, shape=(1,)),
+        lambda model: Composition([model], [1.0], PROCESS, 20, reward=tilted, shape=(1,)),
         lambda model: Guided(model, 20, shape=(1,)),
         lambda model: ProbabilityFlow(model, 20, churn=0.5, shape=(1,)),
     ],

@@ -50,7 +50,7 @@ def cosine_product(u, sigma):
     return -fade * math.pi * slope / (1 + fade * a * b)[:, None]
 
 
-@pytest.mark.parametrize("box", [BOX, Reflected("box", -1.0, 2.0)], ids=["unit", "wide"])
+@pytest.mark.parametrize("box", [BOX, Reflected("box", low=-1.0, high=2.0)], ids=["unit", "wide"])
 @pytest.mark.parametrize("sigma", [0.05, 0.4, 2.0])
 def test_the_kernel_of_images_is_the_series_of_modes(box, sigma):
     width = box.high - box.low
@@ -132,7 +132,7 @@ def test_a_reward_in_the_box_has_its_normaliser(schedule):
         return 2 * x[:, 0]
 
     z = math.expm1(2) / 2 + A * -(math.e**2 + 1) * 2 / (4 + math.pi**2)
-    model = ReflectedDiffusion(cosine, BOX, 60, reward, shape=(1,), schedule=schedule, dtype=F64)
+    model = ReflectedDiffusion(cosine, BOX, 60, reward=reward, shape=(1,), schedule=schedule, dtype=F64)
     found = [motes.sample(model, 200, seed=i, progress=False).log_evidence for i in range(40)]
     values = torch.tensor(found).exp()
     assert abs(z_of(values, z)) < 4.9
@@ -158,7 +158,7 @@ def test_what_does_not_fit_in_a_box():
     with pytest.raises(ShapeError, match="at most 7"):
         SIMPLEX.empirical(torch.full((1, 8), 0.125))
     with pytest.raises(ValueError, match="0 and 1 on the simplex"):
-        Reflected("simplex", 0, 2)
+        Reflected("simplex", low=0, high=2)
     with pytest.raises(ValueError, match="positive and fall"):
         ReflectedDiffusion(cosine, BOX, torch.tensor([0.1, 0.2]), shape=(1,))
     with pytest.raises(NanLogPotential, match=r"score is not finite at step 1 .*particles"):

@@ -96,7 +96,7 @@ def test_networks_with_scaled_inputs(said):
 
     config = {"sigma_min": 0.002, "sigma_max": 80.0, "sigma_data": d, "rho": 5.0, "prediction_type": said}
     denoiser = from_diffusers(Fake(answer), scheduler("EDMEulerScheduler", None, **config))
-    assert denoiser.process == EDM(0.002, 80.0, 5.0)
+    assert denoiser.process == EDM(0.002, t_max=80.0, rho=5.0)
     for t in (0.01, 1.0, 50.0):
         assert torch.allclose(denoiser.data(X, t), want["data"](X, t), rtol=1e-5, atol=1e-6)
 
@@ -107,7 +107,7 @@ def test_other_arguments_learned_variances_and_last_levels_without_data():
     zero = torch.cat([TABLE, torch.zeros(1, dtype=F64)])
     extra = {"class_labels": torch.tensor([3]), "scale": 2.0}
     made = scheduler(table=zero, prediction_type="epsilon", variance_type="learned_range")
-    denoiser = from_diffusers(fake, made, extra, name="mine")
+    denoiser = from_diffusers(fake, made, extra=extra, name="mine")
     assert torch.allclose(denoiser.data(X, 57.0), want["data"](X, 57.0), rtol=1e-6, atol=1e-6)
     assert fake.seen[0][1]["class_labels"].tolist() == [3, 3] and fake.seen[0][1]["scale"] == 2.0
     assert denoiser.process.t_max == 199.0 and denoiser.name == "mine"
@@ -128,7 +128,7 @@ def test_what_it_cannot_take_is_said():
     with pytest.raises(MotesError, match="does not say what the model predicts"):
         from_diffusers(fake, scheduler())
     with pytest.raises(ValueError, match="first axis of 1"):
-        from_diffusers(fake, scheduler(prediction_type="epsilon"), {"class_labels": torch.zeros(2)})
+        from_diffusers(fake, scheduler(prediction_type="epsilon"), extra={"class_labels": torch.zeros(2)})
     with pytest.raises(ValueError, match="eval"):
         from_diffusers(Fake(lambda x, t: x).train(), scheduler(prediction_type="epsilon"))
 
@@ -195,7 +195,7 @@ def test_the_denoised_prediction_is_that_of_the_schedulers_own_step(diffusers):
             assert torch.allclose(got, want, rtol=1e-4, atol=1e-4), said
             s = float(t) - 100  # the deterministic step is "ddim" without noise
             table = motes.diffusion.transitions(
-                denoiser.process, torch.tensor([float(t), s], dtype=F64), "ddim", 0.0, still=True
+                denoiser.process, torch.tensor([float(t), s], dtype=F64), integrator="ddim", noise=0.0, still=True
             )
             moved = float(table.keep[0]) * x + float(table.pull[0]) * got
             assert torch.allclose(moved, step.prev_sample, rtol=1e-3, atol=1e-3)
@@ -218,7 +218,7 @@ def test_flow_matching_and_scaled_networks_of_the_package(diffusers):
 def test_steering_a_network_of_the_package(diffusers):
     labels = {"class_labels": torch.tensor([1])}
     network = unet(diffusers, num_class_embeds=3)
-    denoiser = from_diffusers(network, diffusers.DDPMScheduler(), labels)
+    denoiser = from_diffusers(network, diffusers.DDPMScheduler(), extra=labels)
     model = motes.ReverseDiffusion(
         denoiser, denoiser.process, 5, reward=lambda x: -x.flatten(1).square().mean(1), guidance=0.5, shape=(1, 8, 8)
     )
@@ -235,7 +235,7 @@ def test_steering_a_network_of_the_package(diffusers):
         norm_num_groups=1,
     ).eval()
     made = diffusers.DDPMScheduler(variance_type="learned_range")
-    assert from_diffusers(transformer, made, labels).data(torch.zeros(2, 1, 8, 8), 99.0).shape == (2, 1, 8, 8)
+    assert from_diffusers(transformer, made, extra=labels).data(torch.zeros(2, 1, 8, 8), 99.0).shape == (2, 1, 8, 8)
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -266,7 +266,7 @@ def test_the_multistep_integrator_agrees_with_the_package(diffusers):
     denoiser = from_diffusers(network, made)
     made.set_timesteps(8)
     times = made.timesteps.to(F64)
-    model = ProbabilityFlow(denoiser, times, "dpm++2m", shape=(1, 8, 8), final="state")
+    model = ProbabilityFlow(denoiser, times, integrator="dpm++2m", shape=(1, 8, 8), final="state")
     particles = model.init(motes.Rng(1).at("init", step=0), 2)
     x = particles.x["state"]
     for k, t in enumerate(made.timesteps[:-1]):

@@ -11,7 +11,7 @@ from motes.core.errors import MotesError, ShapeError, UnknownName
 from motes.diffusion.networks import PointGenerator, build
 from motes.diffusion.training import Drift, Drifting, Plan, asymmetry, fit, flow
 
-ALL = [Drift(kernel, field) for kernel in ("laplace", "gaussian") for field in ("conservative", "original")]
+ALL = [Drift(kernel, field=field) for kernel in ("laplace", "gaussian") for field in ("conservative", "original")]
 
 
 def grid(mean: float, std: float, many: int = 4000) -> torch.Tensor:
@@ -25,7 +25,7 @@ def test_the_normal_kernel_gives_the_difference_of_two_blurred_scores(field):
     """V = h^2 [(m_p - x) / (s_p^2 + h^2) - (m_q - x) / (s_q^2 + h^2)] for normal laws, whichever the field."""
     h, (mp, sp), (mq, sq) = 0.7, (0.4, 0.8), (-0.3, 1.1)
     x = torch.tensor([[-1.0], [0.2], [1.5]], dtype=F64)
-    found = Drift("gaussian", field, (h,))(x, grid(mp, sp), grid(mq, sq))  # type: ignore[arg-type]
+    found = Drift("gaussian", field=field, scales=(h,))(x, grid(mp, sp), grid(mq, sq))  # type: ignore[arg-type]
     exact = h**2 * ((mp - x) / (sp**2 + h**2) - (mq - x) / (sq**2 + h**2))
     assert torch.allclose(found, exact, atol=5e-3)
     assert float(exact.abs().max()) > 0.1
@@ -48,9 +48,9 @@ def test_laplaces_conservative_field_is_the_gradient_of_a_density_estimate():
     )
     log_ratio = torch.log(sharp(torch.cdist(x, data)).mean(1)) - torch.log(sharp(torch.cdist(x, own)).mean(1))
     (gradient,) = torch.autograd.grad(log_ratio.sum(), x)
-    found = Drift("laplace", "conservative", (h,))(x.detach(), data, own)
+    found = Drift("laplace", field="conservative", scales=(h,))(x.detach(), data, own)
     assert torch.allclose(found, h**2 * gradient, atol=1e-12)
-    assert not torch.allclose(Drift("laplace", "original", (h,))(x.detach(), data, own), found, atol=1e-2)
+    assert not torch.allclose(Drift("laplace", field="original", scales=(h,))(x.detach(), data, own), found, atol=1e-2)
 
 
 def test_only_the_conservative_field_has_no_curl():
@@ -104,13 +104,13 @@ def test_particles_flow_to_the_data():
     side = torch.where(torch.arange(200) % 4 == 0, -1.0, 1.0)[:, None].to(F64)
     data = 0.2 * Rng(0).normal((200, 2)) + side * torch.tensor([[2.0, 0.0]], dtype=F64)
     begin = 0.5 * Rng(1).normal((200, 2)) + torch.tensor([[0.0, 1.0]], dtype=F64)
-    for drift in (Drift(scales=(1.0,)), Drift("laplace", "original", (1.0,))):
-        end = flow(begin, data, drift, steps=200, rate=1.0)
+    for drift in (Drift(scales=(1.0,)), Drift("laplace", field="original", scales=(1.0,))):
+        end = flow(begin, data, drift=drift, steps=200, rate=1.0)
         share = float((end[:, 0] < 0).to(F64).mean())
         assert abs(share - 0.25) < 0.05
         assert torch.allclose(end.mean(0), data.mean(0), atol=0.1)
         assert torch.allclose(end[end[:, 0] > 0].std(0), data[data[:, 0] > 0].std(0), atol=0.12)
-    assert torch.equal(flow(begin, data, drift, steps=3), flow(begin, data, drift, steps=3))
+    assert torch.equal(flow(begin, data, drift=drift, steps=3), flow(begin, data, drift=drift, steps=3))
 
 
 def test_a_generator_drifts_to_the_data_in_one_step():
@@ -119,7 +119,7 @@ def test_a_generator_drifts_to_the_data_in_one_step():
     data = torch.cat([angle.cos(), angle.sin()], 1) + 0.05 * Rng(1).normal((2000, 2), dtype=torch.float32)
     network = build(lambda: PointGenerator(2, width=48, depth=2), Rng(2))
     plan = Plan(steps=180, batch=128, rate=4e-3, average=0.98)
-    fitted = fit(network, Drifting(Drift(scales=(0.5,))), data, plan, progress=False)
+    fitted = fit(network, Drifting(Drift(scales=(0.5,))), data, plan=plan, progress=False)
     assert float(fitted.losses[-20:].mean()) < 0.2 * float(fitted.losses[:5].mean())
     made = fitted.network(Rng(3).normal((1000, 2), dtype=torch.float32))
     assert float(made.mean(0).abs().max()) < 0.15 and abs(float(made.norm(dim=1).mean()) - 1) < 0.15

@@ -47,7 +47,9 @@ class Counted:
 
 
 def reverse(denoiser, guide=None, **knobs):
-    return motes.ReverseDiffusion(denoiser, VP, K, reward, guide, **{"shape": (D,), "coarse": 0, **knobs})
+    return motes.ReverseDiffusion(
+        denoiser, VP, K, reward=reward, guidance=guide, **{"shape": (D,), "coarse": 0, **knobs}
+    )
 
 
 def observed():
@@ -55,7 +57,16 @@ def observed():
 
 
 def active(denoiser):
-    return ActiveDiffusion(denoiser, K, lambda x: x[:, :, None], lambda i: torch.ones(1), 0.5, 2, shape=(D,), coarse=0)
+    return ActiveDiffusion(
+        denoiser,
+        K,
+        measure=lambda x: x[:, :, None],
+        ask=lambda i: torch.ones(1),
+        noise=0.5,
+        budget=2,
+        shape=(D,),
+        coarse=0,
+    )
 
 
 def composed(denoiser, **knobs):
@@ -72,13 +83,13 @@ CASES = {
     "reward": (lambda d: reverse(d, "reward"), EACH),
     "drift": (lambda d: reverse(d, lambda x, t: -x), EACH),
     "diffusion posterior": (lambda d: reverse(d, guidance.diffusion_posterior(0.5)), EACH),
-    "loss guided": (lambda d: reverse(d, guidance.loss_guided(0.5, 0.2, samples=4)), EACH),
+    "loss guided": (lambda d: reverse(d, guidance.loss_guided(0.5, smooth=0.2, samples=4)), EACH),
     "manifold preserving": (lambda d: reverse(d, guidance.manifold_preserving(0.5)), EACH),
-    "guided": (lambda d: Guided(d, K, "reward", reward, shape=(D,)), EACH),
-    "guided twice": (lambda d: Guided(d, K, "reward", reward, shape=(D,), repeats=2), EACH + K * N),
-    "three proposals": (lambda d: ValueDecoding(reverse(d), 3), N + 3 * K * N),
+    "guided": (lambda d: Guided(d, K, guidance="reward", reward=reward, shape=(D,)), EACH),
+    "guided twice": (lambda d: Guided(d, K, guidance="reward", reward=reward, shape=(D,), repeats=2), EACH + K * N),
+    "three proposals": (lambda d: ValueDecoding(reverse(d), proposals=3), N + 3 * K * N),
     "adaptive": (lambda d: AdaptiveReward(d, K, reward, shape=(D,), coarse=0), EACH),
-    "adaptive and guided": (lambda d: AdaptiveReward(d, K, reward, 0.5, shape=(D,), coarse=0), EACH),
+    "adaptive and guided": (lambda d: AdaptiveReward(d, K, reward, guidance=0.5, shape=(D,), coarse=0), EACH),
     "active": (active, EACH),
     "composition by transitions": (lambda d: composed(d, weights="transition"), EACH),
     "composition by rates": (lambda d: composed(d, weights="rate"), EACH),
@@ -131,7 +142,7 @@ class Double(torch.autograd.Function):
 
 @pytest.mark.parametrize(
     ("guide", "twist"),
-    [("reward", None), (guidance.loss_guided(0.5, 0.2), None), (None, observed()), ("reward", observed())],
+    [("reward", None), (guidance.loss_guided(0.5, smooth=0.2), None), (None, observed()), ("reward", observed())],
 )
 def test_one_part_is_held_at_a_time(guide, twist):
     """When the next part is asked about, the graph of the one before is gone: memory is that of a part."""

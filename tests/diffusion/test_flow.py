@@ -30,7 +30,9 @@ def normal(process, d=1):
 def flowed(process, integrator, steps, times=None, **kwargs):
     """(slope, offset) of the map from noise to the last state: the flow of normal data is affine, so two points do."""
     times = process.times(steps, "snr") if times is None else times
-    model = ProbabilityFlow(normal(process), times, integrator, shape=(1,), final="state", dtype=F64, **kwargs)
+    model = ProbabilityFlow(
+        normal(process), times, integrator=integrator, shape=(1,), final="state", dtype=F64, **kwargs
+    )
     particles = model.init(motes.Rng(0).at("init"), 2)
     start = particles.x["state"]
     while not model.done(particles):
@@ -104,7 +106,7 @@ def test_churn_keeps_the_marginals(integrator, churn):
     process = PROCESSES["edm"]
     steps = {"heun": 40, "ddim": 400, "euler": 400}[integrator]
     times = process.times(steps)
-    model = ProbabilityFlow(normal(process), times, integrator, churn, shape=(1,), dtype=F64)
+    model = ProbabilityFlow(normal(process), times, integrator=integrator, churn=churn, shape=(1,), dtype=F64)
     view = motes.sample(model, 4000, seed=2, progress=False).view
     drift = 0.01 if integrator != "heun" else 0.002
     assert abs(float(view.mean()) - CENTRE) < 4.9 * SPREAD / math.sqrt(4000) + drift
@@ -113,7 +115,7 @@ def test_churn_keeps_the_marginals(integrator, churn):
 
 def test_churn_whose_noise_is_not_removed_is_caught(monkeypatch):
     right = solvers.ddim
-    model = ProbabilityFlow(normal(PROCESSES["edm"]), 400, "ddim", 1.0, shape=(1,), dtype=F64)
+    model = ProbabilityFlow(normal(PROCESSES["edm"]), 400, integrator="ddim", churn=1.0, shape=(1,), dtype=F64)
 
     def late(leg):
         t = float(model.times[int((model.raised == leg.t).nonzero()[0])])
@@ -132,7 +134,9 @@ def test_a_mixture_comes_out_in_20_steps(process, integrator):
     weights, means, stds = (torch.tensor(v, dtype=F64) for v in ([0.3, 0.7], [-2.0, 1.5], [0.5, 0.8]))
     denoiser = mixture(process, weights, means[:, None], (stds**2)[:, None, None])
     times = process.times(20, "karras" if isinstance(process, EDM) else None if integrator == "heun" else "snr")
-    view = motes.sample(ProbabilityFlow(denoiser, times, integrator, shape=(1,)), 8000, seed=3, progress=False).view
+    view = motes.sample(
+        ProbabilityFlow(denoiser, times, integrator=integrator, shape=(1,)), 8000, seed=3, progress=False
+    ).view
     mean, second = float(weights @ means), float((weights * (means**2 + stds**2)).sum())
     fourth = float((weights * (means**4 + 6 * means**2 * stds**2 + 3 * stds**4)).sum())
     above = float((weights * torch.special.ndtr(means / stds)).sum())
@@ -147,7 +151,7 @@ def test_a_mixture_comes_out_in_20_steps(process, integrator):
 def test_a_grid_down_to_no_noise_ends_in_the_prediction():
     process = EDM(t_min=0.0)
     for integrator in solvers.FLOWS:
-        model = ProbabilityFlow(normal(process, 2), 12, integrator, shape=(2,))
+        model = ProbabilityFlow(normal(process, 2), 12, integrator=integrator, shape=(2,))
         run = motes.sample(model, 5, seed=1, progress=False)
         assert bool(torch.isfinite(run.view).all()) and torch.equal(run.view, run.particles.x["state"])
 
@@ -163,14 +167,16 @@ def test_the_model_is_asked_once_a_point(integrator, churn, calls):
         return exact.data(x, t)
 
     denoiser = Denoiser(model, PROCESSES["vp"], predicts="data")
-    motes.sample(ProbabilityFlow(denoiser, 10, integrator, churn, shape=(1,)), 7, seed=1, progress=False)
+    motes.sample(
+        ProbabilityFlow(denoiser, 10, integrator=integrator, churn=churn, shape=(1,)), 7, seed=1, progress=False
+    )
     assert len(seen) == calls
     assert not any(a[0] == b[0] and torch.equal(a[1], b[1]) for i, a in enumerate(seen) for b in seen[:i])
 
 
 def test_nothing_is_weighed_and_runs_are_resumed(tmp_path):
     for integrator, churn in (("heun", 0.5), ("dpm++2m", 0.0)):
-        model = ProbabilityFlow(normal(PROCESSES["vp"]), 6, integrator, churn, shape=(1,))
+        model = ProbabilityFlow(normal(PROCESSES["vp"]), 6, integrator=integrator, churn=churn, shape=(1,))
         whole = motes.sample(model, 5, seed=4, progress=False)
         assert bool((whole.log_weight == 0).all()) and math.isnan(float(whole.standard_error))
         path = tmp_path / f"{integrator}.motes"
@@ -180,19 +186,23 @@ def test_nothing_is_weighed_and_runs_are_resumed(tmp_path):
         named = normal(PROCESSES["vp"]).name
         other = Denoiser(lambda x, t: 0 * x, PROCESSES["vp"], predicts="data", name=named)
         with pytest.raises(FileError, match="denoiser"):
-            motes.resume(path, ProbabilityFlow(other, 6, integrator, churn, shape=(1,)), progress=False)
-        parts = ProbabilityFlow(normal(PROCESSES["vp"]), 6, integrator, churn, shape=(1,), micro_batch=2)
+            motes.resume(
+                path, ProbabilityFlow(other, 6, integrator=integrator, churn=churn, shape=(1,)), progress=False
+            )
+        parts = ProbabilityFlow(
+            normal(PROCESSES["vp"]), 6, integrator=integrator, churn=churn, shape=(1,), micro_batch=2
+        )
         assert torch.allclose(motes.sample(parts, 5, seed=4, progress=False).view, whole.view, rtol=1e-5)
 
 
 def test_what_does_not_fit_is_said():
     denoiser = normal(PROCESSES["vp"])
     with pytest.raises(UnknownName, match="rk45"):
-        ProbabilityFlow(denoiser, 5, "rk45", shape=(1,))
+        ProbabilityFlow(denoiser, 5, integrator="rk45", shape=(1,))
     with pytest.raises(ValueError, match="churn"):
         ProbabilityFlow(denoiser, 5, churn=-1.0, shape=(1,))
     with pytest.raises(ValueError, match="extrapolates"):
-        ProbabilityFlow(denoiser, 5, "dpm++2m", 0.1, shape=(1,))
+        ProbabilityFlow(denoiser, 5, integrator="dpm++2m", churn=0.1, shape=(1,))
     with pytest.raises(UnknownName, match="final"):
         ProbabilityFlow(denoiser, 5, shape=(1,), final="x0")  # type: ignore[arg-type]
     broken = Denoiser(lambda x, t: x / 0, PROCESSES["vp"], predicts="data")

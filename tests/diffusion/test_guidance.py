@@ -27,7 +27,7 @@ def gradient_of_the_prediction(t):
 
 def first_shift(rule, reward=lambda x: 1.7 * x[:, 0], n=3, process=VP, denoiser=DENOISER, k=0, **kwargs):
     """The shift of step k + 1 at fixed states, and the look's states."""
-    model = Guided(denoiser, 4, rule, reward, shape=(1,), dtype=F64, **kwargs)
+    model = Guided(denoiser, 4, guidance=rule, reward=reward, shape=(1,), dtype=F64, **kwargs)
     x = torch.linspace(-1, 2, n, dtype=F64)[:, None]
     return model.observer(motes.Rng(1), x, k)["shift"], model
 
@@ -36,14 +36,14 @@ RULES = {
     "posterior": guidance.diffusion_posterior(0.6),
     "manifold": guidance.manifold_preserving(0.4),
     "cloud": guidance.loss_guided(0.5, smooth=0.3),
-    "universal": guidance.universal(0.3, 0.2, iterations=2),
+    "universal": guidance.universal(0.3, mu=0.2, iterations=2),
     "modulation": Modulation(lambda x: (x - 1).square().sum(1), rate=0.2, iterations=3),
     "minority": Minority(0.2),
 }
 
 
 def worth(rule, reward=lambda x: x[:, 0]):
-    model = motes.ReverseDiffusion(DENOISER, VP, 40, reward, rule, shape=(1,), dtype=F64)
+    model = motes.ReverseDiffusion(DENOISER, VP, 40, reward=reward, guidance=rule, shape=(1,), dtype=F64)
     return motes.sample(model, 500, seed=1, progress=False, ess_threshold=0).ess / 500
 
 
@@ -70,7 +70,14 @@ def test_under_the_weights_no_rule_changes_the_normaliser(rule):
 
     def model(guide=None, schedule="end"):
         return motes.ReverseDiffusion(
-            DENOISER, VP, TIMES, lambda x: 0.8 * x[:, 0], guide, shape=(1,), dtype=F64, schedule=schedule
+            DENOISER,
+            VP,
+            TIMES,
+            reward=lambda x: 0.8 * x[:, 0],
+            guidance=guide,
+            shape=(1,),
+            dtype=F64,
+            schedule=schedule,
         )
 
     if rule in ("cloud", "minority"):  # quadrature replaces the random numbers by nodes, so these are sampled
@@ -122,10 +129,10 @@ def test_one_rule_for_every_process():
     times = VP.times(6)
     matched = ve.time(VP.log_snr(times)).clamp(0, 1)
     others = gaussian(ve, torch.tensor([MEAN], dtype=F64), torch.tensor([[VARIANCE]], dtype=F64))
-    rule = guidance.universal(0.3, 0.2)
+    rule = guidance.universal(0.3, mu=0.2)
     images = []
     for denoiser, process, grid in ((DENOISER, VP, times), (others, ve, matched)):
-        model = Guided(denoiser, grid, rule, lambda x: x[:, 0], shape=(1,), dtype=F64, repeats=2)
+        model = Guided(denoiser, grid, guidance=rule, reward=lambda x: x[:, 0], shape=(1,), dtype=F64, repeats=2)
         start = 0.7 * (process.alpha(grid[0]) ** 2 + process.sigma(grid[0]) ** 2).sqrt() * torch.ones(5, 1, dtype=F64)
         particles = model.init(motes.Rng(3), 5)
         x = model.observer(motes.Rng(3), start, 0)
@@ -155,7 +162,7 @@ def test_tuning_finds_the_top_by_doubling_and_asks_once():
     found = tune(score)
     assert (found.best.rho, found.best.mu, found.best.smooth) == (2.0, 0.5, 0.1)
     assert len(asked) == len(set(asked)) == len(found.tried) and found.score == max(v for _, v in found.tried)
-    only = tune(score, TrainingFree(rho=0.25, mu=0.5, smooth=0.0), beam=1, rounds=2)
+    only = tune(score, start=TrainingFree(rho=0.25, mu=0.5, smooth=0.0), beam=1, rounds=2)
     assert only.best.rho == 1.0 and only.best.smooth == 0.0
     with pytest.raises(ValueError, match="NaN"):
         tune(lambda rule: math.nan)
@@ -166,15 +173,15 @@ def test_tuning_finds_the_top_by_doubling_and_asks_once():
 def test_the_optimal_control_leaves_weights_without_variance():
     """Normal data: with the exact value as twist and its gradient as guidance, what is left falls as steps shrink."""
     target, strength = 1.5, 4.0
-    reference = ReferenceControl(torch.tensor([target], dtype=F64), strength, VARIANCE**0.5)
+    reference = ReferenceControl(torch.tensor([target], dtype=F64), strength=strength, scale=VARIANCE**0.5)
     spread = []
     for steps in (50, 200):
         model = motes.ReverseDiffusion(
             DENOISER,
             VP,
             steps,
-            reference.reward,
-            "reward",
+            reward=reference.reward,
+            guidance="reward",
             shape=(1,),
             twist=reference,
             dtype=F64,
@@ -189,7 +196,7 @@ def test_the_optimal_control_leaves_weights_without_variance():
     mean = (MEAN / VARIANCE + strength * target) / (1 / VARIANCE + strength)
     assert abs(run.log_evidence - log_z) < 0.1 and abs(float(run.mean().value) - mean) < 0.08
     assert spread[1] < 0.6 * spread[0] and spread[1] < 0.12
-    plain = motes.ReverseDiffusion(DENOISER, VP, 200, reference.reward, shape=(1,), dtype=F64, schedule="end")
+    plain = motes.ReverseDiffusion(DENOISER, VP, 200, reward=reference.reward, shape=(1,), dtype=F64, schedule="end")
     assert float(motes.sample(plain, 400, seed=2, ess_threshold=0, progress=False).log_weight.std()) > 1
 
 
@@ -208,7 +215,7 @@ def test_minority_pushes_away_from_the_mean():
     """Normal data: E|D - D(noised D)|^2 = (1 - alpha b)^2 (D - mean)^2 + const, b the slope of the prediction."""
     samples = 4000
     x = torch.full((samples, 1), 1.3, dtype=F64)
-    model = Guided(DENOISER, 4, Minority(1.0), shape=(1,), dtype=F64)
+    model = Guided(DENOISER, 4, guidance=Minority(1.0), shape=(1,), dtype=F64)
     t0, t = model.table.times[0], float(VP.time(0.0))
     shift = model.observer(motes.Rng(1), x, 0)["shift"]
     denoised, b0 = float(DENOISER.data(x[:1], t0)), gradient_of_the_prediction(t0)
@@ -220,7 +227,7 @@ def test_minority_pushes_away_from_the_mean():
     images = torch.tensor([[MEAN], [MEAN + 1], [MEAN + 2]], dtype=F64).repeat_interleave(samples, 0)
     found = rarity(DENOISER, images, motes.Rng(2)).reshape(3, samples).mean(1)
     assert torch.allclose(found[1:] - found[0], lost**2 * torch.tensor([1.0, 4.0], dtype=F64), rtol=0.2)
-    late = Guided(DENOISER, 4, Minority(1.0, every=2, until=0.5), shape=(1,), dtype=F64)
+    late = Guided(DENOISER, 4, guidance=Minority(1.0, every=2, until=0.5), shape=(1,), dtype=F64)
     assert [bool(late.observer(motes.Rng(1), x, k)["shift"].any()) for k in range(4)] == [True, False, False, False]
 
 
@@ -238,7 +245,7 @@ def test_rarity_as_a_reward_belongs_to_the_image_and_not_to_its_place():
             DENOISER,
             VP,
             5,
-            lambda x: rarity(DENOISER, x, motes.Rng(2), shared=True),
+            reward=lambda x: rarity(DENOISER, x, motes.Rng(2), shared=True),
             shape=(1,),
             dtype=F64,
             micro_batch=micro_batch,
@@ -253,7 +260,15 @@ def test_the_probability_of_an_event():
     denoiser = gaussian(VP, torch.zeros(1, dtype=F64), torch.eye(1, dtype=F64))
     event = Event(lambda x: x[:, 0] - 1.5)
     model = motes.ReverseDiffusion(
-        denoiser, VP, 60, event.reward, "reward", shape=(1,), twist=event, dtype=F64, integrator="euler-maruyama"
+        denoiser,
+        VP,
+        60,
+        reward=event.reward,
+        guidance="reward",
+        shape=(1,),
+        twist=event,
+        dtype=F64,
+        integrator="euler-maruyama",
     )
     runs = [motes.sample(model, 500, seed=s, progress=False) for s in range(12)]
     z = torch.tensor([r.log_evidence for r in runs], dtype=F64).exp()
@@ -261,7 +276,7 @@ def test_the_probability_of_an_event():
     assert abs(float(z.mean()) - 0.066807) < 5 * float(z.std()) / 12**0.5 + 0.003  # the chain's own error at 60 steps
     assert abs(float(mean.mean()) - 1.93868) < 0.04
     assert bool((runs[0].view[runs[0].log_weight > -math.inf] > 1.5).all())
-    twist = Guided(denoiser, 60, "reward", shape=(1,), twist=event, dtype=F64, noise=1.0)
+    twist = Guided(denoiser, 60, guidance="reward", shape=(1,), twist=event, dtype=F64, noise=1.0)
     raw = motes.sample(twist, 2000, seed=1, progress=False).view
     assert not bool((raw > 1.5).all())  # guidance alone misses the event at times
 
@@ -269,14 +284,14 @@ def test_the_probability_of_an_event():
 def test_a_statistic_that_is_nan_is_not_taken_for_a_miss():
     event = Event(lambda x: torch.where(x[:, 0] > 0, x[:, 0], torch.nan))
     assert event.reward(torch.tensor([[1.0], [-1.0]])).isnan().tolist() == [False, True]
-    model = motes.ReverseDiffusion(DENOISER, VP, 4, event.reward, shape=(1,), dtype=F64, schedule="end")
+    model = motes.ReverseDiffusion(DENOISER, VP, 4, reward=event.reward, shape=(1,), dtype=F64, schedule="end")
     with pytest.raises(motes.MotesError, match="the reward is NaN"):
         motes.sample(model, 20, seed=1, progress=False)
 
 
 def test_the_probability_given_a_state_is_exact_for_normal_data_and_a_linear_statistic():
     event = Event(lambda x: 2 * x[:, 0] - 1)
-    model = Guided(DENOISER, 6, "reward", shape=(1,), twist=event, dtype=F64)
+    model = Guided(DENOISER, 6, guidance="reward", shape=(1,), twist=event, dtype=F64)
     x = torch.linspace(-2, 2, 5, dtype=F64)[:, None]
     for k in range(6):
         t = model.table.times[k]
@@ -290,7 +305,7 @@ def test_what_does_not_fit_is_refused():
     for make, what in (
         (lambda: TrainingFree(rho=-1), "rho"),
         (lambda: TrainingFree(samples=0), "samples"),
-        (lambda: ReferenceControl(torch.zeros(1), 0.0), "strength"),
+        (lambda: ReferenceControl(torch.zeros(1), strength=0.0), "strength"),
         (lambda: Modulation(lambda x: x.sum(1), rate=0), "rate"),
         (lambda: Minority(every=0), "every"),
         (lambda: Event(lambda x: x[:, 0], floor=0), "floor"),

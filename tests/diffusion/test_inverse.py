@@ -74,7 +74,7 @@ def test_rows_are_solved_by_themselves():
 
 
 def test_conjugate_gradients_that_cannot_converge_say_so():
-    wrong = inverse.Function(lambda x: x, lambda y: -3 * y.roll(1, -1))
+    wrong = inverse.Function(lambda x: x, adjoint_function=lambda y: -3 * y.roll(1, -1))
     with pytest.raises(motes.MotesError, match="adjoint"):
         wrong.solve(torch.arange(1, 6, dtype=F64)[None] ** 2, 1.0, 1.0)
 
@@ -135,7 +135,7 @@ def test_the_normaliser_is_exact_whatever_the_guess():
     for operator in (inverse.Matrix(torch.tensor([[1.5]], dtype=F64), (1,)), lambda x: torch.tanh(x)):
         values = []
         for scale, gain, guidance in ((1.0, 1.0, None), (0.3, 2.0, "reward"), (2.0, 0.5, 0.6)):
-            observation = Observation(operator, torch.tensor([0.6], dtype=F64), 0.7, scale, gain)
+            observation = Observation(operator, torch.tensor([0.6], dtype=F64), 0.7, scale=scale, gain=gain)
             model = posterior(denoiser, times, observation, shape=(1,), dtype=F64, guidance=guidance)
             values.append(expected_weight(model, 48))
         assert values == pytest.approx([values[0]] * 3, rel=1e-6)
@@ -147,7 +147,7 @@ def test_images_that_do_not_fit_their_measurement_are_remarked_on():
     operator = inverse.Matrix(torch.tensor([[1.0, 0.0]], dtype=F64), (2,))
 
     def run(scale):
-        observation = Observation(operator, torch.tensor([20.0], dtype=F64), 0.1, scale)
+        observation = Observation(operator, torch.tensor([20.0], dtype=F64), 0.1, scale=scale)
         return motes.sample(posterior(wide, 60, observation, shape=(2,), dtype=F64), 64, seed=1, progress=False)
 
     with pytest.warns(UserWarning, match="do not fit the measurement.*`scale`"):
@@ -159,7 +159,7 @@ def test_images_that_do_not_fit_their_measurement_are_remarked_on():
 
 
 def test_the_twist_is_the_normal_log_density_up_to_a_constant_and_so_is_its_gradient():
-    observation = Observation(OPERATORS["matrix"], RNG.at("y").normal((7,)), 0.4, 0.8)
+    observation = Observation(OPERATORS["matrix"], RNG.at("y").normal((7,)), 0.4, scale=0.8)
     denoiser = motes.diffusion.Denoiser(lambda x, t: 0.7 * x, VP, predicts="data")
     model = posterior(denoiser, 4, observation, shape=SHAPE, dtype=F64)
     x = RNG.at("x").normal((3, *SHAPE))

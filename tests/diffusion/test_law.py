@@ -81,7 +81,7 @@ def test_a_linear_reward_and_its_optimal_guidance_leave_only_the_start():
     """Doob's transform: the log-weight is affine in the starting noise, with the slope that the chain carries over."""
     process, steps, slope = VP, 12, 1.3
     gain = float(ONE.covariance)
-    table = motes.diffusion.transitions(process, steps, "euler-maruyama")
+    table = motes.diffusion.transitions(process, steps, integrator="euler-maruyama")
     times = table.times
     alpha, sigma = process.alpha(times), process.sigma(times)
     derivative = alpha * gain / (alpha**2 * gain + sigma**2)  # of the denoised prediction, at each time
@@ -142,7 +142,7 @@ def estimates(process, times, kwargs, runs):
     second = tilted.covariance + tilted.mean[:, None] * tilted.mean
     truth = torch.tensor([1.0, *tilted.mean, second[0, 0], second[0, 1], second[1, 1]], dtype=F64)
     model = motes.ReverseDiffusion(
-        gaussian(process, MEAN, COVARIANCE), process, times, quadratic(AIM, SHARP), shape=(2,), **kwargs
+        gaussian(process, MEAN, COVARIANCE), process, times, reward=quadratic(AIM, SHARP), shape=(2,), **kwargs
     )
     rows, resampled = [], 0
     for seed in range(runs):
@@ -229,7 +229,9 @@ def test_a_mixture_with_a_curved_reward():
 
     def made(steps):
         times = VP.times(steps + 1)[:-1]  # ends where the steps are still wide enough for the grid
-        return motes.ReverseDiffusion(denoiser, VP, times, reward, 0.8, shape=(1,), integrator="ancestral")
+        return motes.ReverseDiffusion(
+            denoiser, VP, times, reward=reward, guidance=0.8, shape=(1,), integrator="ancestral"
+        )
 
     def reference(model):
         image = model.denoiser.data(grid[:, None], model.table.times[-1])[:, 0]

@@ -20,7 +20,7 @@ MODEL = motes.ReverseDiffusion(
     DENOISER,
     VP,
     STEPS,
-    lambda x: -1.5 * (x[:, 0] - 1.6).square(),
+    reward=lambda x: -1.5 * (x[:, 0] - 1.6).square(),
     shape=(1,),
     integrator="ancestral",
     schedule="linear",
@@ -87,7 +87,7 @@ def test_the_best_proposal_in_the_place_of_a_drawn_one():
     """As in SVDD's code, which takes the largest value; the paper draws, and neither keeps the weight."""
 
     class Greedy(motes.FeynmanKac):
-        inner = ValueDecoding(MODEL, 8)
+        inner = ValueDecoding(MODEL, proposals=8)
 
         def init(self, rng, n):
             return self.inner.init(rng, n)
@@ -105,5 +105,5 @@ def test_the_best_proposal_in_the_place_of_a_drawn_one():
 
     greedy = motes.sample(Greedy(), N, seed=7, progress=False)
     assert abs(mean(greedy.particles, weighted=False) - float(LAW.mean)) > 2 * CLOSE
-    drawn = motes.sample(ValueDecoding(MODEL, 8), N, seed=7, progress=False)
+    drawn = motes.sample(ValueDecoding(MODEL, proposals=8), N, seed=7, progress=False)
     assert mean(drawn.particles) == pytest.approx(float(LAW.mean), abs=CLOSE)

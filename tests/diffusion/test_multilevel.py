@@ -30,7 +30,7 @@ def beyond(level, steps, process=VP, **knobs):
     """P(x > level) of N(0, 1)."""
     event = Event(lambda x: x[:, 0] - level)
     return motes.ReverseDiffusion(
-        standard(process), process, steps, event.reward, "reward", shape=(1,), twist=event, **knobs
+        standard(process), process, steps, reward=event.reward, guidance="reward", shape=(1,), twist=event, **knobs
     )
 
 
@@ -73,7 +73,7 @@ def test_the_coarse_normaliser_is_that_of_the_chain_of_long_steps(steps):
     """
     centre, precision = torch.tensor([2.5], dtype=F64), torch.tensor([[1.0]], dtype=F64)
     model = motes.ReverseDiffusion(
-        standard(VP), VP, steps, lambda x: -0.5 * (x[:, 0] - 2.5).square(), 0.7, shape=(1,), coarse=1
+        standard(VP), VP, steps, reward=lambda x: -0.5 * (x[:, 0] - 2.5).square(), guidance=0.7, shape=(1,), coarse=1
     )
     long = model.level.table.times
     want, own = (
@@ -165,7 +165,7 @@ def test_a_coarse_path_that_leaves_the_finite_numbers_ends_nothing():
     denoiser = motes.diffusion.Denoiser(
         lambda x, t: torch.where(x.abs() < 40 + 1e3 * (t[:, None] > 0.9), 0.5 * x, torch.nan), VP, predicts="data"
     )
-    model = motes.ReverseDiffusion(denoiser, VP, 12, lambda x: x[:, 0], shape=(1,), coarse=2)
+    model = motes.ReverseDiffusion(denoiser, VP, 12, reward=lambda x: x[:, 0], shape=(1,), coarse=2)
     whole = model.level.observer
     bad = replace(whole, denoiser=motes.diffusion.Denoiser(lambda x, t: x * torch.nan, VP, predicts="data"))
     object.__setattr__(model, "level", replace(model.level, observer=bad))

@@ -101,7 +101,7 @@ def test_steering_without_gradients_has_the_right_normaliser(onnx, tmp_path):
     )
     run = motes.sample(model, 2000, seed=1, progress=False)
     assert abs(run.log_evidence - 0.625) < 0.1
-    guided = motes.ReverseDiffusion(denoiser, EDMS, 4, model.reward, guidance="reward", shape=(1, 2, 2))
+    guided = motes.ReverseDiffusion(denoiser, EDMS, 4, reward=model.reward, guidance="reward", shape=(1, 2, 2))
     with pytest.raises(MotesError, match="keeps no gradients"):
         motes.sample(guided, 3, seed=1, progress=False)
 

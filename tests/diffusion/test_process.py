@@ -65,7 +65,7 @@ def test_start_law():
 def test_ancestral_steps_keep_the_marginals_when_the_data_is_known(process):
     """With x_0 given, alpha_s x_0 and sigma_s come out of every step, for every amount of noise."""
     for noise in (0.2, 1.0):
-        table = transitions(process, 6, "ancestral", noise)
+        table = transitions(process, 6, integrator="ancestral", noise=noise)
         t, s = table.times[:-1], table.times[1:]
         assert torch.allclose(table.keep * process.alpha(t) + table.pull, process.alpha(s), rtol=1e-12)
         variance = (table.keep * process.sigma(t)) ** 2 + table.std**2
@@ -75,7 +75,9 @@ def test_ancestral_steps_keep_the_marginals_when_the_data_is_known(process):
 @pytest.mark.parametrize("process", PROCESSES)
 def test_the_exponential_step_is_the_ancestral_one_at_full_noise_and_without_noise(process):
     for noise in (0.0, 1.0):
-        one, other = (transitions(process, 6, name, noise, still=True) for name in ("exponential", "ddim"))
+        one, other = (
+            transitions(process, 6, integrator=name, noise=noise, still=True) for name in ("exponential", "ddim")
+        )
         for a, b in zip(*((t.keep, t.pull, t.std) for t in (one, other)), strict=True):
             assert torch.allclose(a, b, rtol=1e-6, atol=1e-12)
 
@@ -86,8 +88,8 @@ def test_exponential_steps_do_not_depend_on_how_a_stretch_is_cut_where_the_data_
     """With a fixed prediction the step is exact, so one step is two; and the marginals of known data are kept."""
     times = process.times(8, "snr")[2:7:2]
     two, one = (
-        transitions(process, times, "exponential", noise),
-        transitions(process, times[[0, 2]], "exponential", noise),
+        transitions(process, times, integrator="exponential", noise=noise),
+        transitions(process, times[[0, 2]], integrator="exponential", noise=noise),
     )
     keep = two.keep.prod()
     pull = two.keep[1] * two.pull[0] + two.pull[1]
@@ -119,7 +121,7 @@ def test_the_same_marginals_at_any_churn(process, design):
     centre, variance = 0.7, 0.6
     errors = []
     for steps in (400, 800):
-        table = transitions(process, process.times(steps, "snr"), integrator, noise)
+        table = transitions(process, process.times(steps, "snr"), integrator=integrator, noise=noise)
         t = table.times[:-1]
         alpha, sigma = process.alpha(t), process.sigma(t)
         gain = alpha * variance / (alpha**2 * variance + sigma**2)  # data = gain x + (1 - gain alpha) centre
@@ -159,19 +161,23 @@ def test_the_multistep_integrator_is_of_second_order(process, variance, noise):
     """
     coarse, fine = (
         spread_at_the_end(
-            process, variance, transitions(process, process.times(k, "snr"), "multistep", noise, history=True)
+            process,
+            variance,
+            transitions(process, process.times(k, "snr"), integrator="multistep", noise=noise, history=True),
         )
         for k in (400, 800)
     )
     assert abs(fine) < 0.3 * abs(coarse) and abs(fine) < 1e-3
     coarse, fine = (
         spread_at_the_end(process, variance, replace(t, back=torch.zeros_like(t.std)))
-        for t in (transitions(process, process.times(k, "snr"), "exponential", noise) for k in (400, 800))
+        for t in (
+            transitions(process, process.times(k, "snr"), integrator="exponential", noise=noise) for k in (400, 800)
+        )
     )
     assert abs(fine) > 0.4 * abs(coarse)
     times = process.times(50, "snr")
-    first = transitions(process, times, "exponential", noise)
-    second = transitions(process, times, "multistep", noise, history=True)
+    first = transitions(process, times, integrator="exponential", noise=noise)
+    second = transitions(process, times, integrator="multistep", noise=noise, history=True)
     plain = spread_at_the_end(process, variance, replace(first, back=torch.zeros_like(first.std)))
     assert abs(spread_at_the_end(process, variance, second)) < 0.2 * abs(plain)
 
@@ -179,8 +185,8 @@ def test_the_multistep_integrator_is_of_second_order(process, variance, noise):
 def test_samplers_that_do_not_look_back_refuse_the_integrator():
     process = VariancePreserving()
     with pytest.raises(UnknownName, match="multistep"):
-        transitions(process, 5, "multistep")
-    table = transitions(process, 5, "multistep", history=True)
+        transitions(process, 5, integrator="multistep")
+    table = transitions(process, 5, integrator="multistep", history=True)
     assert table.digest != replace(table, back=None).digest
     with pytest.raises(ValueError, match="does not keep the step before"):
         transitions(process, table)
@@ -189,28 +195,28 @@ def test_samplers_that_do_not_look_back_refuse_the_integrator():
 
 def test_steps_of_second_order_are_even_in_the_ratio_of_signal_to_noise():
     process = VariancePreserving()
-    even = process.log_snr(transitions(process, 8, "multistep", history=True).times).diff()
+    even = process.log_snr(transitions(process, 8, integrator="multistep", history=True).times).diff()
     assert float(even.max() - even.min()) < 1e-6
-    assert torch.equal(transitions(EDM(), 8, "multistep", history=True).times, EDM().times(8))
+    assert torch.equal(transitions(EDM(), 8, integrator="multistep", history=True).times, EDM().times(8))
 
 
 @pytest.mark.parametrize("integrator", ["ancestral", "euler-maruyama", "exponential"])
 def test_steps_without_noise_are_refused_with_the_reason(integrator):
     with pytest.raises(ValueError, match="no density") as error:
-        transitions(VariancePreserving(), 5, integrator, 0.0)
+        transitions(VariancePreserving(), 5, integrator=integrator, noise=0.0)
     assert "without noise" in str(error.value)
     times = torch.tensor([0.9, 0.5, 0.0])
     if integrator != "euler-maruyama":
         with pytest.raises(ValueError, match=r"step 2 .*has no noise.*no density"):
-            transitions(VariancePreserving(), times, integrator)
+            transitions(VariancePreserving(), times, integrator=integrator)
     with pytest.raises(ValueError, match="no density"):
-        transitions(VariancePreserving(), 5, integrator, float("nan"))
+        transitions(VariancePreserving(), 5, integrator=integrator, noise=float("nan"))
 
 
 def test_grids_and_names_that_do_not_fit():
     process = VariancePreserving()
     with pytest.raises(UnknownName, match="no integrator is called 'heun'; there are: ancestral, ddim, euler"):
-        transitions(process, 5, "heun")
+        transitions(process, 5, integrator="heun")
     with pytest.raises(UnknownName, match="spacing"):
         process.times(5, "cosine")
     with pytest.raises(UnknownName, match="schedule"):
@@ -220,7 +226,7 @@ def test_grids_and_names_that_do_not_fit():
     with pytest.raises(ValueError, match="at least 1 step"):
         process.times(0)
     with pytest.raises(ValueError, match="more variance"):
-        transitions(process, 4, "ancestral", 1.5)
+        transitions(process, 4, integrator="ancestral", noise=1.5)
     with pytest.raises(ValueError, match="t_max"):
         VariancePreserving(schedule="cosine", t_max=1.0)
     for made in (lambda: RectifiedFlow(t_max=1.0), lambda: Interpolant("linear", t_max=1.0)):
@@ -238,7 +244,7 @@ def test_grids_and_names_that_do_not_fit():
     with pytest.raises(ValueError, match="positive"):
         Interpolant((lambda t: 0.5 - t, lambda t: t))
     with pytest.raises(ValueError, match="derivative of alpha"):
-        Interpolant("linear", (torch.ones_like, torch.ones_like))
+        Interpolant("linear", rates_of=(torch.ones_like, torch.ones_like))
     with pytest.raises(ValueError, match="derivative of sigma"):
         Interpolant((lambda t: 1 - t, lambda t: t.detach() + 0 * t))
     with pytest.raises(ValueError, match="lies between"):
@@ -339,7 +345,7 @@ def test_paths_of_ones_own_are_those_with_names():
         for name in ("alpha", "sigma", "drift", "diffusion", "log_snr"):
             assert torch.allclose(getattr(a, name)(t), getattr(b, name)(t), rtol=1e-10), name
         assert torch.allclose(torch.stack(a.rates(t)), torch.stack(b.rates(t)), rtol=1e-10)
-    given = Interpolant((lambda t: 1 - t**2, lambda t: t), (lambda t: -2 * t, lambda t: 1.0))
+    given = Interpolant((lambda t: 1 - t**2, lambda t: t), rates_of=(lambda t: -2 * t, lambda t: 1.0))
     taken = Interpolant((lambda t: 1 - t**2, lambda t: t))
     assert torch.allclose(torch.stack(given.rates(t)), torch.stack(taken.rates(t)), rtol=1e-14)
     assert (
@@ -372,10 +378,10 @@ def test_networks_with_scaled_inputs_and_outputs():
     for t in (0.01, 1.0, 30.0):
         assert torch.allclose(denoiser.data(x, t), exact.data(x, t), rtol=1e-9)
     seen = []
-    preconditioned(lambda x, c: seen.append((x, c)) or x, VariancePreserving(), 0.5).data(x, 0.4)
+    preconditioned(lambda x, c: seen.append((x, c)) or x, VariancePreserving(), sigma_data=0.5).data(x, 0.4)
     (scaled, c), snr = seen[0], VariancePreserving().log_snr(0.4)
     assert torch.allclose(c, (-snr / 4).expand(4))
     alpha, sigma = VariancePreserving().alpha(0.4), VariancePreserving().sigma(0.4)
     assert torch.allclose(scaled, x / torch.sqrt(sigma**2 + 0.25 * alpha**2))
     with pytest.raises(ValueError, match="sigma_data"):
-        preconditioned(lambda x, c: x, process, 0.0)
+        preconditioned(lambda x, c: x, process, sigma_data=0.0)

@@ -25,17 +25,24 @@ def observed(y=0.5, row=1.0, plain=None):
 
 def weighed(twist, reward=None, **kwargs):
     kwargs = {"shape": (2,), "dtype": F64, "twist": twist, **kwargs}
-    return motes.ReverseDiffusion(DENOISER, VP, kwargs.pop("steps", 6), reward or twist.reward, **kwargs)
+    return motes.ReverseDiffusion(DENOISER, VP, kwargs.pop("steps", 6), reward=reward or twist.reward, **kwargs)
 
 
 def guided(rule, steps=6, **kwargs):
-    return Guided(DENOISER, steps, rule, shape=(2,), dtype=F64, **kwargs)
+    return Guided(DENOISER, steps, guidance=rule, shape=(2,), dtype=F64, **kwargs)
 
 
 def active(row=1.0):
     scale = torch.tensor([row, 1.0], dtype=F64)
     return inverse.ActiveDiffusion(
-        DENOISER, 6, lambda x: (scale * x)[:, :, None], lambda i: torch.ones(1), 0.5, 1, shape=(2,), dtype=F64
+        DENOISER,
+        6,
+        measure=lambda x: (scale * x)[:, :, None],
+        ask=lambda i: torch.ones(1),
+        noise=0.5,
+        budget=1,
+        shape=(2,),
+        dtype=F64,
     )
 
 

@@ -24,7 +24,7 @@ def reward(x):
 
 def made(steps=6, reward=reward, guidance="reward", denoiser=DENOISER, **kwargs):
     kwargs = {"shape": (3,), "potential": "max", "schedule": "linear", **kwargs}
-    return motes.ReverseDiffusion(denoiser, denoiser.process, steps, reward, guidance, **kwargs)
+    return motes.ReverseDiffusion(denoiser, denoiser.process, steps, reward=reward, guidance=guidance, **kwargs)
 
 
 def run(model, n=20, seed=4, **kwargs):

@@ -27,7 +27,7 @@ def reward(x):
 
 
 def inner(**kwargs):
-    return motes.ReverseDiffusion(DENOISER, VP, STEPS, reward, shape=(1,), dtype=F64, **kwargs)
+    return motes.ReverseDiffusion(DENOISER, VP, STEPS, reward=reward, shape=(1,), dtype=F64, **kwargs)
 
 
 LOG_Z, LAW = chain(VP, VP.times(STEPS), ONE, "ancestral", "denoised").tilted(CENTRE, PRECISION)
@@ -47,7 +47,7 @@ def ratios(model, n, runs, ess_threshold=0.5):
 @pytest.mark.parametrize("proposals", [1, 3])
 def test_value_decoding_is_properly_weighted(proposals, guidance):
     """200 runs of 8: E[Z_hat] = Z and E[Z_hat mean] = Z mean within 4.9 standard errors, below 0.15."""
-    z, m = ratios(ValueDecoding(inner(guidance=guidance), proposals), 8, 200)
+    z, m = ratios(ValueDecoding(inner(guidance=guidance), proposals=proposals), 8, 200)
     assert abs(float(z.mean()) - 1) < 4.9 * float(z.std()) / 200**0.5
     assert abs(float(m.mean()) - float(LAW.mean)) < 4.9 * float(m.std()) / 200**0.5
     assert 4.9 * float(z.std()) / 200**0.5 < 0.15
@@ -55,18 +55,20 @@ def test_value_decoding_is_properly_weighted(proposals, guidance):
 
 def test_value_decoding_without_its_weight_would_be_wrong():
     """The twin: the images of the kept proposals, each counted once, are not the tilted law's at M = 3."""
-    run = motes.sample(ValueDecoding(inner(), 3), 4000, seed=1, progress=False, ess_threshold=0)
+    run = motes.sample(ValueDecoding(inner(), proposals=3), 4000, seed=1, progress=False, ess_threshold=0)
     kept, weighted = float(run.view.mean()), float((run.weight * run.view[:, 0]).sum())
     assert abs(weighted - float(LAW.mean)) < 0.05 < abs(kept - float(LAW.mean))
 
 
 def test_more_proposals_even_the_weights():
-    few, many = (motes.sample(ValueDecoding(inner(), m), 500, seed=2, progress=False, ess_threshold=0) for m in (1, 16))
+    few, many = (
+        motes.sample(ValueDecoding(inner(), proposals=m), 500, seed=2, progress=False, ess_threshold=0) for m in (1, 16)
+    )
     assert float(many.log_weight.std()) < 0.8 * float(few.log_weight.std())
 
 
 def test_value_decoding_is_cut_and_resumed_like_others(tmp_path):
-    model, path = ValueDecoding(inner(micro_batch=5), 3), tmp_path / "run.safetensors"
+    model, path = ValueDecoding(inner(micro_batch=5), proposals=3), tmp_path / "run.safetensors"
     whole = motes.sample(model, 10, seed=3, progress=False)
     motes.sample(model, 10, seed=3, progress=False, checkpoint=path, callback=lambda s: s.particles.t == 5)
     assert torch.equal(motes.resume(path, model, progress=False).view, whole.view)
@@ -111,7 +113,7 @@ class _Walk(motes.FeynmanKac):
 
 @pytest.mark.parametrize("guidance", [0.0, 0.5])
 def test_the_adaptive_share_targets_the_tilted_law(guidance):
-    model = AdaptiveReward(DENOISER, STEPS, reward, guidance, shape=(1,), dtype=F64, conditional_ess=0.99)
+    model = AdaptiveReward(DENOISER, STEPS, reward, guidance=guidance, shape=(1,), dtype=F64, conditional_ess=0.99)
     z, m = ratios(model, 200, 60)
     assert abs(float(z.mean()) - 1) < 4.9 * float(z.std()) / 60**0.5 + 0.01  # and a bias of the order 1 / N
     assert abs(float(m.mean()) - float(LAW.mean)) < 4.9 * float(m.std()) / 60**0.5 + 0.01
@@ -138,7 +140,7 @@ def test_a_steep_reward_comes_in_slowly_and_the_run_says_when_it_was_not_in():
 
 
 def test_an_adaptive_run_resumes(tmp_path):
-    model, path = AdaptiveReward(DENOISER, 8, reward, 0.5, shape=(1,), dtype=F64), tmp_path / "run.safetensors"
+    model, path = AdaptiveReward(DENOISER, 8, reward, guidance=0.5, shape=(1,), dtype=F64), tmp_path / "run.safetensors"
     whole = motes.sample(model, 20, seed=3, progress=False)
     motes.sample(model, 20, seed=3, progress=False, checkpoint=path, callback=lambda s: s.particles.t == 4)
     resumed = motes.resume(path, model, progress=False)
@@ -148,7 +150,14 @@ def test_an_adaptive_run_resumes(tmp_path):
 def linear(steps=20):
     """A linear reward, whose optimal drift is a constant at each step: the basis holds it."""
     return motes.ReverseDiffusion(
-        DENOISER, VP, steps, lambda x: 3 * x[:, 0], shape=(1,), dtype=F64, schedule="end", integrator="euler-maruyama"
+        DENOISER,
+        VP,
+        steps,
+        reward=lambda x: 3 * x[:, 0],
+        shape=(1,),
+        dtype=F64,
+        schedule="end",
+        integrator="euler-maruyama",
     )
 
 
@@ -169,7 +178,7 @@ def test_iterated_twisting_learns_the_optimal_drift():
 def test_paths_are_kept_as_states_and_predictions_only():
     """The affine basis of d numbers has d (d + 2): kept along whole paths it would be what fills the memory."""
     model = motes.ReverseDiffusion(
-        gaussian(VP, torch.zeros(20), torch.eye(20)), VP, 3, lambda x: x[:, 0], shape=(20,), schedule="end"
+        gaussian(VP, torch.zeros(20), torch.eye(20)), VP, 3, reward=lambda x: x[:, 0], shape=(20,), schedule="end"
     )
     keeper = _Keeper(model, affine)
     for state in motes.steps(model, 5, seed=1, ess_threshold=0):
@@ -222,7 +231,7 @@ def test_the_trust_region():
 
 def test_what_does_not_fit_is_refused():
     with pytest.raises(ValueError, match="proposals"):
-        ValueDecoding(inner(), 0)
+        ValueDecoding(inner(), proposals=0)
     with pytest.raises(ValueError, match="no reward"):
         iterated_twisting(motes.ReverseDiffusion(DENOISER, VP, 4, shape=(1,), dtype=F64), 10, seed=1)
     never = AdaptiveReward(DENOISER, 4, lambda x: torch.full((len(x),), -math.inf), shape=(1,), dtype=F64)

@@ -19,7 +19,9 @@ WIDE = mixture(  # the tilt by exp(1.5 x) makes the widest of three the heaviest
 
 
 def tilted(denoiser, **knobs):
-    return motes.ReverseDiffusion(denoiser, VP, 50, lambda x: 1.5 * x[:, 0], "reward", shape=(1,), **knobs)
+    return motes.ReverseDiffusion(
+        denoiser, VP, 50, reward=lambda x: 1.5 * x[:, 0], guidance="reward", shape=(1,), **knobs
+    )
 
 
 def heavy(run):

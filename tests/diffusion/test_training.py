@@ -77,16 +77,16 @@ def points_network() -> PointNetwork:
 def test_a_broken_off_training_ends_like_a_whole_one(tmp_path):
     """Bit for bit, with the losses and held-out losses; and the seed matters."""
     objective, path = Denoising(VP), tmp_path / "training.motes"
-    whole = fit(points_network(), objective, POINTS, SHORT, seed=5, progress=False)
-    first = fit(points_network(), objective, POINTS, SHORT, seed=5, path=path, until=13, progress=False)
-    rest = fit(points_network(), objective, POINTS, SHORT, seed=5, path=path, progress=False)
+    whole = fit(points_network(), objective, POINTS, plan=SHORT, seed=5, progress=False)
+    first = fit(points_network(), objective, POINTS, plan=SHORT, seed=5, path=path, until=13, progress=False)
+    rest = fit(points_network(), objective, POINTS, plan=SHORT, seed=5, path=path, progress=False)
     assert len(first.losses) == 13 and torch.equal(rest.losses, whole.losses)
     assert torch.equal(weights(rest.network), weights(whole.network))
     assert [row for row in rest.held_out if row[0] % 10 == 0] == whole.held_out and len(whole.held_out) == 3
-    other = fit(points_network(), objective, POINTS, SHORT, seed=6, progress=False)
+    other = fit(points_network(), objective, POINTS, plan=SHORT, seed=6, progress=False)
     assert not torch.equal(weights(other.network), weights(whole.network))
     for change in (
-        {"objective": Denoising(VP, "noise")},
+        {"objective": Denoising(VP, predicts="noise")},
         {"plan": dataclasses.replace(SHORT, rate=1e-3)},
         {"seed": 6},
         {"data": POINTS[:300]},
@@ -96,28 +96,28 @@ def test_a_broken_off_training_ends_like_a_whole_one(tmp_path):
             fit(points_network(), path=path, progress=False, **given)
     with pytest.raises(FileError, match="of another network"):
         wide = build(lambda: PointNetwork(2, width=24, depth=1), Rng(1))
-        fit(wide, objective, POINTS, SHORT, seed=5, path=path, progress=False)
+        fit(wide, objective, POINTS, plan=SHORT, seed=5, path=path, progress=False)
 
 
 def test_a_training_goes_on_from_the_checkpoint_before_a_damaged_one(tmp_path):
     objective, path = Denoising(VP), tmp_path / "training.motes"
-    whole = fit(points_network(), objective, POINTS, SHORT, seed=5, progress=False)
-    fit(points_network(), objective, POINTS, SHORT, seed=5, path=path, until=23, progress=False)
+    whole = fit(points_network(), objective, POINTS, plan=SHORT, seed=5, progress=False)
+    fit(points_network(), objective, POINTS, plan=SHORT, seed=5, path=path, until=23, progress=False)
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.warns(MotesWarning, match=r"truncated.* The checkpoint before it, .* stands at step 20"):
-        rest = fit(points_network(), objective, POINTS, SHORT, seed=5, path=path, progress=False)
+        rest = fit(points_network(), objective, POINTS, plan=SHORT, seed=5, path=path, progress=False)
     assert torch.equal(weights(rest.network), weights(whole.network)) and torch.equal(rest.losses, whole.losses)
 
 
 def test_a_checkpoint_of_training_that_fails_is_a_warning(tmp_path, monkeypatch):
-    whole = fit(points_network(), Denoising(VP), POINTS, SHORT, seed=5, progress=False)
+    whole = fit(points_network(), Denoising(VP), POINTS, plan=SHORT, seed=5, progress=False)
 
     def full(*_, **__):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("motes.core.files.store.save_file", full)
     with pytest.warns(MotesWarning, match="step 10 could not be written"):
-        again = fit(points_network(), Denoising(VP), POINTS, SHORT, seed=5, path=tmp_path / "t", progress=False)
+        again = fit(points_network(), Denoising(VP), POINTS, plan=SHORT, seed=5, path=tmp_path / "t", progress=False)
     assert torch.equal(weights(again.network), weights(whole.network)) and list(tmp_path.iterdir()) == []
 
 
@@ -125,31 +125,31 @@ def test_two_trainings_do_not_share_a_path(tmp_path):
     class Nested(Denoising):
         def __call__(self, *given):
             with pytest.raises(FileError, match="is being written by process"):
-                fit(points_network(), Denoising(VP), POINTS, SHORT, seed=5, path=tmp_path / "t", progress=False)
+                fit(points_network(), Denoising(VP), POINTS, plan=SHORT, seed=5, path=tmp_path / "t", progress=False)
             return super().__call__(*given)
 
-    fit(points_network(), Nested(VP), POINTS, SHORT, seed=5, path=tmp_path / "t", until=2, progress=False)
+    fit(points_network(), Nested(VP), POINTS, plan=SHORT, seed=5, path=tmp_path / "t", until=2, progress=False)
 
 
 @pytest.mark.parametrize("change", [{"steps": "3"}, {"steps": 10**6}, {"held_out": [1]}, {"training": 3}])
 def test_what_no_training_wrote_is_refused(change, tmp_path):
     path = tmp_path / "t"
-    fit(points_network(), Denoising(VP), POINTS, SHORT, seed=5, path=path, until=2, progress=False)
+    fit(points_network(), Denoising(VP), POINTS, plan=SHORT, seed=5, path=path, until=2, progress=False)
     trees, meta = files.read(path)
     files.write(path, trees, {**meta, **change})
     with pytest.raises(FileError):
-        fit(points_network(), Denoising(VP), POINTS, SHORT, seed=5, path=path, progress=False)
+        fit(points_network(), Denoising(VP), POINTS, plan=SHORT, seed=5, path=path, progress=False)
     for name in trees:
         files.write(path, {**trees, name: {"a": {"b": [3]}}}, meta)
         with pytest.raises(FileError):
-            fit(points_network(), Denoising(VP), POINTS, SHORT, seed=5, path=path, progress=False)
+            fit(points_network(), Denoising(VP), POINTS, plan=SHORT, seed=5, path=path, progress=False)
 
 
 def test_training_and_building_leave_the_global_generator_alone():
     before = torch.get_rng_state()
-    network = build(lambda: ImageUNet(8, 10), Rng(0))
-    again = build(lambda: ImageUNet(8, 10), Rng(0))
-    fit(points_network(), Denoising(VP, perturbation=0.1, symmetry=0.1), POINTS, SHORT, progress=False)
+    network = build(lambda: ImageUNet(8, classes=10), Rng(0))
+    again = build(lambda: ImageUNet(8, classes=10), Rng(0))
+    fit(points_network(), Denoising(VP, perturbation=0.1, symmetry=0.1), POINTS, plan=SHORT, progress=False)
     assert torch.equal(torch.get_rng_state(), before)
     assert torch.equal(weights(network), weights(again))
     with pytest.raises(ValueError, match="buffers"):
@@ -161,13 +161,13 @@ def test_held_out_examples_are_never_trained_on():
     aside = Rng(0).at("held out").permutation(len(POINTS))[:40]
     data = POINTS.clone()
     data[aside] = torch.nan
-    fitted = fit(points_network(), Denoising(VP), data, SHORT, seed=0, progress=False)
+    fitted = fit(points_network(), Denoising(VP), data, plan=SHORT, seed=0, progress=False)
     assert bool(torch.isfinite(fitted.losses).all()) and math.isnan(fitted.held_out[-1][1])
     data = POINTS.clone()
     data[17] = torch.nan
     assert 17 not in aside
     with pytest.raises(Diverged, match=r"step \d+: the loss of examples \[17.* is NaN or infinite"):
-        fit(points_network(), Denoising(VP), data, Plan(steps=200, batch=64), progress=False)
+        fit(points_network(), Denoising(VP), data, plan=Plan(steps=200, batch=64), progress=False)
 
 
 class Total(Denoising):
@@ -179,9 +179,9 @@ class Total(Denoising):
 
 def test_what_does_not_fit_is_refused():
     with pytest.raises(ShapeError, match="one length"):
-        fit(points_network(), Denoising(VP), (POINTS, torch.zeros(3)), SHORT, progress=False)
+        fit(points_network(), Denoising(VP), (POINTS, torch.zeros(3)), plan=SHORT, progress=False)
     with pytest.raises(ShapeError, match="one loss"):
-        fit(points_network(), Total(VP), POINTS, SHORT, progress=False)
+        fit(points_network(), Total(VP), POINTS, plan=SHORT, progress=False)
     with pytest.raises(ValueError, match="average"):
         Plan(average=1.0)
     with pytest.raises(UnknownName, match="weighting"):
@@ -206,10 +206,10 @@ def test_input_perturbation_has_the_wider_optimum():
     """
     data = Rng(1).at("data").normal((1_000_000, 1))
     for gamma in (0.1, 0.5):
-        slope, error = optimum(Denoising(frozen(0.6), "noise", perturbation=gamma), (data,))
+        slope, error = optimum(Denoising(frozen(0.6), predicts="noise", perturbation=gamma), (data,))
         expected = math.sqrt(0.4) / (0.6 + 0.4 * (1 + gamma**2))
         assert abs(slope - expected) < 4.9 * error < 0.005
-        twin, error = optimum(Denoising(frozen(0.6), "noise"), (data,))
+        twin, error = optimum(Denoising(frozen(0.6), predicts="noise"), (data,))
         assert abs(twin - math.sqrt(0.4)) < 4.9 * error
         assert gamma < 0.5 or abs(twin - expected) > 20 * error
 
@@ -224,11 +224,11 @@ def test_the_losses_of_all_predictions_are_one_loss(process, predicts, weighting
 
     def answer(x, t):  # a wrong model, said as `predicts`
         rows = [0.9 * exact.data(x[i : i + 1], t[i]) for i in range(len(x))]
-        wrong = Denoiser(lambda *_: torch.cat(rows), process, "data")
+        wrong = Denoiser(lambda *_: torch.cat(rows), process, predicts="data")
         kind = {"flow": wrong.flow, "backward flow": lambda x, t: -wrong.flow(x, t)}
         return kind.get(predicts, getattr(wrong, predicts, None))(x, t)
 
-    loss = Denoising(process, predicts, weighting)(answer, Rng(7), (data,))  # type: ignore[arg-type]
+    loss = Denoising(process, predicts=predicts, weighting=weighting)(answer, Rng(7), (data,))  # type: ignore[arg-type]
     at = noised(Rng(7), process, data)
     wrong = torch.cat([0.9 * exact.data(at.x[i : i + 1], at.t[i]) for i in range(len(data))])
     square = (wrong - data).square().mean(1)
@@ -326,14 +326,14 @@ def test_an_energy_is_conservative_and_its_density_has_its_score():
     x, t = Rng(0).normal((5, 3)), torch.full((5,), 0.4, dtype=F64)
     z = x.clone().requires_grad_()
     (score,) = torch.autograd.grad(energy.log_density(z, t).sum(), z)
-    denoiser = Denoiser(energy, process, "noise", log_density=energy.log_density)
+    denoiser = Denoiser(energy, process, predicts="noise", log_density=energy.log_density)
     with torch.no_grad():
         assert torch.allclose(denoiser.score(x, t), score, atol=1e-12)
     assert float(asymmetry(lambda x: energy(x, t), x, Rng(1)).detach().max()) < 1e-20
     assert float(asymmetry(lambda x: network(x, t), x, Rng(1)).detach().min()) > 1e-6  # the network alone is not
     # F = 0 is exact for normal data of this spread
     exact = gaussian(process, torch.zeros(3), 0.49 * torch.eye(3))
-    plain = Denoiser(Energy(lambda u, t: torch.zeros_like(u), process, 0.7), process, "noise")
+    plain = Denoiser(Energy(lambda u, t: torch.zeros_like(u), process, spread=0.7), process, predicts="noise")
     assert torch.allclose(plain.score(x, 0.4).detach(), exact.score(x, 0.4), atol=1e-12)
 
 
@@ -353,15 +353,15 @@ def test_distillation_keeps_the_gradient_and_drops_the_curl():
     points = spread * Rng(0).normal((2000, 2), dtype=torch.float32)
     exact = gaussian(process, torch.zeros(2), 0.5 * torch.eye(2))
     turn = torch.tensor([[0.0, 1.5], [-1.5, 0.0]])
-    teacher = Denoiser(lambda x, t: exact.noise(x, t[0]) + x @ turn, process, "noise")
+    teacher = Denoiser(lambda x, t: exact.noise(x, t[0]) + x @ turn, process, predicts="noise")
     plan = Plan(steps=250, batch=256, rate=5e-2, average=0.9, clip=None, held_out=0.0)
     given = {"objective": Distillation(teacher), "plan": plan, "progress": False}
     x = Rng(1).normal((6, 2), dtype=torch.float32)
-    energy = train(Energy(Linear(), process, 1.0), points, process, **given).denoiser
+    energy = train(Energy(Linear(), process, spread=1.0), points, process, **given).denoiser
     assert torch.allclose(energy.noise(x, t).detach(), exact.noise(x, t), atol=0.08)
     assert energy.has_log_density
     copy_ = train(
-        Scaled(Linear(), process, 1.0), points, process, **given
+        Scaled(Linear(), process, spread=1.0), points, process, **given
     ).denoiser  # any network learns the rotation too
     assert torch.allclose(copy_.noise(x, t).detach(), teacher.noise(x, t), atol=0.15)
 
@@ -443,7 +443,7 @@ def test_clean_data_are_learned_from_noisy_ones():
     slope, error = optimum(NoisyData(process, noise), (example,))
     alpha, sigma2 = math.sqrt(alpha2), 1 - alpha2
     assert abs(slope - alpha * c2 / (alpha2 * c2 + sigma2)) < 4.9 * error < 0.02
-    wrong, error = optimum(Denoising(process, "data"), (example,))  # as if the examples were clean
+    wrong, error = optimum(Denoising(process, predicts="data"), (example,))  # as if the examples were clean
     assert abs(wrong - alpha * c2 / (alpha2 * c2 + sigma2)) > 20 * error
     assert NoisyData(VP, noise).earliest == pytest.approx(float(VP.time(math.log(2))))
 
@@ -451,13 +451,15 @@ def test_clean_data_are_learned_from_noisy_ones():
 def test_scaled_networks_start_from_the_normal_law():
     """F = 0 is the exact denoiser of normal data, at any noise level of an exploding process too."""
     for process in (EDM(), VP, RectifiedFlow()):
-        network = build(lambda process=process: Scaled(PointNetwork(2), process, 0.5), Rng(0)).double()
+        network = build(lambda process=process: Scaled(PointNetwork(2), process, spread=0.5), Rng(0)).double()
         exact = gaussian(process, torch.zeros(2), 0.25 * torch.eye(2))
         for t in process.times(4)[:-1]:
             x = float(process.start_std) * Rng(1).normal((3, 2))
-            assert torch.allclose(Denoiser(network, process, "data").data(x, t).detach(), exact.data(x, t), atol=1e-9)
+            assert torch.allclose(
+                Denoiser(network, process, predicts="data").data(x, t).detach(), exact.data(x, t), atol=1e-9
+            )
     fitted = train(
-        build(lambda: Scaled(PointNetwork(2, width=16), EDM(), 1.0), Rng(0)),
+        build(lambda: Scaled(PointNetwork(2, width=16), EDM(), spread=1.0), Rng(0)),
         POINTS,
         EDM(),
         predicts="data",

@@ -42,10 +42,10 @@ def first(x):
 
 
 SAMPLERS = {
-    "reverse": lambda d, r: motes.ReverseDiffusion(d, VP, 4, r, shape=(2,)),
+    "reverse": lambda d, r: motes.ReverseDiffusion(d, VP, 4, reward=r, shape=(2,)),
     "guided": lambda d, r: Guided(d, 4, reward=r, shape=(2,)),
     "adaptive": lambda d, r: AdaptiveReward(d, 4, r, shape=(2,)),
-    "composition": lambda d, r: Composition([d], [1.0], VP, 4, r, shape=(2,)),
+    "composition": lambda d, r: Composition([d], [1.0], VP, 4, reward=r, shape=(2,)),
     "tilted": lambda d, r: TiltedFlow(d, 4, r, shape=(2,)),
 }
 
@@ -129,7 +129,7 @@ def blind(x):
 
 @pytest.mark.parametrize("guidance", ["reward", TrainingFree(rho=1.0), TrainingFree(mu=1.0), Modulation(blind)])
 def test_rewards_without_gradients_say_the_same_everywhere(guidance):
-    model = motes.ReverseDiffusion(EXACT, VP, 4, blind, guidance, shape=(2,))
+    model = motes.ReverseDiffusion(EXACT, VP, 4, reward=blind, guidance=guidance, shape=(2,))
     with pytest.raises(MotesError, match="has no gradient with respect to the image: compute it with torch operations"):
         motes.sample(model, 5, seed=0, progress=False)
 
@@ -141,9 +141,9 @@ def steep(x):
 @pytest.mark.parametrize("name", ["reverse", "guided", "composition"])
 def test_guidance_that_runs_away_is_named_and_the_reward_is_not(name):
     guided = {
-        "reverse": lambda g, r: motes.ReverseDiffusion(EXACT, VP, 60, r, g, shape=(2,)),
-        "guided": lambda g, r: Guided(EXACT, 60, g, r, shape=(2,)),
-        "composition": lambda g, r: Composition([EXACT], [1.0], VP, 60, r, g, shape=(2,)),
+        "reverse": lambda g, r: motes.ReverseDiffusion(EXACT, VP, 60, reward=r, guidance=g, shape=(2,)),
+        "guided": lambda g, r: Guided(EXACT, 60, guidance=g, reward=r, shape=(2,)),
+        "composition": lambda g, r: Composition([EXACT], [1.0], VP, 60, reward=r, guidance=g, shape=(2,)),
     }[name]
     with pytest.raises(NanLogPotential, match="look at the guidance: it is too strong"):
         motes.sample(guided(50.0, steep), 20, seed=0, progress=False)

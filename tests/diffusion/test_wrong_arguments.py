@@ -121,7 +121,7 @@ def test_what_looks_at_a_model_wants_tensors_and_an_address():
 
 def test_value_decoding_wants_a_sampler():
     with pytest.raises(TypeError, match="a ReverseDiffusion, not a Denoiser"):
-        ValueDecoding(DENOISER, 4)  # type: ignore[arg-type]
+        ValueDecoding(DENOISER, proposals=4)  # type: ignore[arg-type]
 
 
 def test_a_sampler_of_tokens_names_what_does_not_fit():

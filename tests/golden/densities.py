@@ -89,7 +89,7 @@ RUNS: Runs = {
     "DataAnnealing": lambda: (by_parts(), 64, 3),
     "SMC2": lambda: (walk(), 32, 3),
     "Splitting": lambda: (d.Splitting(four(), lambda x: x.sum(1), 8.0), 64, 3),
-    "CrossEntropy": lambda: (d.CrossEntropy(four(), lambda x: x.sum(1), 8.0), 64, 3),
+    "CrossEntropy": lambda: (d.CrossEntropy(four(), performance=lambda x: x.sum(1), level=8.0), 64, 3),
     "EnsembleKalman": lambda: (decay(), 64, 2),
     "Follmer": lambda: (d.Follmer(posterior(), location=0.0, scale=1.0), 32, 3),
     "SelfRepellentWalk": lambda: (ring(), 16, 3),
@@ -97,7 +97,11 @@ RUNS: Runs = {
     "LowDiscrepancy": lambda: (d.Tempering(laws.LowDiscrepancy(posterior())), 32, 2),
 }
 RUNS |= {
-    f"Tempering {name}": lambda name=name, k=k: (d.Tempering(spins() if k.discrete else posterior(), name), 32, 2)
+    f"Tempering {name}": lambda name=name, k=k: (
+        d.Tempering(spins() if k.discrete else posterior(), kernel=name),
+        32,
+        2,
+    )
     for name, k in kernels.items()
     if k.exact
 }

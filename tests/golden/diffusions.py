@@ -42,8 +42,8 @@ def tokens(**settings: Any) -> discrete.ReverseDiscrete:
 
 
 RUNS: Runs = {
-    "ReverseDiffusion": lambda: (motes.ReverseDiffusion(normal(), PROCESS, 6, first, shape=(2,)), 32, 6),
-    "Guided": lambda: (d.Guided(normal(), 6, "reward", reward=first, shape=(2,)), 32, 6),
+    "ReverseDiffusion": lambda: (motes.ReverseDiffusion(normal(), PROCESS, 6, reward=first, shape=(2,)), 32, 6),
+    "Guided": lambda: (d.Guided(normal(), 6, guidance="reward", reward=first, shape=(2,)), 32, 6),
     "ProbabilityFlow": lambda: (d.ProbabilityFlow(normal(), 6, shape=(2,)), 32, 6),
     "TiltedFlow": lambda: (d.TiltedFlow(flow(), 6, reward=first, shape=(1,)), 32, 6),
     "Composition": lambda: (d.Composition([normal()], [2.0], PROCESS, 6, shape=(2,)), 32, 6),
@@ -56,7 +56,7 @@ RUNS: Runs = {
     ),
     "ReverseBlackout": lambda: (
         discrete.ReverseBlackout(
-            lambda x, t: x + 6.0 * (1 - torch.exp(-t))[:, None], discrete.Blackout(), 4, first, shape=(1,)
+            lambda x, t: x + 6.0 * (1 - torch.exp(-t))[:, None], discrete.Blackout(), 4, reward=first, shape=(1,)
         ),
         32,
         4,

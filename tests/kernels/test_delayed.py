@@ -96,7 +96,7 @@ def test_a_good_emulator_saves_evaluations():
     truth = 3 * (0.5 * math.log(0.09 / 1.09) - 2 / 1.09)
     spent = {}
     for kernel in (RandomWalk(), DelayedAcceptance()):
-        run = motes.sample(NestedSampling(density, kernel), 200, seed=0, progress=False)
+        run = motes.sample(NestedSampling(density, kernel=kernel), 200, seed=0, progress=False)
         assert abs(run.log_evidence - truth) < Z * run.log_evidence_se < 2
         spent[type(kernel)] = float(run.trace["evaluations"].sum())
     assert spent[DelayedAcceptance] < spent[RandomWalk] / 4

@@ -38,7 +38,7 @@ def problem(kind: str) -> tuple[Discrete, Tensor, Tensor]:
         flat = x.flatten(1)
         return ((flat @ coupling) * flat).sum(1) * (1.0 if one_hot or kind == "bits" else 0.4) + flat @ tilt
 
-    law = Discrete(log_density, d, levels, one_hot=one_hot)
+    law = Discrete(log_density, d, levels=levels, one_hot=one_hot)
     states = torch.tensor(list(itertools.product(range(levels), repeat=d)), dtype=torch.float64)
     return law, states, torch.softmax(law.evaluate(states)["log_likelihood"], 0)
 
@@ -133,7 +133,7 @@ def test_nothing_is_evaluated_twice(kernel: Kernel) -> None:
 def test_the_gradient_of_a_linear_density_is_what_changes_do() -> None:
     """For a log-density that is linear in the indicators, gains are exact, and balanced proposals nearly accepted."""
     tilt = Rng(0).normal((5, 3))
-    law = Discrete(lambda h: (h * tilt).sum((1, 2)), 5, 3, one_hot=True)
+    law = Discrete(lambda h: (h * tilt).sum((1, 2)), 5, levels=3, one_hot=True)
     x = law.sample(Rng(1), 20)
     slope = law.evaluate(x, True)["likelihood_gradient"]
     for i, v in itertools.product(range(5), range(3)):
@@ -169,7 +169,7 @@ def test_hard_constraints_are_kept() -> None:
 
 def test_faults_are_errors_that_say_where() -> None:
     with pytest.raises(ValueError, match="levels"):
-        Discrete(lambda x: x.sum(1), 3, 1)
+        Discrete(lambda x: x.sum(1), 3, levels=1)
     with pytest.raises(ShapeError, match=r"shape \(3,\)"):
         Discrete(lambda x: x, 3)
     law = Discrete(lambda x: torch.where(x.sum(1) == 3, math.nan, x.sum(1)), 3)

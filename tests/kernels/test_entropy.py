@@ -19,7 +19,7 @@ N, Z = 40_000, 4.9  # two-sided level 1e-6; the smallest bias that is seen is 0.
 
 @pytest.mark.parametrize("base", ["random-walk", HMC(), "slice", "elliptical-slice"], ids=repr)
 def test_a_curved_law_is_invariant(base: Kernel | str) -> None:
-    assert bias(after(EntropyMCMC(base, 0.5), Rng(1), Bent.draw(Rng(0), N))) < Z
+    assert bias(after(EntropyMCMC(base, eta=0.5), Rng(1), Bent.draw(Rng(0), N))) < Z
 
 
 def test_with_another_companion_it_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -62,7 +62,7 @@ def kolmogorov(x: Tensor, extra: float) -> float:
 @pytest.mark.parametrize("base", ["random-walk", HMC()], ids=repr)
 def test_companions_have_the_smoothed_law(base: Kernel | str) -> None:
     """Would catch probabilities off by 0.014; in particular Var a = Var x + eta, and their covariance is Var x."""
-    eta, target, kernel = 0.6, Basins(), EntropyMCMC(base, 0.6)
+    eta, target, kernel = 0.6, Basins(), EntropyMCMC(base, eta=0.6)
     which = Rng(0).categorical(Basins.weight.log(), N)
     x = (Basins.mean + Basins.spread * Rng(1).normal((N, 2)))[torch.arange(N), which, None]
     parameters = kernel.start(1, x.dtype)

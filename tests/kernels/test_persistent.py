@@ -287,7 +287,7 @@ def gaussian(d: int) -> tuple[Density, float]:
 def test_evidence_by_tempering(name: str) -> None:
     """Sees an error of a standard deviation and a half."""
     density, truth = gaussian(3)
-    runs = [motes.sample(Tempering(density, name), 256, seed=s, progress=False) for s in range(8)]
+    runs = [motes.sample(Tempering(density, kernel=name), 256, seed=s, progress=False) for s in range(8)]
     error = np.array([r.log_evidence - truth for r in runs])
     spread = max(error.std(ddof=1), np.mean([r.log_evidence_se for r in runs]))
     allowed = Z * spread / math.sqrt(8) + spread**2

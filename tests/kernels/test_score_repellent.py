@@ -86,7 +86,9 @@ def test_the_variance_of_the_mean_and_of_what_the_score_does_not_explain(alpha: 
         return torch.cat([u, u.square()], 1)
 
     spread = Gaussian.factor.expand(2, 2, 2).contiguous()
-    found = n * means(ScoreRepellent(Independent(), alpha, bound=math.inf), Gaussian(), x, n, white, spread).var(0)
+    found = n * means(ScoreRepellent(Independent(), alpha=alpha, bound=math.inf), Gaussian(), x, n, white, spread).var(
+        0
+    )
     assert torch.allclose(found[:2] * (1 + 2 * alpha), torch.ones(2).double(), atol=0.12), found
     assert torch.allclose(found[2:], torch.full((2,), 2.0).double(), rtol=0.12), found
 
@@ -119,7 +121,7 @@ def test_means_along_chains_converge_and_vary_less(base: Kernel | str, n: int, g
     def f(x: Tensor) -> Tensor:
         return torch.stack([x.mean(1), x.square().mean(1)], 1)
 
-    plain, repelled = (means(ScoreRepellent(base, a), Quartic(), x, n, f, spread, n // 10) for a in (0.0, 5.0))
+    plain, repelled = (means(ScoreRepellent(base, alpha=a), Quartic(), x, n, f, spread, n // 10) for a in (0.0, 5.0))
     for m in (plain, repelled):
         # the bias of repelled means falls off like 1 / n: a third of the standard deviation of one chain's mean here
         off = (m.mean(0) - exact).abs() - Z * m.std(0) / math.sqrt(chains)
@@ -143,7 +145,7 @@ def test_runs_of_chains_remember_their_warm_up_and_vary_less() -> None:
     density = Density(lambda x: -0.5 * ((x - 2) / 0.3).square().sum(-1), prior, vectorised=True)
     found = []
     for kernel in (HMC(), ScoreRepellent(HMC())):
-        run = motes.sample(motes.Chains(density, kernel, draws=200), 64, seed=1, progress=False)
+        run = motes.sample(motes.Chains(density, kernel=kernel, draws=200), 64, seed=1, progress=False)
         mean = run.view.mean(1)
         assert ((mean.mean(0) - 2 / 1.09).abs() < Z * mean.std(0) / 8).all()
         found.append(float(mean.var(0).sum()))

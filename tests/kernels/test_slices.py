@@ -186,7 +186,7 @@ def test_tempering_finds_the_evidence(kernel: str) -> None:
     constant = -0.5 * math.log(2 * math.pi * 0.09)
     prior = Normal(torch.zeros(3, dtype=torch.float64), 1.0)
     density = motes.Density(lambda x: (-0.5 * ((x - 2) / 0.3).square() + constant).sum(-1), prior, vectorised=True)
-    run = motes.sample(motes.Tempering(density, kernel), 1000, seed=1, progress=False)
+    run = motes.sample(motes.Tempering(density, kernel=kernel), 1000, seed=1, progress=False)
     truth = 3 * (-math.log(2 * math.pi * 1.09) / 2 - 2 / 1.09)
     assert abs(run.log_evidence - truth) < Z * run.log_evidence_se < 1.0
     mean = run.mean()

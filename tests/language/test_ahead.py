@@ -21,7 +21,7 @@ def small() -> TableModel:
 DRAFTS = [PromptLookup(1), ModelDraft(small())]
 JOBS = {
     "plain": {},
-    "rules": {"rules": (repetition(1.3), mirostat_2(2.0, 0.3), nucleus(0.9))},
+    "rules": {"rules": (repetition(1.3), mirostat_2(2.0, rate=0.3), nucleus(0.9))},
     "constraint": {"constraint": regex("(ab|ba|bb)+")},
     "reward": {"reward": lambda texts: torch.tensor([0.4 * t.count("b") for t in texts]), "steer": 2},
     "steps": {"step": "b", "twist": lambda texts: torch.tensor([0.2 * t.count("a") for t in texts])},
@@ -35,7 +35,7 @@ def test_texts_and_weights_are_the_same_bits(job, draft, n):
     plain = motes.sample(
         Generation(table(), "", max_tokens=12, **JOBS[job]), n, seed=4, progress=False, ess_threshold=0.9
     )
-    model = speculating(table(), draft, tokens=3)
+    model = speculating(table(), draft=draft, tokens=3)
     ahead = motes.sample(
         Generation(model, "", max_tokens=12, **JOBS[job]), n, seed=4, progress=False, ess_threshold=0.9
     )
@@ -57,7 +57,9 @@ def test_a_run_that_reads_ahead_resumes(tmp_path):
 def test_a_perfect_guess_saves_nearly_every_call():
     """A model that counts a, b, a, b, ... almost surely: two tokens with the first call, then three and four."""
     sure = torch.tensor([[0.0, 1.0, 0.0], [1.0, 0.0, 0.0], [0.3, 0.3, 0.4], [1.0, 0.0, 0.0]]).double() * 60
-    model = speculating(TableModel(["a", "b", "."], sure), ModelDraft(TableModel(["a", "b", "."], sure)), tokens=3)
+    model = speculating(
+        TableModel(["a", "b", "."], sure), draft=ModelDraft(TableModel(["a", "b", "."], sure)), tokens=3
+    )
     run = motes.sample(Generation(model, "", max_tokens=40), 1, seed=0, progress=False)
     assert run.texts == ["ab" * 20]
     assert (model.counts["calls"], model.counts["right"]) == (11, 28)
@@ -68,7 +70,7 @@ def test_a_guess_is_right_as_often_as_the_best_scheme_accepts_it():
     law = torch.tensor([[0.6, 0.4], [0.6, 0.4]]).double()
     p = torch.cat([law, law[:1]])
     model = TableModel(["a", "b", "."], torch.cat([p, torch.zeros(3, 1).double()], 1).log().repeat(2, 1)[:4])
-    quick = speculating(model, ModelDraft(model), tokens=1)
+    quick = speculating(model, draft=ModelDraft(model), tokens=1)
     motes.sample(Generation(quick, "", max_tokens=12000), 1, seed=5, progress=False)
     guessed, right = quick.counts["guessed"], quick.counts["right"]
     q = torch.tensor([[1.0, 0.0]]).double()
@@ -91,7 +93,7 @@ def test_a_wrong_law_from_a_guess_would_be_noticed(monkeypatch):
 
     monkeypatch.setattr(ahead.Ahead, "extend", careless)
     plain = motes.sample(Generation(table(), "", max_tokens=12), 20, seed=4, progress=False)
-    quick = speculating(table(), ModelDraft(small()))
+    quick = speculating(table(), draft=ModelDraft(small()))
     wrong = motes.sample(Generation(quick, "", max_tokens=12), 20, seed=4, progress=False)
     assert wrong.texts != plain.texts
 
@@ -102,7 +104,7 @@ def test_a_transformers_model_reads_ahead(tiny, shares, monkeypatch):
     if not shares:
         monkeypatch.setattr(tiny.model.config, "_attn_implementation", "sdpa")
     plain = motes.sample(Generation(tiny, "the cat", max_tokens=16), 6, seed=1, progress=False)
-    quick = speculating(tiny, PromptLookup(2), tokens=3)
+    quick = speculating(tiny, draft=PromptLookup(2), tokens=3)
     run = motes.sample(Generation(quick, "the cat", max_tokens=16), 6, seed=1, progress=False)
     assert run.texts == plain.texts
     torch.testing.assert_close(run.particles.x["log_prob"], plain.particles.x["log_prob"], atol=1e-4, rtol=1e-4)
@@ -134,7 +136,9 @@ def test_wrong_settings_are_refused(settings, what):
 def test_a_draft_with_another_vocabulary_is_refused():
     other = TableModel(["a", "b", "c", "."], torch.zeros(5, 4), name="other")
     with pytest.raises(MotesError, match="same vocabulary"):
-        motes.sample(Generation(speculating(table(), ModelDraft(other)), "", max_tokens=3), 2, seed=0, progress=False)
+        motes.sample(
+            Generation(speculating(table(), draft=ModelDraft(other)), "", max_tokens=3), 2, seed=0, progress=False
+        )
 
 
 def test_guesses_that_fail_become_rare_and_those_that_are_right_longer():

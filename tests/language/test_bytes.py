@@ -193,7 +193,7 @@ def walk(model: ByteModel, prompt: torch.Tensor, alphabet: list[int], tolerance:
 
 @pytest.mark.parametrize("beam", [None, 3])
 def test_rows_may_be_looked_ahead_of_kept_and_shortened(beam):
-    model = ByteModel(table(), beam)
+    model = ByteModel(table(), beam=beam)
     walk(model, model.encode(""), list(b"ab"), 1e-12)
 
 
@@ -249,8 +249,8 @@ def test_a_run_goes_on_from_what_was_saved():
 @pytest.mark.parametrize("beam", [None, 4])
 def test_speculation_changes_nothing(beam):
     """Guesses are looked at, kept and gone back from; texts and weights are the same."""
-    plain = ByteModel(table(), beam)
-    quick = speculating(plain, PromptLookup(2), tokens=3)
+    plain = ByteModel(table(), beam=beam)
+    quick = speculating(plain, draft=PromptLookup(2), tokens=3)
     runs = [
         motes.sample(Generation(m, "", constraint=regex("[ab]*"), max_tokens=8), 6, seed=2, progress=False)
         for m in (plain, quick)
@@ -283,7 +283,7 @@ def test_what_no_token_spells_has_no_probability():
 @pytest.mark.parametrize("beam", [0, 2.0, True, "all"])
 def test_a_beam_is_a_number(beam):
     with pytest.raises(MotesError, match="beam must be"):
-        ByteModel(table(), beam)
+        ByteModel(table(), beam=beam)
 
 
 # ------------------------------------------------------------------------------------------------ healing
@@ -362,7 +362,7 @@ def test_a_prompt_cut_in_a_word_goes_on_as_the_whole(smollm2):
         good = [(prompt + text).startswith("The capital of France") for text in run.texts]
         share[name] = float(run.weight[torch.tensor(good)].sum())
     assert share["fixed"] < 0.2 and share["healed"] > 0.8
-    exact = next_bytes(smollm2, " Fran", short, chat=False)
+    exact = next_bytes(smollm2, " Fran", prompt=short, chat=False)
     assert float(exact.next_log_prob[ord("c")].exp()) > 0.8
     assert run.log_evidence == pytest.approx(exact.log_prob, abs=5 * run.log_evidence_se + 0.05)
 
@@ -373,10 +373,10 @@ def test_next_bytes_of_a_real_model_add_up(smollm2):
     prompt = model.encode("How do you do?")
     assert model.spelling.tokens(prompt.tolist()) == smollm2.encode("How do you do?").tolist()
     for text in ("", "I'm doing we", "Ça va? \N{GRINNING FACE}".encode()[:-2]):
-        found = next_bytes(smollm2, text, "How do you do?", beam=20)
+        found = next_bytes(smollm2, text, prompt="How do you do?", beam=20)
         assert float(found.next_log_prob.exp().sum()) == pytest.approx(1, abs=1e-12)
         assert -1e-3 < found.log_kept <= 0
-    exact, beam = (next_bytes(smollm2, "I'm do", "How do you do?", beam=k) for k in (None, 20))
+    exact, beam = (next_bytes(smollm2, "I'm do", prompt="How do you do?", beam=k) for k in (None, 20))
     assert beam.log_prob == pytest.approx(exact.log_prob, abs=1e-4) and beam.log_prob <= exact.log_prob
     torch.testing.assert_close(beam.next_log_prob.exp(), exact.next_log_prob.exp(), rtol=0, atol=1e-4)
 

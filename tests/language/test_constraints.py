@@ -108,7 +108,7 @@ def no_double_b(text: str) -> bool:
 @pytest.mark.parametrize(
     "constraint, pattern",
     [
-        (predicate(no_double_b, lambda t: t.endswith("a")), "(b?a)+"),
+        (predicate(no_double_b, complete=lambda t: t.endswith("a")), "(b?a)+"),
         (predicate(lambda ts: [no_double_b(t) for t in ts], batched=True), "(b?a)*b?"),
         (both(predicate(no_double_b), predicate(lambda t: len(t) < 3)), "(?!bb).{0,2}"),
     ],

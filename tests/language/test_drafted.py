@@ -53,7 +53,7 @@ LISTED = ("a", "ab", "b", "aab", "bab")
 JOBS = {
     "plain": {},
     "rules": {"rules": (temperature(0.7), nucleus(0.6))},
-    "memory": {"rules": (repetition(1.5), mirostat_2(1.0, 0.5))},
+    "memory": {"rules": (repetition(1.5), mirostat_2(1.0, rate=0.5))},
     "constraint": {"constraint": choices(LISTED)},
     "local": {"rules": temperature(0.5), "constraint": regex("ab?|b|aab|bab"), "globalise": False},
     "reward": {"rules": nucleus(0.6), "reward": count_b},
@@ -161,7 +161,9 @@ def test_a_text_does_not_depend_on_the_other_particles():
     assert torch.equal(few.particles.log_weight, many.particles.log_weight[:8])
 
 
-@pytest.mark.parametrize("job", [{"constraint": regex("[ab]+")}, {"rules": (repetition(1.3), mirostat_2(2.0, 0.3))}])
+@pytest.mark.parametrize(
+    "job", [{"constraint": regex("[ab]+")}, {"rules": (repetition(1.3), mirostat_2(2.0, rate=0.3))}]
+)
 def test_a_run_resumes(tmp_path, job):
     def drafted():
         return Drafted(Generation(table(), "", max_tokens=12, reward=count_b, steer=2, **job), small(), tokens=2)

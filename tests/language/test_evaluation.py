@@ -49,11 +49,11 @@ def test_intervals_of_the_literature():
 @pytest.mark.parametrize("a, b", [(8, 3), (3, 8), (40, 2), (11, 1), (1, 11), (5, 5)])
 def test_the_shortest_interval_holds_its_mass_and_no_other_is_shorter(a, b):
     law = stats.beta(a, b)
-    low, high = beta_interval(a, b, 0.9, "shortest")
+    low, high = beta_interval(a, b, level=0.9, kind="shortest")
     assert law.cdf(high) - law.cdf(low) == pytest.approx(0.9, abs=1e-8)
     tails = np.linspace(0, 0.1, 2001)
     assert high - low <= (law.ppf(np.minimum(tails + 0.9, 1)) - law.ppf(tails)).min() + 1e-7
-    equal = beta_interval(a, b, 0.9)
+    equal = beta_interval(a, b, level=0.9)
     assert high - low <= equal[1] - equal[0] + 1e-9
     if a > 1 and b > 1:
         assert law.pdf(low) == pytest.approx(law.pdf(high), rel=1e-4)

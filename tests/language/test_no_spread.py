@@ -92,7 +92,7 @@ def test_copies_of_different_weight_are_not_alike():
     log_prob = torch.tensor([-0.1] * 9 + [-2.0], dtype=torch.float64)
     weight = torch.tensor([0.0] * 9 + [-torch.inf], dtype=torch.float64)
     assert sequence_entropy(Answers(["a"] * 9 + ["b"], log_prob=log_prob)).se > 0
-    assert math.isnan(sequence_entropy(Answers(["a"] * 9 + ["b"], weight, log_prob)).se)
+    assert math.isnan(sequence_entropy(Answers(["a"] * 9 + ["b"], log_weight=weight, log_prob=log_prob)).se)
 
 
 def never(texts: list[str]) -> torch.Tensor:

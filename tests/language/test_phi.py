@@ -162,7 +162,7 @@ def test_steps_end_where_they_should(tiny):
 def test_constraints_hold_and_what_is_empty_is_said():
     for constraint in (
         regex("(ab)+"),
-        predicate(lambda t: re.fullmatch("(ab)*a?", t) is not None, lambda t: "ab" in t),
+        predicate(lambda t: re.fullmatch("(ab)*a?", t) is not None, complete=lambda t: "ab" in t),
     ):
         found = phi_decoding(table(), "", seed=1, constraint=constraint, step=2, max_tokens=8)
         assert all("ab" in text and re.fullmatch("(ab)+a?", text) for text in found.texts)

@@ -17,7 +17,12 @@ from motes.rng import Rng
 
 transformers = pytest.importorskip("transformers")
 LP = transformers.generation.logits_process
-CHAIN = (rules.prompt_guidance("a dog", 1.4), rules.repetition(1.3), rules.mirostat_2(4.0, 0.3), rules.no_repeat(2))
+CHAIN = (
+    rules.prompt_guidance("a dog", scale=1.4),
+    rules.repetition(1.3),
+    rules.mirostat_2(4.0, rate=0.3),
+    rules.no_repeat(2),
+)
 
 
 def generate(model, prompts, rule, **options):
@@ -109,7 +114,7 @@ def test_another_context_has_no_more_room_than_its_model(tiny):
     context = tiny.decode(tiny.encode("the cat sat on a mat." * 20)[:80].tolist())
     room = tiny.longest - len(tiny.encode(context))
     assert 0 < room < 40
-    made = processor(rules.prompt_guidance(context, 1.2), tiny, max_tokens=room)
+    made = processor(rules.prompt_guidance(context, scale=1.2), tiny, max_tokens=room)
     ids, scores = torch.tensor([[5, 6]]), torch.zeros(1, tiny.vocabulary)
     for _ in range(room + 1):
         made(ids, scores)
@@ -127,7 +132,7 @@ SAME = {
     "typical": (LP.TypicalLogitsWarper(0.6), rules.typical(0.6)),
     "epsilon": (LP.EpsilonLogitsWarper(0.02), rules.epsilon(0.02)),
     "eta": (LP.EtaLogitsWarper(0.3), rules.eta(0.3)),
-    "top_h": (LP.TopHLogitsWarper(0.4), rules.top_h(0.4, "partial")),
+    "top_h": (LP.TopHLogitsWarper(0.4), rules.top_h(0.4, criterion="partial")),
     "repetition": (LP.RepetitionPenaltyLogitsProcessor(1.3), rules.repetition(1.3)),
     "no_repeat": (LP.NoRepeatNGramLogitsProcessor(2), rules.no_repeat(2)),
     "min_new_tokens": (LP.MinNewTokensLengthLogitsProcessor(3, 4, [1]), rules.min_new_tokens(4)),
@@ -162,7 +167,7 @@ def test_a_model_moved_along_a_gradient(tiny):
     plus, minus = rules.moved(tiny, {name: torch.ones_like(weight)}, 1e-3)
     up, down = (dict(m.model.named_parameters())[name] for m in (plus, minus))
     torch.testing.assert_close(up - down, torch.full_like(weight, 2e-3), atol=1e-6, rtol=1e-3)
-    model = Generation(tiny, "a cat", rules=rules.antidistillation(plus, minus, 0.1, 1e-3), max_tokens=3)
+    model = Generation(tiny, "a cat", rules=rules.antidistillation(plus, minus, strength=0.1, step=1e-3), max_tokens=3)
     assert model.init(Rng(0), 4).n == 4
     with pytest.raises(MotesError, match="no parameter"):
         rules.moved(tiny, {"x": torch.ones(2)}, 1e-3)
@@ -170,14 +175,14 @@ def test_a_model_moved_along_a_gradient(tiny):
 
 def test_stable_decoding(tiny):
     greedy = rules.stable_entropy(width=float("inf"))
-    text, backs = rules.decode_stable(tiny, "a cat", Rng(0), greedy, max_tokens=8)
+    text, backs = rules.decode_stable(tiny, "a cat", Rng(0), rule=greedy, max_tokens=8)
     prompt = tiny.encode("a cat")
     ids = tiny.model.generate(
         prompt[None], attention_mask=torch.ones_like(prompt[None]), max_new_tokens=8, do_sample=False, pad_token_id=1
     )
     assert (text, backs) == (tiny.decode(ids[0, len(prompt) :].tolist()), 0)
-    low = rules.stable_entropy(0.0, (9.0, 0.0), (0.0, 0.0), calm=0)  # always below the band
-    text, backs = rules.decode_stable(tiny, "a cat", Rng(0), low, max_tokens=20, patience=2, back=2, most=3)
+    low = rules.stable_entropy(0.0, mean=(9.0, 0.0), sd=(0.0, 0.0), calm=0)  # always below the band
+    text, backs = rules.decode_stable(tiny, "a cat", Rng(0), rule=low, max_tokens=20, patience=2, back=2, most=3)
     assert backs <= 3
     if len(text) > 10:
         assert backs > 0

@@ -21,7 +21,7 @@ from motes.language.generation.frontier import Front
 from motes.language.rule import Rule, renormalised
 
 COMPARING = {
-    "prompt_guidance": lambda model: rules.prompt_guidance("", 1.5, model),
+    "prompt_guidance": lambda model: rules.prompt_guidance("", scale=1.5, other=model),
     "kl_temperature": lambda model: rules.kl_temperature("", other=model),
     "pointwise_information": lambda model: rules.pointwise_information("", other=model),
     "antidistillation": lambda model: rules.antidistillation(table(), model),
@@ -132,9 +132,9 @@ def test_knobs_of_the_wrong_kind(make, what):
 
 
 REMEMBERING = [
-    rules.prompt_guidance("", 1.2, other()),
+    rules.prompt_guidance("", scale=1.2, other=other()),
     rules.repetition(1.3),
-    rules.mirostat_2(2.5, 0.7),
+    rules.mirostat_2(2.5, rate=0.7),
     rules.frequency(),
 ]
 

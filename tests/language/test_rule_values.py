@@ -55,7 +55,7 @@ def test_a_uniform_law():
     assert kept(rules.eta(0.9), UNIFORM) == list(range(10))
     assert kept(rules.epsilon(0.2), log(0.3, 0.4, 0.15, 0.15)) == [0, 1]
     assert kept(rules.top_h(0.4), UNIFORM) == [0, 1]  # log 2 = .693 <= .921 < log 3
-    assert kept(rules.top_h(0.4, "partial"), UNIFORM) == [0, 1, 2, 3]  # the published code: log 4 > .921
+    assert kept(rules.top_h(0.4, criterion="partial"), UNIFORM) == [0, 1, 2, 3]  # the published code: log 4 > .921
     assert kept(rules.typical(0.35), UNIFORM) == [0, 1, 2, 3]
 
 
@@ -90,7 +90,7 @@ def test_top_n_sigma_does_not_see_a_temperature_or_a_mask():
     assert torch.equal(torch.isfinite(both), plain & torch.isfinite(masked))
 
 
-@pytest.mark.parametrize("rule", [rules.mirostat_2(3.0, 0.1), rules.mirostat_1(3.0, 0.3, 20)])
+@pytest.mark.parametrize("rule", [rules.mirostat_2(3.0, rate=0.1), rules.mirostat_1(3.0, rate=0.3, head=20)])
 def test_mirostat_meets_its_target_by_the_telescoping_identity(rule):
     law, steps = some(1, 60, 2.5), 400
     mu, total = rule.start(table(), torch.tensor([2])), 0.0
@@ -113,34 +113,36 @@ def test_mirostat_takes_the_exponent_of_a_zipf_law():
 
 
 def test_the_entropy_temperature_rises_with_the_entropy():
-    t = EntropyTemperature(1.2, 0.8, 1.0).temperature(torch.tensor([0.0, 1e-3, 0.5, 2.0, 1e9], dtype=torch.float64))
+    t = EntropyTemperature(1.2, ratio=0.8, theta=1.0).temperature(
+        torch.tensor([0.0, 1e-3, 0.5, 2.0, 1e9], dtype=torch.float64)
+    )
     assert t[0] == 0 and bool((t[1:] > t[:-1]).all()) and float(t[-1]) == pytest.approx(1.2)
     assert float(t[3]) == pytest.approx(1.2 * 0.8**0.5)
 
 
 def test_dynamic_temperature_at_its_ends():
-    out, _ = rules.dynamic_temperature(0.5, 2.0)(log(1 - 1e-13, 1e-13))
+    out, _ = rules.dynamic_temperature(0.5, high=2.0)(log(1 - 1e-13, 1e-13))
     assert float(out[0, 1]) == pytest.approx(2 * math.log(1e-13), rel=1e-6)
-    torch.testing.assert_close(rules.dynamic_temperature(0.5, 2.0)(UNIFORM)[0], UNIFORM)
+    torch.testing.assert_close(rules.dynamic_temperature(0.5, high=2.0)(UNIFORM)[0], UNIFORM)
 
 
 def test_two_contexts_that_agree():
     law = some(1, 3)
     torch.testing.assert_close(at_start(rules.kl_temperature(""), law, other=law), law)
-    torch.testing.assert_close(at_start(rules.prompt_guidance("", 3.0), law, other=law), law)
-    out = at_start(rules.pointwise_information("", 1.0), law, other=law)
+    torch.testing.assert_close(at_start(rules.prompt_guidance("", scale=3.0), law, other=law), law)
+    out = at_start(rules.pointwise_information("", strength=1.0), law, other=law)
     torch.testing.assert_close(out.exp(), torch.full((1, 3), 1 / 3, dtype=torch.float64))
     with pytest.raises(MotesError, match="compares two contexts"):
         rules.prompt_guidance("")(law)
 
 
 def test_gamma_sampling_by_numbers():
-    out, mass = rules.gamma_sampling((0, 1), 0.1)(log(0.1, 0.2, 0.3, 0.4))
+    out, mass = rules.gamma_sampling((0, 1), gamma=0.1)(log(0.1, 0.2, 0.3, 0.4))
     expected = torch.tensor([[0.27546276, 0.55092551, 0.07440503, 0.0992067]]).double()
     torch.testing.assert_close(out.exp(), expected, atol=1e-7, rtol=0)
     assert float(mass[0]) == 0
     same = log(0.1, 0.2, 0.3, 0.4)
-    torch.testing.assert_close(rules.gamma_sampling((0, 1), 0.5)(same)[0], same)
+    torch.testing.assert_close(rules.gamma_sampling((0, 1), gamma=0.5)(same)[0], same)
 
 
 def test_a_self_terminating_law():
@@ -166,11 +168,11 @@ def divergence(q: Tensor, p: Tensor, a: float) -> float:
 def test_bregman_is_the_best_of_every_subset_and_of_its_neighbours(alpha, dual):
     if dual and alpha == 1:
         with pytest.raises(MotesError, match="dual"):
-            rules.bregman(0.1, 1.0, dual=True)
+            rules.bregman(0.1, alpha=1.0, dual=True)
         return
     for seed, price in [(0, 0.02), (1, 0.15)] if dual else itertools.product(range(4), (0.003, 0.02, 0.15)):
         p = some(1, 5, 1.5, seed)[0].exp()
-        rule = rules.bregman(price, alpha, dual)
+        rule = rules.bregman(price, alpha=alpha, dual=dual)
 
         def cost(q: Tensor, p: Tensor = p, price: float = price) -> float:
             return divergence(*((p, q) if dual else (q, p)), alpha) + price * int((q > 0).sum())
@@ -203,16 +205,16 @@ def test_bregman_by_numbers():
     ]
     assert torch.isfinite(out).sum(-1).tolist() == first
     torch.testing.assert_close(mass.exp(), total[torch.arange(30), torch.tensor(first) - 1])
-    square, dual = (rules.bregman(1e-4, 2.0, d)(law[:5])[0].exp() for d in (False, True))
+    square, dual = (rules.bregman(1e-4, alpha=2.0, dual=d)(law[:5])[0].exp() for d in (False, True))
     torch.testing.assert_close(square, dual)
 
 
 def test_a_basis_without_columns_is_a_threshold_and_a_full_one_keeps_all():
     law = some(3, 8)
-    keep = [torch.isfinite(rules.basis_aware(b, 0.08)(law)[0]) for b in (torch.zeros(8, 0), torch.eye(8))]
+    keep = [torch.isfinite(rules.basis_aware(b, delta=0.08)(law)[0]) for b in (torch.zeros(8, 0), torch.eye(8))]
     assert torch.equal(keep[0], torch.isfinite(rules.epsilon(0.08)(law)[0])) and bool(keep[1].all())
     columns = Rng(2).at("basis").normal((8, 6))
-    sizes = [int(torch.isfinite(rules.basis_aware(columns[:, :c], 0.08)(law)[0]).sum()) for c in range(7)]
+    sizes = [int(torch.isfinite(rules.basis_aware(columns[:, :c], delta=0.08)(law)[0]).sum()) for c in range(7)]
     assert sizes == sorted(sizes) and sizes[0] < sizes[-1]
 
 
@@ -259,7 +261,7 @@ def test_a_gumbel_watermark_leaves_the_law_of_a_token_over_keys():
 def test_watermarks_are_found_in_their_texts_only():
     vocabulary, length = 40, 60
     law = some(1, vocabulary, 0.5)
-    for rule in (rules.gumbel_watermark(11, width=2), rules.green_list(11, 4.0, width=1)):
+    for rule in (rules.gumbel_watermark(11, width=2), rules.green_list(11, strength=4.0, width=1)):
         text: list[int] = []
         for j in range(length):
             tokens = torch.tensor([text], dtype=torch.int64).reshape(1, -1)
@@ -273,7 +275,7 @@ def test_watermarks_are_found_in_their_texts_only():
 def test_p_values_are_uniform_without_a_watermark():
     """200 texts: the sum of z^2 of the green lists' scores, and the mean of Gamma p-values, within 4.9 sd."""
     texts = Rng(5).at("texts").integers((200, 30), 50)
-    gumbel = torch.tensor([rules.gumbel_watermark(1, 1).detect(t, 50, [2]).p_value for t in texts])
+    gumbel = torch.tensor([rules.gumbel_watermark(1, width=1).detect(t, 50, [2]).p_value for t in texts])
     assert abs(float(gumbel.mean()) - 0.5) < 4.9 * math.sqrt(1 / 12 / 200)
     green = torch.tensor([rules.green_list(1).detect(t, 50, [2]).z for t in texts])
     assert abs(float(green.mean())) < 4.9 / math.sqrt(200) and abs(float(green.var()) - 1) < 4.9 * math.sqrt(2 / 200)

@@ -46,10 +46,10 @@ def greedy_text(max_tokens: int) -> tuple[int, ...]:
 @pytest.mark.parametrize("max_tokens", [1, 3, 5])
 def test_p_exact_goes_from_greedy_to_the_most_probable_text(max_tokens):
     law = exact(max_tokens)
-    found = p_exact(table(), "", 1.0, max_tokens=max_tokens)
+    found = p_exact(table(), "", p=1.0, max_tokens=max_tokens)
     assert found.tokens == [best(law)]
     assert float(found.log_prob[0]) == pytest.approx(math.log(law[best(law)]), abs=1e-12)
-    assert p_exact(table(), "", 1e-9, max_tokens=max_tokens).tokens == [greedy_text(max_tokens)]
+    assert p_exact(table(), "", p=1e-9, max_tokens=max_tokens).tokens == [greedy_text(max_tokens)]
 
 
 @pytest.mark.parametrize("p", [0.3, 0.6, 0.75, 0.9])
@@ -64,28 +64,28 @@ def test_p_exact_is_the_best_text_of_the_pruned_tree(p):
         return True
 
     law = {text: math.prod(q) for text, q in texts(5) if inside(text)}
-    found = p_exact(table(), "", p, max_tokens=5)
+    found = p_exact(table(), "", p=p, max_tokens=5)
     assert float(found.log_prob[0]) == pytest.approx(math.log(max(law.values())), abs=1e-12)
     assert inside(found.tokens[0])
 
 
 def test_p_exact_says_when_the_tree_is_too_large():
     with pytest.raises(MotesError, match="most=2"):
-        p_exact(table(), "", 1.0, max_tokens=8, most=2)
+        p_exact(table(), "", p=1.0, max_tokens=8, most=2)
 
 
 def test_a_dynamic_beam_is_exhaustive_at_one_and_greedy_at_zero():
     law = exact(4)
-    found = dynamic_beam(table(), "", 1.0, max_tokens=4, most=1000)
+    found = dynamic_beam(table(), "", p=1.0, max_tokens=4, most=1000)
     assert dict(zip(found.tokens, found.log_prob.exp().tolist(), strict=True)) == pytest.approx(law)
     assert found.log_prob.tolist() == sorted(found.log_prob.tolist(), reverse=True)
-    assert dynamic_beam(table(), "", 1e-9, max_tokens=4).tokens == [greedy_text(4)]
-    assert 1 < len(dynamic_beam(table(), "", 0.6, max_tokens=4)) < len(law)
+    assert dynamic_beam(table(), "", p=1e-9, max_tokens=4).tokens == [greedy_text(4)]
+    assert 1 < len(dynamic_beam(table(), "", p=0.6, max_tokens=4)) < len(law)
 
 
 def test_a_wide_beam_finds_every_text_in_order():
     law = exact(4)
-    found = beam_search(table(), "", 200, max_tokens=4, length_penalty=0.0)
+    found = beam_search(table(), "", width=200, max_tokens=4, length_penalty=0.0)
     assert dict(zip(found.tokens, found.score.exp().tolist(), strict=True)) == pytest.approx(law)
     assert greedy(table(), "", max_tokens=4).tokens == [greedy_text(4)]
 
@@ -93,13 +93,13 @@ def test_a_wide_beam_finds_every_text_in_order():
 def test_searches_keep_to_constraints_and_rules():
     pattern = "(ab)+"
     for found in (
-        beam_search(table(), "", 3, constraint=regex(pattern), max_tokens=5),
-        dynamic_beam(table(), "", 0.9, constraint=regex(pattern), max_tokens=5),
-        p_exact(table(), "", 1.0, constraint=regex(pattern), rules=temperature(0.7), max_tokens=5),
+        beam_search(table(), "", width=3, constraint=regex(pattern), max_tokens=5),
+        dynamic_beam(table(), "", p=0.9, constraint=regex(pattern), max_tokens=5),
+        p_exact(table(), "", p=1.0, constraint=regex(pattern), rules=temperature(0.7), max_tokens=5),
     ):
         assert found.texts and all(re.fullmatch(pattern, text) for text in found.texts)
     with pytest.raises(EmptyConstraint):
-        beam_search(table(), "", 2, constraint=regex("a{9}"), max_tokens=3)
+        beam_search(table(), "", width=2, constraint=regex("a{9}"), max_tokens=3)
 
 
 @pytest.mark.parametrize("width, penalty, early", [(1, 1.0, True), (3, 1.0, False), (4, 0.0, False), (4, 1.7, True)])
@@ -123,7 +123,7 @@ def test_beam_search_is_that_of_transformers(tiny, width, penalty, early):
     theirs = []
     for row in out.sequences[:, ids.shape[1] :].tolist():
         theirs.append(tuple(row[: row.index(1) + 1] if 1 in row else row))
-    found = beam_search(tiny, prompt, width, max_tokens=9, length_penalty=penalty, early_stopping=early)
+    found = beam_search(tiny, prompt, width=width, max_tokens=9, length_penalty=penalty, early_stopping=early)
     assert found.tokens == theirs
     if width > 1:
         torch.testing.assert_close(found.score.float(), out.sequences_scores, rtol=1e-4, atol=1e-4)
@@ -132,10 +132,10 @@ def test_beam_search_is_that_of_transformers(tiny, width, penalty, early):
 def test_votes_are_shares_of_weight():
     answers = ["4", " 4", "5", "x"]
     weight = torch.tensor([0.1, 0.2, 0.6, 0.1], dtype=torch.float64).log()
-    assert vote(answers, weight).answer == "5"
+    assert vote(answers, log_weight=weight).answer == "5"
     heads = vote(answers, key=lambda t: int(t) if t.strip().isdigit() else None)
     assert heads.answer == "4" and heads.value == pytest.approx(2 / 3)
-    assert vote(answers, weight).ess == pytest.approx(1 / 0.42)
+    assert vote(answers, log_weight=weight).ess == pytest.approx(1 / 0.42)
     with pytest.raises(MotesError, match="abstains"):
         vote(answers, key=lambda _: None)
 
@@ -143,13 +143,13 @@ def test_votes_are_shares_of_weight():
 def test_minimum_bayes_risk_is_a_vote_or_a_mean():
     numbers, weight = ["1", "2", "3", "9"], torch.tensor([0.3, 0.1, 0.2, 0.4], dtype=torch.float64)
     match = bayes_risk(numbers, weight.log(), lambda a, b: float(a == b))
-    assert match.answer == vote(numbers, weight.log()).answer == "9"
+    assert match.answer == vote(numbers, log_weight=weight.log()).answer == "9"
     assert match.values.tolist() == pytest.approx([0.4, 0.3, 0.2, 0.1])
     squares = bayes_risk(numbers, weight.log(), lambda a, b: -((float(a) - float(b)) ** 2))
     mean = float((weight * torch.tensor([1.0, 2.0, 3.0, 9.0])).sum())
     assert squares.answer == min(numbers, key=lambda t: abs(float(t) - mean))
     assert bayes_risk(numbers, None, lambda a, b: -((float(a) - float(b)) ** 2)).answer == "3"
-    assert bayes_risk(numbers, weight.log(), lambda a, b: -abs(float(a) - float(b)), ["5"]).answer == "5"
+    assert bayes_risk(numbers, weight.log(), lambda a, b: -abs(float(a) - float(b)), candidates=["5"]).answer == "5"
 
 
 def test_the_winners_law_of_best_of_n_is_that_of_all_tuples():
@@ -178,9 +178,9 @@ def test_the_divergence_of_best_of_n_has_its_published_numbers():
 
 
 KNOBS = [
-    lambda m: beam_search(m, "", 0),
-    lambda m: p_exact(m, "", 0.0),
-    lambda m: dynamic_beam(m, "", 0.5, most=0),
+    lambda m: beam_search(m, "", width=0),
+    lambda m: p_exact(m, "", p=0.0),
+    lambda m: dynamic_beam(m, "", p=0.5, most=0),
     lambda m: priority_sampling(m, "", 3, priority="best"),
 ]
 
@@ -192,7 +192,7 @@ def test_wrong_knobs_are_refused(call):
 
 
 def test_spelling_is_that_of_the_model():
-    found = beam_search(table(), "", 2, max_tokens=3)
+    found = beam_search(table(), "", width=2, max_tokens=3)
     assert found.texts == [spell(t) for t in found.tokens]
 
 
@@ -229,19 +229,19 @@ def ends_well(text: str) -> bool:
     return "aa" not in text and text.endswith("b")
 
 
-TESTED = predicate(lambda text: "aa" not in text, ends_well)
+TESTED = predicate(lambda text: "aa" not in text, complete=ends_well)
 
 
 def test_constraints_that_are_asked_token_by_token_hold_in_every_search():
     """The tree that is left: the mass of tokens that would only lead to refused texts later stays with them."""
     law = {text for text in exact(4) if ends_well(spell(text))}
-    wide = beam_search(table(), "", 200, constraint=TESTED, max_tokens=4, length_penalty=0.0)
-    dynamic = dynamic_beam(table(), "", 1.0, constraint=TESTED, max_tokens=4, most=1000)
+    wide = beam_search(table(), "", width=200, constraint=TESTED, max_tokens=4, length_penalty=0.0)
+    dynamic = dynamic_beam(table(), "", p=1.0, constraint=TESTED, max_tokens=4, most=1000)
     listed = priority_sampling(table(), "", 1000, constraint=TESTED, max_tokens=4)
     assert set(wide.tokens) == set(dynamic.tokens) == set(listed.tokens) == law
-    best_one = p_exact(table(), "", 1.0, constraint=TESTED, max_tokens=4)
+    best_one = p_exact(table(), "", p=1.0, constraint=TESTED, max_tokens=4)
     assert best_one.tokens[0] == wide.tokens[0]
-    inside = p_exact(table(), "", 1.0, constraint=regex("b|[ab]b|[ab]{3}") & TESTED, max_tokens=4)
+    inside = p_exact(table(), "", p=1.0, constraint=regex("b|[ab]b|[ab]{3}") & TESTED, max_tokens=4)
     assert ends_well(inside.texts[0])
     informed = information_search(table(), "", "", seed=0, constraint=TESTED, max_tokens=4)
     assert all(ends_well(text) for text in informed.texts)
@@ -267,8 +267,8 @@ def test_a_search_says_when_there_are_too_many_tokens_to_ask_about():
     many = TableModel([f"{i} " for i in range(5000)] + ["."], lambda text: torch.zeros(5001))
     odd = predicate(lambda text: not text.startswith("0"))
     with pytest.raises(MotesError, match=r"top_k.*motes\.Generation"):
-        beam_search(many, "", 2, constraint=odd, max_tokens=2)
-    found = beam_search(many, "", 2, constraint=odd, rules=top_k(5), max_tokens=2)
+        beam_search(many, "", width=2, constraint=odd, max_tokens=2)
+    found = beam_search(many, "", width=2, constraint=odd, rules=top_k(5), max_tokens=2)
     assert len(found) == 2 and not found.texts[0].startswith("0")
 
 
@@ -300,7 +300,7 @@ def test_a_question_that_makes_no_difference_informs_about_nothing():
 
 def test_leaving_out_the_length_penalty_or_the_ties_is_noticed():
     """Broken twins: ranked by log p alone the best text is the short one; with ties in order the winners differ."""
-    mean, plain = (beam_search(table(), "", 50, max_tokens=5, length_penalty=c) for c in (1.0, 0.0))
+    mean, plain = (beam_search(table(), "", width=50, max_tokens=5, length_penalty=c) for c in (1.0, 0.0))
     law = exact(5)
     assert mean.tokens[0] == max(law, key=lambda t: math.log(law[t]) / len(t)) != plain.tokens[0] == best(law)
     reward, p = torch.tensor([1.0, 1.0]), torch.tensor([0.5, 0.5], dtype=torch.float64)

@@ -22,7 +22,9 @@ from motes.rng import Rng
 def two_by_two(temperature: float = 1.0) -> WindowChain:
     """Two tokens, a window of two."""
     p = {(0, 0): 0.9, (0, 1): 0.2, (1, 0): 0.6, (1, 1): 0.35}
-    return WindowChain(lambda s: torch.tensor([p[s], 1 - p[s]]).double().log(), 2, 2, temperature)
+    return WindowChain(
+        lambda s: torch.tensor([p[s], 1 - p[s]]).double().log(), 2, vocabulary=2, temperature=temperature
+    )
 
 
 def test_the_stationary_law_three_ways():
@@ -74,19 +76,19 @@ def test_doeblins_bound_holds_and_heat_mixes_faster():
 
 
 def test_chains_that_do_not_settle_say_so():
-    apart = WindowChain(lambda s: torch.tensor([1.0, 0.0] if s[0] == 0 else [0.0, 1.0]).log(), 1, 2)
+    apart = WindowChain(lambda s: torch.tensor([1.0, 0.0] if s[0] == 0 else [0.0, 1.0]).log(), 1, vocabulary=2)
     with pytest.raises(MotesError, match="more than one"):
         _ = apart.stationary
-    turning = WindowChain(lambda s: torch.tensor([0.0, 1.0] if s[0] == 0 else [1.0, 0.0]).log(), 1, 2)
+    turning = WindowChain(lambda s: torch.tensor([0.0, 1.0] if s[0] == 0 else [1.0, 0.0]).log(), 1, vocabulary=2)
     assert turning.stationary.tolist() == pytest.approx([0.5, 0.5])
     with pytest.raises(MotesError, match="periodic"):
         turning.mixing_time()
-    absorbing = WindowChain(lambda s: torch.tensor([0.5, 0.5] if s[0] == 0 else [0.0, 1.0]).log(), 1, 2)
+    absorbing = WindowChain(lambda s: torch.tensor([0.5, 0.5] if s[0] == 0 else [0.0, 1.0]).log(), 1, vocabulary=2)
     assert absorbing.stationary.tolist() == pytest.approx([0.0, 1.0])
     with pytest.raises(MotesError, match="states"):
-        WindowChain(lambda s: torch.zeros(50), 2, 50)
+        WindowChain(lambda s: torch.zeros(50), 2, vocabulary=50)
     with pytest.raises(MotesError, match="temperature"):
-        WindowChain(lambda s: torch.zeros(2), 1, 2, 0.0)
+        WindowChain(lambda s: torch.zeros(2), 1, vocabulary=2, temperature=0.0)
 
 
 # ------------------------------------------------------------------------------------------------ tests of sequences

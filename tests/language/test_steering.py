@@ -157,7 +157,7 @@ def test_a_reward_model_of_transformers_scores_texts(folder):
     with torch.random.fork_rng():
         torch.manual_seed(1)
         model = LlamaForSequenceClassification(config).eval()
-    reward = reward_model(model, tokenizer, scale=2.0, before="the cat ")
+    reward = reward_model(model, tokenizer=tokenizer, scale=2.0, before="the cat ")
     texts = ["sat on a mat.", "ran", "sat on the mat. a dog ran"]
     alone = torch.stack(
         [model(**tokenizer("the cat " + text, return_tensors="pt")).logits[0, 0].detach().double() for text in texts]
@@ -168,13 +168,13 @@ def test_a_reward_model_of_transformers_scores_texts(folder):
     )
     assert math.isfinite(run.log_evidence)
     with pytest.raises(MotesError, match="label"):
-        reward_model(model, tokenizer, label=1)
+        reward_model(model, tokenizer=tokenizer, label=1)
     tokenizer.model_max_length = 12
     with pytest.raises(MotesError, match="at most 12 tokens"):
-        reward_model(model, tokenizer)(["cat", "the cat sat on the mat. the dog ran on the mat."])
+        reward_model(model, tokenizer=tokenizer)(["cat", "the cat sat on the mat. the dog ran on the mat."])
     model.config.pad_token_id = 0
     with pytest.raises(MotesError, match="padding token 0 and its tokenizer writes 1"):
-        reward_model(model, tokenizer)
+        reward_model(model, tokenizer=tokenizer)
 
 
 def boom(texts):

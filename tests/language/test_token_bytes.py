@@ -130,9 +130,9 @@ def test_a_predicate_and_search_read_the_same_texts(model):
         asked.append(text)
         return len(text) <= 12 and text[:2] in ("", " ", " a")
 
-    found = beam_search(model, "b", 8, constraint=regex("( a| is){1,2}"), max_tokens=8)
+    found = beam_search(model, "b", width=8, constraint=regex("( a| is){1,2}"), max_tokens=8)
     assert all(re.fullmatch("( a| is){1,2}", text) for text in found.texts)
-    begun = predicate(fits, lambda text: text[:2] == " a") & regex("[ab ]*")
+    begun = predicate(fits, complete=lambda text: text[:2] == " a") & regex("[ab ]*")
     run = motes.sample(Generation(model, "b", constraint=begun, max_tokens=6), 64, seed=4, progress=False)
     alive = [text for text, w in zip(run.texts, run.weight.tolist(), strict=True) if w > 0]
     assert alive

@@ -51,7 +51,7 @@ def test_reward_models_are_put_in_evaluation_mode_and_must_stay_there(tiny):
     bert = BertForSequenceClassification(config).train()
     tiny.tokenizer.pad_token = "</s>"
     bert.config.pad_token_id = tiny.tokenizer.pad_token_id
-    reward = reward_model(bert, tiny.tokenizer)
+    reward = reward_model(bert, tokenizer=tiny.tokenizer)
     assert torch.equal(reward(["a cat"]), reward(["a cat"]))
     reward.model.train()
     with pytest.raises(MotesError, match=SAID):

@@ -36,7 +36,7 @@ CITY = ByKey(lambda text: "Paris" in text)
 
 
 def test_semantic_entropy_of_paris_and_a_twin_that_counts_copies() -> None:
-    assert abs(float(semantic_entropy(Answers(PARIS, P.log()), CITY)) - 0.32508) < 1e-5
+    assert abs(float(semantic_entropy(Answers(PARIS, log_weight=P.log()), CITY)) - 0.32508) < 1e-5
     drawn = Answers(["Paris", *PARIS], log_prob=torch.cat([P[:1], P]).log())
     assert abs(float(semantic_entropy_of_likelihood(drawn, CITY)) - 0.32508) < 1e-5
     twice = torch.tensor([1.5, 0.1]) / 1.6
@@ -46,7 +46,7 @@ def test_semantic_entropy_of_paris_and_a_twin_that_counts_copies() -> None:
 def test_first_member_and_components_differ_where_a_judgement_is_not_transitive() -> None:
     near = ByFunction(lambda a, b: abs(len(a) - len(b)) <= 1)
     assert cluster(["a", "aa", "aaa"], near).tolist() == [0, 0, 1]
-    assert cluster(["a", "aa", "aaa"], near, "components").tolist() == [0, 0, 0]
+    assert cluster(["a", "aa", "aaa"], near, how="components").tolist() == [0, 0, 0]
 
 
 def test_good_turing_is_exact_in_the_mean_over_all_samples() -> None:
@@ -83,7 +83,7 @@ def test_shapley_shares_add_up_and_have_the_limits() -> None:
     assert torch.allclose(even.parts["share"], torch.full((3,), math.log(3) / 3, dtype=torch.float64))
     assert abs(float(shapley_uncertainty(["a", "b", "c"], one))) < 1e-9
     block = torch.tensor([[1.0, 1.0, 0.0], [1.0, 1.0, 0.0], [0.0, 0.0, 1.0]], dtype=torch.float64)
-    found = shapley_uncertainty(Answers(PARIS, P.log()), block)
+    found = shapley_uncertainty(Answers(PARIS, log_weight=P.log()), block)
     assert abs(float(found) - 0.32508) < 1e-5 and abs(float(found.parts["share"].sum()) - float(found)) < 1e-9
     assert abs(float(kernel_entropy(P, block)) - 0.32508) < 1e-5
 

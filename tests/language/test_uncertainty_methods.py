@@ -108,7 +108,7 @@ def test_scores_of_the_table_by_hand() -> None:
 
 def test_perplexity_by_hand_and_a_twin_that_averages_perplexities() -> None:
     scored = score_tokens(table(), torch.tensor([2]), [(2,), (1, 0, 2)])
-    answers = Answers(["", "ba"], torch.tensor([0.25, 0.75], dtype=torch.float64).log(), scored=scored)
+    answers = Answers(["", "ba"], log_weight=torch.tensor([0.25, 0.75], dtype=torch.float64).log(), scored=scored)
     mean = (0.25 * math.log(0.05) + 0.75 * math.log(0.25 * 0.1 * 0.3)) / (0.25 * 1 + 0.75 * 3)
     assert float(perplexity(answers)) == pytest.approx(math.exp(-mean))
     twin = float(answers.weight @ (-scored.mean).exp())
@@ -247,7 +247,8 @@ def test_volume_of_orthogonal_rotated_and_equal_answers() -> None:
     assert copied == pytest.approx(2 * math.log(1 + eps) + math.log(2 + eps) + math.log(eps))
     weight = torch.tensor([0.25, 0.25, 0.5], dtype=torch.float64).log()
     one, two = (
-        semantic_volume(Answers(t, w), basis) for t, w in ((["a", "a", "b"], weight), (["b", "b", "a"], weight))
+        semantic_volume(Answers(t, log_weight=w), basis)
+        for t, w in ((["a", "a", "b"], weight), (["b", "b", "a"], weight))
     )
     assert float(one) == pytest.approx(float(two))
     two_of = semantic_volume(["a", "a", "a", "b", "b", "c"], basis, dimensions=2, epsilon=eps)
@@ -260,7 +261,7 @@ def test_shapley_shares_are_means_over_all_orders_and_random_orders_come_near(mo
     letters = ["a", "A", "b", "B"]
     v = basis(letters)
     weight = torch.tensor([0.4, 0.3, 0.2, 0.1], dtype=torch.float64)
-    found = shapley_uncertainty(Answers(letters, weight.log()), v @ v.T)
+    found = shapley_uncertainty(Answers(letters, log_weight=weight.log()), v @ v.T)
 
     def worth(members: tuple[int, ...]) -> float:
         part = weight[list(members)]
@@ -273,7 +274,7 @@ def test_shapley_shares_are_means_over_all_orders_and_random_orders_come_near(mo
     assert torch.allclose(found.parts["share"], want, atol=1e-9)
     assert not torch.allclose(weight * float(found), want, atol=1e-2)  # the twin: shares by weight
     monkeypatch.setattr(shapley, "EXACT", 0)
-    rough = shapley_uncertainty(Answers(letters, weight.log()), v @ v.T, rng=Rng(0), orders=400)
+    rough = shapley_uncertainty(Answers(letters, log_weight=weight.log()), v @ v.T, rng=Rng(0), orders=400)
     assert float(rough.parts["share"].sum()) == pytest.approx(float(found), abs=1e-9)
     assert torch.allclose(rough.parts["share"], want, atol=0.05)
     with pytest.raises(MotesError, match="rng="):
@@ -295,16 +296,16 @@ def test_error_bars_of_shapley_totals_and_volumes_are_their_spread() -> None:
 
 
 def test_meanings_by_embedding_at_their_threshold() -> None:
-    assert cluster(["a", "A", "b"], ByEmbedding(basis, 0.59)).tolist() == [0, 0, 1]
-    assert cluster(["a", "A", "b"], ByEmbedding(basis, 0.61)).tolist() == [0, 1, 2]
+    assert cluster(["a", "A", "b"], ByEmbedding(basis, least=0.59)).tolist() == [0, 0, 1]
+    assert cluster(["a", "A", "b"], ByEmbedding(basis, least=0.61)).tolist() == [0, 1, 2]
     # the length of an embedding does not matter: a twin that takes the product would join a with A
-    assert cluster(["a", "A", "b"], ByEmbedding(lambda given: 3 * basis(given), 0.61)).tolist() == [0, 1, 2]
+    assert cluster(["a", "A", "b"], ByEmbedding(lambda given: 3 * basis(given), least=0.61)).tolist() == [0, 1, 2]
     with pytest.raises(MotesError, match="zero"):
         cluster(["a", "b"], ByEmbedding(lambda given: 0 * basis(given)))
     with pytest.raises(ShapeError, match="embedding"):
         cluster(["a", "b"], ByEmbedding(lambda given: basis(given)[0]))
     with pytest.raises(MotesError, match="-1 to 1"):
-        ByEmbedding(basis, 1.5)
+        ByEmbedding(basis, least=1.5)
 
 
 def test_conformal_sets_of_answers_by_hand() -> None:
@@ -341,7 +342,10 @@ def test_bootstrap_draws_families_and_not_texts_after_resampling() -> None:
         generation = motes.Generation(table(), "", reward=lambda given: 2 * paid(given), steer=1, max_tokens=4)
         run = motes.sample(generation, 400, seed=seed, progress=False, ess_threshold=1.0)
         share = torch.tensor([float(t.startswith("a")) for t in run.texts], dtype=torch.float64)
-        for answers, where in ((Answers(run.texts, run.log_weight, run=run), found), (Answers(run.texts), alone)):
+        for answers, where in (
+            (Answers(run.texts, log_weight=run.log_weight, run=run), found),
+            (Answers(run.texts), alone),
+        ):
             where.append(answers.bootstrap(Rng(seed), lambda w, share=share: w @ share))
     truth = spread([float(f) for f in found])
     # systematic resampling varies less than families drawn at random do, so the error bar is on the safe side

@@ -78,7 +78,7 @@ class Judge(LanguageModel):
 
 
 def test_a_judge_is_asked_in_both_orders_and_all_spellings_count() -> None:
-    judge = ByJudge(Judge(), "Where?", "{question}|{first}|{second}")
+    judge = ByJudge(Judge(), question="Where?", template="{question}|{first}|{second}")
     spellings = math.log(1 + math.exp(-1)) - math.log(1 + math.exp(-2))
     assert judge.log_odds("bern", "berlin") == pytest.approx(6 + 2 * spellings)  # lengths cancel between the orders
     assert judge.log_odds("berlin", "bern") == judge.log_odds("bern", "berlin")
@@ -86,7 +86,7 @@ def test_a_judge_is_asked_in_both_orders_and_all_spellings_count() -> None:
     assert cluster(["bern", "rome", "berlin"], judge).tolist() == [0, 1, 0]
     short, long = "b", "bbbbbbb"  # the twin: one order alone says no to these
     assert 3 + len(short) - len(long) + spellings < 0 and judge.same([short], [long]) == [True]
-    strict = ByJudge(Judge(), "", "{question}|{first}|{second}", least=7.0)
+    strict = ByJudge(Judge(), question="", template="{question}|{first}|{second}", least=7.0)
     assert not strict.same(["bern"], ["berlin"])[0]
 
 
@@ -94,7 +94,7 @@ def test_a_judge_without_yes_or_no_is_an_error() -> None:
     model = Judge()
     model.words = ("oui", "oui", "non", "non", "", "")  # pyright: ignore[reportAttributeAccessIssue]
     with pytest.raises(MotesError, match="'yes'"):
-        ByJudge(model, "", "{question}|{first}|{second}").same(["a"], ["b"])
+        ByJudge(model, question="", template="{question}|{first}|{second}").same(["a"], ["b"])
 
 
 # ------------------------------------------------------------------------------------------------ information

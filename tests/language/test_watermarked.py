@@ -72,7 +72,7 @@ def test_equal_keys_give_equal_texts_and_the_seed_decides_only_repeats():
 def test_the_watermark_is_that_of_the_rule():
     key = draw_keys(5, 2)[1]
     marked = motes.sample(Watermarked(FLAT, "", key=5, width=5, max_tokens=10), 2, seed=0, progress=False).texts[1]
-    rule = motes.Generation(FLAT, "", rules=gumbel_watermark(key, 5), max_tokens=10)
+    rule = motes.Generation(FLAT, "", rules=gumbel_watermark(key, width=5), max_tokens=10)
     assert motes.sample(rule, 1, seed=0, progress=False).texts[0] == marked
 
 
@@ -100,7 +100,7 @@ def _texts(x, n: int) -> list[torch.Tensor]:
 
 
 def _alone(marked: Watermarked, tokens: torch.Tensor, n: int) -> list[float]:
-    rules = [gumbel_watermark(key, marked.width) for key in draw_keys(marked.key, n)]
+    rules = [gumbel_watermark(key, width=marked.width) for key in draw_keys(marked.key, n)]
     return [rule.detect(tokens, marked.model.vocabulary, marked.prompt).p_value for rule in rules]
 
 
@@ -129,7 +129,7 @@ def length(texts: list[str]) -> torch.Tensor:
 
 def winners(n: int, keys: int, **knobs) -> Counter:
     return Counter(
-        alignment_resampling(table(), "", length, n, key=k, seed=k, width=2, max_tokens=2, **knobs).tokens
+        alignment_resampling(table(), "", length, n=n, key=k, seed=k, width=2, max_tokens=2, **knobs).tokens
         for k in range(keys)
     )
 
@@ -146,7 +146,7 @@ def test_the_winner_has_the_law_of_best_of_n():
 
 
 def test_with_a_level_only_recognised_draws_compete():
-    best = alignment_resampling(FLAT, "", length, 6, key=3, seed=0, width=3, level=1e-3, max_tokens=20)
+    best = alignment_resampling(FLAT, "", length, n=6, key=3, seed=0, width=3, level=1e-3, max_tokens=20)
     assert best.detection.p_value <= 1e-3 and 1 <= best.verified <= 6
     assert best.detection.p_value == pytest.approx(
         1 - (1 - min(_alone(Watermarked(FLAT, "", key=3, width=3), torch.tensor(best.tokens), 6))) ** 6, rel=1e-6
@@ -154,14 +154,14 @@ def test_with_a_level_only_recognised_draws_compete():
     assert best.reward == float(best.rewards.max()) == len(best.text)
     assert int(torch.isfinite(best.rewards).sum()) == best.verified
     with pytest.warns(MotesWarning, match="none of 2"):
-        few = alignment_resampling(table(), "", length, 2, key=3, seed=0, level=1e-6, max_tokens=3)
+        few = alignment_resampling(table(), "", length, n=2, key=3, seed=0, level=1e-6, max_tokens=3)
     assert few.verified == 0 and few.reward == float(few.rewards.max())
 
 
 def test_what_competes_satisfies_the_constraint():
-    asked = predicate(lambda t: "bb" not in t, lambda t: t.endswith("b"))
+    asked = predicate(lambda t: "bb" not in t, complete=lambda t: t.endswith("b"))
     for key in range(20):
-        best = alignment_resampling(table(), "", length, 8, key=key, seed=0, constraint=asked, max_tokens=4)
+        best = alignment_resampling(table(), "", length, n=8, key=key, seed=0, constraint=asked, max_tokens=4)
         assert best.text.endswith("b") and "bb" not in best.text
 
 

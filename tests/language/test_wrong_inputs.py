@@ -56,7 +56,7 @@ def test_a_context_that_is_no_prompt_is_refused_by_its_rule(text):
         (lambda: generation([{"content": "a"}]), "a prompt is a text, or chat messages"),
         (lambda: search.StochasticBeam(table(), 5), "a prompt is a text"),  # pyright: ignore
         (lambda: compression.compress(table(), 5), "a text to compress is a string"),  # pyright: ignore
-        (lambda: compression.compress(table(), 5, 6), "a text to compress is a string"),  # pyright: ignore
+        (lambda: compression.compress(table(), 5, prompt=6), "a text to compress is a string"),  # pyright: ignore
         (lambda: generation(rules=nucleus), r"give its knobs, as in nucleus\(mass\)"),
         (lambda: generation(rules=[nucleus]), r"give its knobs, as in nucleus\(mass\)"),
         (lambda: generation(rules=5), "rules are made by"),
@@ -66,7 +66,7 @@ def test_a_context_that_is_no_prompt_is_refused_by_its_rule(text):
         (lambda: run().draws(2.5), "k, the number of draws"),  # pyright: ignore
         (lambda: run().draws(-1), "k, the number of draws"),
         (lambda: speculating("smollm2"), r"model must come from motes\.language\.load"),  # pyright: ignore
-        (lambda: speculating(table(), ModelDraft(FOUR)), "four has 4 tokens"),
+        (lambda: speculating(table(), draft=ModelDraft(FOUR)), "four has 4 tokens"),
         (lambda: ModelDraft("small"), "guesses with a model"),  # pyright: ignore
         (lambda: generation(steer=2), "steer asks about unfinished texts, and there is nobody to ask"),
         (lambda: Expansion(table(), "", steer=2), "nobody to ask"),
@@ -107,7 +107,9 @@ def test_rules_may_be_text():
     for given in ("temperature(0.9), top_k(2)", ["temperature(0.9)", rules.top_k(2)]):
         assert generation(rules=given).rules == made
         assert search.StochasticBeam(table(), "", rules=given).rules == made
-    found, plain = (search.beam_search(table(), "", 2, rules=given, max_tokens=3) for given in ("top_k(2)", made[1]))
+    found, plain = (
+        search.beam_search(table(), "", width=2, rules=given, max_tokens=3) for given in ("top_k(2)", made[1])
+    )
     assert found.tokens == plain.tokens
 
 

@@ -42,7 +42,7 @@ def target(d: int) -> Target:
         return job
 
     def noisy(n: int, seed: int) -> Job:
-        return Job(motes.ReverseDiffusion(flow, PROCESS, 50, reward, "reward", shape=(d,)), n)
+        return Job(motes.ReverseDiffusion(flow, PROCESS, 50, reward=reward, guidance="reward", shape=(d,)), n)
 
     return Target(
         f"diffusion-transport-{d}",

@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
     density, setting = read(args.file)
     only = args.only or (NAMES[:3] if args.quick else None)
     shown = not args.quiet and sys.stderr.isatty()
-    result = check(density, setting, seed=args.seed, only=only, replicates=args.replicates, progress=shown)
+    result = check(density, setting=setting, seed=args.seed, only=only, replicates=args.replicates, progress=shown)
     print(result)
     if args.out is not None:
         write_text(args.out, json.dumps(result.to_dict(), indent=1) + "\n")
@@ -79,7 +79,7 @@ def read(path: Path) -> tuple[Law, Setting | None]:
         missing = [n for n in NEEDED if n not in names]
         if missing:
             raise FileError(f"{path} defines `simulate`, so it must define {', '.join(missing)} too: see --help")
-        setting = Setting(names["density"], names["simulate"], names["data"])
+        setting = Setting(names["density"], names["simulate"], data=names["data"])
     if userfile.NAME_OF_MODEL in names:
         model = userfile.as_model(names[userfile.NAME_OF_MODEL], path)
         if not isinstance(model, (Tempering, Chains)):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import KW_ONLY, dataclass, replace
 from typing import Any, ClassVar
 
 import torch
@@ -87,6 +87,7 @@ class AMIS(FeynmanKac):
     """
 
     density: Law
+    _: KW_ONLY
     components: int = 3
     freedom: float = 5.0
     defence: float = 0.1
@@ -154,7 +155,7 @@ class AMIS(FeynmanKac):
         elif late < 0 and not flat:
             late = rounds
         fits = [[*old, fit.state()] for old, (fit, _) in zip(shared["fits"], made, strict=True)]
-        laws = [[Started(self.density, self._mixture(f), self.defence) for f in part] for part in fits]
+        laws = [[Started(self.density, self._mixture(f), share=self.defence) for f in part] for part in fits]
         sizes = [len(p["position"]) // rounds for p in shared["pools"]]
         drawn = [laws[j][-1].sample(rng.at(f"draw-{j}"), sizes[j]) for j in (0, 1)]
         (x, undefined), pools, newest = self.density.trial(torch.cat(drawn)), [], []
@@ -212,7 +213,7 @@ class AMIS(FeynmanKac):
             z, prior = z[-n:], pool["log_prior"][-n:]
             q = prior
             if theirs:
-                q = Started(self.density, self._mixture(theirs[-1]), self.defence).log_reference(z, prior)
+                q = Started(self.density, self._mixture(theirs[-1]), share=self.defence).log_reference(z, prior)
             weight = torch.where(weight[-n:] > -math.inf, prior + pool["log_likelihood"][-n:] - q, -math.inf)
         old, power = self._mixture(ours[-1]) if ours else None, 0.0
         if float(weight.max()) > -math.inf:

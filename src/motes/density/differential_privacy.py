@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 
 import torch
 from torch import Tensor
@@ -94,6 +94,7 @@ class PrivateRelease:
     """
 
     density: Law
+    _: KW_ONLY
     radius: float
     convexity: float
     smoothness: float

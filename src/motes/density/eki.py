@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import KW_ONLY, dataclass, field, replace
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -140,6 +140,7 @@ class EnsembleKalman(FeynmanKac):
 
     density: Law
     data: GaussianData
+    _: KW_ONLY
     form: Literal["transform", "perturbed"] = "transform"
     steps: int | None = None
     correct: Literal["temper", "weigh"] = "temper"
@@ -165,11 +166,11 @@ class EnsembleKalman(FeynmanKac):
             )
         if not 0 <= self.defence < 1:
             raise ValueError(f"defence must lie in [0, 1), not {self.defence}")
-        object.__setattr__(self, "kernel", Tempering(self.density, self.kernel).kernel)
+        object.__setattr__(self, "kernel", Tempering(self.density, kernel=self.kernel).kernel)
 
     @property
     def references(self) -> tuple[Reference, ...]:  # type: ignore[override]
-        more = Tempering(self.density, self.kernel).references if self.correct == "temper" else ()
+        more = Tempering(self.density, kernel=self.kernel).references if self.correct == "temper" else ()
         return (*REFERENCES, *more)
 
     def init(self, rng: Rng, n: int) -> Particles:
@@ -253,10 +254,10 @@ class EnsembleKalman(FeynmanKac):
         return particles.step(x, x["log_likelihood"], shared=shared, info={"temperature": 1.0, "evaluations": 1.0})
 
     def _started(self, shared: dict[str, Any]) -> Started:
-        return Started(self.density, Mixture(**shared["fit"], freedom=self.freedom), self.defence)
+        return Started(self.density, Mixture(**shared["fit"], freedom=self.freedom), share=self.defence)
 
     def _tempering(self, shared: dict[str, Any]) -> Tempering:
-        return Tempering(self._started(shared), self.kernel)
+        return Tempering(self._started(shared), kernel=self.kernel)
 
     def view(self, particles: Particles) -> Values:
         return self.density.constrain(particles.x["position"])
@@ -269,7 +270,7 @@ class EnsembleKalman(FeynmanKac):
         """
         x, shared = particles.x, particles.shared
         if shared["stage"] != "invert":
-            return Tempering(self._started(shared), self.kernel).restore(particles)
+            return Tempering(self._started(shared), kernel=self.kernel).restore(particles)
         now = self._state(x["position"])["misfit"]
         bad = (~torch.isclose(x["misfit"], now, rtol=1e-4, atol=1e-4).all(1)).nonzero().flatten().tolist()
         if bad:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, ClassVar
 
 import torch
@@ -83,6 +83,7 @@ class Follmer(FeynmanKac):
     """
 
     density: Law
+    _: KW_ONLY
     steps: int = 32
     draws: int = 8
     shared: bool = True

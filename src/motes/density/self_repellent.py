@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from typing import Any, ClassVar
 
 import torch
@@ -63,6 +63,7 @@ class SelfRepellentWalk(FeynmanKac):
 
     transition: Tensor
     steps: int
+    _: KW_ONLY
     alpha: float = 5.0
     stride: int = 1
     stationary: Tensor = field(init=False, repr=False)

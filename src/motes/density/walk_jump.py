@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import KW_ONLY, dataclass, field, replace
 from typing import Any, ClassVar
 
 import torch
@@ -68,6 +68,7 @@ class WalkJump(FeynmanKac):
 
     smoothed: Smoothed
     dim: int
+    _: KW_ONLY
     noise: float
     measurements: int
     kernel: Kernel | str = "hmc"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import ClassVar
 
 import torch
@@ -47,6 +47,7 @@ class BAOAB(Kernel):
     """
 
     friction: float = 1.0
+    _: KW_ONLY
     error: float = 1e-3
     scale: str = "auto"
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import ClassVar
 
 import torch
@@ -47,6 +47,7 @@ class Barker(Kernel):
     """
 
     acceptance: float = 0.5
+    _: KW_ONLY
     scale: str = "auto"
 
     name: ClassVar[str] = "barker"

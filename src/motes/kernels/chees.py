@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import ClassVar
 
 import torch
@@ -60,6 +60,7 @@ class ChEES(Kernel):
     """
 
     acceptance: float = 0.8
+    _: KW_ONLY
     jitter: float = 0.75
     rate: float = 0.025
     scale: str = "auto"

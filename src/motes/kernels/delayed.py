@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, ClassVar
 
 import torch
@@ -43,6 +43,7 @@ class DelayedAcceptance(Kernel):
     """
 
     steps: int = 16
+    _: KW_ONLY
     acceptance: float = 0.3
     scale: str = "auto"
 

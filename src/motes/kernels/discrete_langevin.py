@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import ClassVar
 
 import torch
@@ -39,6 +39,7 @@ class DiscreteLangevin(Kernel):
     """
 
     acceptance: float = 0.574
+    _: KW_ONLY
     ordinal: bool = False
 
     name: ClassVar[str] = "discrete-langevin"

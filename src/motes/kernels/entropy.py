@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import ClassVar
 
 import torch
@@ -75,6 +75,7 @@ class EntropyMCMC(Kernel):
     """
 
     kernel: Kernel | str = "random-walk"
+    _: KW_ONLY
     eta: float = 1.0
 
     name: ClassVar[str] = "entropy"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import ClassVar
 
 import torch
@@ -38,6 +38,7 @@ class GibbsWithGradients(Kernel):
     """
 
     updates: int | None = None
+    _: KW_ONLY
     balance: str = "sqrt"
 
     name: ClassVar[str] = "gibbs-with-gradients"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from statistics import NormalDist
 from typing import ClassVar
 
@@ -43,6 +43,7 @@ class HMC(Kernel):
     """
 
     length: float = math.pi / 2
+    _: KW_ONLY
     jitter: float = 0.2
     scale: str = "auto"
     max_steps: int = 64

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import ClassVar
 
 import torch
@@ -45,6 +45,7 @@ class IndependenceMetropolis(Kernel):
     """
 
     defensive: float = 0.1
+    _: KW_ONLY
     degrees: float = 3.0
     scale: str = "auto"
 

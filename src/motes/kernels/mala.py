@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from statistics import NormalDist
 from typing import ClassVar
 
@@ -45,6 +45,7 @@ class MALA(Kernel):
     """
 
     acceptance: float = 0.574
+    _: KW_ONLY
     scale: str = "auto"
 
     name: ClassVar[str] = "mala"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from statistics import NormalDist
 from typing import ClassVar
 
@@ -51,6 +51,7 @@ class MALT(Kernel):
     """
 
     friction: float = 0.5
+    _: KW_ONLY
     length: float | None = None
     jitter: float = 0.2
     scale: str = "auto"

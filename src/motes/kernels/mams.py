@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import ClassVar
 
 import torch
@@ -53,6 +53,7 @@ class MAMS(Kernel):
     """
 
     acceptance: float = 0.9
+    _: KW_ONLY
     jitter: float = 1.0
     rate: float = 0.025
     scale: str = "auto"

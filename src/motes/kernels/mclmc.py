@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import ClassVar
 
 import torch
@@ -55,6 +55,7 @@ class MCLMC(Kernel):
     """
 
     energy_error: float = 5e-4
+    _: KW_ONLY
     length: float = 1.0
     scale: str = "auto"
     max_steps: int = 256

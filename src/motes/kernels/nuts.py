@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import ClassVar
 
 import torch
@@ -58,6 +58,7 @@ class NUTS(Kernel):
     """
 
     acceptance: float = 0.8
+    _: KW_ONLY
     max_depth: int = 10
     scale: str = "auto"
 

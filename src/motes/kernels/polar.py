@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import ClassVar
 
 import torch
@@ -45,6 +45,7 @@ class PolarSlice(Kernel):
     """
 
     width: float = 3.0
+    _: KW_ONLY
     steps: int = 8
     scale: str = "auto"
 

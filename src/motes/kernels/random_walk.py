@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from statistics import NormalDist
 from typing import ClassVar
 
@@ -33,6 +33,7 @@ class RandomWalk(Kernel):
     """
 
     acceptance: float | None = None
+    _: KW_ONLY
     scale: str = "auto"
 
     name: ClassVar[str] = "random-walk"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import ClassVar
 
 import torch
@@ -99,6 +99,7 @@ class ScoreRepellent(Kernel):
     """
 
     kernel: Kernel | str = "random-walk"
+    _: KW_ONLY
     alpha: float = 5.0
     bound: float = 3.0
     scale: str = "auto"

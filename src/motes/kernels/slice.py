@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import ClassVar
 
 import torch
@@ -40,6 +40,7 @@ class Slice(Kernel):
     """
 
     directions: str = "sphere"
+    _: KW_ONLY
     width: float = 2.5
     steps: int = 8
     scale: str = "auto"

@@ -87,7 +87,7 @@ class Compressed:
         )
 
 
-def compress(model: LanguageModel, text: str | Sequence[int], prompt: str = "") -> Compressed:
+def compress(model: LanguageModel, text: str | Sequence[int], *, prompt: str = "") -> Compressed:
     """Code a text with arithmetic coding, in at most floor(-log2 P) + 2 bits.
 
     The interval [0, 1) is cut in proportion to the next-token law, once a token, so that a text of probability P ends
@@ -146,7 +146,7 @@ def compress(model: LanguageModel, text: str | Sequence[int], prompt: str = "") 
     return Compressed(head + code, bits, log_prob, len(tokens) + 1, len(spoken), len(spoken.encode()))
 
 
-def decompress(model: LanguageModel, data: Compressed | bytes, prompt: str = "") -> str:
+def decompress(model: LanguageModel, data: Compressed | bytes, *, prompt: str = "") -> str:
     """The text that `compress` coded with the same model and prompt.
 
     Raises:

@@ -59,8 +59,8 @@ class Discrete(Law):
         self,
         log_density: Callable[[Tensor], Tensor],
         dim: int,
-        levels: int = 2,
         *,
+        levels: int = 2,
         one_hot: bool = False,
         dtype: torch.dtype = torch.float64,
     ):

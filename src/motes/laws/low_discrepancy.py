@@ -55,7 +55,7 @@ class LowDiscrepancy(Law):
     True
     """
 
-    def __init__(self, density: Density, points: Literal["sobol", "lattice"] = "sobol", replicates: int = 1):
+    def __init__(self, density: Density, *, points: Literal["sobol", "lattice"] = "sobol", replicates: int = 1):
         if points not in ("sobol", "lattice"):
             raise ValueError(f'points must be "sobol" or "lattice", not {points!r}')
         if replicates < 1:

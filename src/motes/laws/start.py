@@ -45,7 +45,7 @@ class Flow(Approximation):
     flow().log_prob)`. For normflows: `Flow(d, lambda u: model.forward(u), model.log_prob)` with a standard normal base.
     """
 
-    def __init__(self, dim: int, push: Any, log_prob: Any, dtype: torch.dtype = torch.float64):
+    def __init__(self, dim: int, push: Any, log_prob: Any, *, dtype: torch.dtype = torch.float64):
         self.dim, self.push, self.log, self.dtype = dim, push, log_prob, dtype
 
     def sample(self, rng: Rng, n: int) -> Tensor:
@@ -113,7 +113,7 @@ class From(Law):
     (2, True)
     """
 
-    def __init__(self, density: Law, q: Approximation | Mixture | Distribution, share: float = 0.0):
+    def __init__(self, density: Law, q: Approximation | Mixture | Distribution, *, share: float = 0.0):
         if density.levels is not None:
             raise MotesError("From starts from a law on R^d, and this density is over whole numbers")
         if not 0 <= share < 1:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import KW_ONLY, dataclass, field, replace
 from typing import Any, ClassVar
 
 import torch
@@ -71,6 +71,7 @@ class SMC2(FeynmanKac):
 
     filter: InnerFilter
     prior: Distribution | Mapping[str, Distribution]
+    _: KW_ONLY
     size: int = 64
     sweeps: int = 3
     acceptance: float = 0.2

@@ -67,7 +67,10 @@ def test_tightening_leads_to_the_posterior():
 
 
 def test_it_is_cut_and_resumed_like_others_and_says_its_bias(tmp_path):
-    model, path = SplitGibbs(PRIOR, likelihood, 4, reverse=3, flips=5, micro_batch=4), tmp_path / "run.safetensors"
+    model, path = (
+        SplitGibbs(PRIOR, likelihood, sweeps=4, reverse=3, flips=5, micro_batch=4),
+        tmp_path / "run.safetensors",
+    )
     whole = motes.sample(model, 10, seed=2, progress=False)
     motes.sample(model, 10, seed=2, progress=False, checkpoint=path, callback=lambda s: s.particles.t == 2)
     assert torch.equal(motes.resume(path, model, progress=False).view, whole.view)
@@ -86,25 +89,25 @@ def test_chains_find_where_the_likelihood_is_not_zero_and_the_run_says_how_many_
         return torch.where((tokens == allowed).all(1), 0.0, -torch.inf)
 
     prior = joint(Uniform(3), torch.ones(3, 3, 3))
-    run = motes.sample(SplitGibbs(prior, hard, 20, reverse=4, flips=20), 50, seed=1, progress=False)
+    run = motes.sample(SplitGibbs(prior, hard, sweeps=20, reverse=4, flips=20), 50, seed=1, progress=False)
     lost = int((run.view != allowed).any(1).sum())
     assert lost < 5 and lost == int((run.particles.x["log_likelihood"] == -torch.inf).sum())
-    model = SplitGibbs(prior, lambda x: torch.full((len(x),), -torch.inf), 1, reverse=2, flips=2)
+    model = SplitGibbs(prior, lambda x: torch.full((len(x),), -torch.inf), sweeps=1, reverse=2, flips=2)
     with pytest.warns(UserWarning, match="50 of 50 chains ended where the likelihood is zero"):
         motes.sample(model, 50, seed=1, progress=False)
 
 
 def test_another_likelihood_is_refused_on_resume(tmp_path):
     path = tmp_path / "run.safetensors"
-    model = SplitGibbs(PRIOR, likelihood, 4, reverse=3, flips=5)
+    model = SplitGibbs(PRIOR, likelihood, sweeps=4, reverse=3, flips=5)
     motes.sample(model, 10, seed=2, progress=False, checkpoint=path, callback=lambda s: s.particles.t == 2)
     with pytest.raises(motes.MotesError, match="log-likelihood of particles"):
-        motes.resume(path, SplitGibbs(PRIOR, lambda x: likelihood(x) + 1, 4, reverse=3, flips=5), progress=False)
+        motes.resume(path, SplitGibbs(PRIOR, lambda x: likelihood(x) + 1, sweeps=4, reverse=3, flips=5), progress=False)
 
 
 def test_the_last_turn_is_at_the_tightest():
     for sweeps, annealed in ((1, 0.8), (4, 0.0), (5, 0.8), (5, 1.0), (2, 0.5)):
-        coupling = SplitGibbs(PRIOR, likelihood, sweeps, annealed=annealed).coupling
+        coupling = SplitGibbs(PRIOR, likelihood, sweeps=sweeps, annealed=annealed).coupling
         assert float(coupling[-1]) == pytest.approx(0.01) and bool((coupling.diff() <= 0).all())
         if round(annealed * sweeps) > 1:
             assert float(coupling[0]) == pytest.approx(0.5)
@@ -117,4 +120,4 @@ def test_what_does_not_fit_is_refused():
         with pytest.raises(ValueError, match=what):
             SplitGibbs(PRIOR, likelihood, **kwargs)
     with pytest.raises(motes.MotesError, match="NaN"):
-        motes.sample(SplitGibbs(PRIOR, lambda x: x[:, 0] * torch.nan, 1), 3, seed=1, progress=False)
+        motes.sample(SplitGibbs(PRIOR, lambda x: x[:, 0] * torch.nan, sweeps=1), 3, seed=1, progress=False)

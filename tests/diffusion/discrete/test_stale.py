@@ -26,7 +26,7 @@ def truth():
 
 
 def made(steps, **knobs):
-    return ReverseDiscrete(EXACT, PROCESS, steps, reward, **knobs)
+    return ReverseDiscrete(EXACT, PROCESS, steps, reward=reward, **knobs)
 
 
 def run(model, n=1000, seed=1, **kwargs):
@@ -94,7 +94,7 @@ def two_rates(x, t):
 
 
 def counted(model, steps, **knobs):
-    return ReverseBlackout(model, Blackout(), steps, lambda x: -0.2 * x[:, 0].to(F64), shape=(1,), **knobs)
+    return ReverseBlackout(model, Blackout(), steps, reward=lambda x: -0.2 * x[:, 0].to(F64), shape=(1,), **knobs)
 
 
 def test_counts_of_poisson_data_are_exact_at_any_number_of_steps():

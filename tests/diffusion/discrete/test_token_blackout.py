@@ -125,24 +125,30 @@ def test_an_exponential_tilt_of_poisson_data_has_even_weights_under_the_right_gu
         return theta * x.sum(1).double()
 
     right = ReverseBlackout(
-        poisson, process, 5, reward, lambda x, t: torch.full_like(x, theta, dtype=F64), shape=(2,), schedule="end"
+        poisson,
+        process,
+        5,
+        reward=reward,
+        guidance=lambda x, t: torch.full_like(x, theta, dtype=F64),
+        shape=(2,),
+        schedule="end",
     )
     assert torch.allclose(through(right, 50).log_weight, torch.full((50,), exact, dtype=F64), atol=1e-10)
     for potential, guide in (("difference", None), ("max", lambda x, t: 0.1 * torch.ones(x.shape) * (x > 2))):
-        model = ReverseBlackout(poisson, process, 5, reward, guide, shape=(2,), potential=potential)
+        model = ReverseBlackout(poisson, process, 5, reward=reward, guidance=guide, shape=(2,), potential=potential)
         weight = torch.exp(through(model, N).log_weight)
         assert abs(float(weight.mean()) - math.exp(exact)) < 4.9 * float(weight.std()) / math.sqrt(N)
         if guide:  # without the ratio
             raw = torch.exp(reward(through(model, N).x["count"]))
             assert abs(float(raw.mean()) - math.exp(exact)) > 4.9 * float(raw.std()) / math.sqrt(N)
-    run = motes.sample(ReverseBlackout(poisson, process, 8, reward, shape=(2,)), 4000, seed=0, progress=False)
+    run = motes.sample(ReverseBlackout(poisson, process, 8, reward=reward, shape=(2,)), 4000, seed=0, progress=False)
     assert abs(run.log_evidence - exact) < 0.25
     assert bool(((run.mean().value - LAM * math.exp(theta)).abs() < 0.5).all())
 
 
 def test_promises(tmp_path):
     def made(model=poisson, reward=lambda x: 0.1 * x.sum(1), **kwargs):
-        return ReverseBlackout(model, Blackout(), 6, reward, shape=(2,), **kwargs)
+        return ReverseBlackout(model, Blackout(), 6, reward=reward, shape=(2,), **kwargs)
 
     whole = motes.sample(made(), 20, seed=1, progress=False)
     for size in (1, 7):
@@ -165,4 +171,4 @@ def test_promises(tmp_path):
     with pytest.raises(NanLogPotential, match="predicted mean"):
         motes.sample(made(model=lambda x, t: x / 0.0), 4, seed=1, progress=False)
     with pytest.raises(ValueError, match="t_min"):
-        Blackout(2.0, 1.0)
+        Blackout(2.0, t_max=1.0)

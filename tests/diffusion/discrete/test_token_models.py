@@ -20,10 +20,10 @@ RING = torch.tensor([[0, 1.0, 0.2], [0.3, 0, 1.0], [1.0, 0.5, 0]])
 LEAKY = torch.tensor([[0, 0.5, 0.1, 1], [0.3, 0, 0.2, 0.4], [0.1, 0.5, 0, 0.8], [0, 0, 0, 0]])
 PROCESSES = [
     Masked(V),
-    Masked(V, "cosine"),
-    Masked(V, "loglinear"),
+    Masked(V, schedule="cosine"),
+    Masked(V, schedule="loglinear"),
     Uniform(V),
-    Uniform(V, "cosine"),
+    Uniform(V, schedule="cosine"),
     Rates(RING, stretch=0.7),
     Rates(LEAKY, mask=True),
 ]
@@ -156,7 +156,7 @@ def test_fit_counts():
 
 def test_what_is_refused():
     with pytest.raises(UnknownName, match="schedule"):
-        Masked(3, "quadratic")  # type: ignore[arg-type]
+        Masked(3, schedule="quadratic")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="vocabulary"):
         Uniform(1)
     with pytest.raises(ValueError, match="stationary"):

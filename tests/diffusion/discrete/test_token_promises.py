@@ -29,9 +29,9 @@ from motes.diffusion.discrete import (
 
 pytestmark = pytest.mark.filterwarnings("ignore::motes.core.errors.MotesWarning")
 TABLE = torch.softmax(1.2 * Rng(2).at("table").normal((81,)), 0).reshape(3, 3, 3, 3)
-RULES = [(Masked(3), Posterior()), (Masked(3), Ordered("margin", 0.3)), (Masked(3), Remask(0.4))]
+RULES = [(Masked(3), Posterior()), (Masked(3), Ordered("margin", noise=0.3)), (Masked(3), Remask(0.4))]
 RULES += [
-    (Masked(3), Routed(True, 0.2)),
+    (Masked(3), Routed(True, noise=0.2)),
     (Uniform(3, t_min=0.02), TauLeap()),
     (Rates(torch.ones(4, 4), mask=True), Posterior()),
 ]
@@ -49,7 +49,9 @@ def reward(x):
 def made(process=RULES[0][0], rule=RULES[0][1], model=None, reward=reward, guidance: Any = "reward", **kwargs):
     steps = kwargs.pop("steps", 4)
     model = joint(process, TABLE) if model is None else model
-    return ReverseDiscrete(model, process, steps, reward, guidance, rule=rule, **{"schedule": "linear", **kwargs})
+    return ReverseDiscrete(
+        model, process, steps, reward=reward, guidance=guidance, rule=rule, **{"schedule": "linear", **kwargs}
+    )
 
 
 def run(model, n=12, seed=4, **kwargs):
@@ -176,7 +178,7 @@ def test_what_is_refused():
     with pytest.raises(TypeError, match="TokenModel"):
         made(model=lambda x, t: x)
     with pytest.raises(ValueError, match="belongs to"):
-        made(process, model=joint(Masked(3, "cosine"), TABLE))
+        made(process, model=joint(Masked(3, schedule="cosine"), TABLE))
     with pytest.raises(NanLogPotential, match=r"particles \[0, 1, 2"):
         run(made(reward=lambda x: torch.full((len(x),), math.nan), guidance=None), n=3)
     with pytest.raises(NanLogPotential, match="guidance"):

@@ -126,7 +126,7 @@ def test_the_law_of_parallel_unmasking_and_its_cost():
         found.append(divergence(TABLE, law))
     assert found[0] == pytest.approx(total_correlation(TABLE), abs=1e-12)
     assert found == sorted(found, reverse=True) and found[-1] < found[0] / 50
-    cosine = Masked(V, "cosine")
+    cosine = Masked(V, schedule="cosine")
     weights = cosine.alpha(cosine.times(5)).diff()
     assert torch.allclose(chain_law(joint(cosine, TABLE), 5), by_sets(TABLE, weights), atol=1e-12)
 
@@ -169,7 +169,9 @@ def test_the_cost_of_long_sequences():
 
 
 @pytest.mark.parametrize(
-    "process", [Masked(V), Masked(V, "cosine"), Uniform(V), Rates(RING)], ids=["masked", "cosine", "uniform", "rates"]
+    "process",
+    [Masked(V), Masked(V, schedule="cosine"), Uniform(V), Rates(RING)],
+    ids=["masked", "cosine", "uniform", "rates"],
 )
 def test_posterior_steps_end_in_the_law_that_is_enumerated(process):
     """30,000 sequences: a deviation of 0.014 would be seen."""
@@ -187,7 +189,7 @@ def test_posterior_steps_end_in_the_law_that_is_enumerated(process):
 @pytest.mark.parametrize("noise", [0.0, 1.0])
 def test_one_place_a_step_is_exact_in_any_order(by, noise):
     process = Masked(V)
-    model = ReverseDiscrete(joint(process, TABLE), process, L, rule=Ordered(by, noise))
+    model = ReverseDiscrete(joint(process, TABLE), process, L, rule=Ordered(by, noise=noise))
     particles, _ = through(model, 30_000, seed=len(by))
     assert_law(particles.x["filled"], TABLE)
     assert (
@@ -237,12 +239,12 @@ def remask_law(model, steps, rule):
 def test_remasking(how):
     """As many masks as without it, the enumerated law, and with many steps that of the model."""
     process, steps = Masked(V), 8
-    model, rule = joint(process, TABLE), Remask(0.4, how)
+    model, rule = joint(process, TABLE), Remask(0.4, how=how)
     for t, s in itertools.pairwise(process.times(steps).tolist()):
         fill, sigma = rule.probabilities(process, t, s)
         assert 0 <= fill <= 1 and (1 - fill) * t + sigma * (1 - t) == pytest.approx(s, abs=1e-12)
     law = remask_law(model, steps, rule)
-    assert torch.allclose(remask_law(model, steps, Remask(0.0, how)), chain_law(model, steps), atol=1e-12)
+    assert torch.allclose(remask_law(model, steps, Remask(0.0, how=how)), chain_law(model, steps), atol=1e-12)
     particles, _ = through(ReverseDiscrete(model, process, steps, rule=rule), 30_000)
     assert_law(particles.x["filled"], law)
     found = [divergence(TABLE, remask_law(model, k, rule)) for k in (steps, 64, 256)]
@@ -292,7 +294,7 @@ def test_given_tokens_stay_and_the_rest_follows():
 
 @pytest.mark.parametrize("schedule", ["linear", "cosine", "loglinear"])
 def test_first_hitting_has_the_law_of_the_data_and_of_the_times(schedule):
-    process = Masked(V, schedule)
+    process = Masked(V, schedule=schedule)
     tokens, times = first_hitting(Rng(6), joint(process, TABLE), 30_000)
     assert_law(tokens, TABLE)
     alpha = process.alpha(times.flatten())
@@ -339,7 +341,7 @@ GUIDES = {
     "none": None,
     "local": LocalReward(1.3),
     "gradient": RewardGradient(relaxed),
-    "mean": RewardGradient(relaxed, "mean"),
+    "mean": RewardGradient(relaxed, at="mean"),
     "given": lambda x, t: torch.stack([0.5 * (x < 0), 0.4 * (x != 0) * t], -1).double(),
 }
 
@@ -360,7 +362,7 @@ def test_weights_are_exact_for_the_chain_whatever_guides_it(process, rule, steps
     for k, (name, guide) in enumerate(GUIDES.items()):
         potential = ("difference", "max", "sum")[k % 3]
         knobs = {"potential": potential, "schedule": "linear", "completions": 1 + k % 2}
-        sampler = ReverseDiscrete(model, process, steps, reward, guide, rule=rule, **knobs)
+        sampler = ReverseDiscrete(model, process, steps, reward=reward, guidance=guide, rule=rule, **knobs)
         particles, _ = through(sampler, 20_000, seed=2)
         weight = torch.exp(particles.log_weight)
         spread = math.hypot(error, float(weight.std()) / math.sqrt(20_000))
@@ -416,7 +418,9 @@ def test_the_normaliser_by_enumeration():
     x = torch.cartesian_prod(torch.arange(2), torch.arange(2))
     z = law.flatten() * torch.exp(reward_of_two(x))
     for potential, guide in itertools.product(("difference", "max", "sum"), (None, to_quarters)):
-        sampler = ReverseDiscrete(model, model.process, 2, reward_of_two, guide, potential=potential, schedule="linear")
+        sampler = ReverseDiscrete(
+            model, model.process, 2, reward=reward_of_two, guidance=guide, potential=potential, schedule="linear"
+        )
         rng: Any = Quarters([])
         particles = sampler.init(rng.at("init", step=0), 4**8)
         for t in (1, 2):
@@ -438,7 +442,7 @@ def test_runs_with_resampling_estimate_the_normaliser_without_bias():
     law = chain_law(joint(process, TABLE), 3)
     for potential, guide in (("difference", LocalReward()), ("max", None), ("sum", LocalReward(0.5))):
         sampler = ReverseDiscrete(
-            joint(process, TABLE), process, 3, reward, guide, potential=potential, schedule="linear"
+            joint(process, TABLE), process, 3, reward=reward, guidance=guide, potential=potential, schedule="linear"
         )
         z = []
         for seed in range(80):
@@ -463,7 +467,7 @@ def test_local_rewards_are_optimal_for_sums_over_independent_places():
         return BIAS[torch.arange(3), x].sum(1)
 
     sampler = ReverseDiscrete(
-        joint(process, table), process, 3, additive, "reward", rule=Ordered(), schedule="constant"
+        joint(process, table), process, 3, reward=additive, guidance="reward", rule=Ordered(), schedule="constant"
     )
     particles, _ = through(sampler, 50)
     exact = float(torch.log((p * torch.exp(BIAS)).sum(1)).sum())
@@ -472,8 +476,8 @@ def test_local_rewards_are_optimal_for_sums_over_independent_places():
         joint(process, table),
         process,
         3,
-        additive,
-        RewardGradient(lambda q: (BIAS * q).sum((1, 2))),
+        reward=additive,
+        guidance=RewardGradient(lambda q: (BIAS * q).sum((1, 2))),
         rule=Ordered(),
         schedule="constant",
     )
@@ -501,7 +505,7 @@ def test_the_optimal_twist_and_tilt_have_no_variance(by):
     """Every weight at every time is the normaliser."""
     process = Masked(V)
     sampler = ReverseDiscrete(
-        joint(process, TABLE), process, L, reward, tilts, rule=Ordered(by), twist=lambda x, t: ahead(x)
+        joint(process, TABLE), process, L, reward=reward, guidance=tilts, rule=Ordered(by), twist=lambda x, t: ahead(x)
     )
     particles, history = through(sampler, 200)
     exact = math.log(value(TABLE))

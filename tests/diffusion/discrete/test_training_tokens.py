@@ -22,7 +22,7 @@ def draws(many: int) -> torch.Tensor:
 
 
 def losses(process, model, weighting=None) -> torch.Tensor:
-    return TokenDenoising(process, weighting)(model, Rng(2), (draws(100_000),))  # type: ignore[arg-type]
+    return TokenDenoising(process, weighting=weighting)(model, Rng(2), (draws(100_000),))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("schedule", ["linear", "cosine", "loglinear"])
@@ -31,7 +31,7 @@ def test_the_bound_of_the_exact_model_is_the_entropy(schedule):
 
     4.9 standard errors are below 3 % of the entropy; the twin without weights is off by more.
     """
-    process = Masked(3, schedule)
+    process = Masked(3, schedule=schedule)
     exact = losses(process, joint(process, TABLE))
     error = float(exact.std()) / math.sqrt(len(exact))
     assert abs(float(exact.mean()) - ENTROPY / 3) < 4.9 * error < 0.03 * ENTROPY / 3
@@ -84,9 +84,9 @@ def test_labels_reach_the_network_and_are_dropped():
 
 def test_what_does_not_fit_is_refused():
     with pytest.raises(UnknownName, match="weighting"):
-        TokenDenoising(Masked(3), "elbo")
+        TokenDenoising(Masked(3), weighting="elbo")
     with pytest.raises(ValueError, match="needs a process with a mask"):
-        TokenDenoising(Uniform(3), "bound")
+        TokenDenoising(Uniform(3), weighting="bound")
     with pytest.raises(ShapeError, match=r"lie in -1\.\.2"):
         network = build(lambda: SequenceNetwork(3, channels=8), Rng(0))
         train_discrete(network, torch.full((10, 3), 3), Masked(3), progress=False)

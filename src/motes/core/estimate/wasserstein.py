@@ -20,9 +20,9 @@ BLOCK = 1 << 22
 def sliced_wasserstein(
     x: Tensor,
     y: Tensor,
+    *,
     log_weight_x: Tensor | None = None,
     log_weight_y: Tensor | None = None,
-    *,
     directions: int = 256,
     control: bool = True,
     seed: int = 0,

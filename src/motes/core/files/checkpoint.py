@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Literal, Self
 
@@ -26,6 +26,7 @@ class Checkpoint:
     """Where and how often a run is written on its way: to `path`, at most every `every` seconds, and at the end."""
 
     path: str | os.PathLike[str]
+    _: KW_ONLY
     every: float = 60.0
 
     @classmethod

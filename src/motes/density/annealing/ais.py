@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -71,6 +71,7 @@ class AnnealedImportanceSampling(Annealed):
     True
     """
 
+    _: KW_ONLY
     steps: int | Literal["auto"] = "auto"
     sweeps: int = 1
     pilot: int = 256
@@ -120,7 +121,7 @@ class AnnealedImportanceSampling(Annealed):
             return [{"temperature": 1.0}], 0.0, 0.0
         found: dict[int, float] = {}
         try:
-            for pilot in walk(Tempering(self.density, self.mover, LEFT), self.pilot, seed=rng):
+            for pilot in walk(Tempering(self.density, kernel=self.mover, conditional_ess=LEFT), self.pilot, seed=rng):
                 x, rungs = pilot.particles.x, pilot.particles.shared["ladder"]
                 found[len(rungs) - 1] = excess(x["log_likelihood"])
         except AllWeightsZero as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import KW_ONLY, dataclass, replace
 from typing import Any, ClassVar
 
 from torch import Tensor
@@ -34,6 +34,7 @@ class Annealed(FeynmanKac):
     """
 
     density: Law
+    _: KW_ONLY
     kernel: Kernel | str | None = None
 
     domain: ClassVar[str] = "density"

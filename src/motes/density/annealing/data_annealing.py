@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import KW_ONLY, dataclass, field, replace
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -86,6 +86,7 @@ class DataAnnealing(FeynmanKac):
     log_likelihood: Callable[[Any, Any], Tensor]
     prior: Distribution | Mapping[str, Distribution]
     observations: PyTree
+    _: KW_ONLY
     batch: int = 1
     kernel: Kernel | str | None = None
     conditional_ess: float = 0.5

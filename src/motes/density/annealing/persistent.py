@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import KW_ONLY, dataclass, replace
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -77,6 +77,7 @@ class PersistentSampling(Annealed):
     True
     """
 
+    _: KW_ONLY
     ess: float = 3.0
     sweeps: int | Literal["auto"] = "auto"
     max_correlation: float = 0.5

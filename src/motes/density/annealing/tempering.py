@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from dataclasses import dataclass, replace
+from dataclasses import KW_ONLY, dataclass, replace
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -113,6 +113,7 @@ class Tempering(Annealed):
     True
     """
 
+    _: KW_ONLY
     conditional_ess: float = 0.9
     sweeps: int | Literal["auto"] = "auto"
     max_correlation: float = 0.1
@@ -325,12 +326,12 @@ class Tempering(Annealed):
             raise MotesError(f"the run stopped at temperature {shared['temperature']:.3g}: resume it, then freeze it")
         return Tempering(
             self.density,
-            self.kernel,
-            self.conditional_ess,
-            self.sweeps,
-            self.max_correlation,
-            shared["ladder"],
-            self.careful,
+            kernel=self.kernel,
+            conditional_ess=self.conditional_ess,
+            sweeps=self.sweeps,
+            max_correlation=self.max_correlation,
+            ladder=shared["ladder"],
+            careful=self.careful,
         )
 
     def score(self, particles: Particles) -> Tensor | None:

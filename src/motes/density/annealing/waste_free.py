@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from dataclasses import dataclass, replace
+from dataclasses import KW_ONLY, dataclass, replace
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -80,6 +80,7 @@ class WasteFree(Annealed):
     True
     """
 
+    _: KW_ONLY
     length: int | Literal["auto"] = "auto"
     conditional_ess: float = 0.5
     ladder: list[dict[str, Any]] | None = None

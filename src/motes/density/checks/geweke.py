@@ -42,10 +42,10 @@ def geweke(
     """
     truth, data = setting.drawn(rng, replicates)
     first = setting.first()
-    names, mover = coordinates(first), Tempering(first, kernel).mover
+    names, mover = coordinates(first), Tempering(first, kernel=kernel).mover
     # the kernel is tuned to one simulated data set and then left alone, as the test demands
     seed = int(rng.at("pilot").integers((), 1 << 31))
-    pilot = uninterrupted(sample(Tempering(setting.density(data[0]), mover), PILOT, seed=seed, progress=False))
+    pilot = uninterrupted(sample(Tempering(setting.density(data[0]), kernel=mover), PILOT, seed=seed, progress=False))
     parameters = pilot.particles.shared["ladder"][-1]["parameters"]
     ends = []
     for i, observed in enumerate(watched(data, "geweke", progress)):

@@ -26,7 +26,7 @@ CHECKS = (*OF_DENSITY, *OF_SETTING)
 
 
 def check(
-    density: Law, setting: Setting | None = None, *, seed: int = 0, only: Sequence[str] | None = None,
+    density: Law, *, setting: Setting | None = None, seed: int = 0, only: Sequence[str] | None = None,
     replicates: int = 100, progress: bool = False,
 ) -> Checked:  # fmt: skip
     """Check a density: batches, gradients, draws from the prior; with a simulator also what needs simulated data.

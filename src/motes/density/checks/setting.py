@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 import torch
@@ -43,6 +43,7 @@ class Setting:
 
     density: Callable[[Data], Density]
     simulate: Callable[[Rng, Values], Data]
+    _: KW_ONLY
     data: Data = None
 
     def drawn(self, rng: Rng, n: int) -> tuple[Tensor, list[Data]]:

@@ -51,8 +51,8 @@ class Sensitivity:
 def sobol_indices(
     x: Tensor,
     y: Tensor,
-    log_weight: Tensor | None = None,
     *,
+    log_weight: Tensor | None = None,
     names: tuple[str, ...] | None = None,
     group: Tensor | None = None,
     dependent: bool = False,
@@ -142,7 +142,7 @@ def sensitivity(run: Run, f: Callable[[Any], Tensor] | str, *, dependent: bool =
         group = run.genealogy.anchors[0].slot.long()
     log_weight = None if run.chains else run.log_weight
     x = torch.cat(columns, 1)
-    return sobol_indices(x, y, log_weight, names=tuple(names), group=group, dependent=dependent)
+    return sobol_indices(x, y, log_weight=log_weight, names=tuple(names), group=group, dependent=dependent)
 
 
 def _checked(

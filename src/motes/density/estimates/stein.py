@@ -21,7 +21,7 @@ BLOCK = 1 << 22
 
 
 def kernel_stein_discrepancy(
-    x: Tensor, score: Tensor, log_weight: Tensor | None = None, *, preconditioner: Preconditioner = "median"
+    x: Tensor, score: Tensor, *, log_weight: Tensor | None = None, preconditioner: Preconditioner = "median"
 ) -> float:
     """The kernel Stein discrepancy of weighted points from the density with this score; 0 only at the density itself.
 
@@ -107,7 +107,7 @@ def stein_discrepancy(run: Run, density: Law, *, preconditioner: Preconditioner 
     """
     z, score, alive = _of(run, density)
     log_weight = None if run.chains else run.log_weight[alive]
-    return kernel_stein_discrepancy(z[alive], score[alive], log_weight, preconditioner=preconditioner)
+    return kernel_stein_discrepancy(z[alive], score[alive], log_weight=log_weight, preconditioner=preconditioner)
 
 
 def _of(run: Run, density: Law) -> tuple[Tensor, Tensor, Tensor]:

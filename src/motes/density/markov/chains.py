@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -105,6 +105,7 @@ class Chains(Annealed):
     ((64, 50, 2), True)
     """
 
+    _: KW_ONLY
     draws: int = 1000
     warmup: int | Literal["auto"] = "auto"
     thin: int | Literal["auto"] = "auto"

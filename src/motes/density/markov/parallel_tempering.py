@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, ClassVar
 
 import torch
@@ -76,6 +76,7 @@ class ParallelTempering(Annealed):
     ((32, 60, 2), True)
     """
 
+    _: KW_ONLY
     temperatures: int = 8
     draws: int = 1000
     rounds: int = 6

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import KW_ONLY, dataclass, field, replace
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -156,6 +156,7 @@ class NestedSampling(Annealed):
     True
     """
 
+    _: KW_ONLY
     discard: float = 0.5
     tolerance: float = 1e-3
     sweeps: int | Literal["auto"] = "auto"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import KW_ONLY, dataclass, replace
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -80,12 +80,13 @@ class CrossEntropy(FeynmanKac):
     >>> from motes.density.rare.cross_entropy import CrossEntropy
     >>> normal = torch.distributions.Normal(torch.zeros(4, dtype=torch.float64), 1.0)
     >>> density = motes.Density(lambda x: torch.zeros(len(x)), normal, vectorised=True)
-    >>> run = motes.sample(CrossEntropy(density, lambda x: x.sum(1), 10.0), 500, seed=0, progress=False)
+    >>> run = motes.sample(CrossEntropy(density, performance=lambda x: x.sum(1), level=10.0), 500, seed=0, progress=False)
     >>> abs(run.log_evidence - -15.0650) < 0.3  # log P(N(0, 1) > 5)
     True
     """
 
     density: Law
+    _: KW_ONLY
     performance: Performance | None = None
     level: float | None = None
     elite: float = 0.1
@@ -140,7 +141,7 @@ class CrossEntropy(FeynmanKac):
                 "elite, or a performance that grows towards the event"
             )
         fit = self._fit(rng.at("fit"), x["position"], normalise(particles.log_weight), shared["fit"])
-        law = Started(self.density, fit, self.defence)
+        law = Started(self.density, fit, share=self.defence)
         x, info = self._evaluate(law.sample(rng.at("draw"), particles.n), law)
         if shared["left"] > 0:
             at, left = shared["at"], shared["left"] - 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import KW_ONLY, dataclass, field, replace
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -132,6 +132,7 @@ class Splitting(FeynmanKac):
     density: Law
     performance: Performance
     level: float
+    _: KW_ONLY
     kernel: Kernel | str | None = None
     kill: float | int = 0.7
     levels: Sequence[float] | None = None

@@ -130,9 +130,9 @@ class Composition(FeynmanKac):
     exponents: Sequence[float | Callable[[float], float]]
     process: Process
     steps: int | Tensor
+    _: KW_ONLY
     reward: Callable[[Tensor], Tensor] | None = None
     guidance: Guides | None = None
-    _: KW_ONLY
     shape: tuple[int, ...]
     weights: Literal["auto", "energy", "transition", "rate", "none"] = "auto"
     churn: float | None = None

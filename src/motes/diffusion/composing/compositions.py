@@ -61,7 +61,7 @@ def product(denoisers: Sequence[Denoiser], steps: Any, **options: Any) -> Compos
 
 
 def geometric_mean(
-    denoisers: Sequence[Denoiser], steps: Any, shares: Sequence[float] | None = None, **options: Any
+    denoisers: Sequence[Denoiser], steps: Any, *, shares: Sequence[float] | None = None, **options: Any
 ) -> Composition:
     """The geometric mean, prod_i q_i^{share_i} with shares that sum to 1.
 

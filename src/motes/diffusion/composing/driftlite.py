@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -73,6 +73,7 @@ class DriftLite:
     """
 
     basis: tuple[str, ...] = ("scale",)
+    _: KW_ONLY
     functions: tuple[Callable[[Tensor, float], Tensor], ...] = ()
     ridge: float = 1e-14
 

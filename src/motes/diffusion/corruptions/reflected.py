@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, Literal
 
 import torch
@@ -53,6 +53,7 @@ class Reflected:
     """
 
     domain: Literal["box", "simplex"] = "box"
+    _: KW_ONLY
     low: float = 0.0
     high: float = 1.0
     sigma_min: float = 0.01

@@ -74,8 +74,8 @@ class ReflectedDiffusion(FeynmanKac):
     model: Callable[[Tensor, float], Tensor]
     reflected: Reflected
     steps: int | Tensor
-    reward: Callable[[Tensor], Tensor] | None = None
     _: KW_ONLY
+    reward: Callable[[Tensor], Tensor] | None = None
     shape: tuple[int, ...]
     schedule: Literal["end", "linear"] = "end"
     micro_batch: int | None = None

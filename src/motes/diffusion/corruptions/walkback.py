@@ -100,7 +100,9 @@ class CorruptDenoise(FeynmanKac):
             times = self.steps.double()
             if float(times[0]) != self.t:
                 raise ValueError(f"the times must begin with t={self.t}, not {float(times[0])}")
-        object.__setattr__(self, "table", transitions(process, times, self.integrator, self.noise, still=True))
+        object.__setattr__(
+            self, "table", transitions(process, times, integrator=self.integrator, noise=self.noise, still=True)
+        )
 
     def init(self, rng: Rng, n: int) -> Particles:
         x = self.samples[torch.arange(n) % len(self.samples)]

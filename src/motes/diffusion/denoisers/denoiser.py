@@ -8,7 +8,7 @@ flow = alpha' data + sigma' noise, the expected dx_t/dt of a sample along its pa
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, Literal
 
 import torch
@@ -89,6 +89,7 @@ class Denoiser:
 
     model: Callable[[Tensor, Tensor], Tensor]
     process: Process
+    _: KW_ONLY
     predicts: Literal["noise", "data", "velocity", "score", "flow", "backward flow"] = "noise"
     condition: Literal["t", "sigma"] | Callable[[Tensor], Tensor] = "t"
     name: str = ""

@@ -77,7 +77,7 @@ def step_errors(
     """
     check_networks(denoiser=denoiser)
     process = denoiser.process
-    table = transitions(process, steps, integrator, 0.0, still=True)
+    table = transitions(process, steps, integrator=integrator, noise=0.0, still=True)
     times = table.times
     x, _ = noised(process, samples, float(times[0]), rng.at("start"))
     halved: list[Tensor] = []

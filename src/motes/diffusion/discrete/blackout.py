@@ -48,6 +48,7 @@ class Blackout:
     """
 
     t_min: float = 0.0
+    _: KW_ONLY
     t_max: float = 10.0
 
     def __post_init__(self) -> None:
@@ -131,9 +132,9 @@ class ReverseBlackout(FeynmanKac):
     model: Callable[[Tensor, Tensor], Tensor]
     process: Blackout
     steps: int | Tensor
+    _: KW_ONLY
     reward: Callable[[Tensor], Tensor] | None = None
     guidance: Callable[[Tensor, float], Tensor] | None = None
-    _: KW_ONLY
     shape: tuple[int, ...]
     births: str = "poisson"
     schedule: Schedule = "signal"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -66,6 +66,7 @@ class LocalReward(TokenGuidance):
     """
 
     gain: float = 1.0
+    _: KW_ONLY
     limit: float = 20.0
 
     def __call__(self, look: TokenLook, particle: Tensor, place: Tensor) -> Tensor:
@@ -111,6 +112,7 @@ class RewardGradient(TokenGuidance):
     """
 
     relaxed: Callable[[Tensor], Tensor]
+    _: KW_ONLY
     at: Literal["completion", "mean"] = "completion"
     gain: float = 1.0
     limit: float = 20.0

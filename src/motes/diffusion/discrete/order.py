@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from itertools import pairwise
 from typing import ClassVar, Literal
 
@@ -55,6 +55,7 @@ class Ordered(StepRule):
     """
 
     by: Literal["random", "left", "confidence", "margin", "entropy"] = "random"
+    _: KW_ONLY
     noise: float = 0.0
 
     references: ClassVar[tuple[Reference, ...]] = (ANY_ORDER, PLAN)

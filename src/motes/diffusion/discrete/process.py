@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -209,6 +209,7 @@ class Masked(TokenProcess):
     """
 
     vocabulary: int
+    _: KW_ONLY
     schedule: Schedule = "linear"
     t_min: float = 0.0
     t_max: float = 1.0
@@ -288,6 +289,7 @@ class Uniform(TokenProcess):
     """
 
     vocabulary: int
+    _: KW_ONLY
     schedule: Schedule = "loglinear"
     t_min: float = 0.0
     t_max: float = 1.0
@@ -328,6 +330,7 @@ class Rates(TokenProcess):
     """
 
     rate: Tensor
+    _: KW_ONLY
     mask: bool = False
     schedule: Schedule = "loglinear"
     stretch: float = 1.0

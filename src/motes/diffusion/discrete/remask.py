@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import ClassVar, Literal
 
 from torch import Tensor
@@ -45,6 +45,7 @@ class Remask(StepRule):
     """
 
     eta: float = 0.1
+    _: KW_ONLY
     how: Literal["rescale", "cap"] = "rescale"
     since: float = 1.0
     until: float = 0.0

@@ -92,9 +92,9 @@ class ReverseDiscrete(FeynmanKac):
     model: TokenModel
     process: TokenProcess
     steps: int | Tensor
+    _: KW_ONLY
     reward: Callable[[Tensor], Tensor] | None = None
     guidance: Guides | None = None
-    _: KW_ONLY
     rule: StepRule = field(default_factory=Posterior)
     given: Tensor | None = None
     schedule: Schedule = "signal"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import ClassVar
 
 import torch
@@ -50,6 +50,7 @@ class Routed(StepRule):
     """
 
     again: bool = False
+    _: KW_ONLY
     noise: float = 0.0
 
     references: ClassVar[tuple[Reference, ...]] = (ROUTED, MASKGIT)

@@ -65,8 +65,8 @@ class SplitGibbs(FeynmanKac):
 
     model: TokenModel
     log_likelihood: Callable[[Tensor], Tensor]
-    sweeps: int = 50
     _: KW_ONLY
+    sweeps: int = 50
     loosest: float = 0.5
     tightest: float = 0.01
     reverse: int = 16

@@ -94,9 +94,9 @@ class ProbabilityFlow(FeynmanKac):
 
     denoiser: Denoiser
     steps: int | Tensor
+    _: KW_ONLY
     integrator: str = "heun"
     churn: float = 0.0
-    _: KW_ONLY
     shape: tuple[int, ...]
     final: Literal["denoised", "state"] = "denoised"
     micro_batch: int | None = None

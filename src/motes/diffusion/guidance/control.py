@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 import torch
@@ -36,6 +36,7 @@ class ReferenceControl(Twist):
     """
 
     image: Tensor
+    _: KW_ONLY
     strength: float = 1.0
     scale: float = 1.0
 
@@ -89,6 +90,7 @@ class Modulation(Guidance):
     """
 
     cost: Callable[[Tensor], Tensor]
+    _: KW_ONLY
     rate: float = 0.1
     iterations: int = 20
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 import torch
@@ -39,13 +39,14 @@ class Event(Twist):
         >>> process = VariancePreserving()
         >>> denoiser = gaussian(process, torch.zeros(1), torch.eye(1))
         >>> event = Event(lambda x: x[:, 0] - 1.5)
-        >>> model = motes.ReverseDiffusion(denoiser, process, 50, event.reward, "reward", shape=(1,), twist=event)
+        >>> model = motes.ReverseDiffusion(denoiser, process, 50, reward=event.reward, guidance="reward", shape=(1,), twist=event)
         >>> run = motes.sample(model, 500, seed=1, progress=False)
         >>> abs(run.log_evidence - (-2.706)) < 0.3  # log P(N(0, 1) > 1.5)
         True
     """
 
     statistic: Callable[[Tensor], Tensor]
+    _: KW_ONLY
     floor: float = 0.05
 
     def __post_init__(self) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 import torch
@@ -32,6 +32,7 @@ class Minority(Guidance):
     """
 
     scale: float = 1.0
+    _: KW_ONLY
     level: float = 0.0
     every: int = 1
     until: float = 0.9

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, Literal
 
 import torch
@@ -56,6 +56,7 @@ class TrainingFree(Guidance):
     """
 
     rho: float = 0.0
+    _: KW_ONLY
     mu: float = 0.0
     smooth: float = 0.0
     samples: int = 4
@@ -161,7 +162,7 @@ def manifold_preserving(mu: float = 1.0, **knobs: Any) -> TrainingFree:
     return TrainingFree(mu=mu, **knobs)
 
 
-def loss_guided(rho: float = 1.0, smooth: float = 0.1, **knobs: Any) -> TrainingFree:
+def loss_guided(rho: float = 1.0, *, smooth: float = 0.1, **knobs: Any) -> TrainingFree:
     """The gradient through the denoiser of the reward averaged over a cloud around the prediction.
 
     References:
@@ -180,7 +181,7 @@ def freedom(rho: float = 1.0, **knobs: Any) -> TrainingFree:
     return TrainingFree(rho=rho, **knobs)
 
 
-def universal(rho: float = 1.0, mu: float = 1.0, **knobs: Any) -> TrainingFree:
+def universal(rho: float = 1.0, *, mu: float = 1.0, **knobs: Any) -> TrainingFree:
     """Both gradients, meant for `Guided(repeats=2)` or more.
 
     References:

@@ -28,7 +28,7 @@ class Tuned:
 
 
 def tune(
-    score: Callable[[TrainingFree], float], start: TrainingFree = START, *, beam: int = 3, rounds: int = 6
+    score: Callable[[TrainingFree], float], *, start: TrainingFree = START, beam: int = 3, rounds: int = 6
 ) -> Tuned:
     """A beam search over rho, mu and smooth: each round doubles one knob of each of the best so far.
 

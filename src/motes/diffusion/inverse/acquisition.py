@@ -80,11 +80,11 @@ class ActiveDiffusion(FeynmanKac):
 
     denoiser: Denoiser
     steps: int | Tensor
+    _: KW_ONLY
     measure: Callable[[Tensor], Tensor]
     ask: Callable[[int], Tensor]
     noise: float
     budget: int
-    _: KW_ONLY
     shape: tuple[int, ...]
     choice: Literal["entropy", "variance", "random", "equispaced"] = "entropy"
     first: tuple[int, ...] = ()
@@ -112,7 +112,9 @@ class ActiveDiffusion(FeynmanKac):
                 raise ValueError(f"{name} must be positive, not {getattr(self, name)}")
         if not 0 <= self.window[0] < self.window[1] <= 1:
             raise ValueError(f"window must be two rising shares of the steps in [0, 1], not {self.window}")
-        table = transitions(self.denoiser.process, self.steps, self.integrator, self.noise_level, history=True)
+        table = transitions(
+            self.denoiser.process, self.steps, integrator=self.integrator, noise=self.noise_level, history=True
+        )
         blank = self.measure(torch.zeros(1, *self.shape, dtype=self.dtype, device=self.device))
         if blank.ndim != 3 or len(blank) != 1:
             raise ShapeError(f"measure must return (n, L, m) for n images, not {tuple(blank.shape)} for one")
@@ -270,7 +272,7 @@ class ActiveDiffusion(FeynmanKac):
         if not len(asked):
             return None
         operator = Function(lambda images: self.measure(images)[:, asked.to(images.device)], shape=self.shape)
-        return Observation(operator, shared["y"][asked], self.noise, self.scale)
+        return Observation(operator, shared["y"][asked], self.noise, scale=self.scale)
 
     def _observer(self, observation: Observation | None) -> Observer:
         guidance = ValueGradient(self.guidance) if observation and self.guidance else None

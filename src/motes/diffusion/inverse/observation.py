@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 import torch
@@ -50,6 +50,7 @@ class Observation(Twist):
     operator: LinearOperator | Callable[[Tensor], Tensor]
     y: Tensor
     noise: float
+    _: KW_ONLY
     scale: float = 1.0
     gain: float = 1.0
 
@@ -131,5 +132,5 @@ def posterior(
     """
     knobs = {"guidance": "reward", **knobs}
     return ReverseDiffusion(
-        denoiser, denoiser.process, steps, observation.reward, shape=shape, twist=observation, **knobs
+        denoiser, denoiser.process, steps, reward=observation.reward, shape=shape, twist=observation, **knobs
     )

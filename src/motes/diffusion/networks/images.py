@@ -41,7 +41,7 @@ class ImageUNet(nn.Module):
         inputs: channels of the input: 1, or 2 with an estimate or a mask beside the image.
     """
 
-    def __init__(self, channels: int, classes: int = 0, inputs: int = 1):
+    def __init__(self, channels: int, *, classes: int = 0, inputs: int = 1):
         super().__init__()
         c, self.classes, self.inputs = channels, classes, inputs
         first, second = nn.Linear(EMBEDDING, EMBEDDING), nn.Linear(EMBEDDING, EMBEDDING)
@@ -89,7 +89,7 @@ class ImageUNet(nn.Module):
 class ImageClassifier(nn.Module):
     """Images (N, 1, 28, 28) to log-probabilities (N, classes)."""
 
-    def __init__(self, channels: int, classes: int = 10):
+    def __init__(self, channels: int, *, classes: int = 10):
         super().__init__()
         c = channels
         self.enter, self.fine = nn.Conv2d(PATCH**2, c, 3, padding=1), nn.Conv2d(c, c, 3, padding=1)

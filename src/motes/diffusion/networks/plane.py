@@ -19,7 +19,7 @@ class PointNetwork(nn.Module):
         inputs: 1, or 2 with an estimate or a mask beside the point.
     """
 
-    def __init__(self, dimension: int, width: int = 64, depth: int = 3, inputs: int = 1):
+    def __init__(self, dimension: int, *, width: int = 64, depth: int = 3, inputs: int = 1):
         super().__init__()
         self.inputs = inputs
         self.enter, self.time = nn.Linear(inputs * dimension, width), nn.Linear(EMBEDDING, width)
@@ -40,7 +40,7 @@ class PointNetwork(nn.Module):
 class PointGenerator(nn.Module):
     """Noise (N, d) to points (N, d), through residual layers."""
 
-    def __init__(self, dimension: int, width: int = 64, depth: int = 3):
+    def __init__(self, dimension: int, *, width: int = 64, depth: int = 3):
         super().__init__()
         self.enter, self.leave = nn.Linear(dimension, width), nn.Linear(width, dimension)
         self.layers = nn.ModuleList(nn.Linear(width, width) for _ in range(depth))

@@ -38,7 +38,7 @@ class SequenceNetwork(nn.Module):
         width: places that each convolution looks at.
     """
 
-    def __init__(self, vocabulary: int, channels: int = 64, classes: int = 0, rounds: int = 1, width: int = 5):
+    def __init__(self, vocabulary: int, *, channels: int = 64, classes: int = 0, rounds: int = 1, width: int = 5):
         super().__init__()
         self.vocabulary, self.classes = vocabulary, classes
         self.enter = nn.Conv1d(vocabulary + 1, channels, 9, padding=4)

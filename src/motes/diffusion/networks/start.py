@@ -14,7 +14,7 @@ from motes.rng import Rng
 Network = TypeVar("Network", bound=nn.Module)
 
 
-def build(make: Callable[[], Network], rng: Rng, device: torch.device | str = "cpu") -> Network:
+def build(make: Callable[[], Network], rng: Rng, *, device: torch.device | str = "cpu") -> Network:
     """A new network whose first weights come from `rng`; the generators of torch are left alone.
 
     Args:

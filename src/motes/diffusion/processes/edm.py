@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 
 import torch
 from torch import Tensor
@@ -35,6 +35,7 @@ class EDM(Process):
     """
 
     t_min: float = 0.002
+    _: KW_ONLY
     t_max: float = 80.0
     rho: float = 7.0
     spacing: str = "karras"
@@ -68,7 +69,7 @@ class EDM(Process):
 
 
 def preconditioned(
-    network: Callable[[Tensor, Tensor], Tensor], process: Process, sigma_data: float = 0.5, name: str = ""
+    network: Callable[[Tensor, Tensor], Tensor], process: Process, *, sigma_data: float = 0.5, name: str = ""
 ) -> Denoiser:
     """A network whose inputs and outputs are scaled to unit variance at every noise level, as a denoiser.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 import torch
@@ -50,6 +50,7 @@ class RectifiedFlow(Process):
     """
 
     t_min: float = 1e-3
+    _: KW_ONLY
     t_max: float = 0.999
     spacing: str = "time"
 
@@ -114,6 +115,7 @@ class Interpolant(Process):
     """
 
     path: str | tuple[Function, Function] = "linear"
+    _: KW_ONLY
     rates_of: tuple[Function, Function] | None = None
     t_min: float = 1e-3
     t_max: float = 0.999

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from dataclasses import asdict, dataclass
+from dataclasses import KW_ONLY, asdict, dataclass
 from typing import Any, Literal
 
 import torch
@@ -135,6 +135,7 @@ class VariancePreserving(Process):
     """
 
     schedule: Literal["linear", "cosine"] = "linear"
+    _: KW_ONLY
     beta_min: float = 0.1
     beta_max: float = 20.0
     t_min: float = 1e-3
@@ -199,6 +200,7 @@ class VarianceExploding(Process):
     """
 
     sigma_min: float = 0.01
+    _: KW_ONLY
     sigma_max: float = 50.0
     t_min: float = 0.0
     t_max: float = 1.0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from typing import Any
 
 import torch
@@ -39,6 +39,7 @@ class Tabulated(Process):
     """
 
     table: Tensor = field(repr=False)
+    _: KW_ONLY
     spacing: str = "time"
 
     def __post_init__(self) -> None:

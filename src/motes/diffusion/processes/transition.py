@@ -163,9 +163,9 @@ def corrections(process: Process, times: Tensor, keep: Tensor, noise: float) -> 
 def transitions(
     process: Process,
     steps: int | Tensor | Transitions,
+    *,
     integrator: str = "ancestral",
     noise: float = 1.0,
-    *,
     still: bool = False,
     history: bool = False,
 ) -> Transitions:

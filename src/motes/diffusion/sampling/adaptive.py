@@ -73,8 +73,8 @@ class AdaptiveReward(FeynmanKac):
     denoiser: Denoiser
     steps: int | Tensor | Transitions
     reward: Callable[[Tensor], Tensor]
-    guidance: float = 0.0
     _: KW_ONLY
+    guidance: float = 0.0
     shape: tuple[int, ...]
     conditional_ess: float = 0.9
     integrator: str = "multistep"
@@ -99,7 +99,9 @@ class AdaptiveReward(FeynmanKac):
         check_function("reward", self.reward, "images (N, *shape) -> (N,) nats")
         if not 0 < self.conditional_ess < 1:
             raise ValueError(f"conditional_ess must be between 0 and 1, not {self.conditional_ess}")
-        table = transitions(self.denoiser.process, self.steps, self.integrator, self.noise, history=True)
+        table = transitions(
+            self.denoiser.process, self.steps, integrator=self.integrator, noise=self.noise, history=True
+        )
         full = torch.ones(table.steps + 1, dtype=torch.float64)
         guidance = ValueGradient(self.guidance) if self.guidance else None
         observer = Observer(

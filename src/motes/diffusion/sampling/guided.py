@@ -72,7 +72,7 @@ class Guided(FeynmanKac):
         >>> import torch, motes
         >>> from motes.diffusion import Guided, VariancePreserving, gaussian
         >>> denoiser = gaussian(VariancePreserving(), torch.zeros(1), torch.eye(1))
-        >>> model = Guided(denoiser, 20, "reward", reward=lambda x: x[:, 0], shape=(1,))
+        >>> model = Guided(denoiser, 20, guidance="reward", reward=lambda x: x[:, 0], shape=(1,))
         >>> run = motes.sample(model, 1000, seed=1, progress=False)
         >>> 0.5 < float(run.mean().value) < 1.5
         True
@@ -80,9 +80,9 @@ class Guided(FeynmanKac):
 
     denoiser: Denoiser
     steps: int | Tensor | Transitions
+    _: KW_ONLY
     guidance: Guides | None = None
     reward: Callable[[Tensor], Tensor] | None = None
-    _: KW_ONLY
     shape: tuple[int, ...]
     repeats: int = 1
     integrator: str = "ancestral"
@@ -113,7 +113,7 @@ class Guided(FeynmanKac):
         if self.reward is None and self.twist is None and guidance is not None and guidance.value:
             raise ValueError("guidance by the reward needs a reward or a twist")
         process = self.denoiser.process
-        table = transitions(process, self.steps, self.integrator, self.noise, still=True)
+        table = transitions(process, self.steps, integrator=self.integrator, noise=self.noise, still=True)
         gain = table.pull * process.sigma(table.times[:-1]) ** 2 / process.alpha(table.times[:-1])
         schedule = self.schedule if guidance is not None and guidance.value else "end"  # nobody else asks on the way
         strength = strengths(schedule, process, table.times)

@@ -92,7 +92,9 @@ class Coarse:
             return None
         at = [*range(0, steps, STRIDE), steps]
         history = fine.back is not None
-        table = transitions(observer.denoiser.process, fine.times[at], integrator, noise, history=history)
+        table = transitions(
+            observer.denoiser.process, fine.times[at], integrator=integrator, noise=noise, history=history
+        )
         mix = fine.std.clone()
         for first, end in itertools.pairwise(at):
             for k in range(first, end):

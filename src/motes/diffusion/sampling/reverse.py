@@ -120,9 +120,9 @@ class ReverseDiffusion(FeynmanKac):
     denoiser: Denoiser
     process: Process
     steps: int | Tensor | Transitions
+    _: KW_ONLY
     reward: Callable[[Tensor], Tensor] | None = None
     guidance: Guides | None = None
-    _: KW_ONLY
     shape: tuple[int, ...]
     integrator: str = "multistep"
     noise: float = 1.0
@@ -163,7 +163,7 @@ class ReverseDiffusion(FeynmanKac):
             raise ValueError("guidance by the reward needs a reward; give one, or a function (x, t) as guidance")
         if self.reward is None and self.twist is not None:
             raise ValueError("a twist guesses what the reward will be: give the reward too")
-        table = transitions(self.process, self.steps, self.integrator, self.noise, history=True)
+        table = transitions(self.process, self.steps, integrator=self.integrator, noise=self.noise, history=True)
         strength = strengths(self.schedule, self.process, table.times)
         observer = Observer(
             self.denoiser,

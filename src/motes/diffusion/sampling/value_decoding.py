@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import KW_ONLY, dataclass, replace
 from typing import Any, ClassVar
 
 import torch
@@ -51,6 +51,7 @@ class ValueDecoding(FeynmanKac):
     """
 
     inner: ReverseDiffusion
+    _: KW_ONLY
     proposals: int = 4
 
     domain: ClassVar[str] = "diffusion"

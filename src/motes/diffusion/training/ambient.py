@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 
 import torch
 from torch import Tensor, nn
@@ -41,6 +41,7 @@ class MissingParts(Objective):
     """
 
     process: Process
+    _: KW_ONLY
     hide: float = 0.1
     times: str | None = None
 

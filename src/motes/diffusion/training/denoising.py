@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from typing import Any, Literal
 
 import torch
@@ -84,6 +84,7 @@ class Denoising(Objective):
     """
 
     process: Process
+    _: KW_ONLY
     predicts: Predicts = "velocity"
     weighting: Literal["plain", "data", "truncated", "likelihood"] = "plain"
     times: Literal["time", "snr"] | None = None
@@ -179,4 +180,4 @@ def noised_at(rng: Rng, process: Process, data: Tensor, t: Tensor) -> Noised:
 
 def data_of(process: Process, predicts: Predicts, out: Tensor, x: Tensor, t: Tensor) -> Tensor:
     """What a prediction `out` for states x (N, ...) at times t (N,) says about the data."""
-    return Denoiser(lambda *_: out, process, predicts).data(x, t)
+    return Denoiser(lambda *_: out, process, predicts=predicts).data(x, t)

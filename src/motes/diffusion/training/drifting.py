@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import Literal
 
 import torch
@@ -57,6 +57,7 @@ class Drift:
     """
 
     kernel: Literal["laplace", "gaussian"] = "laplace"
+    _: KW_ONLY
     field: Literal["conservative", "original"] = "conservative"
     scales: tuple[float, ...] = (1.0,)
     relative: bool = False
@@ -132,6 +133,7 @@ class Drifting(Objective):
     """
 
     drift: Drift = Drift()
+    _: KW_ONLY
     shape: tuple[int, ...] | None = None
 
     def __call__(self, network: nn.Module, rng: Rng, batch: tuple[Tensor, ...]) -> Tensor:
@@ -145,7 +147,7 @@ class Drifting(Objective):
         return (x - goal).square().flatten(1).mean(1)
 
 
-def flow(x: Tensor, data: Tensor, drift: Drift | None = None, *, steps: int = 100, rate: float = 0.5) -> Tensor:
+def flow(x: Tensor, data: Tensor, *, drift: Drift | None = None, steps: int = 100, rate: float = 0.5) -> Tensor:
     """Particles that move along the drift towards data, without any network.
 
     x <- x + rate V(x), where V looks at the particles themselves: deterministic, so all chance is in where they begin.

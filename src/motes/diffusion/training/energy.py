@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 import torch
@@ -50,7 +50,7 @@ class Energy(nn.Module):
         tensor([[-1., -1.]])
     """
 
-    def __init__(self, network: Any, process: Process, spread: float = 1.0):
+    def __init__(self, network: Any, process: Process, *, spread: float = 1.0):
         super().__init__()
         self.network, self.process, self.spread = network, process, spread
 
@@ -88,6 +88,7 @@ class Distillation(Objective):
     """
 
     teacher: Denoiser
+    _: KW_ONLY
     times: str | None = None
 
     def __call__(self, network: nn.Module, rng: Rng, batch: tuple[Tensor, ...]) -> Tensor:

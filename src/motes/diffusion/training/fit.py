@@ -6,7 +6,7 @@ import copy
 import math
 import os
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import KW_ONLY, asdict, dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -43,6 +43,7 @@ class Plan:
     """
 
     steps: int = 2000
+    _: KW_ONLY
     batch: int = 128
     rate: float = 2e-3
     warm_up: int = 100
@@ -95,8 +96,8 @@ def fit(
     network: nn.Module,
     objective: Objective,
     data: Tensor | tuple[Tensor, ...],
-    plan: Plan | None = None,
     *,
+    plan: Plan | None = None,
     seed: int = 0,
     path: str | os.PathLike[str] | None = None,
     until: int | None = None,

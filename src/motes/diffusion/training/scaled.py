@@ -56,7 +56,7 @@ class Scaled(nn.Module):
         NeurIPS, section 5; here for any alpha.
     """
 
-    def __init__(self, network: Any, process: Process, spread: float = 1.0):
+    def __init__(self, network: Any, process: Process, *, spread: float = 1.0):
         super().__init__()
         self.network, self.process, self.spread = network, process, spread
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 import torch
@@ -42,6 +42,7 @@ class TokenDenoising(Objective):
     """
 
     process: TokenProcess
+    _: KW_ONLY
     weighting: str | None = None
     drop: float = 0.0
 

@@ -69,10 +69,10 @@ def train(
     check_tensors(**{f"data[{i}]": d for i, d in enumerate(data if isinstance(data, tuple) else (data,))})
     if objective is None:
         predicts = predicts or ("noise" if isinstance(network, Energy) else "velocity")
-        objective = Denoising(process, predicts, **options)
+        objective = Denoising(process, predicts=predicts, **options)
     else:
         predicts = settled(objective, predicts, options)
-    fitted = fit(network, objective, data, plan, seed=seed, path=path, until=until, progress=progress)
+    fitted = fit(network, objective, data, plan=plan, seed=seed, path=path, until=until, progress=progress)
     told, model = "t", fitted.network
     if isinstance(objective, Denoising):
         told = objective.condition
@@ -128,8 +128,8 @@ def train_discrete(
     data = tokens if isinstance(tokens, tuple) else (tokens,)
     check_tensors(**{f"tokens[{i}]": d for i, d in enumerate(data)})
     process.check(data[0])
-    objective = TokenDenoising(process, weighting, drop)
-    fitted = fit(network, objective, data, plan, seed=seed, path=path, until=until, progress=progress)
+    objective = TokenDenoising(process, weighting=weighting, drop=drop)
+    fitted = fit(network, objective, data, plan=plan, seed=seed, path=path, until=until, progress=progress)
     model = TokenModel(fitted.network, process, data[0].shape[1], name=name)
     return Fitted(fitted.network, fitted.losses, fitted.held_out, model)
 

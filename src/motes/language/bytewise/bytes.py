@@ -77,7 +77,7 @@ class ByteModel(LanguageModel):
 
     references = (PHAN, VIEIRA)
 
-    def __init__(self, model: LanguageModel, beam: int | None = None):
+    def __init__(self, model: LanguageModel, *, beam: int | None = None):
         if beam is not None and (isinstance(beam, bool) or not isinstance(beam, int) or beam < 1):
             raise MotesError(f"beam must be None (all covers) or a whole number of at least 1, not {beam!r}")
         self.model, self.beam, self.name = model, beam, f"{model.name} by bytes"
@@ -134,7 +134,7 @@ class NextBytes:
 
 
 def next_bytes(
-    model: LanguageModel, text: str | bytes, prompt: str = "", *, beam: int | None = None, chat: bool | str = "auto"
+    model: LanguageModel, text: str | bytes, *, prompt: str = "", beam: int | None = None, chat: bool | str = "auto"
 ) -> NextBytes:
     """The probability that a model's text begins with a string, and the law of the byte behind it.
 
@@ -148,7 +148,7 @@ def next_bytes(
     Raises:
         MotesError: no tokens spell the text.
     """
-    by_bytes = ByteModel(model, beam)
+    by_bytes = ByteModel(model, beam=beam)
     written = text.encode() if isinstance(text, str) else text
     prefixes = by_bytes.prefixes(by_bytes.encode(prompt, chat), max(1, len(written)))
     for s in written:

@@ -40,7 +40,7 @@ class Predicate(Constraint):
 
 
 def predicate(
-    prefix: Function, complete: Function | None = None, *, batched: bool = False, name: str | None = None
+    prefix: Function, *, complete: Function | None = None, batched: bool = False, name: str | None = None
 ) -> Constraint:
     """Texts every beginning of which passes a function, and the whole of which passes another.
 

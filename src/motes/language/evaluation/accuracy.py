@@ -159,7 +159,7 @@ def posterior(right: float, wrong: float, level: float, kind: str, prior: tuple[
         raise MotesError(f"prior must be two positive numbers, as (1, 1), not {prior}")
     a, b = prior[0] + right, prior[1] + wrong
     n = right + wrong
-    return Accuracy(right / n if n else math.nan, a / (a + b), *beta_interval(a, b, level, kind), level, n)
+    return Accuracy(right / n if n else math.nan, a / (a + b), *beta_interval(a, b, level=level, kind=kind), level, n)
 
 
 def counts(correct: Correct) -> tuple[float, float]:

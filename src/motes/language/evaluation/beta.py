@@ -54,7 +54,7 @@ def beta_quantile(p: float, a: float, b: float) -> float:
     return 0.5 * (low + high)
 
 
-def beta_interval(a: float, b: float, level: float = 0.95, kind: str = "equal-tailed") -> tuple[float, float]:
+def beta_interval(a: float, b: float, *, level: float = 0.95, kind: str = "equal-tailed") -> tuple[float, float]:
     """An interval that holds `level` of Beta(a, b).
 
     Args:

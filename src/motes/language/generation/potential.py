@@ -114,8 +114,8 @@ class SequenceReward:
 
 def reward_model(
     model: Any,
-    tokenizer: Any = None,
     *,
+    tokenizer: Any = None,
     scale: float = 1.0,
     label: int = 0,
     before: str = "",

@@ -37,7 +37,7 @@ class TableModel(LanguageModel):
     """
 
     def __init__(
-        self, tokens: Sequence[str], logits: Callable[[tuple[int, ...]], Tensor] | Tensor, name: str = "table"
+        self, tokens: Sequence[str], logits: Callable[[tuple[int, ...]], Tensor] | Tensor, *, name: str = "table"
     ):
         self.tokens, self.name = list(tokens), name
         self.vocabulary, self.end = len(tokens), (len(tokens) - 1,)

@@ -7,7 +7,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 
 import torch
 from torch import Tensor
@@ -44,6 +44,7 @@ class Antidistillation(Rule):
 
     plus: LanguageModel
     minus: LanguageModel
+    _: KW_ONLY
     strength: float = 1.0
     step: float = 1e-2
 

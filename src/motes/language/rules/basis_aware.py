@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -43,6 +43,7 @@ class BasisAware(Rule):
     """
 
     basis: Tensor
+    _: KW_ONLY
     delta: float = 1e-3
     candidates: int = 20
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 
 import torch
 from torch import Tensor
@@ -43,6 +43,7 @@ class Bregman(Rule):
     """
 
     price: float
+    _: KW_ONLY
     alpha: float = 1.0
     dual: bool = False
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 
 import torch
 from torch import Tensor
@@ -32,6 +32,7 @@ class DynamicTemperature(Rule):
     """
 
     low: float = 0.5
+    _: KW_ONLY
     high: float = 1.5
     exponent: float = 1.0
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 
 from torch import Tensor
 
@@ -32,6 +32,7 @@ class EntropyTemperature(Rule):
     """
 
     base: float = 1.0
+    _: KW_ONLY
     ratio: float = 0.8
     theta: float = 1.0
 

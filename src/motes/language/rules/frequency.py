@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 
 from torch import Tensor
 
@@ -28,6 +28,7 @@ class Frequency(Rule):
     """
 
     penalty: float = 0.5
+    _: KW_ONLY
     prompt: bool = False
 
     def __post_init__(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 
 import torch
 from torch import Tensor
@@ -32,6 +32,7 @@ class GammaSampling(Rule):
     """
 
     tokens: tuple[int, ...]
+    _: KW_ONLY
     gamma: float = 0.3
 
     def __post_init__(self) -> None:

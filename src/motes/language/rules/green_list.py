@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 
 import torch
 from torch import Tensor
@@ -37,6 +37,7 @@ class GreenList(Rule):
     """
 
     key: int
+    _: KW_ONLY
     strength: float = 2.0
     share: float = 0.5
     width: int = 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 
 import torch
 from torch import Tensor
@@ -34,6 +34,7 @@ class PromptGuidance(Rule):
     """
 
     context: str | Sequence[Message]
+    _: KW_ONLY
     scale: float = 1.5
     other: LanguageModel | None = None
 

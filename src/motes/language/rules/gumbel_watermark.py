@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 
 import torch
 from torch import Tensor
@@ -37,6 +37,7 @@ class GumbelWatermark(Rule):
     """
 
     key: int
+    _: KW_ONLY
     width: int = 4
     softness: float = 0.0
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 
 import torch
 from torch import Tensor
@@ -37,6 +37,7 @@ class KLTemperature(Rule):
     """
 
     context: str | Sequence[Message]
+    _: KW_ONLY
     base: float = 1.0
     scale: float = 1.0
     other: LanguageModel | None = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 
 import torch
 from torch import Tensor
@@ -57,6 +57,7 @@ class Mirostat1(Controlled):
     """
 
     target: float = 3.0
+    _: KW_ONLY
     rate: float = 1.0
     head: int = 100
 
@@ -113,6 +114,7 @@ class Mirostat2(Controlled):
     """
 
     target: float = 5.0
+    _: KW_ONLY
     rate: float = 0.1
 
     def __post_init__(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 
 import torch
 from torch import Tensor
@@ -38,6 +38,7 @@ class PointwiseInformation(Rule):
     """
 
     context: str | Sequence[Message]
+    _: KW_ONLY
     strength: float = 0.5
     other: LanguageModel | None = None
 

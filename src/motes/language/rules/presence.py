@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 
 import torch
 from torch import Tensor
@@ -29,6 +29,7 @@ class Presence(Rule):
     """
 
     penalty: float = 0.5
+    _: KW_ONLY
     prompt: bool = False
 
     def __post_init__(self) -> None:

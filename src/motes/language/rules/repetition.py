@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 
 import torch
 from torch import Tensor
@@ -32,6 +32,7 @@ class Repetition(Rule):
     """
 
     penalty: float = 1.2
+    _: KW_ONLY
     prompt: bool = True
 
     def __post_init__(self) -> None:

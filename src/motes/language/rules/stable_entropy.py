@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 
 import torch
 from torch import Tensor
@@ -46,6 +46,7 @@ class StableEntropy(Rule):
     """
 
     width: float = 1.0
+    _: KW_ONLY
     mean: tuple[float, float] = (2.88702, -0.00277)
     sd: tuple[float, float] = (0.91427, -0.00064)
     calm: int = 5
@@ -83,8 +84,8 @@ def decode_stable(
     model: LanguageModel,
     prompt: str | Sequence[Message],
     rng: Rng,
-    rule: StableEntropy | None = None,
     *,
+    rule: StableEntropy | None = None,
     max_tokens: int = 64,
     patience: int = 5,
     back: int = 5,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 
 import torch
 from torch import Tensor
@@ -33,6 +33,7 @@ class TopH(Rule):
     """
 
     share: float = 0.4
+    _: KW_ONLY
     criterion: str = "paper"
 
     def __post_init__(self) -> None:

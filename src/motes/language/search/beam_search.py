@@ -17,8 +17,8 @@ from motes.language.search.found import SearchResult, check_whole, ranked, start
 def beam_search(
     model: LanguageModel,
     prompt: str | Sequence[Message],
-    width: int = 4,
     *,
+    width: int = 4,
     rules: Rules = (),
     constraint: Constraint | None = None,
     max_tokens: int = 128,
@@ -53,7 +53,7 @@ def beam_search(
     Example:
         >>> import motes, torch
         >>> model = motes.language.TableModel(["a", "b", "."], torch.tensor([0.5, 0.2, 0.3]).log().expand(4, 3))
-        >>> beam_search(model, "", 3, max_tokens=4, length_penalty=0.0).texts
+        >>> beam_search(model, "", width=3, max_tokens=4, length_penalty=0.0).texts
         ['', 'a', 'aa']
 
     References:
@@ -109,4 +109,4 @@ def greedy(
 ) -> SearchResult:
     """Take the most probable token each time: one text. Arguments and errors as for `beam_search`."""
     knobs = {"rules": rules, "constraint": constraint, "max_tokens": max_tokens, "chat": chat}
-    return beam_search(model, prompt, 1, early_stopping=True, **knobs)
+    return beam_search(model, prompt, width=1, early_stopping=True, **knobs)

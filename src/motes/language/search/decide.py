@@ -32,7 +32,7 @@ class Decision:
 
 
 def vote(
-    texts: Sequence[str], log_weight: Tensor | None = None, key: Callable[[str], Hashable | None] = str.strip
+    texts: Sequence[str], *, log_weight: Tensor | None = None, key: Callable[[str], Hashable | None] = str.strip
 ) -> Decision:
     """Weighted majority: the share of weight of each answer; equal weights count heads (self-consistency).
 
@@ -42,7 +42,7 @@ def vote(
         key: what two texts must share to be one answer (the number at their end, say); None abstains.
 
     Example:
-        >>> vote(["4", "4 ", "5"], torch.tensor([0.1, 0.3, 0.6]).double().log()).answer
+        >>> vote(["4", "4 ", "5"], log_weight=torch.tensor([0.1, 0.3, 0.6]).double().log()).answer
         '5'
 
     References:
@@ -66,6 +66,7 @@ def bayes_risk(
     texts: Sequence[str],
     log_weight: Tensor | None,
     utility: Callable[[str, str], float],
+    *,
     candidates: Sequence[str] | None = None,
 ) -> Decision:
     """Minimum Bayes risk: the candidate whose utility, averaged over the weighted texts, is largest.

@@ -17,8 +17,8 @@ from motes.language.search.found import SearchResult, check_whole, ranked, start
 def p_exact(
     model: LanguageModel,
     prompt: str | Sequence[Message],
-    p: float = 0.9,
     *,
+    p: float = 0.9,
     rules: Rules = (),
     constraint: Constraint | None = None,
     max_tokens: int = 32,
@@ -44,7 +44,7 @@ def p_exact(
     Example:
         >>> import motes, torch
         >>> model = motes.language.TableModel(["a", "b", "."], torch.tensor([0.5, 0.2, 0.3]).log().expand(4, 3))
-        >>> p_exact(model, "", 1.0, max_tokens=4).texts, p_exact(model, "", 0.01, max_tokens=4).texts
+        >>> p_exact(model, "", p=1.0, max_tokens=4).texts, p_exact(model, "", p=0.01, max_tokens=4).texts
         ([''], ['aaaa'])
 
     References:
@@ -83,8 +83,8 @@ def p_exact(
 def dynamic_beam(
     model: LanguageModel,
     prompt: str | Sequence[Message],
-    p: float = 0.9,
     *,
+    p: float = 0.9,
     rules: Rules = (),
     constraint: Constraint | None = None,
     max_tokens: int = 128,

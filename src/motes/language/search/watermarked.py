@@ -135,7 +135,7 @@ class Watermarked(TextPopulation):
         return _any_of(min(found, key=lambda d: d.p_value), n)
 
     def _one(self, key: int, tokens: Sequence[int] | Tensor) -> Detection:
-        rule = GumbelWatermark(key, self.width)
+        rule = GumbelWatermark(key, width=self.width)
         return rule.detect(tokens, self.model.vocabulary, self.prompt)
 
     def settings(self) -> dict[str, Any]:
@@ -179,8 +179,8 @@ def alignment_resampling(
     model: LanguageModel,
     prompt: str | Sequence[Message],
     reward: Reward,
-    n: int = 4,
     *,
+    n: int = 4,
     key: int,
     seed: int | Rng,
     width: int = 4,

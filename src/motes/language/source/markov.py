@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from functools import cached_property
 from itertools import product
 from typing import ClassVar
@@ -57,6 +57,7 @@ class WindowChain:
 
     law: TableModel | Callable[[tuple[int, ...]], Tensor]
     window: int
+    _: KW_ONLY
     vocabulary: int | None = None
     temperature: float = 1.0
 

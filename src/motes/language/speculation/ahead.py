@@ -14,7 +14,7 @@ from motes.language.speculation.guesses import Draft, Guesser, PromptLookup
 from motes.language.speculation.patience import Patient
 
 
-def speculating(model: LanguageModel, draft: Draft | None = None, *, tokens: int = 4) -> Speculating:
+def speculating(model: LanguageModel, *, draft: Draft | None = None, tokens: int = 4) -> Speculating:
     """The same language model, which reads guesses of the next tokens along and saves the calls that they foresee.
 
     Where a row needs its next law, the model reads the row's new token and up to `tokens` guesses behind it in one

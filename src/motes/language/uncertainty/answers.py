@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from typing import Any
 
 import torch
@@ -64,6 +64,7 @@ class Answers:
     """
 
     texts: Sequence[str]
+    _: KW_ONLY
     log_weight: Tensor | None = None
     log_prob: Tensor | None = None
     log_prob_se: float = 0.0
@@ -205,7 +206,7 @@ def answers_of(given: Given) -> Answers:
     if isinstance(given, Answers):
         return given
     if isinstance(given, Run):
-        return Answers(given.texts, given.log_weight, run=given.alone("a measure of uncertainty"))
+        return Answers(given.texts, log_weight=given.log_weight, run=given.alone("a measure of uncertainty"))
     return Answers(given if isinstance(given, str) else list(given))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from typing import Any
 
 import torch
@@ -53,6 +53,7 @@ class ByEmbedding(Meaning):
     """
 
     embed: Embed
+    _: KW_ONLY
     least: float = 0.8
     known: dict[str, Tensor] = field(default_factory=dict, repr=False, compare=False)
 
@@ -89,6 +90,7 @@ class ByJudge(Meaning):
     """
 
     model: LanguageModel
+    _: KW_ONLY
     question: str = ""
     template: str = JUDGE
     least: float = 0.0
@@ -122,7 +124,7 @@ class ByJudge(Meaning):
         return yes, no
 
 
-def cluster(texts: Sequence[str], meaning: Meaning, how: str = "first") -> Tensor:
+def cluster(texts: Sequence[str], meaning: Meaning, *, how: str = "first") -> Tensor:
     """(N,) int64 the cluster of each text, numbered in the order of appearance.
 
     A judgement need not be transitive, so two ways can differ. "first": a text joins the first cluster whose *first

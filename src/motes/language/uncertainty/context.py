@@ -52,7 +52,7 @@ def contextual_entropy_reduction(
         how: "first" or "components".
     """
     a, b = answers_of(without), answers_of(with_context)
-    label = cluster([*a.texts, *b.texts], meaning, how)
+    label = cluster([*a.texts, *b.texts], meaning, how=how)
     count = int(label.max()) + 1
     first, second = label[: a.n], label[a.n :]
     before, after = semantic_entropy(a, first), semantic_entropy(b, second)

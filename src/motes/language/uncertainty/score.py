@@ -178,7 +178,7 @@ def score_run(run: Run, generation: Generation | TextPopulation, *, laws: bool =
     tilted = rewarded or generation.constraint is not None
     log_prob = found.total + ((x["provisional"] if rewarded else 0.0) - run.log_evidence if tilted else 0.0)
     se = run.log_evidence_se if tilted else 0.0
-    return Answers(run.texts, run.log_weight, log_prob, se, found, run)
+    return Answers(run.texts, log_weight=run.log_weight, log_prob=log_prob, log_prob_se=se, scored=found, run=run)
 
 
 def _tokens(model: LanguageModel, text: str | Sequence[int] | Tensor, end: bool) -> tuple[int, ...]:

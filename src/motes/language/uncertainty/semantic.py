@@ -22,11 +22,11 @@ Clusters = Meaning | Embed | Tensor | Sequence[int]
 def labels_of(answers: Answers, clusters: Clusters, how: str) -> Tensor:
     """(N,) int64, the cluster of each text, 0.. in the order of appearance."""
     if isinstance(clusters, Meaning):
-        return cluster(answers.texts, clusters, how)
+        return cluster(answers.texts, clusters, how=how)
     if isinstance(clusters, type):
         raise MotesError(f"{clusters.__name__} is a class: make one, as in ByKey(str.casefold) or MiniLM()")
     if callable(clusters):
-        return cluster(answers.texts, ByEmbedding(clusters), how)
+        return cluster(answers.texts, ByEmbedding(clusters), how=how)
     numbers = isinstance(clusters, Tensor) or (
         isinstance(clusters, Sequence) and all(isinstance(k, Integral) for k in clusters)
     )
@@ -68,7 +68,7 @@ def semantic_entropy(answers: Given, clusters: Clusters, *, how: str = "first") 
         >>> import torch
         >>> from motes.language.uncertainty import Answers, ByKey, semantic_entropy
         >>> p = torch.tensor([0.6, 0.3, 0.1], dtype=torch.float64)
-        >>> answers = Answers(["Paris", "It's Paris", "London"], p.log())
+        >>> answers = Answers(["Paris", "It's Paris", "London"], log_weight=p.log())
         >>> round(semantic_entropy(answers, ByKey(lambda text: "Paris" in text)).value, 5)
         0.32508
     """

@@ -19,8 +19,8 @@ from motes.laws.parameters import Parameters, Values
 
 def from_jax(
     log_density: Callable[[Any], Any],
-    start: Distribution | Mapping[str, Distribution] | None = None,
     *,
+    start: Distribution | Mapping[str, Distribution] | None = None,
     prior: Distribution | Mapping[str, Distribution] | None = None,
     initial: Tensor | int | None = None,
     widen: float = 1.5,

@@ -36,7 +36,7 @@ log = logging.getLogger("motes")
 
 
 def from_pymc(
-    model: Any, start: Distribution | None = None, *, backend: Literal["auto", "jax", "pytensor"] = "auto"
+    model: Any, *, start: Distribution | None = None, backend: Literal["auto", "jax", "pytensor"] = "auto"
 ) -> Outside:
     """A PyMC model as prior x likelihood; the evidence is its marginal likelihood.
 

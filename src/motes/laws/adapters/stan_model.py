@@ -27,9 +27,9 @@ INSTALL = (
 
 def from_stan(
     model: Any,
+    *,
     data: str | os.PathLike[str] | Mapping[str, Any] | None = None,
     start: Distribution | None = None,
-    *,
     initial: Tensor | None = None,
     widen: float = 1.5,
 ) -> Outside:

@@ -18,8 +18,8 @@ from motes.laws.parameters import Parameters, Values
 
 def from_distribution(
     distribution: Distribution | Mapping[str, Distribution],
-    start: Distribution | Mapping[str, Distribution] | None = None,
     *,
+    start: Distribution | Mapping[str, Distribution] | None = None,
     dtype: torch.dtype = torch.float64,
     compile: bool | Literal["auto"] = "auto",
 ) -> Density:
@@ -63,7 +63,7 @@ def from_distribution(
         value = target.log_prior(values)
         return value if inside is None else torch.where(inside, value, -math.inf)
 
-    return from_torch(log_density, start, vectorised=True, dtype=dtype, compile=compile)
+    return from_torch(log_density, start=start, vectorised=True, dtype=dtype, compile=compile)
 
 
 def _one(values: Values) -> Tensor:

@@ -19,8 +19,8 @@ from motes.rng import Rng
 
 def from_torch(
     log_density: LogLikelihood,
-    start: Distribution | Mapping[str, Distribution] | None = None,
     *,
+    start: Distribution | Mapping[str, Distribution] | None = None,
     initial: Tensor | int | None = None,
     widen: float = 1.5,
     vectorised: bool | None = None,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import ClassVar
 
 import torch
@@ -48,6 +48,7 @@ class Laplace:
     """
 
     starts: int = 8
+    _: KW_ONLY
     freedom: float = math.inf
     inflate: float = 1.0
     steps: int = 500
@@ -92,7 +93,7 @@ class Laplace:
             )
         mass = torch.tensor([m for *_, m in found], dtype=torch.float64)
         location, factor = torch.stack([m for m, _, _ in found]), torch.stack([f for _, f, _ in found])
-        mixture = Mixture(torch.softmax(mass, 0), location, self.inflate * factor, self.freedom)
+        mixture = Mixture(torch.softmax(mass, 0), location, self.inflate * factor, freedom=self.freedom)
         return mixture, float(mass.logsumexp(0))
 
 

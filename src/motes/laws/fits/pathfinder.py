@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import ClassVar
 
 import torch
@@ -81,6 +81,7 @@ class Pathfinder:
     """
 
     paths: int = 8
+    _: KW_ONLY
     draws: int = 16
     history: int = 6
     steps: int = 200
@@ -136,7 +137,7 @@ class Pathfinder:
         state, _ = density.trial(z.to(density.dtype))
         log_weight = state["log_prior"] + state["log_likelihood"] - even.log_density(z)
         share = _shares(even, z, log_weight)
-        mixture = Mixture(share, location, self.inflate * factor, self.freedom)
+        mixture = Mixture(share, location, self.inflate * factor, freedom=self.freedom)
         return PathGaussian(mixture, bound, log_weight, z)
 
     def _bound(self, density: Law, centre: Tensor, root: Tensor, noise: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 import torch
@@ -32,6 +32,7 @@ class Mixture:
     weight: Tensor
     location: Tensor
     factor: Tensor
+    _: KW_ONLY
     freedom: float = math.inf
 
     def state(self) -> dict[str, Tensor]:
@@ -83,7 +84,7 @@ class Mixture:
 
         covariance = mix(self.factor @ self.factor.mT, old.factor @ old.factor.mT, spread)
         location, factor = mix(self.location, old.location, share), torch.linalg.cholesky(covariance)
-        return Mixture(mix(self.weight, old.weight, share), location, factor, self.freedom)
+        return Mixture(mix(self.weight, old.weight, share), location, factor, freedom=self.freedom)
 
 
 def fit_mixture(
@@ -113,7 +114,7 @@ def fit_mixture(
     if overall is None:
         return None
     if components == 1:
-        return Mixture(torch.ones(1, dtype=torch.float64), centre[None], overall[None], freedom)
+        return Mixture(torch.ones(1, dtype=torch.float64), centre[None], overall[None], freedom=freedom)
     if old is None:
         at = rng.at("centres").categorical(weight.log(), components)
         even = torch.full((components,), 1 / components, dtype=torch.float64)
@@ -131,7 +132,7 @@ def fit_mixture(
                 if found is not None:  # else the component has too few points, and keeps its place
                     location[k], factor[k] = part @ z, found
         now = Mixture(size / size.sum(), location, factor)
-    return Mixture(now.weight, now.location, now.factor, freedom)
+    return Mixture(now.weight, now.location, now.factor, freedom=freedom)
 
 
 def _component(z: Tensor, weight: Tensor, diagonal: bool) -> Tensor | None:
@@ -161,7 +162,7 @@ class Started(Law):
         37(2).
     """
 
-    def __init__(self, density: Law, mixture: Mixture, share: float = 0.0):
+    def __init__(self, density: Law, mixture: Mixture, *, share: float = 0.0):
         self.density, self.mixture, self.share = density, mixture, share
         self.dim, self.dtype, self.differentiable = density.dim, density.dtype, density.differentiable
         self.compile = density.compile

@@ -18,7 +18,7 @@ PREDICTIONS = {"epsilon": "noise", "sample": "data", "v_prediction": "velocity",
 DISTILLED = ("LCM", "TCD", "Consistency", "CMStochastic", "DMDScheduler")
 
 
-def from_diffusers(model: Any, scheduler: Any, extra: Mapping[str, Any] | None = None, *, name: str = "") -> Denoiser:
+def from_diffusers(model: Any, scheduler: Any, *, extra: Mapping[str, Any] | None = None, name: str = "") -> Denoiser:
     """The denoiser of a diffusers model, its process taken from the scheduler.
 
     The scheduler only says what the network was trained for: a table of noise levels and a prediction type (then times
@@ -90,8 +90,10 @@ def from_diffusers(model: Any, scheduler: Any, extra: Mapping[str, Any] | None =
         if said not in ("epsilon", "v_prediction"):
             raise MotesError(f"{kind} has no rule for prediction_type={said!r}")
         sign = 1 if said == "epsilon" else -1  # the scheduler's convention for the output's scale
-        process = EDM(float(config["sigma_min"]), float(config["sigma_max"]), float(config.get("rho", 7.0)))
-        return preconditioned(lambda x, c: sign * network(x, c), process, float(config["sigma_data"]), name)
+        process = EDM(float(config["sigma_min"]), t_max=float(config["sigma_max"]), rho=float(config.get("rho", 7.0)))
+        return preconditioned(
+            lambda x, c: sign * network(x, c), process, sigma_data=float(config["sigma_data"]), name=name
+        )
     table = getattr(scheduler, "alphas_cumprod", None)
     if table is None:
         raise MotesError(

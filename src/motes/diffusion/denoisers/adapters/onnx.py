@@ -30,8 +30,8 @@ TYPES = {
 def from_onnx(
     path: str | PathLike[str],
     process: Process,
-    predicts: Literal["noise", "data", "velocity", "score", "flow", "backward flow"] = "data",
     *,
+    predicts: Literal["noise", "data", "velocity", "score", "flow", "backward flow"] = "data",
     condition: Literal["t", "sigma"] | Callable[[Tensor], Tensor] = "sigma",
     inputs: tuple[str, str] | None = None,
     extra: Mapping[str, Any] | None = None,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 from torch import Tensor
@@ -22,6 +22,7 @@ class Function(LinearOperator):
     """
 
     function: Callable[[Tensor], Tensor]
+    _: KW_ONLY
     adjoint_function: Callable[[Tensor], Tensor] | None = None
     shape: tuple[int, ...] | None = None
 
@@ -40,4 +41,4 @@ class Function(LinearOperator):
 
 def from_deepinv(physics: Any) -> Function:
     """A linear physics of deepinv (with `A` and `A_adjoint`) as an operator; its noise is said to `Observation`."""
-    return Function(physics.A, physics.A_adjoint)
+    return Function(physics.A, adjoint_function=physics.A_adjoint)
