@@ -113,7 +113,7 @@ def steer(model: TokenModel, judge: Judge, steps: int, seeds: int) -> dict[str, 
     less = f"the same, {FEWER} times the particles, a {FEWER}th of the steps"
 
     def reverse(steps: int, **knobs: Any) -> ReverseDiscrete:
-        return ReverseDiscrete(model, model.process, steps, **knobs)
+        return ReverseDiscrete(model, steps, **knobs)
 
     methods: dict[str, Any] = {
         "the model itself": None,

@@ -241,7 +241,7 @@ def compare(prior: Prior, volume: Tensor, count: int) -> tuple[list[dict[str, An
                     STEPS,
                     measure=encoded,
                     ask=lambda line, y=y: y[line],
-                    noise=NOISE,
+                    std=NOISE,
                     budget=budget,
                     shape=(SIDE, SIDE),
                     choice=choice,

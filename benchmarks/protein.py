@@ -106,7 +106,7 @@ def main() -> int:
         return 0
     x, native = backbone(args.backbone)
     model = network(args.model, x)
-    process, steps = model.process, len(x) // PLACES
+    steps = len(x) // PLACES
     rows = []
     ways: dict[str, dict[str, Any]] = {
         "the model itself": {},
@@ -119,7 +119,7 @@ def main() -> int:
         }
         for seed in range(args.seeds):
             start = time.process_time()
-            sampler = ReverseDiscrete(model, process, steps, rule=Ordered(), **knobs)
+            sampler = ReverseDiscrete(model, steps, rule=Ordered(), **knobs)
             run = motes.sample(sampler, PARTICLES, seed=seed, progress=False)
             weight, tokens = run.weight, run.view
             best = reward(tokens).reshape(-1, 8).max(1).values.mean()

@@ -84,7 +84,7 @@ Truth = dict[int, dict[str, Any]]
 
 def steer(data: Data, seeds: int, unsteered: int) -> tuple[Tallies, Truth, dict[str, Any]]:
     classifier, denoiser = load("digits-classifier"), load("digits")
-    plain = ReverseDiffusion(denoiser, DIGITS_PROCESS, STEPS, shape=DIGITS_SHAPE, micro_batch=64)
+    plain = ReverseDiffusion(denoiser, STEPS, shape=DIGITS_SHAPE, micro_batch=64)
     own = motes.sample(plain, unsteered, seed=1000, progress=False).view
     log_p = classifier(own).to(F64)
     tallies: Tallies = {}
@@ -195,7 +195,7 @@ def against_bayes(data: Data, measurements: int) -> dict[str, dict[str, float]]:
 def calibrated(truths: int) -> tuple[dict[tuple[str, str], dict[str, float]], dict[str, Any]]:
     """The trained denoiser: how often intervals cover the pixels of truths that are the model's own images."""
     denoiser = load("digits")
-    model = ReverseDiffusion(denoiser, DIGITS_PROCESS, STEPS, shape=DIGITS_SHAPE, micro_batch=64)
+    model = ReverseDiffusion(denoiser, STEPS, shape=DIGITS_SHAPE, micro_batch=64)
     own = motes.sample(model, truths, seed=77, progress=False).view
     found, shown = {}, {}
     for name, (operator, noise) in operators().items():

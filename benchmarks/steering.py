@@ -84,14 +84,14 @@ def overhead(meter: Meter, rounds: int, steps: int = 20) -> list[str]:
     process = shipped.process
     model = Denoiser(meter.timed(shipped.model, True), process, predicts="velocity")
     label = meter.timed(lambda x: classifier(x)[:, CLASS])
-    shape, all_ = FASHION_SHAPE, (model, process, steps)
+    shape, all_ = FASHION_SHAPE, (model, steps)
     samplers = {
         "`ReverseDiffusion`, weights alone": motes.ReverseDiffusion(*all_, reward=label, shape=shape),
         '`ReverseDiffusion`, `"reward"`': motes.ReverseDiffusion(*all_, reward=label, guidance="reward", shape=shape),
         "`ReverseDiffusion`, `manifold_preserving`": motes.ReverseDiffusion(
             *all_, reward=label, guidance=guidance.manifold_preserving(0.5), shape=shape
         ),
-        "`AdaptiveReward`": AdaptiveReward(model, steps, label, shape=shape),
+        "`AdaptiveReward`": AdaptiveReward(model, steps, reward=label, shape=shape),
         '`Guided`, `"reward"`': Guided(model, steps, guidance="reward", reward=label, shape=shape),
         "`Guided`, no guidance": Guided(model, steps, shape=shape),
     }
@@ -171,7 +171,7 @@ def peers(meter: Meter, rounds: int) -> list[str]:
     fixed = {"shape": shape, "schedule": "constant"}
 
     def made(steps: int, guide, **knobs) -> motes.ReverseDiffusion:
-        return motes.ReverseDiffusion(model, process, steps, reward=reward, guidance=guide, **{**fixed, **knobs})
+        return motes.ReverseDiffusion(model, steps, reward=reward, guidance=guide, **{**fixed, **knobs})
 
     def truth(steps: int, final: str) -> tuple[float, float]:
         big = [motes.sample(made(steps, 0.5, final=final), 4096, seed=s, progress=False) for s in (901, 902)]

@@ -198,16 +198,14 @@ class Counted:
 def contenders(denoiser: Denoiser, problem: Problem, field: Field, n: int) -> dict[str, tuple[Any, int]]:
     """By name: a model and its number of particles; each spends 4 n evaluations, the last four times that."""
     common: dict[str, Any] = {"shape": (1, SIDE, SIDE), **FRESH}
-    plain = motes.ReverseDiffusion(
-        denoiser, denoiser.process, LEVELS, reward=problem.reward, schedule="linear", **common
-    )
+    plain = motes.ReverseDiffusion(denoiser, LEVELS, reward=problem.reward, schedule="linear", **common)
     push, steps = Kriged(field), len(LEVELS) - 1
     weighed = replace(plain, guidance=push, twist=Foreseen(problem, field))
     flat = guidance.manifold_preserving(NOISE**2, reward=problem.reward)
     return {
         WEIGHED: (plain, n),
         "`ValueDecoding`, 5 proposals": (ValueDecoding(plain, proposals=5), n * len(LEVELS) // (1 + 5 * steps)),
-        "`AdaptiveReward`": (AdaptiveReward(denoiser, LEVELS, problem.reward, **common), n),
+        "`AdaptiveReward`": (AdaptiveReward(denoiser, LEVELS, reward=problem.reward, **common), n),
         f"{PUSHED}, `manifold_preserving`": (
             Guided(denoiser, LEVELS, guidance=flat, reward=problem.reward, **common),
             n,

@@ -53,7 +53,7 @@ def target(models: list[Denoiser], exponents: list[float]) -> tuple[Tensor, floa
 
 
 def made(models: list[Denoiser], exponents: list[float], steps: int, **options: Any) -> Composition:
-    return Composition(models, exponents, PROCESS, steps, shape=(1,), final="state", dtype=F64, **options)
+    return Composition(models, exponents, steps, shape=(1,), final="state", dtype=F64, **options)
 
 
 def densities(ax: Axes, models: list[Denoiser], exponents: list[float]) -> None:

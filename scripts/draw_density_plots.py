@@ -490,7 +490,7 @@ def jumps() -> Figure:
     figure, (left, right) = panels(
         "WalkJump: 4000 chains after k measurements", "standard deviation within the right peak", ratios=(1.2, 1)
     )
-    model = WalkJump(smoothed, 1, noise=3.0, measurements=64)
+    model = WalkJump(smoothed, 1, sigma=3.0, measurements=64)
     spread, edges = [], np.linspace(-5, 5, 81)
 
     def look(state: object) -> None:

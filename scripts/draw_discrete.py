@@ -88,7 +88,6 @@ def discrete() -> Figure:
     process = Masked(4)
     model = ReverseDiscrete(
         law.model(process),
-        process,
         LENGTH,
         reward=reward,
         guidance=LocalReward(2.0),

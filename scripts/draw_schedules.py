@@ -67,8 +67,8 @@ def schedules() -> Figure:
     makers: dict[str, Callable[[int], Tensor]] = {
         "equal in log": process.times,
         "Karras": karras,
-        "aligned, deterministic": lambda k: align_your_steps(denoiser, data, k, Rng(1), noise=0.0),
-        "aligned, stochastic": lambda k: align_your_steps(denoiser, data, k, Rng(1)),
+        "aligned, deterministic": lambda k: align_your_steps(denoiser, data, k, seed=Rng(1), noise=0.0),
+        "aligned, stochastic": lambda k: align_your_steps(denoiser, data, k, seed=Rng(1)),
     }
 
     def miss(times: Tensor) -> float:
@@ -102,10 +102,10 @@ def diagnostics() -> Figure:
     times = process.times(12, "snr")[1:-1]
     for i, (name, variance) in enumerate(models.items()):
         denoiser, colour = gaussian(process, torch.zeros(1), torch.tensor([[variance]])), PAPER.families[i]
-        ranks = posterior_ranks(denoiser, data, 0.4, lambda x: x[:, 0], Rng(1), draws=9, steps=60)
+        ranks = posterior_ranks(denoiser, data, 0.4, lambda x: x[:, 0], seed=Rng(1), draws=9, steps=60)
         count = torch.bincount(ranks.rank, minlength=10)
         left.step(range(10), count, where="mid", color=colour, lw=1.4, label=f"{name}, p = {ranks.p_value:.1g}")
-        found = calibration(denoiser, data, times, Rng(2))
+        found = calibration(denoiser, data, times, seed=Rng(2))
         middle.errorbar(found.noise_level, found.error.value, 2 * found.error.se, fmt="o", ms=3, lw=1, color=colour)
         middle.plot(found.noise_level, found.claimed.value, color=colour, lw=1.2, label=f"{name}, claimed")
     left.axhline(100, color=PAPER.ink, lw=1, ls=(0, (4, 3)))

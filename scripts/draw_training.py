@@ -16,8 +16,8 @@ import torch
 
 import motes
 from motes.diffusion import load
-from motes.diffusion.denoisers.pretrained import FASHION_CLASSES, FASHION_PROCESS, FASHION_SHAPE
-from motes.diffusion.networks import Generator, build
+from motes.diffusion.denoisers.pretrained import FASHION_CLASSES, FASHION_SHAPE
+from motes.diffusion.networks import PointGenerator, build
 from motes.diffusion.training import Drift, Drifting, Plan, fit, flow
 from motes.rng import Rng
 
@@ -30,7 +30,7 @@ def fashion() -> None:
     rows = [None, *range(len(FASHION_CLASSES))]
     figure, axes = plt.subplots(len(rows), EACH, figsize=(EACH * 0.62 + 1.0, len(rows) * 0.62))
     for row, label in zip(axes, rows, strict=True):
-        model = motes.ReverseDiffusion(load("fashion", label), FASHION_PROCESS, 40, shape=FASHION_SHAPE)
+        model = motes.ReverseDiffusion(load("fashion", label), 40, shape=FASHION_SHAPE)
         images = motes.sample(model, EACH, seed=1, progress=False).view
         row[0].set_ylabel(
             "any" if label is None else FASHION_CLASSES[label], rotation=0, ha="right", va="center", size=8
@@ -57,7 +57,7 @@ def drifting() -> None:
         axis.plot(track[:, :, 0], track[:, :, 1], color="0.75", lw=0.5)
         axis.scatter(*track[-1].T, s=6, color="tab:blue", zorder=3)
         axis.set_title(f"particles, {field}", size=9)
-    network = build(lambda: Generator(2), Rng(3))
+    network = build(lambda: PointGenerator(2), seed=Rng(3))
     plan = Plan(steps=800, batch=256, rate=3e-3, average=0.99)
     trained = fit(network, Drifting(Drift(scales=(0.4,))), ring, plan=plan, progress=False)
     made = trained.network(Rng(4).normal((400, 2), dtype=torch.float32))

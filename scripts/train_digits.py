@@ -116,7 +116,7 @@ def digits() -> tuple[Tensor, Tensor, Tensor, Tensor]:
 def train_denoiser(folder: Path) -> None:
     rng, (images, _, kept, held) = Rng(SEED), digits()
     network = UNet(DENOISER["channels"])
-    initialise(network, rng.at("denoiser/start"))
+    initialise(network, seed=rng.at("denoiser/start"))
     network = train(network, denoising_loss, (images[kept],), DENOISER, rng.at("denoiser"))
     for name, part in (("kept", kept[:180]), ("held out", held)):
         losses = [denoising_loss(network, rng.at("check", step=k), images[part]).mean() for k in range(20)]
@@ -128,7 +128,7 @@ def train_classifier(folder: Path) -> None:
     rng, (images, labels, kept, held) = Rng(SEED), digits()
     denoiser = Denoiser(read(UNet, folder / "digits.safetensors"), DIGITS_PROCESS, predicts="velocity")
     network = Classifier(CLASSIFIER["channels"])
-    initialise(network, rng.at("classifier/start"))
+    initialise(network, seed=rng.at("classifier/start"))
     loss = partial(class_loss, denoiser)
     network = train(network, loss, (images[kept], labels[kept]), CLASSIFIER, rng.at("classifier"))
     for name, part in (("kept", kept), ("held out", held)):

@@ -48,7 +48,10 @@ def mean(values: Tensor) -> str:
 
 
 def main(table: Path, folder: Path, checkpoints: Path) -> None:
-    network, data = build(lambda: SequenceNetwork(**NETWORK), Rng(SEED).at("network")), sequences(table, "training")
+    network, data = (
+        build(lambda: SequenceNetwork(**NETWORK), seed=Rng(SEED).at("network")),
+        sequences(table, "training"),
+    )
     path = checkpoints / "dna.motes"
     trained = train_discrete(network, data, DNA_PROCESS, drop=0.5, plan=PLAN, seed=SEED, path=path)
     tokens, labels = sequences(table, "test")

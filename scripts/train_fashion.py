@@ -71,7 +71,7 @@ def mean(values: Tensor) -> str:
 
 
 def train_denoiser(data: Path, folder: Path, checkpoints: Path) -> None:
-    network = build(lambda: ImageUNet(**DENOISER), Rng(SEED).at("denoiser"))
+    network = build(lambda: ImageUNet(**DENOISER), seed=Rng(SEED).at("denoiser"))
     network = network.to(memory_format=torch.channels_last)
     objective = Denoising(FASHION_PROCESS, predicts="velocity", drop=0.5)
     path = checkpoints / "fashion.motes"
@@ -93,7 +93,7 @@ def train_denoiser(data: Path, folder: Path, checkpoints: Path) -> None:
 
 def train_classifier(data: Path, folder: Path, checkpoints: Path) -> None:
     denoiser = Denoiser(read(ImageUNet, folder / "fashion.safetensors"), FASHION_PROCESS, predicts="velocity")
-    network = build(lambda: ImageClassifier(**CLASSIFIER), Rng(SEED).at("classifier"))
+    network = build(lambda: ImageClassifier(**CLASSIFIER), seed=Rng(SEED).at("classifier"))
     network = network.to(memory_format=torch.channels_last)
     path = checkpoints / "fashion-classifier.motes"
     loss = Classifying(denoiser)

@@ -61,7 +61,7 @@ def moments(z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return z.mean(0), torch.cov(z.T)
 
 
-@pytest.mark.parametrize("steps", [None, 1, 7])
+@pytest.mark.parametrize("steps", ["auto", 1, 7])
 def test_the_transform_ends_at_the_posterior_of_the_ensembles_own_moments(steps):
     """For a linear model exactly so, with 12 members as with many."""
     density, data = linear()
@@ -219,7 +219,7 @@ def test_faults_are_errors():
             EnsembleKalman(density, data, **knobs)
     with pytest.raises(ShapeError, match="covariance"):
         GaussianData(lambda x: x, DATA, -1.0)
-    with pytest.raises(ShapeError, match="noise one number"):
+    with pytest.raises(ShapeError, match="covariance one number"):
         GaussianData(lambda x: x, DATA, torch.ones(3))
     with pytest.raises(ShapeError, match="forward must map"):
         GaussianData(lambda x: x, DATA, 1.0).misfit(torch.zeros(2, 3))

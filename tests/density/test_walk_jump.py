@@ -45,7 +45,7 @@ def scores(x: Tensor, covariance: Tensor) -> float:
 def test_measurements_and_jumps_of_a_gaussian(m: int, kernel: str) -> None:
     """Would catch variances off by 13 %."""
     noise, sweeps = 2.0, 10 if kernel == "hmc" else 30
-    run = sampled(WalkJump(gaussian, 2, noise=noise, measurements=m, kernel=kernel, sweeps=sweeps))
+    run = sampled(WalkJump(gaussian, 2, sigma=noise, measurements=m, kernel=kernel, sweeps=sweeps))
     prior, extra = MIX @ MIX.T, noise**2 / m * torch.eye(2, dtype=torch.float64)
     assert scores(run.particles.x["mean"], prior + extra) < Z
     assert scores(run.view, prior @ torch.linalg.solve(prior + extra, prior)) < Z
@@ -53,7 +53,7 @@ def test_measurements_and_jumps_of_a_gaussian(m: int, kernel: str) -> None:
 
 
 def test_the_jump_is_the_posterior_mean() -> None:
-    run, prior = motes.sample(WalkJump(gaussian, 2, noise=2.0, measurements=9), 5, seed=0, progress=False), MIX @ MIX.T
+    run, prior = motes.sample(WalkJump(gaussian, 2, sigma=2.0, measurements=9), 5, seed=0, progress=False), MIX @ MIX.T
     y = run.particles.x["mean"]
     exact = torch.linalg.solve(prior + 4 / 9 * torch.eye(2, dtype=torch.float64), y.T).T @ prior
     assert torch.allclose(run.view, exact)
@@ -81,7 +81,7 @@ def test_a_measurement_has_its_conditional_law() -> None:
 
 def test_far_modes_get_their_weights() -> None:
     """Modes 24 standard deviations apart, measured with noise that joins them; would catch a weight off by 0.04."""
-    run = sampled(WalkJump(mixture, 1, noise=6.0, measurements=60, spread=9.0))
+    run = sampled(WalkJump(mixture, 1, sigma=6.0, measurements=60, spread=9.0))
     jump = run.view[:, 0]
     right = float((jump > 0).double().mean())
     assert abs(right - 0.7) < Z * math.sqrt(0.21 / N)
@@ -98,29 +98,29 @@ def test_without_the_past_it_is_another_law(monkeypatch: pytest.MonkeyPatch) -> 
         return right(Measurement(self.smoothed, self.mean, 1, self.noise), position, gradient)
 
     monkeypatch.setattr(Measurement, "evaluate", forgetful)
-    run = sampled(WalkJump(gaussian, 2, noise=2.0, measurements=4))
+    run = sampled(WalkJump(gaussian, 2, sigma=2.0, measurements=4))
     assert scores(run.particles.x["mean"], MIX @ MIX.T + torch.eye(2, dtype=torch.float64)) > Z
 
 
 def test_an_interrupted_run_is_resumed_bit_for_bit(tmp_path) -> None:
-    model, path = WalkJump(gaussian, 2, noise=2.0, measurements=4), tmp_path / "run.motes"
+    model, path = WalkJump(gaussian, 2, sigma=2.0, measurements=4), tmp_path / "run.motes"
     whole = motes.sample(model, 50, seed=5, progress=False)
     motes.sample(model, 50, seed=5, progress=False, checkpoint=path, max_steps=2)
     with pytest.raises(FileError, match="changed"):
         motes.resume(
-            path, WalkJump(lambda y, sigma: 1.1 * gaussian(y, sigma), 2, noise=2.0, measurements=4), progress=False
+            path, WalkJump(lambda y, sigma: 1.1 * gaussian(y, sigma), 2, sigma=2.0, measurements=4), progress=False
         )
     assert torch.equal(motes.resume(path, model, progress=False).view, whole.view)
 
 
 def test_faults_are_errors() -> None:
     with pytest.raises(ValueError, match="positive"):
-        WalkJump(gaussian, 2, noise=0.0, measurements=3)
+        WalkJump(gaussian, 2, sigma=0.0, measurements=3)
     with pytest.raises(MotesError, match="whole numbers"):
-        WalkJump(gaussian, 2, noise=1.0, measurements=3, kernel="flip")
+        WalkJump(gaussian, 2, sigma=1.0, measurements=3, kernel="flip")
     with pytest.raises(MotesError, match="gradients"):
-        WalkJump(lambda y, sigma: y.detach().sum(1), 2, noise=1.0, measurements=3)
+        WalkJump(lambda y, sigma: y.detach().sum(1), 2, sigma=1.0, measurements=3)
     with pytest.raises(ShapeError, match=r"\(4,\)"):
-        motes.sample(WalkJump(lambda y, sigma: y.sum(), 2, noise=1.0, measurements=3), 4, seed=0, progress=False)
+        motes.sample(WalkJump(lambda y, sigma: y.sum(), 2, sigma=1.0, measurements=3), 4, seed=0, progress=False)
     with pytest.raises(NanLogPotential, match="particle"):
-        motes.sample(WalkJump(lambda y, sigma: y[:, 0].log(), 2, noise=1.0, measurements=3), 40, seed=0, progress=False)
+        motes.sample(WalkJump(lambda y, sigma: y[:, 0].log(), 2, sigma=1.0, measurements=3), 40, seed=0, progress=False)

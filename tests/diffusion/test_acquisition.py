@@ -29,7 +29,7 @@ def made(choice="entropy", budget=3, steps=60, asked=None, **kwargs):
         steps,
         measure=lambda x: x[:, :, None],
         ask=ask,
-        noise=NOISE,
+        std=NOISE,
         budget=budget,
         **{"shape": (6,), "dtype": F64, "choice": choice, "integrator": "euler-maruyama", **kwargs},
     )
@@ -150,14 +150,14 @@ def test_what_does_not_fit_is_refused():
             made(**kwargs)
     with pytest.raises(motes.MotesError, match="measure must return"):
         ActiveDiffusion(
-            DENOISER, 5, measure=lambda x: x, ask=lambda i: TRUTH[i], noise=NOISE, budget=2, shape=(6,), dtype=F64
+            DENOISER, 5, measure=lambda x: x, ask=lambda i: TRUTH[i], std=NOISE, budget=2, shape=(6,), dtype=F64
         )
     bad = ActiveDiffusion(
         DENOISER,
         5,
         measure=lambda x: x[:, :, None],
         ask=lambda i: TRUTH[i],
-        noise=NOISE,
+        std=NOISE,
         budget=2,
         shape=(6,),
         dtype=F64,

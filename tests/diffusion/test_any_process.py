@@ -57,7 +57,6 @@ def expected(process, times, integrator, noise, guidance):
     denoiser = gaussian(process, torch.tensor([DATA[0]], dtype=F64), torch.tensor([[DATA[1]]], dtype=F64))
     model = motes.ReverseDiffusion(
         denoiser,
-        process,
         torch.tensor(times, dtype=F64),
         reward=lambda x: -0.5 * PRECISION * (x[:, 0] - CENTRE) ** 2,
         guidance=guidance,
@@ -115,7 +114,6 @@ def test_a_mixture_tilted_and_not(process, integrator):
     spacing = None if name == "euler-maruyama" and isinstance(process, VariancePreserving) else "snr"
     model = motes.ReverseDiffusion(
         denoiser,
-        process,
         process.times(100, spacing),
         reward=lambda x: x[:, 0] / 2,
         shape=(1,),

@@ -74,9 +74,9 @@ def tilted(x):
 @pytest.mark.parametrize(
     "made",
     [
-        lambda model: motes.ReverseDiffusion(model, PROCESS, 20, reward=tilted, shape=(1,)),
-        lambda model: AdaptiveReward(model, 20, tilted, shape=(1,)),
-        lambda model: Composition([model], [1.0], PROCESS, 20, reward=tilted, shape=(1,)),
+        lambda model: motes.ReverseDiffusion(model, 20, reward=tilted, shape=(1,)),
+        lambda model: AdaptiveReward(model, 20, reward=tilted, shape=(1,)),
+        lambda model: Composition([model], [1.0], 20, reward=tilted, shape=(1,)),
         lambda model: Guided(model, 20, shape=(1,)),
         lambda model: ProbabilityFlow(model, 20, churn=0.5, shape=(1,)),
     ],
@@ -97,7 +97,7 @@ def test_the_flow_without_noise_is_right_for_any_coupling_and_says_nothing():
 
 def test_weighing_a_transport_as_if_it_were_independent_is_wrong():
     """Why there is a test of the coupling: .354 instead of .425."""
-    model = motes.ReverseDiffusion(PAIRED, PROCESS, 100, reward=tilted, shape=(1,))
+    model = motes.ReverseDiffusion(PAIRED, 100, reward=tilted, shape=(1,))
     found = [motes.sample(model, 1000, seed=seed, progress=False).log_evidence for seed in range(4)]
     assert abs(sum(found) / 4 - 0.425) > 0.04
 
@@ -106,7 +106,7 @@ def errors(reward, truth, seeds, n=256, model=PAIRED, **options):
     """(seeds,) errors in stated standard deviations, and relative errors of the normaliser."""
     rows = []
     for seed in range(seeds):
-        run = motes.sample(TiltedFlow(model, 8, reward, shape=(1,), **options), n, seed=seed, progress=False)
+        run = motes.sample(TiltedFlow(model, 8, reward=reward, shape=(1,), **options), n, seed=seed, progress=False)
         rows.append(((run.log_evidence - truth) / run.log_evidence_se, math.exp(run.log_evidence - truth) - 1))
     return torch.tensor(rows, dtype=F64).T
 
@@ -128,17 +128,17 @@ def test_a_tilted_flow_finds_the_normaliser_of_a_transport(name):
 
 def test_moves_that_keep_no_law_are_caught(monkeypatch):
     """The twin: every proposal is accepted, so that copies go back to the untilted noise."""
-    right = motes.sample(TiltedFlow(PAIRED, 8, REWARDS["strong"][0], shape=(1,)), 500, seed=0, progress=False)
+    right = motes.sample(TiltedFlow(PAIRED, 8, reward=REWARDS["strong"][0], shape=(1,)), 500, seed=0, progress=False)
     assert abs(float(right.mean().value) - 1.3) < 0.2
     real = tilted_flow.chances
     monkeypatch.setattr(tilted_flow, "chances", lambda new, old, t: torch.ones_like(real(new, old, t)))
-    wrong = motes.sample(TiltedFlow(PAIRED, 8, REWARDS["strong"][0], shape=(1,)), 500, seed=0, progress=False)
+    wrong = motes.sample(TiltedFlow(PAIRED, 8, reward=REWARDS["strong"][0], shape=(1,)), 500, seed=0, progress=False)
     assert float(wrong.mean().value) < 1.05
 
 
 def test_the_error_of_the_flows_steps_is_in_the_bar():
     """An independent flow in eight steps of Euler's rule, N = 8000: the bar of the particles alone does not cover."""
-    model = TiltedFlow(ONE, 8, lambda x: 2 * x[:, 0], shape=(1,), integrator="euler")
+    model = TiltedFlow(ONE, 8, reward=lambda x: 2 * x[:, 0], shape=(1,), integrator="euler")
     run = motes.sample(model, 8000, seed=0, progress=False)
     error = abs(run.log_evidence - (0.6 + 0.5 * 4 * 0.25))
     assert error < 2 * run.log_evidence_se and error > 4 * run.particles_error.value
@@ -146,19 +146,19 @@ def test_the_error_of_the_flows_steps_is_in_the_bar():
 
 
 def test_a_reward_that_excludes_everything_says_what_to_do():
-    model = TiltedFlow(PAIRED, 8, lambda x: torch.full((len(x),), -math.inf), shape=(1,))
+    model = TiltedFlow(PAIRED, 8, reward=lambda x: torch.full((len(x),), -math.inf), shape=(1,))
     with pytest.raises(AllWeightsZero, match="excludes every image"):
         motes.sample(model, 20, seed=0, progress=False)
 
 
 def test_an_interrupted_run_goes_on_and_refuses_another_reward(tmp_path):
-    model, path = TiltedFlow(PAIRED, 4, REWARDS["strong"][0], shape=(1,)), tmp_path / "run.motes"
+    model, path = TiltedFlow(PAIRED, 4, reward=REWARDS["strong"][0], shape=(1,)), tmp_path / "run.motes"
     half = motes.sample(model, 60, seed=3, progress=False, max_steps=2)
     half.save(path)
     run = motes.resume(path, model, progress=False)
     whole = motes.sample(model, 60, seed=3, progress=False)
     assert torch.equal(run.log_weight, whole.log_weight) and torch.equal(run.view, whole.view)
     with pytest.raises(FileError, match="the model or the reward"):
-        TiltedFlow(PAIRED, 4, tilted, shape=(1,)).restore(whole.particles)
+        TiltedFlow(PAIRED, 4, reward=tilted, shape=(1,)).restore(whole.particles)
     with pytest.raises(ValueError, match="even"):
-        TiltedFlow(PAIRED, 5, tilted, shape=(1,))
+        TiltedFlow(PAIRED, 5, reward=tilted, shape=(1,))

@@ -22,7 +22,7 @@ def errors(d, seeds, n=50, power=2.0, variance=0.5, **options):
     model = gaussian(VP, torch.zeros(d), variance * torch.eye(d))
     v = float(VP.alpha(VP.t_min) ** 2 * variance + VP.sigma(VP.t_min) ** 2)
     log_z = 0.5 * d * (math.log(2 * math.pi * v / power) - power * math.log(2 * math.pi * v))
-    cold = Composition([blind(model)], [power], VP, 40, shape=(d,), **options)
+    cold = Composition([blind(model)], [power], 40, shape=(d,), **options)
     found = [motes.sample(cold, n, seed=seed, progress=False).log_evidence - log_z for seed in range(seeds)]
     return torch.tensor(found, dtype=F64)
 
@@ -64,7 +64,7 @@ def test_a_control_with_too_few_particles_has_no_bar():
     model = gaussian(VP, torch.zeros(2), torch.eye(2))
     for basis, size in ((("scale",), 1), (("diagonal", "scores"), 5), (("affine",), 6)):
         control = DriftLite(basis)
-        cold = Composition([blind(model)], [1.5], VP, 12, shape=(2,), control=control)
+        cold = Composition([blind(model)], [1.5], 12, shape=(2,), control=control)
         assert control.size(2, 1) == size
         few, enough = (motes.sample(cold, n, seed=0, progress=False) for n in (20 * size - 1, 20 * size))
         assert math.isnan(few.log_evidence_se) and any("coefficients" in said for said in few.remarks)
@@ -97,5 +97,5 @@ def test_halves_do_not_see_themselves():
 
 def test_one_particle_walks_back_too():
     model = blind(gaussian(VP, torch.zeros(8), torch.eye(8)))
-    run = motes.sample(Composition([model], [1.5], VP, 8, shape=(8,)), 1, seed=0, progress=False)
+    run = motes.sample(Composition([model], [1.5], 8, shape=(8,)), 1, seed=0, progress=False)
     assert math.isfinite(run.log_evidence)

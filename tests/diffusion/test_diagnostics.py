@@ -58,7 +58,7 @@ def close(found, truth, alarm=4.9, least=1e-12):
 @PROCESSES
 def test_a_gradient_has_no_antisymmetric_part(process):
     x = Rng(1).at("x").normal((20, 2))
-    found = non_conservativeness(exact(process), x, 0.5, Rng(0), probes=3)
+    found = non_conservativeness(exact(process), x, 0.5, seed=Rng(0), probes=3)
     inverse = torch.linalg.inv(spread(process, 0.5))
     assert float(found.square.value) < 1e-20
     assert found.share < 1e-20
@@ -69,7 +69,7 @@ def test_a_rotation_is_found_and_measured():
     """J = S + r T with S symmetric and T a turn: |J - J'|^2 = 8 r^2, |J|^2 = |S|^2 + 2 r^2."""
     right, r, x = exact(VP), 0.3, Rng(1).at("x").normal((2000, 2))
     wrong = Denoiser(lambda x, t: right.score(x, float(t[0])) + r * x @ TURN, VP, predicts="score")
-    found = non_conservativeness(wrong, x, 0.5, Rng(0))
+    found = non_conservativeness(wrong, x, 0.5, seed=Rng(0))
     size = torch.linalg.inv(spread(VP, 0.5)).square().sum() + 2 * r * r
     assert close(found.square, 8 * r * r)
     assert float(found.square.se) < 0.05
@@ -80,14 +80,14 @@ def test_a_rotation_is_found_and_measured():
 def test_probes_see_a_jacobian_that_depends_on_the_place():
     """A score (y^2, x y) in the plane: J - J' = y T' at (x, y), so the mean over standard normal places is 2."""
     score = Denoiser(lambda x, t: torch.stack([x[:, 1] ** 2, x[:, 0] * x[:, 1]], 1), VP, predicts="score")
-    found = non_conservativeness(score, Rng(1).at("x").normal((4000, 2)), 0.5, Rng(0))
+    found = non_conservativeness(score, Rng(1).at("x").normal((4000, 2)), 0.5, seed=Rng(0))
     assert close(found.square, 2.0)
     assert float(found.square.se) < 0.15
 
 
 def test_images_of_a_network_can_be_asked():
     denoiser = motes.diffusion.load("digits")
-    found = non_conservativeness(denoiser, Rng(0).at("x").normal((8, 1, 8, 8), torch.float32), 0.5, Rng(0))
+    found = non_conservativeness(denoiser, Rng(0).at("x").normal((8, 1, 8, 8), torch.float32), 0.5, seed=Rng(0))
     assert 0 < found.share < 0.5
 
 
@@ -97,7 +97,7 @@ def test_images_of_a_network_can_be_asked():
 @PROCESSES
 def test_the_rate_of_entropy_of_a_normal_law(process):
     times = process.times(6)[1:-1]
-    rate = entropy_rate(exact(process), DATA, times, Rng(3))
+    rate = entropy_rate(exact(process), DATA, times, seed=Rng(3))
     h = 1e-5
     slope = [(entropy(spread(process, t + h)) - entropy(spread(process, t - h))) / (2 * h) for t in times.tolist()]
     assert close(rate.model, torch.tensor(slope, dtype=F64), least=1e-6)
@@ -108,10 +108,10 @@ def test_the_rate_of_entropy_of_a_normal_law(process):
 
 def test_a_wrong_score_is_above_or_below_but_its_bound_is_below():
     times = VP.times(6)[1:-1]
-    truth = entropy_rate(exact(VP), DATA, times, Rng(3)).bound
+    truth = entropy_rate(exact(VP), DATA, times, seed=Rng(3)).bound
     for factor in (0.7, 1.3):
         wrong = Denoiser(lambda x, t, f=factor: f * exact(VP).score(x, float(t[0])), VP, predicts="score")
-        rate = entropy_rate(wrong, DATA, times, Rng(3))
+        rate = entropy_rate(wrong, DATA, times, seed=Rng(3))
         assert bool((rate.bound.value < truth.value - 4.9 * truth.se).any())
         assert bool((rate.bound.value < truth.value + 4.9 * truth.se).all())
         sign = factor - 1
@@ -121,11 +121,11 @@ def test_a_wrong_score_is_above_or_below_but_its_bound_is_below():
 @PROCESSES
 def test_the_bound_of_the_entropy_is_tight_for_the_right_model(process):
     truth = entropy(spread(process, process.t_min))
-    found = entropy_bound(exact(process), DATA, Rng(5), steps=200)
+    found = entropy_bound(exact(process), DATA, seed=Rng(5), steps=200)
     assert close(found, truth, least=0.01)
     assert float(found.se) < 0.05
     wrong = gaussian(process, MEAN + 0.5, COVARIANCE)
-    worse = entropy_bound(wrong, DATA, Rng(5), steps=200)
+    worse = entropy_bound(wrong, DATA, seed=Rng(5), steps=200)
     cross = truth + 0.5 * float(
         torch.full((2,), 0.5, dtype=F64) @ torch.linalg.solve(COVARIANCE, torch.full((2,), 0.5, dtype=F64))
     )
@@ -139,7 +139,7 @@ def test_the_bound_of_the_entropy_is_tight_for_the_right_model(process):
 @PROCESSES
 def test_the_divergence_of_two_normal_laws(process):
     other = torch.tensor([0.0, 0.4], dtype=F64), torch.tensor([[0.6, -0.2], [-0.2, 1.2]], dtype=F64)
-    found = kl_divergence(exact(process), gaussian(process, *other), DATA, Rng(2), steps=150)
+    found = kl_divergence(exact(process), gaussian(process, *other), DATA, seed=Rng(2), steps=150)
 
     def divergence(t):
         alpha, p, eye = float(process.alpha(t)), spread(process, t), torch.eye(2, dtype=F64)
@@ -151,10 +151,10 @@ def test_the_divergence_of_two_normal_laws(process):
     truth = divergence(process.t_min) - divergence(process.t_max)
     assert close(found, truth, least=0.002)
     assert float(found.se) < 0.1 * truth
-    assert float(kl_divergence(exact(process), exact(process), DATA, Rng(2)).value) < 1e-20
+    assert float(kl_divergence(exact(process), exact(process), DATA, seed=Rng(2)).value) < 1e-20
     # the twin: from draws of the other law it is another number
     theirs = other[0] + Rng(4).at("q").normal((1000, 2)) @ torch.linalg.cholesky(other[1]).T
-    assert not close(kl_divergence(exact(process), gaussian(process, *other), theirs, Rng(2), steps=150), truth)
+    assert not close(kl_divergence(exact(process), gaussian(process, *other), theirs, seed=Rng(2), steps=150), truth)
 
 
 @pytest.mark.parametrize("rho", [0.0, 0.6, 0.95])
@@ -168,18 +168,18 @@ def test_the_mutual_information_of_a_normal_pair(rho):
         sigma2, rest = float(VE.sigma(t)) ** 2, 1 - rho**2
         return rho * y + rest / (rest + sigma2) * (x - rho * y)
 
-    found = mutual_information(one, known, x, y, Rng(1))
+    found = mutual_information(one, known, x, y, seed=Rng(1))
     assert close(found, -0.5 * math.log(1 - rho**2), least=0.005)
     assert float(found.se) < 0.05
     with pytest.raises(ShapeError, match="as many partners"):
-        mutual_information(one, known, x, y[:5], Rng(1))
+        mutual_information(one, known, x, y[:5], seed=Rng(1))
     if rho == 0.6:  # partners of other samples have less to say than it seems: the twin
-        assert not close(mutual_information(one, known, x, y.flip(0), Rng(1)), -0.5 * math.log(1 - rho**2))
+        assert not close(mutual_information(one, known, x, y.flip(0), seed=Rng(1)), -0.5 * math.log(1 - rho**2))
 
 
 def test_processes_that_differ_have_no_divergence():
     with pytest.raises(ValueError, match="share a process"):
-        kl_divergence(exact(VP), exact(VE), DATA, Rng(0))
+        kl_divergence(exact(VP), exact(VE), DATA, seed=Rng(0))
 
 
 # ------------------------------------------------------------------------------------------------ steps
@@ -199,7 +199,7 @@ def test_errors_of_steps_and_what_becomes_of_them(process):
     denoiser = gaussian(process, torch.zeros(1), std**2 * torch.eye(1))
     data = std * Rng(0).at("x").normal((400, 1))
     times = process.times(steps, "snr")
-    errors = step_errors(denoiser, data, times, Rng(1))
+    errors = step_errors(denoiser, data, times, seed=Rng(1))
     start = float(process.alpha(times[0])) * data + float(process.sigma(times[0])) * Rng(1).at("start").normal((400, 1))
     whole = [factor(process, t, s, std) for t, s in itertools.pairwise(times)]
     alpha, sigma = float(process.alpha(times[-1])), float(process.sigma(times[-1]))
@@ -216,8 +216,8 @@ def test_errors_of_steps_and_what_becomes_of_them(process):
 
 def test_halving_all_steps_quarters_the_mean_square_of_each():
     """Local errors of order 2: halves of the step have a sixteenth of its mean square, in twice as many places."""
-    coarse = step_errors(exact(VP), DATA[:100], VP.times(32, "snr"), Rng(1))
-    fine = step_errors(exact(VP), DATA[:100], VP.times(64, "snr"), Rng(1))
+    coarse = step_errors(exact(VP), DATA[:100], VP.times(32, "snr"), seed=Rng(1))
+    fine = step_errors(exact(VP), DATA[:100], VP.times(64, "snr"), seed=Rng(1))
     ratio = coarse.local.value[8:-8].sum() / fine.local.value[16:-16].sum()
     assert float(ratio) == pytest.approx(8, rel=0.15)
 
@@ -237,7 +237,7 @@ def test_the_square_of_a_mean_without_its_variance():
 @PROCESSES
 def test_a_right_denoiser_is_calibrated(process):
     times = process.times(6, "snr")[1:-1]
-    found = calibration(exact(process), DATA, times, Rng(7))
+    found = calibration(exact(process), DATA, times, seed=Rng(7))
     truth = []
     for t in times.tolist():
         inverse = torch.linalg.inv(spread(process, t))
@@ -253,14 +253,14 @@ def test_a_right_denoiser_is_calibrated(process):
 def test_bias_and_overconfidence_are_found_and_measured():
     times = VP.times(5, "snr")[1:-1]
     shifted = Denoiser(lambda x, t: exact(VP).data(x, float(t[0])) + 0.4, VP, predicts="data")
-    found = calibration(shifted, DATA, times, Rng(7))
+    found = calibration(shifted, DATA, times, seed=Rng(7))
     assert close(found.bias, 0.16)
     assert bool((found.bias.value > 4.9 * found.bias.se)[1:].all())
     narrow = gaussian(VP, MEAN, 0.25 * COVARIANCE)  # thinks that the data is closer to its mean than it is
-    excess = calibration(narrow, DATA, times, Rng(7)).excess
+    excess = calibration(narrow, DATA, times, seed=Rng(7)).excess
     assert bool((excess.value > 4.9 * excess.se)[:2].all())
     wide = gaussian(VP, MEAN, 4 * COVARIANCE)
-    excess = calibration(wide, DATA, times, Rng(7)).excess
+    excess = calibration(wide, DATA, times, seed=Rng(7)).excess
     assert bool((excess.value < -4.9 * excess.se)[:1].all())
 
 
@@ -269,14 +269,14 @@ def first(x):
 
 
 def test_truths_rank_as_one_more_draw():
-    right = posterior_ranks(exact(VP), DATA, 0.4, first, Rng(0), draws=9, steps=60)
+    right = posterior_ranks(exact(VP), DATA, 0.4, first, seed=Rng(0), draws=9, steps=60)
     assert right.p_value > 1e-6
     assert close(right.coverage, right.nominal)
     assert torch.allclose(right.nominal, torch.tensor([0.6, 1.0], dtype=F64)) or right.nominal[0] > 0.4
-    narrow = posterior_ranks(gaussian(VP, MEAN, 0.3 * COVARIANCE), DATA, 0.4, first, Rng(0), draws=9, steps=60)
+    narrow = posterior_ranks(gaussian(VP, MEAN, 0.3 * COVARIANCE), DATA, 0.4, first, seed=Rng(0), draws=9, steps=60)
     assert narrow.p_value < 1e-6
     assert float(narrow.coverage.value[0]) < float(right.nominal[0]) - 0.1
-    moved = posterior_ranks(gaussian(VP, MEAN + 0.8, COVARIANCE), DATA, 0.6, first, Rng(0), draws=9, steps=60)
+    moved = posterior_ranks(gaussian(VP, MEAN + 0.8, COVARIANCE), DATA, 0.6, first, seed=Rng(0), draws=9, steps=60)
     assert moved.p_value < 1e-6
     assert float(moved.rank.double().mean()) < 4.0
 
@@ -285,12 +285,14 @@ def test_a_thousand_ranks_have_the_law_of_the_p_value():
     """Ranks drawn uniformly: p-values of 40 such tables do not crowd at zero."""
     flat = gaussian(VP, torch.zeros(1), torch.eye(1))
     data = Rng(2).at("x").normal((400, 1))
-    constant = [posterior_ranks(flat, data, 0.3, lambda x: 0 * x[:, 0], Rng(i), draws=9, steps=1) for i in range(40)]
+    constant = [
+        posterior_ranks(flat, data, 0.3, lambda x: 0 * x[:, 0], seed=Rng(i), draws=9, steps=1) for i in range(40)
+    ]
     values = torch.tensor([r.p_value for r in constant])
     assert 0.25 < float(values.mean()) < 0.75
     assert float(values.min()) > 1e-4
     with pytest.raises(ShapeError, match="statistic must return"):
-        posterior_ranks(flat, data, 0.3, lambda x: x, Rng(0), steps=1)
+        posterior_ranks(flat, data, 0.3, lambda x: x, seed=Rng(0), steps=1)
 
 
 # ------------------------------------------------------------------------------------------------ runs
@@ -312,13 +314,13 @@ def test_a_run_by_noise_level():
 
 
 def test_a_diagnosis_names_what_is_wrong():
-    assert diagnose(exact(VP), DATA, Rng(0)).warnings == ()
+    assert diagnose(exact(VP), DATA, seed=Rng(0)).warnings == ()
 
     def broken(x, t):
         data = gaussian(VP, MEAN, 0.3 * COVARIANCE).data(x, float(t[0]))
         return data + 0.5 + 0.4 * (x - x.detach().mean(0)) @ TURN
 
-    found = diagnose(Denoiser(broken, VP, predicts="data"), DATA, Rng(0))
+    found = diagnose(Denoiser(broken, VP, predicts="data"), DATA, seed=Rng(0))
     for words in ("does not average to zero", "larger than", "no gradient"):
         assert any(words in w for w in found.warnings), words
     assert "claimed" in repr(found)
@@ -326,6 +328,6 @@ def test_a_diagnosis_names_what_is_wrong():
 
 def test_too_few_samples():
     with pytest.raises(ShapeError, match="at least 3"):
-        calibration(exact(VP), DATA[:2], torch.tensor([0.5]), Rng(0))
+        calibration(exact(VP), DATA[:2], torch.tensor([0.5]), seed=Rng(0))
     with pytest.raises(ShapeError, match="at least 2"):
-        entropy_rate(exact(VP), DATA[:1], torch.tensor([0.5]), Rng(0))
+        entropy_rate(exact(VP), DATA[:1], torch.tensor([0.5]), seed=Rng(0))

@@ -155,7 +155,7 @@ def test_the_table_is_a_process():
 def test_ddpm_on_a_table_gives_the_right_moments():
     """All 200 steps for normal data: mean and variance of 4000 particles at alpha 1e-6; catches 0.04 and 0.03."""
     denoiser = gaussian(PROCESS, torch.tensor([0.3]), torch.tensor([[0.25]]))
-    run = motes.sample(motes.ReverseDiffusion(denoiser, PROCESS, 199, shape=(1,)), 4000, seed=1, progress=False)
+    run = motes.sample(motes.ReverseDiffusion(denoiser, 199, shape=(1,)), 4000, seed=1, progress=False)
     assert abs(float(run.view.mean()) - 0.3) < 4.9 * 0.5 / 4000**0.5 + 0.002
     assert abs(float(run.view.var()) - 0.25) < 4.9 * 0.25 * (2 / 4000) ** 0.5 + 0.005
 
@@ -220,7 +220,7 @@ def test_steering_a_network_of_the_package(diffusers):
     network = unet(diffusers, num_class_embeds=3)
     denoiser = from_diffusers(network, diffusers.DDPMScheduler(), extra=labels)
     model = motes.ReverseDiffusion(
-        denoiser, denoiser.process, 5, reward=lambda x: -x.flatten(1).square().mean(1), guidance=0.5, shape=(1, 8, 8)
+        denoiser, 5, reward=lambda x: -x.flatten(1).square().mean(1), guidance=0.5, shape=(1, 8, 8)
     )
     run = motes.sample(model, 3, seed=1, progress=False)
     assert run.view.shape == (3, 1, 8, 8) and bool(torch.isfinite(run.log_weight).all())

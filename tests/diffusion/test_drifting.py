@@ -57,7 +57,8 @@ def test_only_the_conservative_field_has_no_curl():
     """The asymmetry of the Jacobian: 1e-20 for gradients, above .01 somewhere for Laplace's original field."""
     data, own, x = Rng(0).normal((12, 2)), 0.5 + Rng(1).normal((12, 2)), Rng(2).normal((200, 2))
     curl = {
-        (d.kernel, d.field): float(asymmetry(lambda z, d=d: d(z, data, own), x, Rng(3)).detach().max()) for d in ALL
+        (d.kernel, d.field): float(asymmetry(lambda z, d=d: d(z, data, own), x, seed=Rng(3)).detach().max())
+        for d in ALL
     }
     assert curl["laplace", "original"] > 1e-2
     assert max(v for k, v in curl.items() if k != ("laplace", "original")) < 1e-20
@@ -117,7 +118,7 @@ def test_a_generator_drifts_to_the_data_in_one_step():
     """The loss falls, and one call of the network makes points with the data's mean and spread."""
     angle = 2 * math.pi * Rng(0).uniform((2000, 1), dtype=torch.float32)
     data = torch.cat([angle.cos(), angle.sin()], 1) + 0.05 * Rng(1).normal((2000, 2), dtype=torch.float32)
-    network = build(lambda: PointGenerator(2, width=48, depth=2), Rng(2))
+    network = build(lambda: PointGenerator(2, width=48, depth=2), seed=Rng(2))
     plan = Plan(steps=180, batch=128, rate=4e-3, average=0.98)
     fitted = fit(network, Drifting(Drift(scales=(0.5,))), data, plan=plan, progress=False)
     assert float(fitted.losses[-20:].mean()) < 0.2 * float(fitted.losses[:5].mean())

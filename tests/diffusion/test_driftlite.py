@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import motes
-from diffusion.two_modes import F64, PROCESS, A, made, moments, truth
+from diffusion.two_modes import F64, A, made, moments, truth
 from motes.core.errors import MotesError, ShapeError, UnknownName
 from motes.diffusion import VariancePreserving, gaussian
 from motes.diffusion.composing import driftlite
@@ -24,8 +24,8 @@ def test_linear_maps_leave_no_variance_for_normal_laws(exponents):
     spreads = torch.tensor([[[1.0, 0.3], [0.3, 0.6]], [[0.7, -0.2], [-0.2, 0.5]]], dtype=F64)
     models = [gaussian(VP, m, c) for m, c in zip(means, spreads, strict=True)]
     options = {"shape": (2,), "dtype": F64, "weights": "rate"}
-    calm = Composition(models, exponents, VP, 40, control=DriftLite(("affine",)), **options)
-    raw = Composition(models, exponents, VP, 40, **options)
+    calm = Composition(models, exponents, 40, control=DriftLite(("affine",)), **options)
+    raw = Composition(models, exponents, 40, **options)
     assert float(motes.sample(calm, 100, seed=0, ess_threshold=0, progress=False).log_weight.var()) < 1e-25
     assert float(motes.sample(raw, 100, seed=0, ess_threshold=0, progress=False).log_weight.var()) > 0.01
 
@@ -96,7 +96,7 @@ def test_divergences_are_exact_in_few_dimensions_and_right_on_average_in_many():
 def test_many_dimensions_and_a_resumed_run(tmp_path):
     model = gaussian(VP, torch.zeros(20), torch.eye(20))
     options = {"shape": (20,), "control": DriftLite(("scale", "scores"))}
-    made = Composition([model], [1.5], VP, 12, **options)
+    made = Composition([model], [1.5], 12, **options)
     run = motes.sample(made, 40, seed=1, progress=False, checkpoint=tmp_path / "run.motes")
     assert made.rule == "rate" and math.isfinite(run.log_evidence)
     assert made.settings()["control"]["basis"] == ["scale", "scores"]
@@ -111,7 +111,7 @@ def test_what_does_not_fit_is_refused():
     with pytest.raises(ValueError, match="ridge"):
         DriftLite(ridge=-1)
     with pytest.raises(MotesError, match="control is for"):
-        Composition([A], [2.0], PROCESS, 5, shape=(1,), weights="energy", control=DriftLite())
+        Composition([A], [2.0], 5, shape=(1,), weights="energy", control=DriftLite())
     with pytest.raises(ShapeError, match="basis function"):
         broken = DriftLite((), functions=(lambda x, t: x[:, :0],))
-        motes.sample(Composition([A], [2.0], PROCESS, 5, shape=(1,), control=broken), 4, seed=0, progress=False)
+        motes.sample(Composition([A], [2.0], 5, shape=(1,), control=broken), 4, seed=0, progress=False)

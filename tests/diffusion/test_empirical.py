@@ -79,7 +79,7 @@ def test_reverse_diffusion_ends_in_the_examples_at_their_rates():
     """2000 particles among 3 examples of weights 1, 2, 3: shares at alpha 1e-6 (|z| < 4.9), catches errors of 0.06."""
     examples, weights = torch.tensor([[-1.0, 0.0], [0.0, 1.0], [1.0, 0.0]]), torch.tensor([1.0, 2.0, 3.0])
     denoiser = empirical(PROCESS, examples, weights=weights)
-    model = motes.ReverseDiffusion(denoiser, PROCESS, PROCESS.times(60, "snr"), shape=(2,))
+    model = motes.ReverseDiffusion(denoiser, PROCESS.times(60, "snr"), shape=(2,))
     view = motes.sample(model, 2000, seed=1, progress=False).view
     gap, nearest = torch.cdist(view, examples).min(1)
     assert float(gap.max()) < 0.05

@@ -43,7 +43,7 @@ def test_an_energy_has_the_score_and_the_density_of_its_law():
 def test_the_network_runs_once_a_point_and_never_answers_for_another():
     calls = []
     model = energy_of(A, calls)
-    motes.sample(Composition([model], [2.0], PROCESS, 10, shape=(1,), dtype=F64), 50, seed=0, progress=False)
+    motes.sample(Composition([model], [2.0], 10, shape=(1,), dtype=F64), 50, seed=0, progress=False)
     assert sum(calls) == 11 * 50
     model.score(X, 0.5)
     assert torch.allclose(model.log_density(X, 0.1) + 7, A.log_density(X, 0.1))
@@ -56,7 +56,7 @@ def test_compositions_of_energies_are_exact_but_for_their_constants():
     log_z, right = truth("guided")
     rows = []
     for seed in range(40):
-        model = Composition(models, exponents, PROCESS, 12, shape=(1,), dtype=F64, final="state")
+        model = Composition(models, exponents, 12, shape=(1,), dtype=F64, final="state")
         run = motes.sample(model, 200, seed=seed, progress=False)
         rows.append(moments(run.view[:, 0], torch.exp(run.log_weight - log_z + 7 * sum(exponents)) / 200))
     rows = torch.stack(rows) - torch.cat([torch.ones(1, dtype=F64), right])
@@ -82,13 +82,13 @@ def test_a_blend_is_the_mixture():
 
 def test_a_blend_is_sampled_and_composed():
     model = blend([A, B], [0.5, 0.5])
-    sampler = motes.ReverseDiffusion(model, PROCESS, PROCESS.times(60, "snr"), shape=(1,), dtype=F64)
+    sampler = motes.ReverseDiffusion(model, PROCESS.times(60, "snr"), shape=(1,), dtype=F64)
     run = motes.sample(sampler, 4000, seed=0, progress=False)
     inside = float((run.view > 0).to(F64).mean())
     grid = torch.linspace(0, 12, 20_001, dtype=F64)[:, None]
     right = float(torch.exp(model.log_density(grid, PROCESS.t_min)).sum() * grid[1, 0])
     assert abs(inside - right) < 4.9 * math.sqrt(right * (1 - right) / 4000) + 0.01
-    assert Composition([model], [2.0], PROCESS, 5, shape=(1,)).rule == "energy"
+    assert Composition([model], [2.0], 5, shape=(1,)).rule == "energy"
 
 
 def test_what_does_not_mix_is_refused():

@@ -47,9 +47,7 @@ class Counted:
 
 
 def reverse(denoiser, guide=None, **knobs):
-    return motes.ReverseDiffusion(
-        denoiser, VP, K, reward=reward, guidance=guide, **{"shape": (D,), "coarse": 0, **knobs}
-    )
+    return motes.ReverseDiffusion(denoiser, K, reward=reward, guidance=guide, **{"shape": (D,), "coarse": 0, **knobs})
 
 
 def observed():
@@ -62,7 +60,7 @@ def active(denoiser):
         K,
         measure=lambda x: x[:, :, None],
         ask=lambda i: torch.ones(1),
-        noise=0.5,
+        std=0.5,
         budget=2,
         shape=(D,),
         coarse=0,
@@ -70,14 +68,14 @@ def active(denoiser):
 
 
 def composed(denoiser, **knobs):
-    return Composition([denoiser, EXACT], [0.7, 0.6], VP, K, shape=(D,), **knobs)
+    return Composition([denoiser, EXACT], [0.7, 0.6], K, shape=(D,), **knobs)
 
 
 EACH = (K + 1) * N
 CASES = {
-    "plain": (lambda d: motes.ReverseDiffusion(d, VP, K, shape=(D,), coarse=0), EACH),
+    "plain": (lambda d: motes.ReverseDiffusion(d, K, shape=(D,), coarse=0), EACH),
     "weights": (reverse, EACH),
-    "coarse paths": (lambda d: motes.ReverseDiffusion(d, VP, K, shape=(D,), coarse=4), EACH + 3 * 3),
+    "coarse paths": (lambda d: motes.ReverseDiffusion(d, K, shape=(D,), coarse=4), EACH + 3 * 3),
     "weights at the end": (lambda d: reverse(d, schedule="end"), EACH),
     "the state is final": (lambda d: reverse(d, final="state"), K * N),
     "reward": (lambda d: reverse(d, "reward"), EACH),
@@ -88,8 +86,8 @@ CASES = {
     "guided": (lambda d: Guided(d, K, guidance="reward", reward=reward, shape=(D,)), EACH),
     "guided twice": (lambda d: Guided(d, K, guidance="reward", reward=reward, shape=(D,), repeats=2), EACH + K * N),
     "three proposals": (lambda d: ValueDecoding(reverse(d), proposals=3), N + 3 * K * N),
-    "adaptive": (lambda d: AdaptiveReward(d, K, reward, shape=(D,), coarse=0), EACH),
-    "adaptive and guided": (lambda d: AdaptiveReward(d, K, reward, guidance=0.5, shape=(D,), coarse=0), EACH),
+    "adaptive": (lambda d: AdaptiveReward(d, K, reward=reward, shape=(D,), coarse=0), EACH),
+    "adaptive and guided": (lambda d: AdaptiveReward(d, K, reward=reward, guidance=0.5, shape=(D,), coarse=0), EACH),
     "active": (active, EACH),
     "composition by transitions": (lambda d: composed(d, weights="transition"), EACH),
     "composition by rates": (lambda d: composed(d, weights="rate"), EACH),

@@ -13,7 +13,7 @@ from motes.diffusion.training.denoising import noised
 
 
 def drawn(label, many: int, steps: int = 20) -> torch.Tensor:
-    model = motes.ReverseDiffusion(load("fashion", label), FASHION_PROCESS, steps, shape=FASHION_SHAPE, micro_batch=32)
+    model = motes.ReverseDiffusion(load("fashion", label), steps, shape=FASHION_SHAPE, micro_batch=32)
     return motes.sample(model, many, seed=3, progress=False).view
 
 
@@ -46,7 +46,6 @@ def test_the_model_of_all_draws_all_classes_and_steering_agrees():
     truth, relative = float(p[:, bag].mean()), float(p[:, bag].std() / p[:, bag].mean()) / math.sqrt(len(p))
     model = motes.ReverseDiffusion(
         load("fashion"),
-        FASHION_PROCESS,
         20,
         reward=lambda x: classifier(x)[:, bag],
         shape=FASHION_SHAPE,

@@ -64,6 +64,6 @@ def test_a_table_without_noise_is_for_samplers_that_weigh_nothing():
     denoiser = gaussian(process, torch.zeros(1), torch.eye(1))
     table = learned_steps(denoiser, 2, shape=(1,), n=16, fine=4)
     with pytest.raises(ValueError, match="has no noise"):
-        motes.ReverseDiffusion(denoiser, process, table, shape=(1,))
+        motes.ReverseDiffusion(denoiser, table, shape=(1,))
     with pytest.raises(ValueError, match="at least 2"):
         learned_steps(denoiser, 2, shape=(1,), fine=1)

@@ -43,7 +43,7 @@ RULES = {
 
 
 def worth(rule, reward=lambda x: x[:, 0]):
-    model = motes.ReverseDiffusion(DENOISER, VP, 40, reward=reward, guidance=rule, shape=(1,), dtype=F64)
+    model = motes.ReverseDiffusion(DENOISER, 40, reward=reward, guidance=rule, shape=(1,), dtype=F64)
     return motes.sample(model, 500, seed=1, progress=False, ess_threshold=0).ess / 500
 
 
@@ -71,7 +71,6 @@ def test_under_the_weights_no_rule_changes_the_normaliser(rule):
     def model(guide=None, schedule="end"):
         return motes.ReverseDiffusion(
             DENOISER,
-            VP,
             TIMES,
             reward=lambda x: 0.8 * x[:, 0],
             guidance=guide,
@@ -178,7 +177,6 @@ def test_the_optimal_control_leaves_weights_without_variance():
     for steps in (50, 200):
         model = motes.ReverseDiffusion(
             DENOISER,
-            VP,
             steps,
             reward=reference.reward,
             guidance="reward",
@@ -196,7 +194,7 @@ def test_the_optimal_control_leaves_weights_without_variance():
     mean = (MEAN / VARIANCE + strength * target) / (1 / VARIANCE + strength)
     assert abs(run.log_evidence - log_z) < 0.1 and abs(float(run.mean().value) - mean) < 0.08
     assert spread[1] < 0.6 * spread[0] and spread[1] < 0.12
-    plain = motes.ReverseDiffusion(DENOISER, VP, 200, reward=reference.reward, shape=(1,), dtype=F64, schedule="end")
+    plain = motes.ReverseDiffusion(DENOISER, 200, reward=reference.reward, shape=(1,), dtype=F64, schedule="end")
     assert float(motes.sample(plain, 400, seed=2, ess_threshold=0, progress=False).log_weight.std()) > 1
 
 
@@ -225,7 +223,7 @@ def test_minority_pushes_away_from_the_mean():
     error = float(shift.std()) / samples**0.5
     assert abs(float(shift.mean()) - expected) < 5 * error
     images = torch.tensor([[MEAN], [MEAN + 1], [MEAN + 2]], dtype=F64).repeat_interleave(samples, 0)
-    found = rarity(DENOISER, images, motes.Rng(2)).reshape(3, samples).mean(1)
+    found = rarity(DENOISER, images, seed=motes.Rng(2)).reshape(3, samples).mean(1)
     assert torch.allclose(found[1:] - found[0], lost**2 * torch.tensor([1.0, 4.0], dtype=F64), rtol=0.2)
     late = Guided(DENOISER, 4, guidance=Minority(1.0, every=2, until=0.5), shape=(1,), dtype=F64)
     assert [bool(late.observer(motes.Rng(1), x, k)["shift"].any()) for k in range(4)] == [True, False, False, False]
@@ -234,18 +232,17 @@ def test_minority_pushes_away_from_the_mean():
 def test_rarity_as_a_reward_belongs_to_the_image_and_not_to_its_place():
     images = motes.Rng(4).normal((6, 1))
     order = torch.tensor([3, 0, 5, 1, 4, 2])
-    alone = rarity(DENOISER, images, motes.Rng(2), shared=True)
-    assert torch.equal(rarity(DENOISER, images[order], motes.Rng(2), shared=True), alone[order])
+    alone = rarity(DENOISER, images, seed=motes.Rng(2), shared=True)
+    assert torch.equal(rarity(DENOISER, images[order], seed=motes.Rng(2), shared=True), alone[order])
     assert not torch.allclose(
-        rarity(DENOISER, images[order], motes.Rng(2)), rarity(DENOISER, images, motes.Rng(2))[order]
+        rarity(DENOISER, images[order], seed=motes.Rng(2)), rarity(DENOISER, images, seed=motes.Rng(2))[order]
     )
 
     def run(micro_batch):
         model = motes.ReverseDiffusion(
             DENOISER,
-            VP,
             5,
-            reward=lambda x: rarity(DENOISER, x, motes.Rng(2), shared=True),
+            reward=lambda x: rarity(DENOISER, x, seed=motes.Rng(2), shared=True),
             shape=(1,),
             dtype=F64,
             micro_batch=micro_batch,
@@ -261,7 +258,6 @@ def test_the_probability_of_an_event():
     event = Event(lambda x: x[:, 0] - 1.5)
     model = motes.ReverseDiffusion(
         denoiser,
-        VP,
         60,
         reward=event.reward,
         guidance="reward",
@@ -284,7 +280,7 @@ def test_the_probability_of_an_event():
 def test_a_statistic_that_is_nan_is_not_taken_for_a_miss():
     event = Event(lambda x: torch.where(x[:, 0] > 0, x[:, 0], torch.nan))
     assert event.reward(torch.tensor([[1.0], [-1.0]])).isnan().tolist() == [False, True]
-    model = motes.ReverseDiffusion(DENOISER, VP, 4, reward=event.reward, shape=(1,), dtype=F64, schedule="end")
+    model = motes.ReverseDiffusion(DENOISER, 4, reward=event.reward, shape=(1,), dtype=F64, schedule="end")
     with pytest.raises(motes.MotesError, match="the reward is NaN"):
         motes.sample(model, 20, seed=1, progress=False)
 

@@ -117,7 +117,7 @@ def test_any_twist_leaves_the_normaliser_as_it_is(potential, slope, guidance):
     denoiser = gaussian(VP, torch.tensor([MEAN], dtype=F64), torch.tensor([[VARIANCE]], dtype=F64))
 
     def model(**kwargs):
-        return motes.ReverseDiffusion(denoiser, VP, times, reward=lambda x: x[:, 0], shape=(1,), dtype=F64, **kwargs)
+        return motes.ReverseDiffusion(denoiser, times, reward=lambda x: x[:, 0], shape=(1,), dtype=F64, **kwargs)
 
     plain = expected_weight(model(schedule="end"), 40)
     twisted = model(twist=Linear(slope), guidance=guidance, potential=potential)
@@ -126,7 +126,7 @@ def test_any_twist_leaves_the_normaliser_as_it_is(potential, slope, guidance):
 
 def test_the_twist_is_recorded():
     denoiser = gaussian(VP, torch.zeros(1, dtype=F64), torch.eye(1, dtype=F64))
-    model = motes.ReverseDiffusion(denoiser, VP, 4, reward=lambda x: x[:, 0], shape=(1,), twist=Linear(0.5), dtype=F64)
+    model = motes.ReverseDiffusion(denoiser, 4, reward=lambda x: x[:, 0], shape=(1,), twist=Linear(0.5), dtype=F64)
     run = motes.sample(model, 40, seed=0, progress=False)
     assert int((run.trace["twist"] == run.trace["twist"]).sum()) == 4  # not at the end, where the reward itself counts
     assert model.settings()["twist"] == {"name": "Linear"}
@@ -143,4 +143,4 @@ def test_what_does_not_fit_is_refused():
         made(guidance=Seen)
     with pytest.raises(ValueError, match="give the reward too"):
         denoiser = made().denoiser
-        motes.ReverseDiffusion(denoiser, VP, 4, shape=(1,), twist=Linear(1.0))
+        motes.ReverseDiffusion(denoiser, 4, shape=(1,), twist=Linear(1.0))

@@ -210,7 +210,7 @@ def test_what_does_not_fit_is_refused():
         Observation(OPERATORS["mask"], y.to(torch.complex128), 1.0)
     with pytest.raises(ValueError, match="factor"):
         inverse.Downsample(0)
-    with pytest.raises(ValueError, match="noise must be positive"):
+    with pytest.raises(ValueError, match="std must be positive"):
         Observation(OPERATORS["mask"], y, 0.0)
     with pytest.raises(motes.MotesError, match=r"returns shape \(12,\), the measurement has \(11,\)"):
         Observation(OPERATORS["mask"], y[1:], 1.0).reward(torch.zeros(2, *SHAPE, dtype=F64))

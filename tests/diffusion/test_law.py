@@ -28,7 +28,7 @@ def quadratic(centre, precision):
 def one_dimensional(process, steps=2, **kwargs):
     denoiser = gaussian(process, ONE.mean, ONE.covariance)
     kwargs = {"reward": quadratic(CENTRE, PRECISION), "shape": (1,), "dtype": F64, **kwargs}
-    return motes.ReverseDiffusion(denoiser, process, steps, **kwargs)
+    return motes.ReverseDiffusion(denoiser, steps, **kwargs)
 
 
 @pytest.mark.parametrize("final", ["denoised", "state"])
@@ -142,7 +142,7 @@ def estimates(process, times, kwargs, runs):
     second = tilted.covariance + tilted.mean[:, None] * tilted.mean
     truth = torch.tensor([1.0, *tilted.mean, second[0, 0], second[0, 1], second[1, 1]], dtype=F64)
     model = motes.ReverseDiffusion(
-        gaussian(process, MEAN, COVARIANCE), process, times, reward=quadratic(AIM, SHARP), shape=(2,), **kwargs
+        gaussian(process, MEAN, COVARIANCE), times, reward=quadratic(AIM, SHARP), shape=(2,), **kwargs
     )
     rows, resampled = [], 0
     for seed in range(runs):
@@ -229,9 +229,7 @@ def test_a_mixture_with_a_curved_reward():
 
     def made(steps):
         times = VP.times(steps + 1)[:-1]  # ends where the steps are still wide enough for the grid
-        return motes.ReverseDiffusion(
-            denoiser, VP, times, reward=reward, guidance=0.8, shape=(1,), integrator="ancestral"
-        )
+        return motes.ReverseDiffusion(denoiser, times, reward=reward, guidance=0.8, shape=(1,), integrator="ancestral")
 
     def reference(model):
         image = model.denoiser.data(grid[:, None], model.table.times[-1])[:, 0]

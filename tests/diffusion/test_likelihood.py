@@ -63,15 +63,15 @@ def test_random_probes_are_unbiased_and_say_how_far_they_are_off():
     """100 probes a particle: z-scores against the exact divergence at alpha 1e-6."""
     denoiser = two(PROCESSES["vp"])
     exact = log_likelihood(denoiser, X, 20)
-    random = log_likelihood(denoiser, X, 20, rng=Rng(5), probes=100)
+    random = log_likelihood(denoiser, X, 20, seed=Rng(5), probes=100)
     z = (random.value - exact.value) / random.se
     assert float(z.abs().max()) < 4.9 and float(random.se.max()) < 0.2
     assert torch.allclose(random.discretisation, exact.discretisation, atol=0.1 * float(random.se.max()) + 1e-3)
     isotropic = gaussian(PROCESSES["vp"], torch.zeros(3), torch.eye(3))
     x = X.reshape(4, 3)  # there the signs do not matter
-    same = log_likelihood(isotropic, x, 20, rng=Rng(5), probes=2)
+    same = log_likelihood(isotropic, x, 20, seed=Rng(5), probes=2)
     assert torch.allclose(same.value, log_likelihood(isotropic, x, 20).value, rtol=1e-9) and float(same.se.max()) < 1e-9
-    assert bool(log_likelihood(isotropic, x, 20, rng=Rng(5), probes=1).se.isnan().all())
+    assert bool(log_likelihood(isotropic, x, 20, seed=Rng(5), probes=1).se.isnan().all())
 
 
 def test_images_in_parts_and_in_single_precision():
@@ -84,7 +84,7 @@ def test_images_in_parts_and_in_single_precision():
     for size in (None, 2):
         found = log_likelihood(images, x, 20, micro_batch=size).value
         assert found.dtype == F64 and torch.allclose(found, flat, atol=2e-4)
-        found = log_likelihood(images, x, 20, micro_batch=size, rng=Rng(1), probes=3).value
+        found = log_likelihood(images, x, 20, micro_batch=size, seed=Rng(1), probes=3).value
         assert torch.allclose(found, flat, atol=2e-4)
 
 
@@ -124,5 +124,5 @@ def test_real_digits_are_likelier_than_the_same_pixels_out_of_place():
     x = torch.tensor(images / 8 - 1, dtype=torch.float32)[:, None]
     order = torch.argsort(Rng(5).uniform((64,)))
     mixed = x.flatten(1)[:, order].reshape(x.shape)
-    real, wrong = (log_likelihood(load("digits"), v, 10, rng=Rng(0), probes=1).value for v in (x, mixed))
+    real, wrong = (log_likelihood(load("digits"), v, 10, seed=Rng(0), probes=1).value for v in (x, mixed))
     assert float((real - wrong).min()) > 50

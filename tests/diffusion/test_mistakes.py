@@ -18,7 +18,6 @@ ONE = Normal(torch.tensor([0.4], dtype=F64), torch.tensor([[0.6]], dtype=F64))
 DENOISER = gaussian(VP, ONE.mean, ONE.covariance)
 MODEL = motes.ReverseDiffusion(
     DENOISER,
-    VP,
     STEPS,
     reward=lambda x: -1.5 * (x[:, 0] - 1.6).square(),
     shape=(1,),

@@ -30,7 +30,7 @@ def beyond(level, steps, process=VP, **knobs):
     """P(x > level) of N(0, 1)."""
     event = Event(lambda x: x[:, 0] - level)
     return motes.ReverseDiffusion(
-        standard(process), process, steps, reward=event.reward, guidance="reward", shape=(1,), twist=event, **knobs
+        standard(process), steps, reward=event.reward, guidance="reward", shape=(1,), twist=event, **knobs
     )
 
 
@@ -73,7 +73,7 @@ def test_the_coarse_normaliser_is_that_of_the_chain_of_long_steps(steps):
     """
     centre, precision = torch.tensor([2.5], dtype=F64), torch.tensor([[1.0]], dtype=F64)
     model = motes.ReverseDiffusion(
-        standard(VP), VP, steps, reward=lambda x: -0.5 * (x[:, 0] - 2.5).square(), guidance=0.7, shape=(1,), coarse=1
+        standard(VP), steps, reward=lambda x: -0.5 * (x[:, 0] - 2.5).square(), guidance=0.7, shape=(1,), coarse=1
     )
     long = model.level.table.times
     want, own = (
@@ -93,7 +93,7 @@ def test_the_coarse_normaliser_is_that_of_the_chain_of_long_steps(steps):
 @pytest.mark.parametrize("integrator", ["multistep", "ancestral", "euler-maruyama", "exponential"])
 def test_paths_of_one_noise_stay_together(integrator):
     """The coarse image follows the fine one: that is what makes their difference a small number."""
-    model = motes.ReverseDiffusion(standard(EDM(), 3), EDM(), 60, shape=(3,), integrator=integrator, coarse=1)
+    model = motes.ReverseDiffusion(standard(EDM(), 3), 60, shape=(3,), integrator=integrator, coarse=1)
     found = run(model, 400)
     both = torch.stack([found.view.flatten(), found.particles.x["coarse"]["denoised"].flatten()])
     assert float(torch.corrcoef(both)[0, 1]) > 0.95
@@ -140,9 +140,9 @@ def test_images_near_the_edge_of_an_event_have_a_finite_bar():
 
 def test_means_that_the_steps_move_are_doubted():
     """10,000 images of N(0, 1) in 10 ancestral steps lack a third of their variance; in 60 of second order nothing."""
-    rough = motes.ReverseDiffusion(standard(EDM()), EDM(), 10, shape=(1,), integrator="ancestral")
+    rough = motes.ReverseDiffusion(standard(EDM()), 10, shape=(1,), integrator="ancestral")
     assert "means" in run(rough, 10_000).doubts
-    fine = motes.ReverseDiffusion(standard(VP), VP, 60, shape=(1,))
+    fine = motes.ReverseDiffusion(standard(VP), 60, shape=(1,))
     assert not run(fine, 1000).remarks and run(fine, 1000).log_evidence == 0
 
 
@@ -165,7 +165,7 @@ def test_a_coarse_path_that_leaves_the_finite_numbers_ends_nothing():
     denoiser = motes.diffusion.Denoiser(
         lambda x, t: torch.where(x.abs() < 40 + 1e3 * (t[:, None] > 0.9), 0.5 * x, torch.nan), VP, predicts="data"
     )
-    model = motes.ReverseDiffusion(denoiser, VP, 12, reward=lambda x: x[:, 0], shape=(1,), coarse=2)
+    model = motes.ReverseDiffusion(denoiser, 12, reward=lambda x: x[:, 0], shape=(1,), coarse=2)
     whole = model.level.observer
     bad = replace(whole, denoiser=motes.diffusion.Denoiser(lambda x, t: x * torch.nan, VP, predicts="data"))
     object.__setattr__(model, "level", replace(model.level, observer=bad))

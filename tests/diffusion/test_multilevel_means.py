@@ -21,7 +21,7 @@ def first(x):
 
 def tilted(steps, **knobs):
     """N(0, 1) tilted by exp(x), which is N(1, 1)."""
-    return motes.ReverseDiffusion(ONE, VP, steps, reward=first, guidance="reward", shape=(1,), **knobs)
+    return motes.ReverseDiffusion(ONE, steps, reward=first, guidance="reward", shape=(1,), **knobs)
 
 
 def run(model, n=1000, seed=1, **kwargs):
@@ -47,7 +47,11 @@ def test_with_many_steps_the_bar_is_that_of_the_particles():
 
 @pytest.mark.parametrize(
     "make",
-    [tilted, lambda k: AdaptiveReward(ONE, k, first, shape=(1,)), lambda k: ValueDecoding(tilted(k), proposals=2)],
+    [
+        tilted,
+        lambda k: AdaptiveReward(ONE, k, reward=first, shape=(1,)),
+        lambda k: ValueDecoding(tilted(k), proposals=2),
+    ],
 )
 def test_every_sampler_with_coarse_paths_knows(make):
     found = run(make(20), 200)
@@ -75,6 +79,6 @@ def test_a_short_chain_that_moves_one_estimate_states_no_other():
 def test_where_no_coarse_path_has_weight_means_have_no_bars():
     """Beyond 2 by ten steps: no path of four long ones comes there."""
     event = Event(lambda x: x[:, 0] - 2.0)
-    model = motes.ReverseDiffusion(ONE, VP, 10, reward=event.reward, guidance="reward", shape=(1,), twist=event)
+    model = motes.ReverseDiffusion(ONE, 10, reward=event.reward, guidance="reward", shape=(1,), twist=event)
     found = run(model, 512)
     assert found.doubts == {"evidence", "means"} and math.isnan(float(found.mean(first).se))

@@ -97,11 +97,11 @@ def test_steering_without_gradients_has_the_right_normaliser(onnx, tmp_path):
     """E exp(mean of x) = exp(centre + 1/8) under unit normals; 2000 particles, wrong by 0.1 is caught."""
     denoiser = from_onnx(write(onnx, tmp_path / "m.onnx"), EDMS, extra={"centre": 0.5}, threads=1)
     model = motes.ReverseDiffusion(
-        denoiser, EDMS, 40, reward=lambda x: x.flatten(1).mean(1), shape=(1, 2, 2), micro_batch=500
+        denoiser, 40, reward=lambda x: x.flatten(1).mean(1), shape=(1, 2, 2), micro_batch=500
     )
     run = motes.sample(model, 2000, seed=1, progress=False)
     assert abs(run.log_evidence - 0.625) < 0.1
-    guided = motes.ReverseDiffusion(denoiser, EDMS, 4, reward=model.reward, guidance="reward", shape=(1, 2, 2))
+    guided = motes.ReverseDiffusion(denoiser, 4, reward=model.reward, guidance="reward", shape=(1, 2, 2))
     with pytest.raises(MotesError, match="keeps no gradients"):
         motes.sample(guided, 3, seed=1, progress=False)
 

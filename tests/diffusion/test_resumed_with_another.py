@@ -25,7 +25,7 @@ def observed(y=0.5, row=1.0, plain=None):
 
 def weighed(twist, reward=None, **kwargs):
     kwargs = {"shape": (2,), "dtype": F64, "twist": twist, **kwargs}
-    return motes.ReverseDiffusion(DENOISER, VP, kwargs.pop("steps", 6), reward=reward or twist.reward, **kwargs)
+    return motes.ReverseDiffusion(DENOISER, kwargs.pop("steps", 6), reward=reward or twist.reward, **kwargs)
 
 
 def guided(rule, steps=6, **kwargs):
@@ -39,7 +39,7 @@ def active(row=1.0):
         6,
         measure=lambda x: (scale * x)[:, :, None],
         ask=lambda i: torch.ones(1),
-        noise=0.5,
+        std=0.5,
         budget=1,
         shape=(2,),
         dtype=F64,
@@ -87,7 +87,7 @@ TABLE = transitions(VP, 6)
 for name, make in (
     ("table", lambda table: guided(None, table)),
     ("weighed table", lambda table: weighed(observed(), steps=table)),
-    ("adaptive table", lambda table: AdaptiveReward(DENOISER, table, zero, shape=(2,), dtype=F64)),
+    ("adaptive table", lambda table: AdaptiveReward(DENOISER, table, reward=zero, shape=(2,), dtype=F64)),
 ):
     PAIRS[name] = (make(TABLE), make(replace(TABLE, pull=1.05 * TABLE.pull)))
 

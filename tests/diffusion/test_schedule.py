@@ -60,7 +60,7 @@ def test_the_best_path_is_the_best_of_all():
 
 def test_stochastic_steps_reach_the_optimum_of_the_divergence():
     """4.56 is the optimum, 11.7 and 46.6 what two schedules in use leave; a wrong path law costs more than 10."""
-    times = align_your_steps(one(VE), DATA, 10, Rng(1))
+    times = align_your_steps(one(VE), DATA, 10, seed=Rng(1))
     found = divergence(VE.sigma(times).tolist())
     geometric = divergence(VE.sigma(VE.times(10)).tolist())
     assert found < 4.68
@@ -94,12 +94,12 @@ def test_two_places_of_a_path_that_are_drawn_apart_are_caught(monkeypatch):
     monkeypatch.setattr(cost, "forward_path", apart)
     found = cost.path_divergence(one(VE).data, VE, DATA, VE.times(128, "snr"), Rng(2))
     assert float(found[64, 70]) > 1.5 * divergence(VE.sigma(VE.times(128)[[64, 70]]).tolist())
-    assert divergence(VE.sigma(align_your_steps(one(VE), DATA, 10, Rng(1))).tolist()) > 4.85
+    assert divergence(VE.sigma(align_your_steps(one(VE), DATA, 10, seed=Rng(1))).tolist()) > 4.85
 
 
 @pytest.mark.parametrize("process", [VE, VP], ids=["ve", "vp"])
 def test_deterministic_steps_come_out_equal_in_the_angle(process):
-    times = align_your_steps(one(process), DATA, 10, Rng(1), noise=0.0, grid=128)
+    times = align_your_steps(one(process), DATA, 10, seed=Rng(1), noise=0.0, grid=128)
     ends = torch.atan(torch.exp(-process.log_snr(times[[0, -1]])) / STD)
     best = math.cos(float(ends[0] - ends[1]) / 10) ** 10
     found = deterministic_spread(process, times, STD)
@@ -111,7 +111,7 @@ def test_deterministic_steps_come_out_equal_in_the_angle(process):
 
 def test_the_spread_of_deterministic_steps_is_the_product_of_cosines():
     """The sampler itself, without noise, on a population that starts with the true law."""
-    times = align_your_steps(one(VE), DATA, 6, Rng(1), noise=0.0, grid=64)
+    times = align_your_steps(one(VE), DATA, 6, seed=Rng(1), noise=0.0, grid=64)
     x = (80.0**2 + STD**2) ** 0.5
     denoiser, state = one(VE), torch.tensor([[x]], dtype=F64)
     for t, s in itertools.pairwise(times):
@@ -139,22 +139,22 @@ def test_aligned_times_serve_a_sampler_and_beat_its_own():
             start = share * start + (1 - share) * denoiser.data(start, float(t))
         return float((start[:, 0].sort().values - exact).abs().mean())
 
-    aligned = align_your_steps(denoiser, data, 6, Rng(1), noise=0.0)
+    aligned = align_your_steps(denoiser, data, 6, seed=Rng(1), noise=0.0)
     assert miss(aligned) < 0.5 * miss(VE.times(6))
 
 
 def test_what_cannot_be_aligned():
     with pytest.raises(UnknownName, match="integrator"):
-        align_your_steps(one(VE), DATA, 3, Rng(0), integrator="leap")
+        align_your_steps(one(VE), DATA, 3, seed=Rng(0), integrator="leap")
     with pytest.raises(ValueError, match=r"noise=0.5"):
-        align_your_steps(one(VE), DATA, 3, Rng(0), noise=0.5)
+        align_your_steps(one(VE), DATA, 3, seed=Rng(0), noise=0.5)
     with pytest.raises(ValueError, match="places have room"):
-        align_your_steps(one(VE), DATA[:4], 9, Rng(0), grid=8)
+        align_your_steps(one(VE), DATA[:4], 9, seed=Rng(0), grid=8)
     with pytest.raises(ShapeError, match="at least 2"):
-        align_your_steps(one(VE), DATA[:1], 3, Rng(0))
+        align_your_steps(one(VE), DATA[:1], 3, seed=Rng(0))
     with pytest.raises(ValueError, match="last must lie"):
-        align_your_steps(one(VE), DATA, 3, Rng(0), last=1.5)
-    assert float(align_your_steps(one(VE), DATA[:9], 3, Rng(0), last=0.2, grid=16)[-1]) == 0.2
+        align_your_steps(one(VE), DATA, 3, seed=Rng(0), last=1.5)
+    assert float(align_your_steps(one(VE), DATA[:9], 3, seed=Rng(0), last=0.2, grid=16)[-1]) == 0.2
 
 
 # ------------------------------------------------------------------------------------------------ the spread
@@ -227,7 +227,7 @@ def test_weights_are_exact_for_the_chain_that_starts_late():
     denoiser = gaussian(process, torch.zeros(1), torch.eye(1))
     start = Teleport(process, torch.zeros(1), torch.eye(1), float(process.time(0.0)))
     model = motes.ReverseDiffusion(
-        denoiser, process, start.times(40), reward=lambda x: x[:, 0], guidance="reward", start=start, shape=(1,)
+        denoiser, start.times(40), reward=lambda x: x[:, 0], guidance="reward", start=start, shape=(1,)
     )
     values = torch.tensor([motes.sample(model, 200, seed=i, progress=False).log_evidence for i in range(40)]).exp()
     assert float(values.mean()) == pytest.approx(math.exp(0.5), rel=0.05)
@@ -283,7 +283,7 @@ def test_the_loss_drops_by_the_square_of_the_mean_score_exactly():
     samples, times = Rng(0).at("x").normal((50, 2)), VP.times(8)[1:-1]
     samples = samples - samples.mean(0)  # the model's score is then all that has a mean
     before, address = off(VP), Rng(4)
-    after = calibrated(before, samples, times, address)
+    after = calibrated(before, samples, times, seed=address)
     for k, t in enumerate(sorted(times.tolist())):
         noise = address.at(f"calibration-{k}", inner=0).normal((50, 2))
         alpha, sigma = float(VP.alpha(t)), float(VP.sigma(t))
@@ -296,16 +296,16 @@ def test_the_loss_drops_by_the_square_of_the_mean_score_exactly():
 def test_the_measured_shift_is_the_error_that_was_put_in():
     samples = Rng(0).at("x").normal((4000, 2))
     samples = samples - samples.mean(0)
-    after = calibrated(off(VP), samples, VP.times(20), Rng(1))
+    after = calibrated(off(VP), samples, VP.times(20), seed=Rng(1))
     shift, se = after.model.shift, after.model.se
     exact = OFF * torch.sin(3 * after.model.times)[:, None]
     assert float(((shift - exact) / se).abs().max()) < 4.9
     assert float(se.max()) < 0.02
     # between the times it is interpolated, for particles with times of their own too
     t = torch.tensor([0.31, 0.62], dtype=F64)
-    after_one = calibrated(off(VP), samples[:9], torch.tensor([0.5]), Rng(1))
+    after_one = calibrated(off(VP), samples[:9], torch.tensor([0.5]), seed=Rng(1))
     plain = Denoiser(lambda x, t: 0 * x + torch.sin(t)[:, None], VP, predicts="data")
-    flat = calibrated(plain, torch.cat([samples[:9], -samples[:9]]), torch.linspace(0.1, 0.9, 200), Rng(1))
+    flat = calibrated(plain, torch.cat([samples[:9], -samples[:9]]), torch.linspace(0.1, 0.9, 200), seed=Rng(1))
     assert float(flat.data(torch.zeros(2, 2, dtype=F64), t).abs().max()) < 1e-5
     assert after_one.model.shift.shape == (1, 2)
 
@@ -315,7 +315,7 @@ def test_calibrated_samples_lose_their_bias():
     exact = gaussian(VP, torch.zeros(2), torch.eye(2))
     wrong = Denoiser(lambda x, t: exact.data(x, t) + OFF.to(x), VP, predicts="data")
     data = Rng(0).at("x").normal((2000, 2))
-    right = calibrated(wrong, data - data.mean(0), VP.times(40), Rng(1))
+    right = calibrated(wrong, data - data.mean(0), VP.times(40), seed=Rng(1))
     means = []
     for denoiser in (wrong, right):
         model = Guided(denoiser, 40, shape=(2,), dtype=F64)
@@ -327,4 +327,4 @@ def test_calibrated_samples_lose_their_bias():
 
 def test_calibration_needs_samples():
     with pytest.raises(ShapeError, match="at least 2"):
-        calibrated(off(VP), torch.zeros(1, 2), torch.tensor([0.5]), Rng(0))
+        calibrated(off(VP), torch.zeros(1, 2), torch.tensor([0.5]), seed=Rng(0))

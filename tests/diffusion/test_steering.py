@@ -27,7 +27,7 @@ def reward(x):
 
 
 def inner(**kwargs):
-    return motes.ReverseDiffusion(DENOISER, VP, STEPS, reward=reward, shape=(1,), dtype=F64, **kwargs)
+    return motes.ReverseDiffusion(DENOISER, STEPS, reward=reward, shape=(1,), dtype=F64, **kwargs)
 
 
 LOG_Z, LAW = chain(VP, VP.times(STEPS), ONE, "ancestral", "denoised").tilted(CENTRE, PRECISION)
@@ -96,7 +96,7 @@ def test_best_of_n():
     with pytest.raises(motes.MotesError, match="no reward"):
         best_of(motes.sample(_Walk(), 6, seed=1, progress=False), 6)
     with pytest.raises(motes.MotesError, match="no reward"):
-        plain = motes.ReverseDiffusion(DENOISER, VP, STEPS, shape=(1,), dtype=F64)
+        plain = motes.ReverseDiffusion(DENOISER, STEPS, shape=(1,), dtype=F64)
         best_of(motes.sample(plain, 6, seed=1, progress=False, ess_threshold=0), 6)
 
 
@@ -113,7 +113,9 @@ class _Walk(motes.FeynmanKac):
 
 @pytest.mark.parametrize("guidance", [0.0, 0.5])
 def test_the_adaptive_share_targets_the_tilted_law(guidance):
-    model = AdaptiveReward(DENOISER, STEPS, reward, guidance=guidance, shape=(1,), dtype=F64, conditional_ess=0.99)
+    model = AdaptiveReward(
+        DENOISER, STEPS, reward=reward, guidance=guidance, shape=(1,), dtype=F64, conditional_ess=0.99
+    )
     z, m = ratios(model, 200, 60)
     assert abs(float(z.mean()) - 1) < 4.9 * float(z.std()) / 60**0.5 + 0.01  # and a bias of the order 1 / N
     assert abs(float(m.mean()) - float(LAW.mean)) < 4.9 * float(m.std()) / 60**0.5 + 0.01
@@ -123,11 +125,11 @@ def test_the_adaptive_share_targets_the_tilted_law(guidance):
 
 
 def test_a_steep_reward_comes_in_slowly_and_the_run_says_when_it_was_not_in():
-    steep = AdaptiveReward(DENOISER, 4, lambda x: 200 * reward(x), shape=(1,), dtype=F64, conditional_ess=0.95)
+    steep = AdaptiveReward(DENOISER, 4, reward=lambda x: 200 * reward(x), shape=(1,), dtype=F64, conditional_ess=0.95)
     with pytest.warns(UserWarning, match="the last step, where the reward counts in full, left"):
         run = motes.sample(steep, 100, seed=1, progress=False)
     assert run.trace["share"][-2] < 0.5
-    mild = AdaptiveReward(DENOISER, 4, lambda x: 0.01 * reward(x), shape=(1,), dtype=F64)
+    mild = AdaptiveReward(DENOISER, 4, reward=lambda x: 0.01 * reward(x), shape=(1,), dtype=F64)
     assert bool((motes.sample(mild, 100, seed=1, progress=False).trace["share"][1:] == 1).all())
     r = motes.Rng(1).normal((50_000,))
     # exp(share * r), r normal: the fraction is exp(-share^2)
@@ -136,11 +138,14 @@ def test_a_steep_reward_comes_in_slowly_and_the_run_says_when_it_was_not_in():
     )
     assert affordable(torch.zeros(50_000, dtype=F64), -0.6 * r, r, 0.9999) == 0.61  # the share that undoes the past
     with pytest.raises(ValueError, match="conditional_ess"):
-        AdaptiveReward(DENOISER, 4, reward, shape=(1,), conditional_ess=1.0)
+        AdaptiveReward(DENOISER, 4, reward=reward, shape=(1,), conditional_ess=1.0)
 
 
 def test_an_adaptive_run_resumes(tmp_path):
-    model, path = AdaptiveReward(DENOISER, 8, reward, guidance=0.5, shape=(1,), dtype=F64), tmp_path / "run.safetensors"
+    model, path = (
+        AdaptiveReward(DENOISER, 8, reward=reward, guidance=0.5, shape=(1,), dtype=F64),
+        tmp_path / "run.safetensors",
+    )
     whole = motes.sample(model, 20, seed=3, progress=False)
     motes.sample(model, 20, seed=3, progress=False, checkpoint=path, callback=lambda s: s.particles.t == 4)
     resumed = motes.resume(path, model, progress=False)
@@ -151,7 +156,6 @@ def linear(steps=20):
     """A linear reward, whose optimal drift is a constant at each step: the basis holds it."""
     return motes.ReverseDiffusion(
         DENOISER,
-        VP,
         steps,
         reward=lambda x: 3 * x[:, 0],
         shape=(1,),
@@ -178,7 +182,7 @@ def test_iterated_twisting_learns_the_optimal_drift():
 def test_paths_are_kept_as_states_and_predictions_only():
     """The affine basis of d numbers has d (d + 2): kept along whole paths it would be what fills the memory."""
     model = motes.ReverseDiffusion(
-        gaussian(VP, torch.zeros(20), torch.eye(20)), VP, 3, reward=lambda x: x[:, 0], shape=(20,), schedule="end"
+        gaussian(VP, torch.zeros(20), torch.eye(20)), 3, reward=lambda x: x[:, 0], shape=(20,), schedule="end"
     )
     keeper = _Keeper(model, affine)
     for state in motes.steps(model, 5, seed=1, ess_threshold=0):
@@ -190,7 +194,7 @@ def test_paths_are_kept_as_states_and_predictions_only():
 
 
 def test_shares_that_a_first_run_chose_are_a_schedule():
-    first = AdaptiveReward(DENOISER, STEPS, reward, shape=(1,), dtype=F64, conditional_ess=0.99)
+    first = AdaptiveReward(DENOISER, STEPS, reward=reward, shape=(1,), dtype=F64, conditional_ess=0.99)
     share = motes.sample(first, 200, seed=0, progress=False).trace["share"]
     model = inner(schedule=dict(zip(first.table.times.tolist(), share, strict=True)).get)
     assert model.strength.tolist() == share.tolist()
@@ -233,8 +237,8 @@ def test_what_does_not_fit_is_refused():
     with pytest.raises(ValueError, match="proposals"):
         ValueDecoding(inner(), proposals=0)
     with pytest.raises(ValueError, match="no reward"):
-        iterated_twisting(motes.ReverseDiffusion(DENOISER, VP, 4, shape=(1,), dtype=F64), 10, seed=1)
-    never = AdaptiveReward(DENOISER, 4, lambda x: torch.full((len(x),), -math.inf), shape=(1,), dtype=F64)
+        iterated_twisting(motes.ReverseDiffusion(DENOISER, 4, shape=(1,), dtype=F64), 10, seed=1)
+    never = AdaptiveReward(DENOISER, 4, reward=lambda x: torch.full((len(x),), -math.inf), shape=(1,), dtype=F64)
     with pytest.raises(motes.MotesError, match='ReverseDiffusion with schedule="end"'):
         motes.sample(never, 5, seed=1, progress=False)
     with pytest.raises(ValueError, match="trust"):

@@ -19,9 +19,7 @@ WIDE = mixture(  # the tilt by exp(1.5 x) makes the widest of three the heaviest
 
 
 def tilted(denoiser, **knobs):
-    return motes.ReverseDiffusion(
-        denoiser, VP, 50, reward=lambda x: 1.5 * x[:, 0], guidance="reward", shape=(1,), **knobs
-    )
+    return motes.ReverseDiffusion(denoiser, 50, reward=lambda x: 1.5 * x[:, 0], guidance="reward", shape=(1,), **knobs)
 
 
 def heavy(run):
@@ -35,7 +33,7 @@ def test_a_tilt_that_few_particles_follow_is_doubted_and_an_even_one_is_not():
         run = motes.sample(tilted(WIDE), 512, seed=seed, progress=False)
         assert len(heavy(run)) == 1 and run.doubts == {"evidence", "means"}
         assert not heavy(motes.sample(tilted(even), 512, seed=seed, progress=False))
-    run = motes.sample(AdaptiveReward(WIDE, 50, lambda x: 4 * x[:, 0], shape=(1,)), 512, seed=0, progress=False)
+    run = motes.sample(AdaptiveReward(WIDE, 50, reward=lambda x: 4 * x[:, 0], shape=(1,)), 512, seed=0, progress=False)
     assert heavy(run)
 
 

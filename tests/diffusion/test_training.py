@@ -71,7 +71,7 @@ def weights(network) -> torch.Tensor:
 
 
 def points_network() -> PointNetwork:
-    return build(lambda: PointNetwork(2, width=16, depth=1), Rng(1))
+    return build(lambda: PointNetwork(2, width=16, depth=1), seed=Rng(1))
 
 
 def test_a_broken_off_training_ends_like_a_whole_one(tmp_path):
@@ -95,7 +95,7 @@ def test_a_broken_off_training_ends_like_a_whole_one(tmp_path):
         with pytest.raises(FileError, match="of another training"):
             fit(points_network(), path=path, progress=False, **given)
     with pytest.raises(FileError, match="of another network"):
-        wide = build(lambda: PointNetwork(2, width=24, depth=1), Rng(1))
+        wide = build(lambda: PointNetwork(2, width=24, depth=1), seed=Rng(1))
         fit(wide, objective, POINTS, plan=SHORT, seed=5, path=path, progress=False)
 
 
@@ -147,13 +147,13 @@ def test_what_no_training_wrote_is_refused(change, tmp_path):
 
 def test_training_and_building_leave_the_global_generator_alone():
     before = torch.get_rng_state()
-    network = build(lambda: ImageUNet(8, classes=10), Rng(0))
-    again = build(lambda: ImageUNet(8, classes=10), Rng(0))
+    network = build(lambda: ImageUNet(8, classes=10), seed=Rng(0))
+    again = build(lambda: ImageUNet(8, classes=10), seed=Rng(0))
     fit(points_network(), Denoising(VP, perturbation=0.1, symmetry=0.1), POINTS, plan=SHORT, progress=False)
     assert torch.equal(torch.get_rng_state(), before)
     assert torch.equal(weights(network), weights(again))
     with pytest.raises(ValueError, match="buffers"):
-        build(lambda: nn.BatchNorm1d(3), Rng(0))
+        build(lambda: nn.BatchNorm1d(3), seed=Rng(0))
 
 
 def test_held_out_examples_are_never_trained_on():
@@ -300,7 +300,7 @@ def test_a_trained_plane_law_is_the_law():
     rng = Rng(4)
     side = torch.where(rng.at("side").uniform((4000, 1)) < 0.5, -1.0, 1.0)
     points = (0.3 * rng.at("blob").normal((4000, 2)) + side * torch.tensor([[1.0, 0.5]])).float()
-    network = build(lambda: PointNetwork(2), Rng(5))
+    network = build(lambda: PointNetwork(2), seed=Rng(5))
     trained = train(network, points, VP, plan=Plan(steps=400, batch=256, rate=5e-3, average=0.99), progress=False)
     means = torch.tensor([[1.0, 0.5], [-1.0, -0.5]], dtype=F64)
     exact = mixture(VP, torch.ones(2), means, 0.09 * torch.eye(2, dtype=F64).expand(2, 2, 2))
@@ -329,8 +329,8 @@ def test_an_energy_is_conservative_and_its_density_has_its_score():
     denoiser = Denoiser(energy, process, predicts="noise", log_density=energy.log_density)
     with torch.no_grad():
         assert torch.allclose(denoiser.score(x, t), score, atol=1e-12)
-    assert float(asymmetry(lambda x: energy(x, t), x, Rng(1)).detach().max()) < 1e-20
-    assert float(asymmetry(lambda x: network(x, t), x, Rng(1)).detach().min()) > 1e-6  # the network alone is not
+    assert float(asymmetry(lambda x: energy(x, t), x, seed=Rng(1)).detach().max()) < 1e-20
+    assert float(asymmetry(lambda x: network(x, t), x, seed=Rng(1)).detach().min()) > 1e-6  # the network alone is not
     # F = 0 is exact for normal data of this spread
     exact = gaussian(process, torch.zeros(3), 0.49 * torch.eye(3))
     plain = Denoiser(Energy(lambda u, t: torch.zeros_like(u), process, spread=0.7), process, predicts="noise")
@@ -371,10 +371,10 @@ def test_the_asymmetry_is_half_the_squared_norm_of_j_minus_its_transpose():
     matrix = Rng(0).normal((5, 5))
     truth = 0.5 * (matrix - matrix.T).square().sum()
     x = Rng(1).normal((20_000, 5))
-    found = asymmetry(lambda z: z @ matrix.T, x, Rng(2))
+    found = asymmetry(lambda z: z @ matrix.T, x, seed=Rng(2))
     assert abs(float(found.mean() - truth)) < 4.9 * float(found.std()) / math.sqrt(len(x)) < 0.05 * truth
     symmetric = matrix + matrix.T
-    assert float(asymmetry(lambda z: z @ symmetric, x, Rng(2)).max()) < 1e-24
+    assert float(asymmetry(lambda z: z @ symmetric, x, seed=Rng(2)).max()) < 1e-24
     sign = 2.0 * (Rng(2).at("signs").uniform((20_000, 5)) < 0.5).to(F64) - 1
     other = (sign @ matrix).square().sum(1) - (sign @ matrix * (sign @ matrix.T)).sum(1)  # |J'v|^2 - v'JJv
     assert abs(float(other.mean() - truth)) < 4.9 * float(other.std()) / math.sqrt(len(x))
@@ -383,12 +383,12 @@ def test_the_asymmetry_is_half_the_squared_norm_of_j_minus_its_transpose():
 
 def test_the_symmetry_penalty_makes_a_field_more_conservative():
     def curl(symmetry):
-        network = build(lambda: PointNetwork(2, width=32), Rng(5))
+        network = build(lambda: PointNetwork(2, width=32), seed=Rng(5))
         trained = train(
             network, POINTS, VP, predicts="noise", plan=Plan(steps=200, batch=64), symmetry=symmetry, progress=False
         )
         field = lambda x: trained.network(x, torch.full((len(x),), 0.2))  # noqa: E731
-        return float(asymmetry(field, POINTS, Rng(0)).detach().mean())
+        return float(asymmetry(field, POINTS, seed=Rng(0)).detach().mean())
 
     assert curl(10.0) < 0.3 * curl(0.0)
 
@@ -451,7 +451,7 @@ def test_clean_data_are_learned_from_noisy_ones():
 def test_scaled_networks_start_from_the_normal_law():
     """F = 0 is the exact denoiser of normal data, at any noise level of an exploding process too."""
     for process in (EDM(), VP, RectifiedFlow()):
-        network = build(lambda process=process: Scaled(PointNetwork(2), process, spread=0.5), Rng(0)).double()
+        network = build(lambda process=process: Scaled(PointNetwork(2), process, spread=0.5), seed=Rng(0)).double()
         exact = gaussian(process, torch.zeros(2), 0.25 * torch.eye(2))
         for t in process.times(4)[:-1]:
             x = float(process.start_std) * Rng(1).normal((3, 2))
@@ -459,7 +459,7 @@ def test_scaled_networks_start_from_the_normal_law():
                 Denoiser(network, process, predicts="data").data(x, t).detach(), exact.data(x, t), atol=1e-9
             )
     fitted = train(
-        build(lambda: Scaled(PointNetwork(2, width=16), EDM(), spread=1.0), Rng(0)),
+        build(lambda: Scaled(PointNetwork(2, width=16), EDM(), spread=1.0), seed=Rng(0)),
         POINTS,
         EDM(),
         predicts="data",

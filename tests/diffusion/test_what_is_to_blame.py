@@ -42,11 +42,11 @@ def first(x):
 
 
 SAMPLERS = {
-    "reverse": lambda d, r: motes.ReverseDiffusion(d, VP, 4, reward=r, shape=(2,)),
+    "reverse": lambda d, r: motes.ReverseDiffusion(d, 4, reward=r, shape=(2,)),
     "guided": lambda d, r: Guided(d, 4, reward=r, shape=(2,)),
-    "adaptive": lambda d, r: AdaptiveReward(d, 4, r, shape=(2,)),
-    "composition": lambda d, r: Composition([d], [1.0], VP, 4, reward=r, shape=(2,)),
-    "tilted": lambda d, r: TiltedFlow(d, 4, r, shape=(2,)),
+    "adaptive": lambda d, r: AdaptiveReward(d, 4, reward=r, shape=(2,)),
+    "composition": lambda d, r: Composition([d], [1.0], 4, reward=r, shape=(2,)),
+    "tilted": lambda d, r: TiltedFlow(d, 4, reward=r, shape=(2,)),
 }
 
 
@@ -79,7 +79,7 @@ def test_what_has_no_reward_refuses_training_mode_too():
             return self.drop(torch.zeros(*tokens.shape, 2))
 
     model = TokenModel(Tokens(), Masked(2), 3)
-    for made in (lambda: TokenComposition([model], [2.0]), lambda: ReverseDiscrete(model, Masked(2), 4)):
+    for made in (lambda: TokenComposition([model], [2.0]), lambda: ReverseDiscrete(model, 4)):
         with pytest.raises(MotesError, match="training mode"):
             made()
 
@@ -87,24 +87,24 @@ def test_what_has_no_reward_refuses_training_mode_too():
 SAMPLES = 0.1 * torch.arange(16.0).reshape(8, 2)
 RNG = motes.Rng(0)
 LOOKS = {
-    "calibrated": lambda d: calibrated(d, SAMPLES, VP.times(2), RNG),
+    "calibrated": lambda d: calibrated(d, SAMPLES, VP.times(2), seed=RNG),
     "coupling": lambda d: coupling_test(d, (2,), n=8, steps=2),
-    "align": lambda d: schedule.align_your_steps(d, SAMPLES, 3, RNG),
-    "diagnose": lambda d: diagnostics.diagnose(d, SAMPLES, RNG, levels=2),
-    "calibration": lambda d: diagnostics.calibration(d, SAMPLES, VP.times(2), RNG),
-    "conservative": lambda d: diagnostics.non_conservativeness(d, SAMPLES, 0.5, RNG),
-    "first": lambda d: diagnostics.kl_divergence(d, EXACT, SAMPLES, RNG, steps=2),
-    "second": lambda d: diagnostics.kl_divergence(EXACT, d, SAMPLES, RNG, steps=2),
+    "align": lambda d: schedule.align_your_steps(d, SAMPLES, 3, seed=RNG),
+    "diagnose": lambda d: diagnostics.diagnose(d, SAMPLES, seed=RNG, levels=2),
+    "calibration": lambda d: diagnostics.calibration(d, SAMPLES, VP.times(2), seed=RNG),
+    "conservative": lambda d: diagnostics.non_conservativeness(d, SAMPLES, 0.5, seed=RNG),
+    "first": lambda d: diagnostics.kl_divergence(d, EXACT, SAMPLES, seed=RNG, steps=2),
+    "second": lambda d: diagnostics.kl_divergence(EXACT, d, SAMPLES, seed=RNG, steps=2),
     "conditional": lambda d: diagnostics.mutual_information(
-        EXACT, lambda x, t, y: d.data(x, t), SAMPLES, SAMPLES, RNG, steps=2
+        EXACT, lambda x, t, y: d.data(x, t), SAMPLES, SAMPLES, seed=RNG, steps=2
     ),
-    "rate": lambda d: diagnostics.entropy_rate(d, SAMPLES, VP.times(2), RNG),
-    "bound": lambda d: diagnostics.entropy_bound(d, SAMPLES, RNG, steps=2),
-    "ranks": lambda d: diagnostics.posterior_ranks(d, SAMPLES, 0.5, first, RNG, draws=3, steps=2),
-    "stepping": lambda d: diagnostics.step_errors(d, SAMPLES, 2, RNG),
+    "rate": lambda d: diagnostics.entropy_rate(d, SAMPLES, VP.times(2), seed=RNG),
+    "bound": lambda d: diagnostics.entropy_bound(d, SAMPLES, seed=RNG, steps=2),
+    "ranks": lambda d: diagnostics.posterior_ranks(d, SAMPLES, 0.5, first, seed=RNG, draws=3, steps=2),
+    "stepping": lambda d: diagnostics.step_errors(d, SAMPLES, 2, seed=RNG),
     "walkback": lambda d: CorruptDenoise(d, SAMPLES, 0.5, steps=2),
     "initial": lambda d: Composition(
-        [EXACT], [1.0], VP, 4, shape=(2,), weights="transition", initial=lambda x: d.data(x, 0.5)[:, 0]
+        [EXACT], [1.0], 4, shape=(2,), weights="transition", initial=lambda x: d.data(x, 0.5)[:, 0]
     ),
     "prior": lambda d: posterior(d, 4, Observation(lambda x: x, torch.zeros(2), 0.3), shape=(2,)),
     "operator": lambda d: posterior(EXACT, 4, Observation(lambda x: d.data(x, 0.5), torch.zeros(2), 0.3), shape=(2,)),
@@ -129,7 +129,7 @@ def blind(x):
 
 @pytest.mark.parametrize("guidance", ["reward", TrainingFree(rho=1.0), TrainingFree(mu=1.0), Modulation(blind)])
 def test_rewards_without_gradients_say_the_same_everywhere(guidance):
-    model = motes.ReverseDiffusion(EXACT, VP, 4, reward=blind, guidance=guidance, shape=(2,))
+    model = motes.ReverseDiffusion(EXACT, 4, reward=blind, guidance=guidance, shape=(2,))
     with pytest.raises(MotesError, match="has no gradient with respect to the image: compute it with torch operations"):
         motes.sample(model, 5, seed=0, progress=False)
 
@@ -141,9 +141,9 @@ def steep(x):
 @pytest.mark.parametrize("name", ["reverse", "guided", "composition"])
 def test_guidance_that_runs_away_is_named_and_the_reward_is_not(name):
     guided = {
-        "reverse": lambda g, r: motes.ReverseDiffusion(EXACT, VP, 60, reward=r, guidance=g, shape=(2,)),
+        "reverse": lambda g, r: motes.ReverseDiffusion(EXACT, 60, reward=r, guidance=g, shape=(2,)),
         "guided": lambda g, r: Guided(EXACT, 60, guidance=g, reward=r, shape=(2,)),
-        "composition": lambda g, r: Composition([EXACT], [1.0], VP, 60, reward=r, guidance=g, shape=(2,)),
+        "composition": lambda g, r: Composition([EXACT], [1.0], 60, reward=r, guidance=g, shape=(2,)),
     }[name]
     with pytest.raises(NanLogPotential, match="look at the guidance: it is too strong"):
         motes.sample(guided(50.0, steep), 20, seed=0, progress=False)

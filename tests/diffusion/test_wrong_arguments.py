@@ -27,7 +27,7 @@ DENOISER = gaussian(PROCESS, torch.zeros(2), torch.eye(2))
 
 
 def reverse(**kwargs):
-    return motes.ReverseDiffusion(DENOISER, PROCESS, **{"steps": 3, "shape": (2,), **kwargs})
+    return motes.ReverseDiffusion(DENOISER, **{"steps": 3, "shape": (2,), **kwargs})
 
 
 def guided(**kwargs):
@@ -106,12 +106,12 @@ def test_what_looks_at_a_model_wants_tensors_and_an_address():
     x, rng, array = torch.zeros(8, 2), motes.Rng(0), np.zeros((8, 2))
     for make, what in (
         (lambda: log_likelihood(DENOISER, array, 4), "x must be a torch tensor"),
-        (lambda: calibrated(DENOISER, array, PROCESS.times(2), rng), "samples must be a torch tensor"),
-        (lambda: calibrated(DENOISER, x, PROCESS.times(2), 0), "rng must be an address"),
-        (lambda: schedule.align_your_steps(DENOISER, array, 3, rng), "samples must be a torch tensor"),
-        (lambda: schedule.align_your_steps(DENOISER, x, 3, 0), "rng must be an address"),
-        (lambda: diagnostics.diagnose(DENOISER, array, rng), "samples must be a torch tensor"),
-        (lambda: diagnostics.diagnose(DENOISER, x, 7), "rng must be an address"),
+        (lambda: calibrated(DENOISER, array, PROCESS.times(2), seed=rng), "samples must be a torch tensor"),
+        (lambda: calibrated(DENOISER, x, PROCESS.times(2), seed=None), "seed must be"),
+        (lambda: schedule.align_your_steps(DENOISER, array, 3, seed=rng), "samples must be a torch tensor"),
+        (lambda: schedule.align_your_steps(DENOISER, x, 3, seed=None), "seed must be"),
+        (lambda: diagnostics.diagnose(DENOISER, array, seed=rng), "samples must be a torch tensor"),
+        (lambda: diagnostics.diagnose(DENOISER, x, seed=1.5), "seed must be"),
         (lambda: training.train(torch.nn.Linear(2, 2), array, PROCESS), r"data\[0\] must be a torch tensor"),
         (lambda: training.train_discrete(torch.nn.Linear(2, 2), array, Masked(2)), r"tokens\[0\] must be a torch"),
     ):
@@ -134,7 +134,7 @@ def test_a_sampler_of_tokens_names_what_does_not_fit():
         ({"given": [0, -1]}, "given must be a tensor"),
     ):
         with pytest.raises(TypeError, match=what):
-            ReverseDiscrete(model, process, **{"steps": 2, **kwargs})
+            ReverseDiscrete(model, **{"steps": 2, **kwargs})
 
 
 def test_a_tabulated_process_prints_without_its_table():

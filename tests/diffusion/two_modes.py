@@ -58,4 +58,4 @@ def blind(denoiser):
 def made(case, steps, **options):
     """A composition in float64 whose images are its states."""
     models, exponents = CASES[case]
-    return Composition(models, exponents, PROCESS, steps, **{"shape": (1,), "final": "state", "dtype": F64, **options})
+    return Composition(models, exponents, steps, **{"shape": (1,), "final": "state", "dtype": F64, **options})

@@ -93,7 +93,7 @@ RUNS: Runs = {
     "EnsembleKalman": lambda: (decay(), 64, 2),
     "Follmer": lambda: (d.Follmer(posterior(), location=0.0, scale=1.0), 32, 3),
     "SelfRepellentWalk": lambda: (ring(), 16, 3),
-    "WalkJump": lambda: (d.WalkJump(smoothed, 1, noise=3.0, measurements=3), 16, 3),
+    "WalkJump": lambda: (d.WalkJump(smoothed, 1, sigma=3.0, measurements=3), 16, 3),
     "LowDiscrepancy": lambda: (d.Tempering(laws.LowDiscrepancy(posterior())), 32, 2),
 }
 RUNS |= {

@@ -31,22 +31,22 @@ def flow() -> d.Denoiser:
 
 def measured() -> Any:
     keep = torch.tensor([True, False, True, False])
-    observation = inverse.Observation(inverse.Mask(keep), torch.tensor([1.0, -0.5]), noise=0.5)
+    observation = inverse.Observation(inverse.Mask(keep), torch.tensor([1.0, -0.5]), std=0.5)
     return inverse.posterior(normal(4), 8, observation, shape=(4,))
 
 
 def tokens(**settings: Any) -> discrete.ReverseDiscrete:
     process = discrete.Masked(2)
     exact = discrete.joint(process, torch.tensor([[0.4, 0.1], [0.1, 0.4]]))
-    return discrete.ReverseDiscrete(exact, process, 2, reward=lambda x: 2.0 * x[:, 0], **settings)
+    return discrete.ReverseDiscrete(exact, 2, reward=lambda x: 2.0 * x[:, 0], **settings)
 
 
 RUNS: Runs = {
-    "ReverseDiffusion": lambda: (motes.ReverseDiffusion(normal(), PROCESS, 6, reward=first, shape=(2,)), 32, 6),
+    "ReverseDiffusion": lambda: (motes.ReverseDiffusion(normal(), 6, reward=first, shape=(2,)), 32, 6),
     "Guided": lambda: (d.Guided(normal(), 6, guidance="reward", reward=first, shape=(2,)), 32, 6),
     "ProbabilityFlow": lambda: (d.ProbabilityFlow(normal(), 6, shape=(2,)), 32, 6),
     "TiltedFlow": lambda: (d.TiltedFlow(flow(), 6, reward=first, shape=(1,)), 32, 6),
-    "Composition": lambda: (d.Composition([normal()], [2.0], PROCESS, 6, shape=(2,)), 32, 6),
+    "Composition": lambda: (d.Composition([normal()], [2.0], 6, shape=(2,)), 32, 6),
     "posterior": lambda: (measured(), 32, 6),
     "ReverseDiscrete": lambda: (tokens(), 32, 2),
     "TokenComposition": lambda: (

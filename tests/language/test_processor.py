@@ -175,14 +175,14 @@ def test_a_model_moved_along_a_gradient(tiny):
 
 def test_stable_decoding(tiny):
     greedy = rules.stable_entropy(width=float("inf"))
-    text, backs = rules.decode_stable(tiny, "a cat", Rng(0), rule=greedy, max_tokens=8)
+    text, backs = rules.decode_stable(tiny, "a cat", seed=Rng(0), rule=greedy, max_tokens=8)
     prompt = tiny.encode("a cat")
     ids = tiny.model.generate(
         prompt[None], attention_mask=torch.ones_like(prompt[None]), max_new_tokens=8, do_sample=False, pad_token_id=1
     )
     assert (text, backs) == (tiny.decode(ids[0, len(prompt) :].tolist()), 0)
     low = rules.stable_entropy(0.0, mean=(9.0, 0.0), sd=(0.0, 0.0), calm=0)  # always below the band
-    text, backs = rules.decode_stable(tiny, "a cat", Rng(0), rule=low, max_tokens=20, patience=2, back=2, most=3)
+    text, backs = rules.decode_stable(tiny, "a cat", seed=Rng(0), rule=low, max_tokens=20, patience=2, back=2, most=3)
     assert backs <= 3
     if len(text) > 10:
         assert backs > 0

@@ -101,11 +101,11 @@ def test_the_binomial_test_is_that_of_scipy():
 
 
 TESTS = {
-    "bias of flips": lambda x, k, rng, exact: bias(x, 2, rng=rng, exact=exact),
-    "bias of dice": lambda x, k, rng, exact: bias(x % 3, 3, rng=rng, rounds=199, exact=exact),
-    "runs": lambda x, k, rng, exact: runs(x, 6, rng=rng, rounds=199, exact=exact),
-    "serial": lambda x, k, rng, exact: serial_correlation(x, 6, rng=rng, rounds=199, exact=exact),
-    "2-grams": lambda x, k, rng, exact: ngrams(x, 6, rng=rng, rounds=199, exact=exact),
+    "bias of flips": lambda x, k, rng, exact: bias(x, 2, seed=rng, exact=exact),
+    "bias of dice": lambda x, k, rng, exact: bias(x % 3, 3, seed=rng, rounds=199, exact=exact),
+    "runs": lambda x, k, rng, exact: runs(x, 6, seed=rng, rounds=199, exact=exact),
+    "serial": lambda x, k, rng, exact: serial_correlation(x, 6, seed=rng, rounds=199, exact=exact),
+    "2-grams": lambda x, k, rng, exact: ngrams(x, 6, seed=rng, rounds=199, exact=exact),
 }
 
 
@@ -123,13 +123,13 @@ def test_p_values_are_uniform_under_the_null(name):
 def test_a_p_value_from_the_wrong_null_is_not_uniform():
     """The broken twin: sequences of a biased coin tested for bias, and sticky ones tested for runs."""
     coin = (Rng(8).at("coin").uniform((400, 24)) < 0.65).long()
-    p = np.array([bias(row, 2, rng=Rng(i)).p_value for i, row in enumerate(coin)])
+    p = np.array([bias(row, 2, seed=Rng(i)).p_value for i, row in enumerate(coin)])
     assert stats.kstest(p, "uniform").pvalue < 1e-6
     turn = (Rng(8).at("turn").uniform((400, 24)) < 0.7).long()
-    p = np.array([runs(row, 2, rng=Rng(i), rounds=199).p_value for i, row in enumerate(turn.cumsum(1) % 2)])
+    p = np.array([runs(row, 2, seed=Rng(i), rounds=199).p_value for i, row in enumerate(turn.cumsum(1) % 2)])
     assert stats.kstest(p, "uniform").pvalue < 1e-6
     # a biased coin is still in random order
-    p = np.array([runs(row, 2, rng=Rng(i), rounds=199).p_value for i, row in enumerate(coin)])
+    p = np.array([runs(row, 2, seed=Rng(i), rounds=199).p_value for i, row in enumerate(coin)])
     assert stats.kstest(p, "uniform").pvalue > 1e-6
 
 
@@ -184,7 +184,7 @@ def test_what_is_wrong_is_found_and_by_whom():
 
 def test_runs_count_what_wald_and_wolfowitz_say():
     x = torch.tensor([0, 0, 1, 1, 1, 0, 1, 0, 0, 0])
-    found = runs(x, 2, rng=Rng(0))
+    found = runs(x, 2, seed=Rng(0))
     assert found.statistic == 5
     assert "5.8 expected" in found.about  # 1 + 2 * 6 * 4 / 10
 
@@ -195,9 +195,9 @@ def test_bad_sequences_are_refused():
     with pytest.raises(MotesError, match="too few"):
         examine([0], 2)
     with pytest.raises(MotesError, match="whole numbers"):
-        bias(torch.tensor([0.5]), 2, rng=Rng(0))
+        bias(torch.tensor([0.5]), 2, seed=Rng(0))
     with pytest.raises(MotesError, match="sum to 1"):
-        bias([0, 1], 2, rng=Rng(0), law=torch.tensor([0.5, 0.6]))
+        bias([0, 1], 2, seed=Rng(0), law=torch.tensor([0.5, 0.6]))
 
 
 # ------------------------------------------------------------------------------------------------ what models write

@@ -274,7 +274,7 @@ def test_shapley_shares_are_means_over_all_orders_and_random_orders_come_near(mo
     assert torch.allclose(found.parts["share"], want, atol=1e-9)
     assert not torch.allclose(weight * float(found), want, atol=1e-2)  # the twin: shares by weight
     monkeypatch.setattr(shapley, "EXACT", 0)
-    rough = shapley_uncertainty(Answers(letters, log_weight=weight.log()), v @ v.T, rng=Rng(0), orders=400)
+    rough = shapley_uncertainty(Answers(letters, log_weight=weight.log()), v @ v.T, seed=Rng(0), orders=400)
     assert float(rough.parts["share"].sum()) == pytest.approx(float(found), abs=1e-9)
     assert torch.allclose(rough.parts["share"], want, atol=0.05)
     with pytest.raises(MotesError, match="rng="):

@@ -256,7 +256,7 @@ def test_calibrated_sets_hold_the_truth_though_the_predictor_is_too_sure() -> No
     alpha, inside, credible, total = 0.2, 0, 0, 0
     for seed in range(25):
         labels, reply = noisy(59, seed)
-        thresholds = calibrate(Rng(seed), sure, reply, labels, 3, alpha)
+        thresholds = calibrate(Rng(seed), sure, reply, labels=labels, questions=3, alpha=alpha)
         pursuit = InformationPursuit(sure, lambda h, q: torch.ones(2) / 2, 3, thresholds)
         labels, reply = noisy(40, 1000 + seed)
         for case, label in enumerate(labels):
@@ -270,7 +270,7 @@ def test_calibrated_sets_hold_the_truth_though_the_predictor_is_too_sure() -> No
     assert inside / total > 1 - alpha - 4.9 * math.sqrt(alpha * (1 - alpha) * (1 / total + 1 / (25 * 59)))
     assert credible / total < 0.65  # the twin: the predictor is believed
     with pytest.raises(ShapeError):
-        calibrate(Rng(0), sure, reply, [], 3, alpha)
+        calibrate(Rng(0), sure, reply, labels=[], questions=3, alpha=alpha)
     with pytest.raises(ShapeError, match="sum to 1"):
         InformationPursuit(lambda h: torch.ones(8), lambda h, q: torch.ones(2) / 2, 3, [0.5]).set_of(())
 

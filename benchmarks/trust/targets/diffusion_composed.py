@@ -49,7 +49,7 @@ def target(name: str, title: str, laws: list[Mixture], exponents: list[float]) -
         def job(n: int, seed: int) -> Job:
             models = known if rule == "energy" else blind
             options = {"shape": (d,), "weights": rule, "control": control, "final": "state"}
-            made = Composition(models, exponents, PROCESS, steps, **options)
+            made = Composition(models, exponents, steps, **options)
             return Job(made, n, evaluations=lambda run: run.n * (steps + 1) * len(models))
 
         return job

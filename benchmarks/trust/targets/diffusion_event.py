@@ -27,7 +27,7 @@ def target(level: float) -> Target:
     def model(process: Process, steps: int) -> motes.ReverseDiffusion:
         event = Event(lambda x: x[:, 0] - level)
         return motes.ReverseDiffusion(
-            NORMAL.denoiser(process), process, steps, reward=event.reward, guidance="reward", shape=(1,), twist=event
+            NORMAL.denoiser(process), steps, reward=event.reward, guidance="reward", shape=(1,), twist=event
         )
 
     return Target(

@@ -17,7 +17,7 @@ def target(d: int) -> Target:
 
     def model(process: Process, steps: int) -> motes.ReverseDiffusion:
         return motes.ReverseDiffusion(
-            law.denoiser(process), process, steps, reward=lambda x: x.double() @ slope, guidance="reward", shape=(d,)
+            law.denoiser(process), steps, reward=lambda x: x.double() @ slope, guidance="reward", shape=(d,)
         )
 
     return Target(

@@ -37,12 +37,12 @@ def target(d: int) -> Target:
 
     def tilted(steps: int) -> Sampler:
         def job(n: int, seed: int) -> Job:
-            return Job(TiltedFlow(flow, steps, reward, shape=(d,)), n)
+            return Job(TiltedFlow(flow, steps, reward=reward, shape=(d,)), n)
 
         return job
 
     def noisy(n: int, seed: int) -> Job:
-        return Job(motes.ReverseDiffusion(flow, PROCESS, 50, reward=reward, guidance="reward", shape=(d,)), n)
+        return Job(motes.ReverseDiffusion(flow, 50, reward=reward, guidance="reward", shape=(d,)), n)
 
     return Target(
         f"diffusion-transport-{d}",

@@ -27,38 +27,38 @@ Forward = Callable[[Any], Tensor]
 
 @dataclass(frozen=True, eq=False)
 class GaussianData:
-    """Observed numbers with Gaussian noise: data = forward(parameters) + N(0, noise); also their log-likelihood.
+    """Observed numbers with Gaussian noise: data = forward(parameters) + N(0, covariance); also their log-likelihood.
 
-    Called with the parameters of N points it returns log N(data; forward(parameters), noise), (N,) nats, so it is what
-    `motes.Density` wants to have (with `vectorised=True`).
+    Called with the parameters of N points it returns log N(data; forward(parameters), covariance), (N,) nats, so it is
+    what `motes.Density` wants to have (with `vectorised=True`).
 
     Args:
         forward: maps the parameters of N points to (N, k).
         data: (k,).
-        noise: the noise's covariance (k, k), or its variances (k,) or one number.
+        covariance: the noise's covariance (k, k), or its variances (k,) or one number.
 
     Raises:
-        ShapeError: the shapes do not fit, or `noise` is no covariance.
+        ShapeError: the shapes do not fit, or `covariance` is no covariance.
     """
 
     forward: Forward
     data: Tensor
-    noise: Tensor | float
+    covariance: Tensor | float
     factor: Tensor = field(init=False, repr=False)
     constant: float = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         data = torch.as_tensor(self.data, dtype=torch.float64)
-        noise = torch.as_tensor(self.noise, dtype=torch.float64)
+        noise = torch.as_tensor(self.covariance, dtype=torch.float64)
         if data.ndim != 1 or noise.ndim > 2 or any(s != len(data) for s in noise.shape):
             raise ShapeError(
-                f"data must be (k,) and noise one number, (k,) or (k, k), not {tuple(data.shape)} and "
+                f"data must be (k,) and covariance one number, (k,) or (k, k), not {tuple(data.shape)} and "
                 f"{tuple(noise.shape)}"
             )
         matrix = noise if noise.ndim == 2 else torch.diag(noise.expand(len(data)))
         factor, failed = torch.linalg.cholesky_ex(matrix)
         if failed or not torch.equal(matrix, matrix.T):
-            raise ShapeError("noise must be a covariance: symmetric, with positive eigenvalues")
+            raise ShapeError("covariance must be one: symmetric, with positive eigenvalues")
         object.__setattr__(self, "data", data)
         object.__setattr__(self, "factor", factor)
         constant = -float(factor.diagonal().log().sum()) - len(data) / 2 * math.log(2 * math.pi)
@@ -117,7 +117,7 @@ class EnsembleKalman(FeynmanKac):
         density: what to sample, on R^d.
         data: the forward model, the data and their noise.
         form: "transform" (deterministic) or "perturbed" (with perturbed data).
-        steps: of the inversion, all of one size; None chooses them as said.
+        steps: of the inversion, all of one size; "auto" chooses them as said.
         correct: "temper" or "weigh".
         kernel: of the tempering, see `Tempering`.
         inflate: the factor of the fitted standard deviations, at least 1.
@@ -142,7 +142,7 @@ class EnsembleKalman(FeynmanKac):
     data: GaussianData
     _: KW_ONLY
     form: Literal["transform", "perturbed"] = "transform"
-    steps: int | None = None
+    steps: int | Literal["auto"] = "auto"
     correct: Literal["temper", "weigh"] = "temper"
     kernel: Kernel | str | None = None
     inflate: float = 1.2
@@ -159,9 +159,9 @@ class EnsembleKalman(FeynmanKac):
                 f'form must be "transform" or "perturbed" and correct "temper" or "weigh", not {self.form!r} and '
                 f"{self.correct!r}"
             )
-        if (self.steps is not None and self.steps < 1) or not (self.inflate >= 1 and self.freedom > 0):
+        if (self.steps != "auto" and self.steps < 1) or not (self.inflate >= 1 and self.freedom > 0):
             raise ValueError(
-                f"need steps >= 1 (or None), inflate >= 1 and freedom > 0, not {self.steps}, {self.inflate} and "
+                f"need steps >= 1 or 'auto', inflate >= 1 and freedom > 0, not {self.steps}, {self.inflate} and "
                 f"{self.freedom}"
             )
         if not 0 <= self.defence < 1:
@@ -222,7 +222,7 @@ class EnsembleKalman(FeynmanKac):
         }
 
     def _increment(self, misfit: Tensor, now: float, t: int) -> float:
-        if self.steps is not None:
+        if self.steps != "auto":
             return min(1.0 / self.steps, 1.0 - now)
         phi, half = 0.5 * misfit.square().sum(1), 0.5 * misfit.shape[1]
         h = max(half / float(phi.mean()), math.sqrt(half / max(float(phi.var()), 1e-300)))

@@ -47,7 +47,7 @@ class WalkJump(FeynmanKac):
     Args:
         smoothed: maps y (N, dim) and sigma to the log-density of x + sigma e, (N,) nats, with torch operations.
         dim: the length of x.
-        noise: s, the standard deviation of a measurement's noise.
+        sigma: s, the standard deviation of a measurement's noise.
         measurements: how many.
         kernel: what samples them, or its name.
         sweeps: of the kernel, for each measurement.
@@ -61,7 +61,7 @@ class WalkJump(FeynmanKac):
     >>> from motes.density.walk_jump import WalkJump
     >>> def smoothed(y, sigma):  # of two points, at -3 and 3
     ...     return torch.logsumexp(-0.5 * ((y - torch.tensor([-3.0, 3.0])) / sigma) ** 2, 1)
-    >>> run = motes.sample(WalkJump(smoothed, 1, noise=3.0, measurements=40), 100, seed=0, progress=False)
+    >>> run = motes.sample(WalkJump(smoothed, 1, sigma=3.0, measurements=40), 100, seed=0, progress=False)
     >>> bool(((run.view.abs() - 3).abs() < 0.1).double().mean() > 0.9)
     True
     """
@@ -69,7 +69,7 @@ class WalkJump(FeynmanKac):
     smoothed: Smoothed
     dim: int
     _: KW_ONLY
-    noise: float
+    sigma: float
     measurements: int
     kernel: Kernel | str = "hmc"
     sweeps: int = 10
@@ -78,14 +78,14 @@ class WalkJump(FeynmanKac):
     quantity: ClassVar[str] = ""
 
     def __post_init__(self) -> None:
-        numbers = (self.dim, self.noise, self.measurements, self.sweeps, 1.0 if self.spread is None else self.spread)
+        numbers = (self.dim, self.sigma, self.measurements, self.sweeps, 1.0 if self.spread is None else self.spread)
         if not min(numbers) > 0:
-            raise ValueError("dim, noise, measurements, sweeps and spread must be positive")
+            raise ValueError("dim, sigma, measurements, sweeps and spread must be positive")
         kernel = find_kernel(self.kernel)
         if kernel.discrete:
             raise MotesError(f"measurements are real vectors, and {type(kernel).__name__} moves whole numbers")
         object.__setattr__(self, "kernel", kernel)
-        value = self.smoothed(torch.zeros(1, self.dim, dtype=torch.float64, requires_grad=True), self.noise)
+        value = self.smoothed(torch.zeros(1, self.dim, dtype=torch.float64, requires_grad=True), self.sigma)
         if not value.requires_grad:
             raise MotesError("no gradients flow through smoothed: write it with torch operations")
 
@@ -99,7 +99,7 @@ class WalkJump(FeynmanKac):
         return (*REFERENCES, *self._kernel.references)
 
     def init(self, rng: Rng, n: int) -> Particles:
-        start = (self.spread or self.noise) * rng.at("start").normal((n, self.dim))
+        start = (self.spread or self.sigma) * rng.at("start").normal((n, self.dim))
         parameters = self._kernel.start(self.dim, start.dtype)
         x, parameters, info = self._measure(rng, torch.zeros_like(start), start, 1, parameters)
         flat = torch.zeros(n, dtype=torch.float64)
@@ -107,7 +107,7 @@ class WalkJump(FeynmanKac):
 
     def step(self, rng: Rng, particles: Particles) -> Particles:
         mean, k = particles.x["mean"], particles.t + 2
-        start = self.view(particles) + self.noise * rng.at("start").normal(tuple(mean.shape))
+        start = self.view(particles) + self.sigma * rng.at("start").normal(tuple(mean.shape))
         x, parameters, info = self._measure(rng, mean, start, k, particles.shared["kernel"])
         flat = torch.zeros_like(particles.log_weight)
         return particles.step(x, flat, shared={"kernel": parameters}, info=info)
@@ -116,7 +116,7 @@ class WalkJump(FeynmanKac):
         self, rng: Rng, mean: Tensor, start: Tensor, k: int, parameters: dict[str, Any]
     ) -> tuple[dict[str, Tensor], dict[str, Any], dict[str, Any]]:
         """The particles with measurement number k, whose chains begin at `start`, and what the kernel has learnt."""
-        target = Measurement(self.smoothed, mean, k, self.noise)
+        target = Measurement(self.smoothed, mean, k, self.sigma)
         state = target.start(start)
         weight = torch.full((len(mean),), 1 / len(mean), dtype=torch.float64)
         parameters = self._kernel.fit(parameters, target, state, weight)
@@ -124,7 +124,7 @@ class WalkJump(FeynmanKac):
         return self._known(torch.lerp(mean, moved.state["position"], 1 / k), k), moved.parameters, moved.info
 
     def _known(self, mean: Tensor, k: int) -> dict[str, Tensor]:
-        value, slope = _gradient(self.smoothed, mean, self.noise / math.sqrt(k))
+        value, slope = _gradient(self.smoothed, mean, self.sigma / math.sqrt(k))
         _finite(value, slope, mean)
         return {"mean": mean, "log_density": value, "slope": slope}
 
@@ -134,7 +134,7 @@ class WalkJump(FeynmanKac):
     def view(self, particles: Particles) -> Tensor:
         """(N, dim) the mean of x given the measurements so far."""
         x = particles.x
-        return x["mean"] + self.noise**2 / (particles.t + 1) * x["slope"]
+        return x["mean"] + self.sigma**2 / (particles.t + 1) * x["slope"]
 
     def restore(self, particles: Particles) -> Particles:
         """The particles, if the smoothed density is still what it was.
@@ -159,7 +159,7 @@ class WalkJump(FeynmanKac):
     def settings(self) -> dict[str, Any]:
         return {
             "dim": self.dim,
-            "noise": self.noise,
+            "sigma": self.sigma,
             "measurements": self.measurements,
             "kernel": repr(self.kernel),
             "sweeps": self.sweeps,
@@ -174,7 +174,7 @@ class Measurement(Target):
     smoothed: Smoothed
     mean: Tensor
     k: int
-    noise: float
+    sigma: float
     counted: Tally = field(default_factory=Tally, compare=False, repr=False)
 
     def tally(self) -> Tally:
@@ -201,8 +201,8 @@ class Measurement(Target):
         return state
 
     def _state(self, position: Tensor) -> State:
-        away, share = position - self.mean, (self.k - 1) / (self.k * self.noise**2)
-        value, slope = _gradient(self.smoothed, self.mean + away / self.k, self.noise / math.sqrt(self.k))
+        away, share = position - self.mean, (self.k - 1) / (self.k * self.sigma**2)
+        value, slope = _gradient(self.smoothed, self.mean + away / self.k, self.sigma / math.sqrt(self.k))
         value = value - 0.5 * share * away.square().sum(1)
         return {"position": position, "value": value, "slope": slope / self.k - share * away}
 

@@ -10,6 +10,7 @@ import torch
 
 from motes.core.errors import ShapeError
 from motes.core.modules import refuse_training_mode
+from motes.core.smc import source
 from motes.rng import Rng
 
 
@@ -42,10 +43,12 @@ def check_tensors(**given: Any) -> None:
             raise TypeError(f"{name} must be a torch tensor, not a {type(value).__name__}: torch.as_tensor makes one")
 
 
-def check_rng(rng: Any) -> None:
-    """Raise a TypeError unless this is an address of random numbers."""
+def seeded(seed: Any) -> Rng:
+    """The random numbers of a seed; a TypeError unless it is a whole number or an address of random numbers."""
+    rng = source(seed)
     if not isinstance(rng, Rng):
-        raise TypeError(f"rng must be an address of random numbers such as motes.Rng(0), not {rng!r}")
+        raise TypeError(f"seed must be a whole number or an address such as motes.Rng(0), not {rng!r}")
+    return rng
 
 
 def check_image(shape: Any, dtype: Any, device: Any) -> None:

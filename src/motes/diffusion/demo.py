@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from motes.diffusion.denoisers.pretrained import DIGITS_PROCESS, DIGITS_SHAPE, load
+from motes.diffusion.denoisers.pretrained import DIGITS_SHAPE, load
 from motes.diffusion.sampling.reverse import Guides, ReverseDiffusion
 
 
@@ -32,7 +32,6 @@ def steered_digits(
     classifier = load("digits-classifier")
     return ReverseDiffusion(
         load("digits"),
-        DIGITS_PROCESS,
         steps,
         reward=lambda images: scale * classifier(images)[:, digit],
         guidance=guidance,

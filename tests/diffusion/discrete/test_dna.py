@@ -15,7 +15,7 @@ from motes.diffusion.training import TokenDenoising
 
 
 def drawn(many: int, steps: int) -> torch.Tensor:
-    model = ReverseDiscrete(load("dna"), DNA_PROCESS, steps)
+    model = ReverseDiscrete(load("dna"), steps)
     with pytest.warns(match="several places"):
         return motes.sample(model, many, seed=1, progress=False).view
 

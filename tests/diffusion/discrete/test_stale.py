@@ -26,7 +26,7 @@ def truth():
 
 
 def made(steps, **knobs):
-    return ReverseDiscrete(EXACT, PROCESS, steps, reward=reward, **knobs)
+    return ReverseDiscrete(EXACT, steps, reward=reward, **knobs)
 
 
 def run(model, n=1000, seed=1, **kwargs):

@@ -29,9 +29,9 @@ from motes.diffusion.discrete import (
 
 pytestmark = pytest.mark.filterwarnings("ignore::motes.core.errors.MotesWarning")
 TABLE = torch.softmax(1.2 * Rng(2).at("table").normal((81,)), 0).reshape(3, 3, 3, 3)
-RULES = [(Masked(3), Posterior()), (Masked(3), Ordered("margin", noise=0.3)), (Masked(3), Remask(0.4))]
+RULES = [(Masked(3), Posterior()), (Masked(3), Ordered("margin", temperature=0.3)), (Masked(3), Remask(0.4))]
 RULES += [
-    (Masked(3), Routed(True, noise=0.2)),
+    (Masked(3), Routed(True, temperature=0.2)),
     (Uniform(3, t_min=0.02), TauLeap()),
     (Rates(torch.ones(4, 4), mask=True), Posterior()),
 ]
@@ -50,7 +50,7 @@ def made(process=RULES[0][0], rule=RULES[0][1], model=None, reward=reward, guida
     steps = kwargs.pop("steps", 4)
     model = joint(process, TABLE) if model is None else model
     return ReverseDiscrete(
-        model, process, steps, reward=reward, guidance=guidance, rule=rule, **{"schedule": "linear", **kwargs}
+        model, steps, reward=reward, guidance=guidance, rule=rule, **{"schedule": "linear", **kwargs}
     )
 
 
@@ -154,7 +154,6 @@ def test_a_reward_may_exclude_sequences_at_the_end():
 
 
 def test_what_is_refused():
-    process = Masked(3)
     with pytest.raises(ValueError, match="Masked"):
         made(Uniform(3), Remask())
     with pytest.raises(ValueError, match="masked models only"):
@@ -177,8 +176,6 @@ def test_what_is_refused():
         Remask(1.2)
     with pytest.raises(TypeError, match="TokenModel"):
         made(model=lambda x, t: x)
-    with pytest.raises(ValueError, match="belongs to"):
-        made(process, model=joint(Masked(3, schedule="cosine"), TABLE))
     with pytest.raises(NanLogPotential, match=r"particles \[0, 1, 2"):
         run(made(reward=lambda x: torch.full((len(x),), math.nan), guidance=None), n=3)
     with pytest.raises(NanLogPotential, match="guidance"):

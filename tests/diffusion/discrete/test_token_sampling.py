@@ -179,7 +179,7 @@ def test_posterior_steps_end_in_the_law_that_is_enumerated(process):
     if process.vocabulary == 3:
         table = torch.softmax(1.5 * Rng(4).at("three").normal((9,)), 0).reshape(3, 3)
     model = joint(process, table)
-    particles, _ = through(ReverseDiscrete(model, process, 3), 30_000)
+    particles, _ = through(ReverseDiscrete(model, 3), 30_000)
     assert_law(particles.x["filled"], chain_law(model, 3))
     with pytest.raises(AssertionError):
         assert_law(particles.x["filled"], table)  # three steps are not exact, and 30,000 sequences show it
@@ -189,20 +189,20 @@ def test_posterior_steps_end_in_the_law_that_is_enumerated(process):
 @pytest.mark.parametrize("noise", [0.0, 1.0])
 def test_one_place_a_step_is_exact_in_any_order(by, noise):
     process = Masked(V)
-    model = ReverseDiscrete(joint(process, TABLE), process, L, rule=Ordered(by, noise=noise))
+    model = ReverseDiscrete(joint(process, TABLE), L, rule=Ordered(by, temperature=noise))
     particles, _ = through(model, 30_000, seed=len(by))
     assert_law(particles.x["filled"], TABLE)
     assert (
         model.remarks(particles) == []
-        and "at once" in ReverseDiscrete(model.model, process, 2, rule=Ordered()).remarks(particles)[0]
+        and "at once" in ReverseDiscrete(model.model, 2, rule=Ordered()).remarks(particles)[0]
     )
 
 
 def test_keeping_the_likelier_draws_is_not_exact():
     """What the rule says of itself; one place a step, and still far from the law."""
     process = Masked(V)
-    for rule in (Routed(), Routed(again=True), Routed(noise=0.5)):
-        model = ReverseDiscrete(joint(process, TABLE), process, L, rule=rule)
+    for rule in (Routed(), Routed(again=True), Routed(temperature=0.5)):
+        model = ReverseDiscrete(joint(process, TABLE), L, rule=rule)
         particles, _ = through(model, 30_000)
         assert int(particles.x["tokens"].min()) >= 0 and "sharper" in model.remarks(particles)[0]
         with pytest.raises(AssertionError):
@@ -213,7 +213,7 @@ def test_orders_choose_what_they_say():
     process, table = Masked(2), torch.tensor([0.3, 0.7])[:, None, None] * torch.tensor([0.05, 0.95])[:, None]
     table = table * torch.tensor([0.4, 0.6])
     for by, expected in (("left", 0), ("confidence", 1), ("margin", 1), ("entropy", 1)):
-        model = ReverseDiscrete(joint(process, table), process, 3, rule=Ordered(by))  # type: ignore[arg-type]
+        model = ReverseDiscrete(joint(process, table), 3, rule=Ordered(by))  # type: ignore[arg-type]
         particles = model.step(Rng(0).at("step", step=1), model.init(Rng(0), 5))
         assert (particles.x["tokens"] >= 0).nonzero()[:, 1].tolist() == [expected] * 5
 
@@ -245,7 +245,7 @@ def test_remasking(how):
         assert 0 <= fill <= 1 and (1 - fill) * t + sigma * (1 - t) == pytest.approx(s, abs=1e-12)
     law = remask_law(model, steps, rule)
     assert torch.allclose(remask_law(model, steps, Remask(0.0, how=how)), chain_law(model, steps), atol=1e-12)
-    particles, _ = through(ReverseDiscrete(model, process, steps, rule=rule), 30_000)
+    particles, _ = through(ReverseDiscrete(model, steps, rule=rule), 30_000)
     assert_law(particles.x["filled"], law)
     found = [divergence(TABLE, remask_law(model, k, rule)) for k in (steps, 64, 256)]
     assert found == sorted(found, reverse=True) and found[-1] < 1e-3
@@ -259,7 +259,7 @@ def test_tau_leaping_is_first_order():
     state = torch.arange(3)[:, None]
     for rule in (TauLeap(), Posterior()):
         for steps in (40, 80, 160):
-            sampler = ReverseDiscrete(model, process, steps, rule=rule)
+            sampler = ReverseDiscrete(model, steps, rule=rule)
             law = process.stationary
             for t, s in itertools.pairwise(sampler.times.tolist()):
                 x = sampler._look({**sampler._observe(Rng(0), state, state.double(), 0)}, 0)
@@ -276,7 +276,7 @@ def test_given_tokens_stay_and_the_rest_follows():
     given = torch.tensor([1, -1, -1])
     conditional = TABLE[1] / TABLE[1].sum()
     for rule, steps in ((Ordered("entropy"), 2), (Remask(0.3), 60), (Posterior(), 60)):
-        model = ReverseDiscrete(joint(process, TABLE), process, steps, rule=rule, given=given)
+        model = ReverseDiscrete(joint(process, TABLE), steps, rule=rule, given=given)
         particles, _ = through(model, 10_000)
         x = particles.x["filled"]
         assert bool((x[:, 0] == 1).all())
@@ -354,7 +354,7 @@ def test_weights_are_exact_for_the_chain_whatever_guides_it(process, rule, steps
     1.5 %. Without the ratio of the transitions they are off by 10 % and more.
     """
     model = joint(process, TABLE)
-    plain, _ = through(ReverseDiscrete(model, process, steps, rule=rule), 60_000, seed=1)
+    plain, _ = through(ReverseDiscrete(model, steps, rule=rule), 60_000, seed=1)
     worth = torch.exp(reward(plain.x["filled"]))
     exact, error = float(worth.mean()), float(worth.std()) / math.sqrt(60_000)
     if isinstance(rule, Posterior):
@@ -362,7 +362,7 @@ def test_weights_are_exact_for_the_chain_whatever_guides_it(process, rule, steps
     for k, (name, guide) in enumerate(GUIDES.items()):
         potential = ("difference", "max", "sum")[k % 3]
         knobs = {"potential": potential, "schedule": "linear", "completions": 1 + k % 2}
-        sampler = ReverseDiscrete(model, process, steps, reward=reward, guidance=guide, rule=rule, **knobs)
+        sampler = ReverseDiscrete(model, steps, reward=reward, guidance=guide, rule=rule, **knobs)
         particles, _ = through(sampler, 20_000, seed=2)
         weight = torch.exp(particles.log_weight)
         spread = math.hypot(error, float(weight.std()) / math.sqrt(20_000))
@@ -419,7 +419,7 @@ def test_the_normaliser_by_enumeration():
     z = law.flatten() * torch.exp(reward_of_two(x))
     for potential, guide in itertools.product(("difference", "max", "sum"), (None, to_quarters)):
         sampler = ReverseDiscrete(
-            model, model.process, 2, reward=reward_of_two, guidance=guide, potential=potential, schedule="linear"
+            model, 2, reward=reward_of_two, guidance=guide, potential=potential, schedule="linear"
         )
         rng: Any = Quarters([])
         particles = sampler.init(rng.at("init", step=0), 4**8)
@@ -442,7 +442,7 @@ def test_runs_with_resampling_estimate_the_normaliser_without_bias():
     law = chain_law(joint(process, TABLE), 3)
     for potential, guide in (("difference", LocalReward()), ("max", None), ("sum", LocalReward(0.5))):
         sampler = ReverseDiscrete(
-            joint(process, TABLE), process, 3, reward=reward, guidance=guide, potential=potential, schedule="linear"
+            joint(process, TABLE), 3, reward=reward, guidance=guide, potential=potential, schedule="linear"
         )
         z = []
         for seed in range(80):
@@ -467,14 +467,13 @@ def test_local_rewards_are_optimal_for_sums_over_independent_places():
         return BIAS[torch.arange(3), x].sum(1)
 
     sampler = ReverseDiscrete(
-        joint(process, table), process, 3, reward=additive, guidance="reward", rule=Ordered(), schedule="constant"
+        joint(process, table), 3, reward=additive, guidance="reward", rule=Ordered(), schedule="constant"
     )
     particles, _ = through(sampler, 50)
     exact = float(torch.log((p * torch.exp(BIAS)).sum(1)).sum())
     assert torch.allclose(particles.log_weight, torch.full((50,), exact, dtype=F64), atol=1e-10)
     gradient = ReverseDiscrete(
         joint(process, table),
-        process,
         3,
         reward=additive,
         guidance=RewardGradient(lambda q: (BIAS * q).sum((1, 2))),
@@ -505,7 +504,7 @@ def test_the_optimal_twist_and_tilt_have_no_variance(by):
     """Every weight at every time is the normaliser."""
     process = Masked(V)
     sampler = ReverseDiscrete(
-        joint(process, TABLE), process, L, reward=reward, guidance=tilts, rule=Ordered(by), twist=lambda x, t: ahead(x)
+        joint(process, TABLE), L, reward=reward, guidance=tilts, rule=Ordered(by), twist=lambda x, t: ahead(x)
     )
     particles, history = through(sampler, 200)
     exact = math.log(value(TABLE))

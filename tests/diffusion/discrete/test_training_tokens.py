@@ -55,7 +55,7 @@ def test_the_exact_prediction_has_the_least_loss(process):
 
 def test_a_trained_network_predicts_what_enumeration_says():
     process, exact = Masked(3), joint(Masked(3), TABLE)
-    network = build(lambda: SequenceNetwork(3, channels=16), Rng(3))
+    network = build(lambda: SequenceNetwork(3, channels=16), seed=Rng(3))
     plan = Plan(steps=250, batch=128, rate=5e-3, average=0.98)
     trained = train_discrete(network, draws(20_000), process, plan=plan, seed=1, progress=False)
     x = process.noise(Rng(4), draws(2000), 0.5)
@@ -88,5 +88,5 @@ def test_what_does_not_fit_is_refused():
     with pytest.raises(ValueError, match="needs a process with a mask"):
         TokenDenoising(Uniform(3), weighting="bound")
     with pytest.raises(ShapeError, match=r"lie in -1\.\.2"):
-        network = build(lambda: SequenceNetwork(3, channels=8), Rng(0))
+        network = build(lambda: SequenceNetwork(3, channels=8), seed=Rng(0))
         train_discrete(network, torch.full((10, 3), 3), Masked(3), progress=False)

@@ -80,7 +80,8 @@ class CrossEntropy(FeynmanKac):
     >>> from motes.density.rare.cross_entropy import CrossEntropy
     >>> normal = torch.distributions.Normal(torch.zeros(4, dtype=torch.float64), 1.0)
     >>> density = motes.Density(lambda x: torch.zeros(len(x)), normal, vectorised=True)
-    >>> run = motes.sample(CrossEntropy(density, performance=lambda x: x.sum(1), level=10.0), 500, seed=0, progress=False)
+    >>> model = CrossEntropy(density, performance=lambda x: x.sum(1), level=10.0)
+    >>> run = motes.sample(model, 500, seed=0, progress=False)
     >>> abs(run.log_evidence - -15.0650) < 0.3  # log P(N(0, 1) > 5)
     True
     """

@@ -73,7 +73,7 @@ class Composition(FeynmanKac):
       noise of the steps. For exponents that sum to 1 and a given curvature it weighs exactly for the composition of the
       discretised samplers, which comes to that of the laws as the steps shrink; for others each step ends with a map
       that calms the weights (`weighing.Stretch`), and few steps are much nearer than with "rate".
-    - "rate": the limit of small steps at any churn, with W = sum_i w_i
+    - "rate": the limit of small steps at any noise, with W = sum_i w_i
       (W - 1) div(f x) + g^2 / 2 (|sum_i w_i s_i|^2 - sum_i w_i |s_i|^2) a unit of time; coarse grids are off by nats.
     - "none": no weights, the sampler that follows the sum of scores: biased.
 
@@ -82,18 +82,17 @@ class Composition(FeynmanKac):
     many dimensions make that too noisy, from the mean weights of the steps alone, which is rougher.
 
     Args:
-        denoisers: the models, all of one process.
+        denoisers: the models, all of the one process that is walked back.
         exponents: a number for each model; with "energy" also functions of the time. Their sum must be positive at all
             times; negative ones are allowed, but only if the product has a normaliser.
-        process: the process that is walked back.
         steps: the number of steps K, equal in log(alpha / sigma), or the falling times (K + 1,).
         reward: maps images (N, *shape) to (N,) nats, as for `ReverseDiffusion`.
         guidance: what moves the means besides, as for `ReverseDiffusion`; the weights make up for it.
         shape: the shape of one image.
-        weights: "auto" takes the first of "energy", "transition" (churn 1) and "rate" that the models allow; with a
+        weights: "auto" takes the first of "energy", "transition" (noise 1) and "rate" that the models allow; with a
             control, "rate".
-        churn: the noise variance of the steps relative to the process's own; any positive number has the same target.
-            None is 1 (the "target score"), and 1 / W for "energy" (the noise that a power W would have).
+        noise: a step's noise relative to the rule's own, which is the process's (the "target score") and for "energy"
+            1 / sqrt(W) of it (the noise that a power W would have); any positive number has the same target.
         control: a drift that calms the weights, see `DriftLite`; for "rate", and worth it there if W is not 1.
         initial: (N, *shape) to (N,): sum_i w_i log q_i at t_max, where it is known; for "transition" and "rate", which
             otherwise take q_i to be the normal law that the process starts from.
@@ -120,7 +119,7 @@ class Composition(FeynmanKac):
         >>> from motes.diffusion.composing.composition import Composition
         >>> process = VariancePreserving()
         >>> model = gaussian(process, torch.zeros(1), torch.eye(1))
-        >>> squared = Composition([model], [2.0], process, 20, shape=(1,))  # the integral of N(x; 0, 1)^2
+        >>> squared = Composition([model], [2.0], 20, shape=(1,))  # the integral of N(x; 0, 1)^2
         >>> run = motes.sample(squared, 500, seed=1, progress=False)
         >>> abs(run.log_evidence + 0.5 * math.log(4 * math.pi)) < 0.1
         True
@@ -128,14 +127,13 @@ class Composition(FeynmanKac):
 
     denoisers: Sequence[Denoiser]
     exponents: Sequence[float | Callable[[float], float]]
-    process: Process
     steps: int | Tensor
     _: KW_ONLY
     reward: Callable[[Tensor], Tensor] | None = None
     guidance: Guides | None = None
     shape: tuple[int, ...]
     weights: Literal["auto", "energy", "transition", "rate", "none"] = "auto"
-    churn: float | None = None
+    noise: float = 1.0
     control: DriftLite | None = None
     initial: Callable[[Tensor], Tensor] | None = None
     curvature: Literal["measured"] | float = "measured"
@@ -144,6 +142,7 @@ class Composition(FeynmanKac):
     micro_batch: int | None = None
     dtype: torch.dtype = torch.float32
     device: str = "cpu"
+    process: Process = field(init=False, repr=False)
     rule: str = field(init=False)
     grid: Grid = field(init=False, repr=False)
     ensemble: Ensemble = field(init=False, repr=False)
@@ -155,15 +154,16 @@ class Composition(FeynmanKac):
         denoisers = tuple(self.denoisers)
         if not denoisers or not all(isinstance(d, Denoiser) for d in denoisers):
             raise TypeError("give a list of Denoiser(model, process, predicts=...), at least one")
+        object.__setattr__(self, "process", denoisers[0].process)
         if foreign := [d.process for d in denoisers if d.process != self.process]:
-            raise ValueError(f"a denoiser belongs to {foreign[0]}, the sampler was given {self.process}")
+            raise ValueError(f"models of one process compose, not of {self.process} and {foreign[0]}")
         if len(self.exponents) != len(denoisers):
             raise ValueError(f"{len(denoisers)} models need as many exponents, not {len(self.exponents)}")
         for kind, name, legal in (("rule", self.weights, RULES), ("final", self.final, ("denoised", "state"))):
             if name not in legal:
                 raise UnknownName(kind, name, legal)
-        if self.churn is not None and not (math.isfinite(self.churn) and self.churn > 0):
-            raise ValueError(f"churn must be positive, not {self.churn}: without noise no resampled particles separate")
+        if not (math.isfinite(self.noise) and self.noise > 0):
+            raise ValueError(f"noise must be positive, not {self.noise}: without noise no resampled particles separate")
         if self.curvature != "measured" and (isinstance(self.curvature, str) or not self.curvature >= 0):
             raise ValueError(f'curvature must be "measured" or a standard deviation >= 0, not {self.curvature!r}')
         steps = self.process.times(self.steps, "snr") if isinstance(self.steps, int) else self.steps
@@ -182,8 +182,7 @@ class Composition(FeynmanKac):
             raise ValueError("guidance by the reward needs a reward; give one, or a function (x, t)")
         rule = self._rule()
         flow = 1 / power[:-1] if rule == "energy" else torch.ones_like(power[:-1])
-        churn = flow if self.churn is None else torch.full_like(flow, self.churn)
-        grid = Grid(self.process, times, table, churn, flow)
+        grid = Grid(self.process, times, table, flow * self.noise**2, flow)
         object.__setattr__(self, "denoisers", denoisers)
         object.__setattr__(self, "guidance", guidance)
         object.__setattr__(self, "grid", grid)
@@ -209,8 +208,8 @@ class Composition(FeynmanKac):
             )
         if rule in ("transition", "rate") and any(callable(e) for e in self.exponents):
             raise MotesError("exponents that change with the time need log-densities: only weights='energy' has them")
-        if rule == "transition" and self.churn not in (None, 1):
-            raise MotesError('weights="transition" is for churn=1; "rate" and "energy" take any')
+        if rule == "transition" and self.noise != 1:
+            raise MotesError('weights="transition" is for noise=1; "rate" and "energy" take any')
         if rule != "rate" and self.control:
             raise MotesError(
                 f'a control is for weights="rate"; weights by "{rule}" vary less by themselves, or are none'
@@ -368,14 +367,14 @@ class Composition(FeynmanKac):
             "shape": list(self.shape),
             **{k: "function" if callable(v) else v for k, v in callables.items()},
             **{k: None if v is None else v.settings() for k, v in mine.items()},  # type: ignore[union-attr]
-            **{k: getattr(self, k) for k in ("churn", "curvature", "final", "micro_batch", "device")},
+            **{k: getattr(self, k) for k in ("noise", "curvature", "final", "micro_batch", "device")},
             "dtype": str(self.dtype),
         }
 
     @property
     def _plain(self) -> bool:
         """Whether steps are those that transitions can weigh."""
-        return self.churn in (None, 1) and self.control is None
+        return self.noise == 1 and self.control is None
 
     def _curvature(self, k: int, shared: dict[str, Tensor]) -> Tensor:
         """(2, M) minus the mean second derivative of each model's log-density at step k, for each half."""

@@ -30,7 +30,7 @@ def classifier_free(
         Ho & Salimans (2022), Classifier-Free Diffusion Guidance, arXiv 2207.12598.
         Skreta et al. (2025), Feynman-Kac Correctors in Diffusion, ICML (its weights).
     """
-    return Composition([unconditional, conditional], [1 - scale, scale], conditional.process, steps, **options)
+    return Composition([unconditional, conditional], [1 - scale, scale], steps, **options)
 
 
 def annealed(denoiser: Denoiser, power: float, steps: Any, **options: Any) -> Composition:
@@ -44,7 +44,7 @@ def annealed(denoiser: Denoiser, power: float, steps: Any, **options: Any) -> Co
     References:
         Skreta et al. (2025), Feynman-Kac Correctors in Diffusion, ICML (annealing).
     """
-    return Composition([denoiser], [power], denoiser.process, steps, **options)
+    return Composition([denoiser], [power], steps, **options)
 
 
 def product(denoisers: Sequence[Denoiser], steps: Any, **options: Any) -> Composition:
@@ -57,7 +57,7 @@ def product(denoisers: Sequence[Denoiser], steps: Any, **options: Any) -> Compos
     References:
         Hinton (2002), Training Products of Experts by Minimizing Contrastive Divergence, Neural Computation 14.
     """
-    return Composition(denoisers, [1.0] * len(denoisers), denoisers[0].process, steps, **options)
+    return Composition(denoisers, [1.0] * len(denoisers), steps, **options)
 
 
 def geometric_mean(
@@ -76,7 +76,7 @@ def geometric_mean(
     shares = [1.0] * len(denoisers) if shares is None else [float(s) for s in shares]
     if not all(s > 0 for s in shares):
         raise ValueError(f"the shares of a geometric mean must be positive, not {shares}")
-    return Composition(denoisers, [s / sum(shares) for s in shares], denoisers[0].process, steps, **options)
+    return Composition(denoisers, [s / sum(shares) for s in shares], steps, **options)
 
 
 def rl_guidance(base: Denoiser, tuned: Denoiser, scale: float, steps: Any, **options: Any) -> Composition:
@@ -94,7 +94,7 @@ def rl_guidance(base: Denoiser, tuned: Denoiser, scale: float, steps: Any, **opt
         Jin, Qiu, Liu, Diao, Qiao, Ding, Lamb & Qiu (2025), Inference-Time Alignment Control for Diffusion Models with
         Reinforcement Learning Guidance, arXiv 2508.21016.
     """
-    return Composition([base, tuned], [1 - scale, scale], base.process, steps, **options)
+    return Composition([base, tuned], [1 - scale, scale], steps, **options)
 
 
 def blend(denoisers: Sequence[Denoiser], shares: Sequence[float]) -> Denoiser:

@@ -66,7 +66,7 @@ class DriftLite:
         >>> process = VariancePreserving()
         >>> model = gaussian(process, torch.zeros(1), torch.eye(1))
         >>> control = DriftLite(("diagonal",))
-        >>> calm = Composition([model], [2.0], process, 200, shape=(1,), control=control, dtype=torch.float64)
+        >>> calm = Composition([model], [2.0], 200, shape=(1,), control=control, dtype=torch.float64)
         >>> run = motes.sample(calm, 100, seed=1, progress=False)
         >>> float(run.log_weight.std()) < 1e-9  # nothing is left to vary for normal data
         True

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from motes.core.errors import ShapeError
 from motes.core.micro_batches import in_parts
-from motes.diffusion.arguments import check_networks, check_rng, check_tensors
+from motes.diffusion.arguments import check_networks, check_tensors, seeded
 from motes.diffusion.denoisers.denoiser import Denoiser
 from motes.rng import Rng
 
@@ -43,7 +43,13 @@ class Shifted:
 
 
 def calibrated(
-    denoiser: Denoiser, samples: Tensor, times: Tensor, rng: Rng, *, draws: int = 1, micro_batch: int | None = None
+    denoiser: Denoiser,
+    samples: Tensor,
+    times: Tensor,
+    *,
+    seed: int | Rng,
+    draws: int = 1,
+    micro_batch: int | None = None,
 ) -> Denoiser:
     """A denoiser whose score averages to zero under noised data, as the true score does.
 
@@ -59,7 +65,7 @@ def calibrated(
         denoiser: the pretrained model.
         samples: (n, *shape) data that the model should be right for.
         times: (T,) where to measure, such as the times of the sampler.
-        rng: the address of the noise.
+        seed: a whole number or an Rng, of the noise.
         draws: pairs of noises a sample and time.
         micro_batch: rows a call of the model.
 
@@ -74,13 +80,13 @@ def calibrated(
         >>> from motes import Rng
         >>> from motes.diffusion import Denoiser, VariancePreserving
         >>> off = Denoiser(lambda x, t: 0 * x + 0.3, VariancePreserving(), predicts="data")
-        >>> right = calibrated(off, torch.tensor([[-1.0], [1.0]]), torch.tensor([0.5]), Rng(0))
+        >>> right = calibrated(off, torch.tensor([[-1.0], [1.0]]), torch.tensor([0.5]), seed=Rng(0))
         >>> abs(float(right.data(torch.zeros(1, 1), 0.5))) < 1e-6
         True
     """
+    rng = seeded(seed)
     check_networks(denoiser=denoiser)
     check_tensors(samples=samples)
-    check_rng(rng)
     if samples.ndim < 2 or len(samples) < 2:
         raise ShapeError(f"need at least 2 samples (n, *shape), not a tensor of shape {tuple(samples.shape)}")
     times = torch.sort(torch.as_tensor(times, dtype=torch.float64).flatten()).values

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from motes.core.errors import ShapeError
 from motes.core.estimate.estimate import Estimate
-from motes.diffusion.arguments import check_networks
+from motes.diffusion.arguments import check_networks, seeded
 from motes.diffusion.denoisers.denoiser import Denoiser
 from motes.diffusion.diagnostics.common import estimate, noised, prediction
 from motes.rng import Rng
@@ -40,7 +40,7 @@ class Calibration:
 
 
 def calibration(
-    denoiser: Denoiser, samples: Tensor, times: Tensor, rng: Rng, *, micro_batch: int | None = None
+    denoiser: Denoiser, samples: Tensor, times: Tensor, *, seed: int | Rng, micro_batch: int | None = None
 ) -> Calibration:
     """Two identities of the right denoiser, measured: its score has mean zero, and its Jacobian is its error.
 
@@ -54,7 +54,7 @@ def calibration(
         denoiser: the model.
         samples: (n, *shape) data, n >= 3, that the model was not trained on.
         times: (T,) where to look.
-        rng: the address of the noise, which comes in pairs of opposite signs.
+        seed: a whole number or an Rng, of the noise, which comes in pairs of opposite signs.
         micro_batch: rows a call of the model.
 
     References:
@@ -67,10 +67,11 @@ def calibration(
         >>> from motes import Rng
         >>> from motes.diffusion import VariancePreserving, gaussian
         >>> denoiser = gaussian(VariancePreserving(), torch.zeros(1), torch.eye(1))
-        >>> found = calibration(denoiser, Rng(0).at("x").normal((500, 1)), torch.tensor([0.5]), Rng(0))
+        >>> found = calibration(denoiser, Rng(0).at("x").normal((500, 1)), torch.tensor([0.5]), seed=Rng(0))
         >>> bool((found.error.value - found.claimed.value).abs() < 0.2)
         True
     """
+    rng = seeded(seed)
     check_networks(denoiser=denoiser)
     process, d, n = denoiser.process, samples[0].numel(), len(samples)
     if n < 3:

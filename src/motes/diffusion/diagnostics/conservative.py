@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from motes.core.estimate.estimate import Estimate
-from motes.diffusion.arguments import check_networks
+from motes.diffusion.arguments import check_networks, seeded
 from motes.diffusion.denoisers.denoiser import Denoiser
 from motes.diffusion.diagnostics.common import estimate
 from motes.rng import Rng
@@ -29,7 +29,9 @@ class NonConservativeness:
     share: float
 
 
-def non_conservativeness(denoiser: Denoiser, x: Tensor, t: float, rng: Rng, *, probes: int = 1) -> NonConservativeness:
+def non_conservativeness(
+    denoiser: Denoiser, x: Tensor, t: float, *, seed: int | Rng, probes: int = 1
+) -> NonConservativeness:
     """The antisymmetric part of a score's Jacobian, by random probes.
 
     The score of a density is its logarithm's gradient, so its Jacobian is symmetric; a network's need not be, and then
@@ -41,7 +43,7 @@ def non_conservativeness(denoiser: Denoiser, x: Tensor, t: float, rng: Rng, *, p
         denoiser: the model; it must keep second derivatives.
         x: (n, *shape) points at time t, such as noised data.
         t: the time.
-        rng: the address of the probes.
+        seed: a whole number or an Rng, of the probes.
         probes: probes a point.
 
     References:
@@ -54,9 +56,10 @@ def non_conservativeness(denoiser: Denoiser, x: Tensor, t: float, rng: Rng, *, p
         >>> from motes.diffusion import Denoiser, VariancePreserving
         >>> turn = torch.tensor([[0.0, 1.0], [-1.0, 0.0]])
         >>> spin = Denoiser(lambda x, t: x @ turn, VariancePreserving(), predicts="score")
-        >>> round(non_conservativeness(spin, torch.zeros(4, 2), 0.5, Rng(0)).share, 5)
+        >>> round(non_conservativeness(spin, torch.zeros(4, 2), 0.5, seed=Rng(0)).share, 5)
         1.0
     """
+    rng = seeded(seed)
     check_networks(denoiser=denoiser)
     square, total = [], []
     for i in range(probes):

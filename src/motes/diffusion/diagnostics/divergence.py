@@ -10,14 +10,20 @@ from torch import Tensor
 from motes.core.errors import ShapeError
 from motes.core.estimate.estimate import Estimate
 from motes.core.micro_batches import in_parts
-from motes.diffusion.arguments import check_networks
+from motes.diffusion.arguments import check_networks, seeded
 from motes.diffusion.denoisers.denoiser import Denoiser
 from motes.diffusion.diagnostics.common import by_snr, estimate, noised, prediction
 from motes.rng import Rng
 
 
 def kl_divergence(
-    first: Denoiser, second: Denoiser, samples: Tensor, rng: Rng, *, steps: int = 100, micro_batch: int | None = None
+    first: Denoiser,
+    second: Denoiser,
+    samples: Tensor,
+    *,
+    seed: int | Rng,
+    steps: int = 100,
+    micro_batch: int | None = None,
 ) -> Estimate:
     """The divergence of one model's law from another's, nats, from their predictions alone.
 
@@ -33,7 +39,7 @@ def kl_divergence(
         first: the denoiser of p.
         second: the denoiser of q, with the same process.
         samples: (n, *shape) from p.
-        rng: the address of the noise.
+        seed: a whole number or an Rng, of the noise.
         steps: cells of equal log-snr of the trapezoid rule.
         micro_batch: rows a call of a model.
 
@@ -50,10 +56,11 @@ def kl_divergence(
         >>> from motes.diffusion import VarianceExploding, gaussian
         >>> process = VarianceExploding()
         >>> p, q = (gaussian(process, torch.tensor([m]), torch.eye(1)) for m in (0.0, 1.0))
-        >>> found = kl_divergence(p, q, Rng(0).at("x").normal((50, 1)), Rng(0))
+        >>> found = kl_divergence(p, q, Rng(0).at("x").normal((50, 1)), seed=Rng(0))
         >>> round(float(found), 3)  # 1/2, less what the noise at t_min and t_max hides
         0.5
     """
+    rng = seeded(seed)
     check_networks(first=first, second=second)
     if first.process != second.process:
         raise ValueError(f"the two denoisers must share a process, not {first.process} and {second.process}")
@@ -70,8 +77,8 @@ def mutual_information(
     conditional: Callable[[Tensor, float, Tensor], Tensor],
     samples: Tensor,
     partners: Tensor,
-    rng: Rng,
     *,
+    seed: int | Rng,
     steps: int = 100,
     micro_batch: int | None = None,
 ) -> Estimate:
@@ -84,7 +91,7 @@ def mutual_information(
         marginal: the denoiser of x.
         conditional: (x_t (n, *shape), t, y (n, ...)) to the prediction of x given y too.
         samples, partners: (n, *shape) and (n, ...) joint draws of x and y.
-        rng: the address of the noise.
+        seed: a whole number or an Rng, of the noise.
         steps: cells of equal log-snr.
         micro_batch: rows a call of a model.
 
@@ -96,6 +103,7 @@ def mutual_information(
         Guo, Shamai & Verdu (2005), Mutual Information and Minimum Mean-Square Error in Gaussian Channels, IEEE
         Transactions on Information Theory 51.
     """
+    rng = seeded(seed)
     check_networks(marginal=marginal, conditional=conditional)
     if len(partners) != len(samples):
         raise ShapeError(f"{len(samples)} samples need as many partners, not {len(partners)}")

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from motes.core.estimate.estimate import Estimate
-from motes.diffusion.arguments import check_networks
+from motes.diffusion.arguments import check_networks, seeded
 from motes.diffusion.denoisers.denoiser import Denoiser
 from motes.diffusion.diagnostics.common import by_snr, estimate, noised, prediction
 from motes.rng import Rng
@@ -32,7 +32,7 @@ class EntropyRate:
 
 
 def entropy_rate(
-    denoiser: Denoiser, samples: Tensor, times: Tensor, rng: Rng, *, micro_batch: int | None = None
+    denoiser: Denoiser, samples: Tensor, times: Tensor, *, seed: int | Rng, micro_batch: int | None = None
 ) -> EntropyRate:
     """How fast noise makes entropy, as the model's score has it and as is sure.
 
@@ -45,7 +45,7 @@ def entropy_rate(
         denoiser: the model.
         samples: (n, *shape) data, of d numbers each.
         times: (T,) where to look.
-        rng: the address of the noise.
+        seed: a whole number or an Rng, of the noise.
         micro_batch: rows a call of the model.
 
     References:
@@ -58,10 +58,11 @@ def entropy_rate(
         >>> from motes.diffusion import VarianceExploding, gaussian
         >>> denoiser = gaussian(VarianceExploding(), torch.zeros(1), torch.eye(1))
         >>> data = Rng(0).at("x").normal((500, 1))
-        >>> rate = entropy_rate(denoiser, data, torch.tensor([0.5]), Rng(0))
+        >>> rate = entropy_rate(denoiser, data, torch.tensor([0.5]), seed=Rng(0))
         >>> bool((rate.model.value - rate.bound.value).abs() < 5 * rate.model.se)
         True
     """
+    rng = seeded(seed)
     check_networks(denoiser=denoiser)
     process, d = denoiser.process, samples[0].numel()
     times = torch.as_tensor(times, dtype=torch.float64).flatten()
@@ -79,7 +80,7 @@ def entropy_rate(
 
 
 def entropy_bound(
-    denoiser: Denoiser, samples: Tensor, rng: Rng, *, steps: int = 100, micro_batch: int | None = None
+    denoiser: Denoiser, samples: Tensor, *, seed: int | Rng, steps: int = 100, micro_batch: int | None = None
 ) -> Estimate:
     """An upper bound of the entropy of the data as it is at t_min, nats: equal for the right score.
 
@@ -92,13 +93,14 @@ def entropy_bound(
     with the smaller bound is nearer to the data, by that many nats if the bounds are tight.
 
     Args:
-        denoiser, samples, rng, micro_batch: as for `entropy_rate`.
+        denoiser, samples, seed, micro_batch: as for `entropy_rate`.
         steps: cells of equal log-snr of the trapezoid rule.
 
     References:
         Song et al. (2021), Maximum Likelihood Training of Score-Based Diffusion Models, NeurIPS, theorem 3.
         Kingma, Salimans, Poole & Ho (2021), Variational Diffusion Models, NeurIPS, Eq. (14)-(18).
     """
+    rng = seeded(seed)
     check_networks(denoiser=denoiser)
     process, d = denoiser.process, samples[0].numel()
     times = process.times(steps, "snr")

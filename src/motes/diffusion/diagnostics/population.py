@@ -56,7 +56,7 @@ def by_noise_level(run: Run) -> ByNoiseLevel:
         >>> from motes.diffusion import VariancePreserving, gaussian
         >>> process = VariancePreserving()
         >>> denoiser = gaussian(process, torch.zeros(1), torch.eye(1))
-        >>> model = motes.ReverseDiffusion(denoiser, process, 8, reward=lambda x: 2 * x[:, 0], shape=(1,))
+        >>> model = motes.ReverseDiffusion(denoiser, 8, reward=lambda x: 2 * x[:, 0], shape=(1,))
         >>> table = by_noise_level(motes.sample(model, 100, seed=0, progress=False))
         >>> len(table.ess), int(table.survivors[-1])
         (9, 100)

@@ -11,7 +11,7 @@ from torch import Tensor
 from motes.core.errors import ShapeError
 from motes.core.estimate.estimate import Estimate
 from motes.core.micro_batches import in_parts
-from motes.diffusion.arguments import check_networks
+from motes.diffusion.arguments import check_networks, seeded
 from motes.diffusion.denoisers.denoiser import Denoiser
 from motes.diffusion.diagnostics.common import estimate, noised, prediction
 from motes.diffusion.processes.transition import transitions
@@ -45,8 +45,8 @@ def posterior_ranks(
     samples: Tensor,
     t: float,
     statistic: Callable[[Tensor], Tensor],
-    rng: Rng,
     *,
+    seed: int | Rng,
     draws: int = 19,
     steps: int = 30,
     micro_batch: int | None = None,
@@ -62,7 +62,7 @@ def posterior_ranks(
         samples: (n, *shape) data that the model was not trained on.
         t: the time to noise to.
         statistic: maps images (N, *shape) to (N,) numbers, such as one pixel or the mean.
-        rng: the address of all noise.
+        seed: a whole number or an Rng, of all noise.
         draws: draws an image; the chi-squared test wants at least 5 images a rank, n >= 5 (draws + 1).
         steps: steps of the reverse sampler from t to t_min, equal in log-snr.
         micro_batch: rows a call of the model.
@@ -80,9 +80,10 @@ def posterior_ranks(
         >>> from motes.diffusion import VariancePreserving, gaussian
         >>> denoiser = gaussian(VariancePreserving(), torch.zeros(1), torch.eye(1))
         >>> data = Rng(0).at("x").normal((300, 1))
-        >>> posterior_ranks(denoiser, data, 0.4, lambda x: x[:, 0], Rng(0), draws=9).p_value > 1e-6
+        >>> posterior_ranks(denoiser, data, 0.4, lambda x: x[:, 0], seed=Rng(0), draws=9).p_value > 1e-6
         True
     """
+    rng = seeded(seed)
     check_networks(denoiser=denoiser, statistic=statistic)
     process = denoiser.process
     ends = float(process.log_snr(t)), float(process.log_snr(process.t_min))

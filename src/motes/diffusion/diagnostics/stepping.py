@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from motes.core.estimate.estimate import Estimate
-from motes.diffusion.arguments import check_networks
+from motes.diffusion.arguments import check_networks, seeded
 from motes.diffusion.denoisers.denoiser import Denoiser
 from motes.diffusion.diagnostics.common import estimate, noised, prediction
 from motes.diffusion.processes.process import Process
@@ -43,8 +43,8 @@ def step_errors(
     denoiser: Denoiser,
     samples: Tensor,
     steps: int | Tensor,
-    rng: Rng,
     *,
+    seed: int | Rng,
     integrator: str = "ancestral",
     micro_batch: int | None = None,
 ) -> StepErrors:
@@ -59,7 +59,7 @@ def step_errors(
         denoiser: the model.
         samples: (n, *shape) data, noised to the first time to begin from.
         steps: the number of steps, or the falling times (K + 1,).
-        rng: the address of the noise.
+        seed: a whole number or an Rng, of the noise.
         integrator: a name of `transition.INTEGRATORS`, used without noise.
         micro_batch: rows a call of the model.
 
@@ -71,10 +71,11 @@ def step_errors(
         >>> from motes import Rng
         >>> from motes.diffusion import VariancePreserving, gaussian
         >>> denoiser = gaussian(VariancePreserving(), torch.zeros(2), torch.eye(2))
-        >>> errors = step_errors(denoiser, Rng(0).at("x").normal((20, 2)), 6, Rng(0))
+        >>> errors = step_errors(denoiser, Rng(0).at("x").normal((20, 2)), 6, seed=Rng(0))
         >>> errors.local.value.shape
         torch.Size([6])
     """
+    rng = seeded(seed)
     check_networks(denoiser=denoiser)
     process = denoiser.process
     table = transitions(process, steps, integrator=integrator, noise=0.0, still=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from motes.diffusion.arguments import check_networks, check_rng, check_tensors
+from motes.diffusion.arguments import check_networks, check_tensors, seeded
 from motes.diffusion.denoisers.denoiser import Denoiser
 from motes.diffusion.diagnostics.calibration import Calibration, calibration
 from motes.diffusion.diagnostics.common import noised
@@ -44,14 +44,14 @@ class DenoiserDiagnosis:
 
 
 def diagnose(
-    denoiser: Denoiser, samples: Tensor, rng: Rng, *, levels: int = 8, micro_batch: int | None = None
+    denoiser: Denoiser, samples: Tensor, *, seed: int | Rng, levels: int = 8, micro_batch: int | None = None
 ) -> DenoiserDiagnosis:
     """A denoiser examined on data that it was not trained on, at some noise levels.
 
     Args:
         denoiser: the model.
         samples: (n, *shape) data, n >= 3.
-        rng: the address of all noise.
+        seed: a whole number or an Rng, of all noise.
         levels: how many levels, equal in log-snr between t_max and t_min, the ends left out.
         micro_batch: rows a call of the model.
 
@@ -60,20 +60,20 @@ def diagnose(
         >>> from motes import Rng
         >>> from motes.diffusion import VariancePreserving, gaussian
         >>> denoiser = gaussian(VariancePreserving(), torch.zeros(2), torch.eye(2))
-        >>> diagnose(denoiser, Rng(0).at("x").normal((200, 2)), Rng(0)).warnings
+        >>> diagnose(denoiser, Rng(0).at("x").normal((200, 2)), seed=Rng(0)).warnings
         ()
     """
+    rng = seeded(seed)
     check_networks(denoiser=denoiser)
     check_tensors(samples=samples)
-    check_rng(rng)
     times = denoiser.process.times(levels + 1, "snr")[1:-1]
-    found = calibration(denoiser, samples, times, rng.at("calibration"), micro_batch=micro_batch)
-    rate = entropy_rate(denoiser, samples, times, rng.at("entropy"), micro_batch=micro_batch)
+    found = calibration(denoiser, samples, times, seed=rng.at("calibration"), micro_batch=micro_batch)
+    rate = entropy_rate(denoiser, samples, times, seed=rng.at("entropy"), micro_batch=micro_batch)
     share = []
     size = micro_batch or len(samples)
     for k, t in enumerate(times.tolist()):
         x, _ = noised(denoiser.process, samples[: max(size, 2)], t, rng.at("points", inner=k))
-        share.append(non_conservativeness(denoiser, x, t, rng.at(f"probes-{k}")).share)
+        share.append(non_conservativeness(denoiser, x, t, seed=rng.at(f"probes-{k}")).share)
     warnings = []
     for k, sigma in enumerate(found.noise_level.tolist()):
         where = f"at noise level {sigma:.4g}"

@@ -46,7 +46,7 @@ class Ordered(StepRule):
     Args:
         by: "random"; "left" to right; "confidence", the largest probability first; "margin", the largest gap between
             the two largest probabilities first; "entropy", the smallest first.
-        noise: standard Gumbel noise times this is added to what the order goes by (nats; entropies negated).
+        temperature: standard Gumbel noise times this is added to what the order goes by (nats; entropies negated).
 
     References:
         Uria, Murray & Larochelle (2014), A Deep and Tractable Density Estimator, ICML (any order).
@@ -56,15 +56,15 @@ class Ordered(StepRule):
 
     by: Literal["random", "left", "confidence", "margin", "entropy"] = "random"
     _: KW_ONLY
-    noise: float = 0.0
+    temperature: float = 0.0
 
     references: ClassVar[tuple[Reference, ...]] = (ANY_ORDER, PLAN)
 
     def __post_init__(self) -> None:
         if self.by not in BY:
             raise UnknownName("order", self.by, BY)
-        if not self.noise >= 0:
-            raise ValueError(f"noise must not be negative, not {self.noise}")
+        if not self.temperature >= 0:
+            raise ValueError(f"temperature must not be negative, not {self.temperature}")
 
     def plan(self, rng: Rng, look: TokenLook) -> TokenMove:
         masked = look.tokens < 0
@@ -84,7 +84,7 @@ class Ordered(StepRule):
         if self.by == "random":
             return rng.at("order").uniform(shape).to(device)
         value = certainty(look.log_p0, self.by)
-        return value + self.noise * rng.at("order").gumbel(shape).to(device) if self.noise else value
+        return value + self.temperature * rng.at("order").gumbel(shape).to(device) if self.temperature else value
 
 
 def certainty(log_p0: Tensor, by: str) -> Tensor:

@@ -54,8 +54,7 @@ class ReverseDiscrete(FeynmanKac):
     that err the normaliser is named for the chain, and a remark doubts it.
 
     Args:
-        model: the model and the process that it undoes.
-        process: the same process.
+        model: the model, of the process that it undoes.
         steps: the number of steps K over the process's times, or the falling times (K + 1,).
         reward: maps sequences (N, L) int64 to (N,) nats; on the way it is asked about completions drawn from the
             prediction. It must be finite there; at the end -inf excludes a sequence.
@@ -83,14 +82,13 @@ class ReverseDiscrete(FeynmanKac):
         >>> from motes.diffusion.discrete import Masked, Ordered, ReverseDiscrete, joint
         >>> process = Masked(2)
         >>> exact = joint(process, torch.tensor([[0.4, 0.1], [0.1, 0.4]]))
-        >>> model = ReverseDiscrete(exact, process, 2, reward=lambda x: 2.0 * x[:, 0], rule=Ordered())
+        >>> model = ReverseDiscrete(exact, 2, reward=lambda x: 2.0 * x[:, 0], rule=Ordered())
         >>> run = motes.sample(model, 1000, seed=1, progress=False)  # log E[exp(2 x)] = log((1 + e^2) / 2) = 1.434
         >>> abs(run.log_evidence - 1.434) < 0.1
         True
     """
 
     model: TokenModel
-    process: TokenProcess
     steps: int | Tensor
     _: KW_ONLY
     reward: Callable[[Tensor], Tensor] | None = None
@@ -102,6 +100,7 @@ class ReverseDiscrete(FeynmanKac):
     completions: int = 1
     twist: Callable[[Tensor, float], Tensor] | None = None
     device: str = "cpu"
+    process: TokenProcess = field(init=False, repr=False)
     times: Tensor = field(init=False, repr=False)
     strength: Tensor = field(init=False, repr=False)
     free: Tensor = field(init=False, repr=False)
@@ -114,8 +113,7 @@ class ReverseDiscrete(FeynmanKac):
         if not isinstance(self.model, TokenModel):
             raise TypeError(f"give a TokenModel(model, process, length), not a {type(self.model).__name__}")
         check_networks(model=self.model, reward=self.reward, twist=self.twist, guidance=self.guidance)
-        if self.model.process != self.process:
-            raise ValueError(f"the model belongs to {self.model.process}, the sampler was given {self.process}")
+        object.__setattr__(self, "process", self.model.process)
         if not isinstance(self.rule, StepRule):
             raise TypeError(f"rule must be a rule such as Posterior() or Ordered(), not {self.rule!r}")
         if self.given is not None and not isinstance(self.given, Tensor):

@@ -42,7 +42,7 @@ class Routed(StepRule):
     Args:
         again: whether tokens that stayed before compete by the probability they were drawn with, and may be masked
             again (the reparameterised sampler); if not, they stay (MaskGIT).
-        noise: Gumbel noise times this, times the time, is added to the log-probabilities that are compared.
+        temperature: Gumbel noise times this, times the time, is added to the log-probabilities that are compared.
 
     References:
         Zheng, Yuan, Yu & Kong (2024), A Reparameterized Discrete Diffusion Model for Text Generation, COLM.
@@ -51,21 +51,21 @@ class Routed(StepRule):
 
     again: bool = False
     _: KW_ONLY
-    noise: float = 0.0
+    temperature: float = 0.0
 
     references: ClassVar[tuple[Reference, ...]] = (ROUTED, MASKGIT)
 
     def __post_init__(self) -> None:
-        if not self.noise >= 0:
-            raise ValueError(f"noise must not be negative, not {self.noise}")
+        if not self.temperature >= 0:
+            raise ValueError(f"temperature must not be negative, not {self.temperature}")
 
     def plan(self, rng: Rng, look: TokenLook) -> TokenMove:
         return TokenMove(look.tokens < 0, look.log_p0)
 
     def settle(self, rng: Rng, look: TokenLook, tokens: Tensor, score: Tensor) -> tuple[Tensor, Tensor]:
         rank = score
-        if self.noise:
-            rank = rank + self.noise * look.t * rng.at("route").gumbel(tuple(tokens.shape)).to(tokens.device)
+        if self.temperature:
+            rank = rank + self.temperature * look.t * rng.at("route").gumbel(tuple(tokens.shape)).to(tokens.device)
         free = look.free.expand(tokens.shape)
         among = free if self.again else (look.tokens < 0)
         goes = left_masked(look.process, look.s, int(look.free.sum()))

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from motes.core.micro_batches import in_parts
-from motes.diffusion.arguments import check_networks, check_tensors
+from motes.diffusion.arguments import check_networks, check_tensors, seeded
 from motes.diffusion.denoisers.denoiser import Denoiser
 from motes.diffusion.evaluation.look import not_finite, refuse
 from motes.diffusion.flows.solvers import flow
@@ -43,7 +43,7 @@ def log_likelihood(
     x: Tensor,
     steps: int | Tensor,
     *,
-    rng: Rng | None = None,
+    seed: int | Rng | None = None,
     probes: int = 8,
     micro_batch: int | None = None,
 ) -> Likelihood:
@@ -58,7 +58,7 @@ def log_likelihood(
         denoiser: the model, with its process; it must keep gradients.
         x: (N, *shape), at t_min.
         steps: the number of steps K over the process's grid, even; or the falling times (K + 1,).
-        rng: draws the random signs of Hutchinson's estimate of the divergence, unbiased in log-density; None computes
+        seed: draws the random signs of Hutchinson's estimate of the divergence, unbiased in log-density; None computes
             it exactly, with one backward pass a dimension.
         probes: sign vectors a particle, the same at every time.
         micro_batch: images a call of the model.
@@ -82,6 +82,7 @@ def log_likelihood(
         >>> abs(float(found.value) + math.log(2 * math.pi) / 2) < 1e-3
         True
     """
+    rng = None if seed is None else seeded(seed)
     check_tensors(x=x)
     check_networks(denoiser=denoiser)
     process, d = denoiser.process, x[0].numel()
@@ -91,7 +92,7 @@ def log_likelihood(
     if probes < 1:
         raise ValueError(f"probes must be at least 1, not {probes}")
     if rng is None and d > LARGE:
-        raise ValueError(f"{d} dimensions need as many backward passes a step: give an rng for random probes")
+        raise ValueError(f"{d} dimensions need as many backward passes a step: give a seed for random probes")
     up = times.flip(0).tolist()
     if float(process.sigma(up[0])) == 0:
         raise ValueError("the flow cannot start where sigma = 0: give the process a small t_min > 0")

@@ -92,8 +92,8 @@ class TiltedFlow(FeynmanKac):
 
     denoiser: Denoiser
     steps: int | Tensor
-    reward: Callable[[Tensor], Tensor]
     _: KW_ONLY
+    reward: Callable[[Tensor], Tensor]
     shape: tuple[int, ...]
     integrator: str = "heun"
     max_sweeps: int = 40

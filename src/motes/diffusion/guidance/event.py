@@ -39,7 +39,8 @@ class Event(Twist):
         >>> process = VariancePreserving()
         >>> denoiser = gaussian(process, torch.zeros(1), torch.eye(1))
         >>> event = Event(lambda x: x[:, 0] - 1.5)
-        >>> model = motes.ReverseDiffusion(denoiser, process, 50, reward=event.reward, guidance="reward", shape=(1,), twist=event)
+        >>> how = {"reward": event.reward, "guidance": "reward", "twist": event}
+        >>> model = motes.ReverseDiffusion(denoiser, 50, shape=(1,), **how)
         >>> run = motes.sample(model, 500, seed=1, progress=False)
         >>> abs(run.log_evidence - (-2.706)) < 0.3  # log P(N(0, 1) > 1.5)
         True

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from motes.diffusion.arguments import seeded
 from motes.diffusion.denoisers.denoiser import Denoiser
 from motes.diffusion.evaluation.look import Guidance, Look
 from motes.rng import Rng
@@ -53,22 +54,23 @@ class Minority(Guidance):
         return {"name": type(self).__name__, **{k: getattr(self, k) for k in ("scale", "level", "every", "until")}}
 
 
-def rarity(denoiser: Denoiser, images: Tensor, rng: Rng, *, level: float = 0.0, shared: bool = False) -> Tensor:
+def rarity(denoiser: Denoiser, images: Tensor, *, seed: int | Rng, level: float = 0.0, shared: bool = False) -> Tensor:
     """(N,) the squared distance of images (N, *shape) from what the model makes of them, noised once and denoised.
 
-    As a reward (times what it should count, with a fixed `rng`) it tilts a model's law towards what it finds rare; give
-    shared=True then, so that it depends on the image alone, and not on its place in a batch.
+    As a reward (times what it should count, with a fixed `seed`) it tilts a model's law towards what it finds rare;
+    give shared=True then, so that it depends on the image alone, and not on its place in a batch.
 
     Args:
         denoiser: the model.
         images: (N, *shape).
-        rng: the address of the noise.
+        seed: a whole number or an Rng, of the noise.
         level: log(alpha / sigma) of the noise.
         shared: one noise for all images, in the place of one each.
 
     References:
         Um & Ye (2024), Self-Guided Generation of Minority Samples Using Diffusion Models, ECCV, section 3.
     """
+    rng = seeded(seed)
     return (images - _again(denoiser, images, level, rng, shared)).flatten(1).square().sum(1)
 
 

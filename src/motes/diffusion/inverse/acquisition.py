@@ -61,15 +61,15 @@ class ActiveDiffusion(FeynmanKac):
         steps: the number of steps, or the falling times.
         measure: maps images (n, *shape) to (n, L, m), linearly: all candidates of m numbers each.
         ask: maps the number of a candidate to its measurement (m,) of the true image, noise included.
-        noise: the standard deviation of the noise.
+        std: the standard deviation of the measurements' noise.
         budget: how many are measured.
         shape: of one image.
         choice: "entropy", of the mixture of normals that the particles predict; "variance", the same for one normal;
             "random" and "equispaced" for comparison.
         first: candidates that are measured before the first step.
         window: the share of the steps, from and to, over which the measurements are spread.
-        scale, guidance, integrator, noise_level, coarse, micro_batch, dtype, device: as for `Observation` and
-            `ReverseDiffusion`; `noise_level` is that sampler's `noise`.
+        scale, guidance, integrator, noise, coarse, micro_batch, dtype, device: as for `Observation` and
+            `ReverseDiffusion`.
 
     Raises:
         ValueError, UnknownName, ShapeError: what was given does not fit.
@@ -83,7 +83,7 @@ class ActiveDiffusion(FeynmanKac):
     _: KW_ONLY
     measure: Callable[[Tensor], Tensor]
     ask: Callable[[int], Tensor]
-    noise: float
+    std: float
     budget: int
     shape: tuple[int, ...]
     choice: Literal["entropy", "variance", "random", "equispaced"] = "entropy"
@@ -92,7 +92,7 @@ class ActiveDiffusion(FeynmanKac):
     scale: float = 1.0
     guidance: float = 1.0
     integrator: str = "multistep"
-    noise_level: float = 1.0
+    noise: float = 1.0
     coarse: int = 4
     micro_batch: int | None = None
     dtype: torch.dtype = torch.float32
@@ -107,13 +107,13 @@ class ActiveDiffusion(FeynmanKac):
     def __post_init__(self) -> None:
         if self.choice not in CHOICES:
             raise UnknownName("choice", self.choice, CHOICES)
-        for name in ("noise", "scale"):
+        for name in ("std", "scale"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be positive, not {getattr(self, name)}")
         if not 0 <= self.window[0] < self.window[1] <= 1:
             raise ValueError(f"window must be two rising shares of the steps in [0, 1], not {self.window}")
         table = transitions(
-            self.denoiser.process, self.steps, integrator=self.integrator, noise=self.noise_level, history=True
+            self.denoiser.process, self.steps, integrator=self.integrator, noise=self.noise, history=True
         )
         blank = self.measure(torch.zeros(1, *self.shape, dtype=self.dtype, device=self.device))
         if blank.ndim != 3 or len(blank) != 1:
@@ -124,7 +124,7 @@ class ActiveDiffusion(FeynmanKac):
         if len(set(self.first)) != len(self.first) or any(not 0 <= l < count for l in self.first):  # noqa: E741
             raise ValueError(f"first must name different candidates from 0 to {count - 1}, not {self.first}")
         object.__setattr__(self, "table", table)
-        set_level(self, self._observer(None), torch.zeros_like(table.times), self.noise_level)
+        set_level(self, self._observer(None), torch.zeros_like(table.times), self.noise)
         object.__setattr__(self, "_size", tuple(blank.shape[1:]))
 
     @property
@@ -205,13 +205,13 @@ class ActiveDiffusion(FeynmanKac):
 
     def settings(self) -> dict[str, Any]:
         names = (
-            "noise",
+            "std",
             "budget",
             "choice",
             "scale",
             "guidance",
             "integrator",
-            "noise_level",
+            "noise",
             "coarse",
             "micro_batch",
             "device",
@@ -258,7 +258,7 @@ class ActiveDiffusion(FeynmanKac):
             score = -spread_out(len(left), self.budget, shared["asked"][shared["asked"] >= 0])
         else:
             predicted = self._measured(particles.x["denoised"])
-            score = SCORES[self.choice](predicted, normalise(particles.log_weight), self.noise)
+            score = SCORES[self.choice](predicted, normalise(particles.log_weight), self.std)
         score = score.cpu().where(left, torch.tensor(-math.inf, dtype=score.dtype))
         best = int(score.argmax())
         return self._asked(shared, best, float(score[best]) if self.choice in SCORES else math.nan)
@@ -272,7 +272,7 @@ class ActiveDiffusion(FeynmanKac):
         if not len(asked):
             return None
         operator = Function(lambda images: self.measure(images)[:, asked.to(images.device)], shape=self.shape)
-        return Observation(operator, shared["y"][asked], self.noise, scale=self.scale)
+        return Observation(operator, shared["y"][asked], self.std, scale=self.scale)
 
     def _observer(self, observation: Observation | None) -> Observer:
         guidance = ValueGradient(self.guidance) if observation and self.guidance else None

@@ -22,9 +22,9 @@ from motes.diffusion.sampling.reverse import ReverseDiffusion
 
 @dataclass(frozen=True, eq=False)
 class Observation(Twist):
-    """y = A(x_0) + noise * N(0, I): its log-likelihood, and a guess of it given a noisy state.
+    """y = A(x_0) + std * N(0, I): its log-likelihood, and a guess of it given a noisy state.
 
-    On the way the likelihood of y is taken as that of N(A(D), spread A A' + noise^2 I) with D the denoised prediction
+    On the way the likelihood of y is taken as that of N(A(D), spread A A' + std^2 I) with D the denoised prediction
     and spread = scale^2 sigma^2 / (alpha^2 scale^2 + sigma^2), exact for normal data of covariance scale^2 I; constants
     that are the same for all particles are left out. Its gradient through the denoiser is pseudo-inverse guidance. The
     weights make up for what is not exact.
@@ -33,13 +33,13 @@ class Observation(Twist):
         operator: a `LinearOperator`, or any differentiable function of images (n, *shape), not linear, for which A A'
             is replaced by the identity times `gain`.
         y: (*out) the measurement.
-        noise: its standard deviation.
+        std: the standard deviation of its noise.
         scale: the standard deviation of the data about its mean; where it is not the same in all directions, the
             largest that the operator sees, since guidance that takes it for smaller overshoots and diverges.
         gain: for functions: the squared size of the function's derivative.
 
     Raises:
-        ValueError: a noise or scale that is not positive; a measurement that is not finite.
+        ValueError: a std or scale that is not positive; a measurement that is not finite.
         ShapeError: the operator gives another shape than y has.
 
     References:
@@ -49,13 +49,13 @@ class Observation(Twist):
 
     operator: LinearOperator | Callable[[Tensor], Tensor]
     y: Tensor
-    noise: float
+    std: float
     _: KW_ONLY
     scale: float = 1.0
     gain: float = 1.0
 
     def __post_init__(self) -> None:
-        for name in ("noise", "scale", "gain"):
+        for name in ("std", "scale", "gain"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be positive, not {getattr(self, name)}")
         check_tensors(y=self.y)
@@ -69,12 +69,12 @@ class Observation(Twist):
     def reward(self, images: Tensor) -> Tensor:
         """The log-likelihood of the measurement given images (n, *shape), (n,) nats, with its normalising constant."""
         residual = self._residual(images).to(torch.float64).reshape(len(images), -1)
-        constant = residual.shape[1] * (math.log(self.noise) + 0.5 * math.log(2 * math.pi))
-        return -0.5 * residual.square().sum(1) / self.noise**2 - constant
+        constant = residual.shape[1] * (math.log(self.std) + 0.5 * math.log(2 * math.pi))
+        return -0.5 * residual.square().sum(1) / self.std**2 - constant
 
     def __call__(self, look: Look) -> Tensor:
         residual = self._residual(look.denoised)
-        noise, spread = self.noise**2, variance_left(look, self.scale)
+        noise, spread = self.std**2, variance_left(look, self.scale)
         if isinstance(self.operator, LinearOperator):
             with torch.no_grad():
                 solved = self.operator.solve(residual.detach(), noise, spread)
@@ -87,7 +87,7 @@ class Observation(Twist):
     def settings(self) -> dict[str, Any]:
         linear = isinstance(self.operator, LinearOperator)
         operator = self.operator.settings() if isinstance(self.operator, LinearOperator) else "function"
-        mine = {"y": digest(self.y), "noise": self.noise, "scale": self.scale} | ({} if linear else {"gain": self.gain})
+        mine = {"y": digest(self.y), "std": self.std, "scale": self.scale} | ({} if linear else {"gain": self.gain})
         return {"name": "Observation", "operator": operator, **mine}
 
     def probe(self, images: Tensor, t: float) -> Tensor:
@@ -95,7 +95,7 @@ class Observation(Twist):
 
     def remarks(self, reward: Tensor, log_weight: Tensor) -> list[str]:
         m = self.y.numel()
-        constant = m * (math.log(self.noise) + 0.5 * math.log(2 * math.pi))
+        constant = m * (math.log(self.std) + 0.5 * math.log(2 * math.pi))
         weight = normalise(log_weight)
         misfit = -2 * float((weight * (reward + constant).where(weight > 0, torch.zeros_like(reward))).sum()) / m
         if misfit <= 1 + max(3.0, 10 * math.sqrt(2 / m)):  # about 1, with a spread of sqrt(2 / m), if they fit
@@ -131,6 +131,4 @@ def posterior(
         knobs: as for `ReverseDiffusion`; guidance is by the observation unless given otherwise.
     """
     knobs = {"guidance": "reward", **knobs}
-    return ReverseDiffusion(
-        denoiser, denoiser.process, steps, reward=observation.reward, shape=shape, twist=observation, **knobs
-    )
+    return ReverseDiffusion(denoiser, steps, reward=observation.reward, shape=shape, twist=observation, **knobs)

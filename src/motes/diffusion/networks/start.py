@@ -9,17 +9,18 @@ from typing import TypeVar
 import torch
 from torch import nn
 
+from motes.diffusion.arguments import seeded
 from motes.rng import Rng
 
 Network = TypeVar("Network", bound=nn.Module)
 
 
-def build(make: Callable[[], Network], rng: Rng, *, device: torch.device | str = "cpu") -> Network:
-    """A new network whose first weights come from `rng`; the generators of torch are left alone.
+def build(make: Callable[[], Network], *, seed: int | Rng, device: torch.device | str = "cpu") -> Network:
+    """A new network whose first weights come from `seed`; the generators of torch are left alone.
 
     Args:
         make: returns the network; it must not hold buffers that are computed when it is made.
-        rng: the address of the weights; each is drawn at its own name.
+        seed: a whole number or an Rng, of the weights; each is drawn at its own name.
         device: where the weights live.
 
     Raises:
@@ -28,7 +29,7 @@ def build(make: Callable[[], Network], rng: Rng, *, device: torch.device | str =
     Example:
         >>> import motes
         >>> from motes.diffusion.networks import PointNetwork, build
-        >>> network = build(lambda: PointNetwork(2), motes.Rng(0))
+        >>> network = build(lambda: PointNetwork(2), seed=motes.Rng(0))
         >>> network(torch.zeros(3, 2), torch.zeros(3)).shape
         torch.Size([3, 2])
     """
@@ -38,16 +39,17 @@ def build(make: Callable[[], Network], rng: Rng, *, device: torch.device | str =
     if held:
         raise ValueError(f"the network holds buffers ({', '.join(held)}); make it yourself and call `initialise`")
     network.to_empty(device=device)
-    initialise(network, rng)
+    initialise(network, seed=seed)
     return network
 
 
-def initialise(network: nn.Module, rng: Rng) -> None:
+def initialise(network: nn.Module, *, seed: int | Rng) -> None:
     """Draw every weight anew: normal, scaled by fan-in; zero for biases and for modules called conv2 or last.
 
     Weights of one axis in a module whose name holds "norm" become one. Residual blocks thus start as the identity and
     a network that ends in `last` starts by predicting zero.
     """
+    rng = seeded(seed)
     for name, p in network.named_parameters():
         module = name.rpartition(".")[0].rpartition(".")[2]
         with torch.no_grad():

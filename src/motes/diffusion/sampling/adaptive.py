@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass, field, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from motes.core.cite import Reference
+from motes.core.errors import UnknownName
 from motes.core.estimate.coarse_level import CoarseLevel
 from motes.core.estimate.systematic import Systematic
 from motes.core.model import FeynmanKac
@@ -59,7 +60,7 @@ class AdaptiveReward(FeynmanKac):
         denoiser: the model.
         steps: the number of steps, or the falling times.
         reward: maps images (N, *shape) to (N,) nats.
-        guidance: what multiplies the gradient of the present share of the reward; 0 is without.
+        guidance: None; "reward", the gradient of the present share of the reward; or a number that multiplies it.
         shape: of one image.
         conditional_ess: the conditional effective sample size that a step keeps, as a fraction.
         integrator, noise, start, coarse, micro_batch, dtype, device: as for `ReverseDiffusion`.
@@ -72,9 +73,9 @@ class AdaptiveReward(FeynmanKac):
 
     denoiser: Denoiser
     steps: int | Tensor | Transitions
-    reward: Callable[[Tensor], Tensor]
     _: KW_ONLY
-    guidance: float = 0.0
+    reward: Callable[[Tensor], Tensor]
+    guidance: Literal["reward"] | float | None = None
     shape: tuple[int, ...]
     conditional_ess: float = 0.9
     integrator: str = "multistep"
@@ -103,7 +104,9 @@ class AdaptiveReward(FeynmanKac):
             self.denoiser.process, self.steps, integrator=self.integrator, noise=self.noise, history=True
         )
         full = torch.ones(table.steps + 1, dtype=torch.float64)
-        guidance = ValueGradient(self.guidance) if self.guidance else None
+        if isinstance(self.guidance, str) and self.guidance != "reward":
+            raise UnknownName("guidance", self.guidance, ("reward",))
+        guidance = ValueGradient(1.0 if self.guidance == "reward" else self.guidance) if self.guidance else None
         observer = Observer(
             self.denoiser, table, self.reward, full, None, guidance, table.std**2, micro_batch=self.micro_batch
         )

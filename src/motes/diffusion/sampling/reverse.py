@@ -73,8 +73,7 @@ class ReverseDiffusion(FeynmanKac):
     """Samples of a diffusion model, tilted by exp(reward) and weighted for it.
 
     Args:
-        denoiser: the model; its process must be `process`.
-        process: the noising process that is walked back.
+        denoiser: the model, of the noising process that is walked back.
         steps: the number of steps K over the process's grid, or the falling times (K + 1,).
         reward: maps images (N, *shape) to (N,) nats; on the way it is asked about the denoised prediction. It must be
             finite there; at the end -inf excludes an image.
@@ -111,14 +110,13 @@ class ReverseDiffusion(FeynmanKac):
         >>> from motes.diffusion import VariancePreserving, gaussian
         >>> process = VariancePreserving()
         >>> denoiser = gaussian(process, torch.zeros(2), torch.eye(2))
-        >>> model = motes.ReverseDiffusion(denoiser, process, 20, reward=lambda x: x[:, 0], shape=(2,))
+        >>> model = motes.ReverseDiffusion(denoiser, 20, reward=lambda x: x[:, 0], shape=(2,))
         >>> run = motes.sample(model, 1000, seed=1, progress=False)  # log E[exp(x)] = 1/2 under N(0, 1)
         >>> abs(run.log_evidence - 0.5) < 0.2
         True
     """
 
     denoiser: Denoiser
-    process: Process
     steps: int | Tensor | Transitions
     _: KW_ONLY
     reward: Callable[[Tensor], Tensor] | None = None
@@ -135,6 +133,7 @@ class ReverseDiffusion(FeynmanKac):
     micro_batch: int | None = None
     dtype: torch.dtype = torch.float32
     device: str = "cpu"
+    process: Process = field(init=False, repr=False)
     table: Transitions = field(init=False, repr=False)
     strength: Tensor = field(init=False, repr=False)
     observer: Observer = field(init=False, repr=False)
@@ -146,8 +145,7 @@ class ReverseDiffusion(FeynmanKac):
     def __post_init__(self) -> None:
         if not isinstance(self.denoiser, Denoiser):
             raise TypeError(f"give a Denoiser(model, process, predicts=...), not a {type(self.denoiser).__name__}")
-        if self.denoiser.process != self.process:
-            raise ValueError(f"the denoiser belongs to {self.denoiser.process}, the sampler was given {self.process}")
+        object.__setattr__(self, "process", self.denoiser.process)
         check_image(self.shape, self.dtype, self.device)
         check_function("reward", self.reward, "images (N, *shape) -> (N,) nats")
         if self.twist is not None and not isinstance(self.twist, Twist):

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from motes.core.errors import ShapeError, UnknownName
 from motes.core.micro_batches import in_parts
-from motes.diffusion.arguments import check_networks, check_rng, check_tensors
+from motes.diffusion.arguments import check_networks, check_tensors, seeded
 from motes.diffusion.denoisers.denoiser import Denoiser
 from motes.diffusion.processes.transition import INTEGRATORS
 from motes.diffusion.schedule.cost import flow_cost, path_divergence
@@ -21,8 +21,8 @@ def align_your_steps(
     denoiser: Denoiser,
     samples: Tensor,
     steps: int,
-    rng: Rng,
     *,
+    seed: int | Rng,
     integrator: str = "ancestral",
     noise: float = 1.0,
     last: float | None = None,
@@ -55,7 +55,7 @@ def align_your_steps(
         denoiser: the model.
         samples: (n, *shape) data, or samples of the model itself; some dozens do.
         steps: how many steps.
-        rng: the address of the noise.
+        seed: a whole number or an Rng, of the noise.
         integrator, noise: the sampler's; "ancestral" with noise = 1, "exponential", or any with noise = 0.
         last: the time that the schedule ends at; None is the process's t_min.
         grid: how many cells of equal log-snr the times are first looked for in.
@@ -77,12 +77,12 @@ def align_your_steps(
         >>> process = VariancePreserving()
         >>> denoiser = gaussian(process, torch.zeros(1), 0.25 * torch.eye(1))
         >>> data = 0.5 * Rng(0).at("data").normal((32, 1))
-        >>> align_your_steps(denoiser, data, 4, Rng(0), grid=32).shape
+        >>> align_your_steps(denoiser, data, 4, seed=Rng(0), grid=32).shape
         torch.Size([5])
     """
+    rng = seeded(seed)
     check_networks(denoiser=denoiser)
     check_tensors(samples=samples)
-    check_rng(rng)
     if integrator not in INTEGRATORS:
         raise UnknownName("integrator", integrator, INTEGRATORS)
     bounded = (noise == 1 and integrator in ("ancestral", "ddim")) or (noise > 0 and integrator == "exponential")

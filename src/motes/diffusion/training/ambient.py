@@ -30,7 +30,7 @@ class MissingParts(Objective):
     Args:
         process: the noising process.
         hide: the probability that a part that is seen is hidden, in (0, 1).
-        times: how times are spread, "time" or "snr"; the process's default if None.
+        spacing: how times are spread, "time" or "snr"; the process's default if None.
 
     Raises:
         ValueError: `hide` outside (0, 1).
@@ -43,7 +43,7 @@ class MissingParts(Objective):
     process: Process
     _: KW_ONLY
     hide: float = 0.1
-    times: str | None = None
+    spacing: str | None = None
 
     def __post_init__(self) -> None:
         if not 0 < self.hide < 1:
@@ -52,7 +52,7 @@ class MissingParts(Objective):
     def __call__(self, network: nn.Module, rng: Rng, batch: tuple[Tensor, ...]) -> Tensor:
         seen = batch[1].to(batch[0])
         data = torch.where(seen > 0, batch[0], 0.0)
-        at = noised(rng, self.process, data, self.times)
+        at = noised(rng, self.process, data, self.spacing)
         left = seen * (rng.at("hide").uniform(tuple(data.shape)) >= self.hide).to(data)
         guess = network(left * at.x, at.t.to(at.x), mask=left)
         return (seen * (guess - data)).square().flatten(1).mean(1)
@@ -73,7 +73,7 @@ class NoisyData(Objective):
 
     Args:
         process: the noising process.
-        noise: the standard deviation s of the noise of the examples, in units of the data.
+        std: the standard deviation s of the noise of the examples, in units of the data.
 
     Raises:
         ValueError: the noise is not positive, or the process never reaches it.
@@ -83,25 +83,25 @@ class NoisyData(Objective):
     """
 
     process: Process
-    noise: float
+    std: float
 
     def __post_init__(self) -> None:
-        if not self.noise > 0 or self.earliest >= self.process.t_max:
+        if not self.std > 0 or self.earliest >= self.process.t_max:
             raise ValueError(
-                f"the noise of the examples must be above 0 and below that of the process, not {self.noise}"
+                f"the noise of the examples must have a std above 0 and below that of the process, not {self.std}"
             )
 
     @property
     def earliest(self) -> float:
         """The time at which the process is as noisy as the examples; training is for later ones."""
-        return max(float(self.process.time(-math.log(self.noise))), self.process.t_min)
+        return max(float(self.process.time(-math.log(self.std))), self.process.t_min)
 
     def __call__(self, network: nn.Module, rng: Rng, batch: tuple[Tensor, ...]) -> Tensor:
         example = batch[0]
         place = torch.arange(len(example), device=example.device, dtype=torch.float64) / len(example)
         u = (place + rng.at("time").uniform(()).to(place)) % 1.0
         at = noised_at(rng, self.process, example, self.process.t_max + u * (self.earliest - self.process.t_max))
-        ratio = (self.noise * at.alpha / at.sigma) ** 2  # s^2 / r^2
+        ratio = (self.std * at.alpha / at.sigma) ** 2  # s^2 / r^2
         x = at.alpha * example + at.sigma * torch.sqrt((1 - ratio).clamp(min=0)) * at.noise
         clean = network(x, at.t.to(x))
         return ((1 - ratio) * clean + ratio * x / at.alpha - example).square().flatten(1).mean(1)

@@ -7,10 +7,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from motes.diffusion.arguments import seeded
 from motes.rng import Rng
 
 
-def asymmetry(field: Callable[[Tensor], Tensor], x: Tensor, rng: Rng) -> Tensor:
+def asymmetry(field: Callable[[Tensor], Tensor], x: Tensor, *, seed: int | Rng) -> Tensor:
     """An estimate of half the squared norm of J - J', for each row of x: zero if and only if J is symmetric.
 
     With random signs v, E |(J - J') v|^2 = |J - J'|^2 (Frobenius), and half of that is E[|J'v|^2 - v'JJv] as well; the
@@ -20,7 +21,7 @@ def asymmetry(field: Callable[[Tensor], Tensor], x: Tensor, rng: Rng) -> Tensor:
     Args:
         field: maps (N, ...) to the same shape, row by row.
         x: (N, ...).
-        rng: the address of the signs.
+        seed: a whole number or an Rng, of the signs.
 
     Returns:
         (N,), unbiased; it can be differentiated if gradients are on.
@@ -33,9 +34,10 @@ def asymmetry(field: Callable[[Tensor], Tensor], x: Tensor, rng: Rng) -> Tensor:
     Example:
         >>> import motes
         >>> turn = torch.tensor([[0.0, 1.0], [-1.0, 0.0]])
-        >>> asymmetry(lambda x: x @ turn, torch.zeros(2, 2), motes.Rng(0))  # |J - J'|^2 / 2 = (4 + 4) / 2
+        >>> asymmetry(lambda x: x @ turn, torch.zeros(2, 2), seed=motes.Rng(0))  # |J - J'|^2 / 2 = (4 + 4) / 2
         tensor([4., 4.])
     """
+    rng = seeded(seed)
     keep = torch.is_grad_enabled()
     sign = 2.0 * (rng.at("signs").uniform(tuple(x.shape), dtype=x.dtype) < 0.5).to(x) - 1.0
     with torch.enable_grad():

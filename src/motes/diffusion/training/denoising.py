@@ -53,7 +53,7 @@ class Denoising(Objective):
         process: the noising process.
         predicts: what the network returns.
         weighting: "plain", "data", "truncated" or "likelihood".
-        times: how times are spread, "time" or "snr" (equally over log alpha / sigma); None is "time" for a process
+        spacing: how times are spread, "time" or "snr" (equally over log alpha / sigma); None is "time" for a process
             whose own spacing is that, else "snr".
         condition: what the network is told, "t" or "sigma".
         perturbation, self_conditioning, drop, symmetry: see above; all off.
@@ -77,7 +77,7 @@ class Denoising(Objective):
         >>> import motes
         >>> from motes.diffusion import VariancePreserving
         >>> from motes.diffusion.networks import PointNetwork, build
-        >>> network = build(lambda: PointNetwork(2), motes.Rng(0))
+        >>> network = build(lambda: PointNetwork(2), seed=motes.Rng(0))
         >>> objective = Denoising(VariancePreserving(), predicts="noise")
         >>> objective(network, motes.Rng(1), (torch.zeros(4, 2),)).shape
         torch.Size([4])
@@ -87,7 +87,7 @@ class Denoising(Objective):
     _: KW_ONLY
     predicts: Predicts = "velocity"
     weighting: Literal["plain", "data", "truncated", "likelihood"] = "plain"
-    times: Literal["time", "snr"] | None = None
+    spacing: Literal["time", "snr"] | None = None
     condition: Literal["t", "sigma"] = "t"
     perturbation: float = field(default=0.0, kw_only=True)
     self_conditioning: float = field(default=0.0, kw_only=True)
@@ -98,7 +98,7 @@ class Denoising(Objective):
         for kind, value, legal in (
             ("prediction", self.predicts, PREDICTIONS),
             ("weighting", self.weighting, WEIGHTINGS),
-            ("spacing", self.times, (None, *TIMES)),
+            ("spacing", self.spacing, (None, *TIMES)),
             ("condition", self.condition, CONDITIONS),
         ):
             if value not in legal:
@@ -112,7 +112,7 @@ class Denoising(Objective):
             raise ValueError(f"need perturbation >= 0, symmetry >= 0, not {self.perturbation}, {self.symmetry}")
 
     def __call__(self, network: nn.Module, rng: Rng, batch: tuple[Tensor, ...]) -> Tensor:
-        at = noised(rng, self.process, batch[0], self.times)
+        at = noised(rng, self.process, batch[0], self.spacing)
         more: dict[str, Any] = {}
         if len(batch) > 1:
             hidden = rng.at("drop").uniform((len(at.t),)) < self.drop
@@ -130,7 +130,7 @@ class Denoising(Objective):
         error = (network(x, told, **more) - self._target(at)).square().flatten(1).mean(1)
         loss = error * self._weight(at).to(error)
         if self.symmetry:
-            curl = asymmetry(lambda z: network(z, told, **more), x, rng.at("symmetry"))
+            curl = asymmetry(lambda z: network(z, told, **more), x, seed=rng.at("symmetry"))
             loss = loss + self.symmetry * curl / x[0].numel()
         return loss
 

@@ -80,7 +80,7 @@ class Distillation(Objective):
 
     Args:
         teacher: the denoiser to learn from.
-        times: how times are spread, "time" or "snr"; the process's default if None.
+        spacing: how times are spread, "time" or "snr"; the process's default if None.
 
     References:
         Thornton, Bethune, Zhang, Bradley, Nakkiran & Zhai (2025), Composition and Control with Distilled Energy
@@ -89,10 +89,10 @@ class Distillation(Objective):
 
     teacher: Denoiser
     _: KW_ONLY
-    times: str | None = None
+    spacing: str | None = None
 
     def __call__(self, network: nn.Module, rng: Rng, batch: tuple[Tensor, ...]) -> Tensor:
-        at = noised(rng, self.teacher.process, batch[0], self.times)
+        at = noised(rng, self.teacher.process, batch[0], self.spacing)
         with torch.no_grad():
             wanted = self.teacher.noise(at.x, at.t)
         return (network(at.x, at.t.to(at.x)) - wanted).square().flatten(1).mean(1)

@@ -49,7 +49,7 @@ def train(
         predicts: what the network returns; by default "velocity", "noise" for an `Energy`, and what the objective says.
         plan, seed, path, until, progress: as for `fit`.
         name: of the denoiser.
-        **options: of `Denoising`: weighting, times, condition, perturbation, self_conditioning, drop, symmetry.
+        **options: of `Denoising`: weighting, spacing, condition, perturbation, self_conditioning, drop, symmetry.
 
     Raises:
         Diverged, ShapeError, FileError: as `fit` does.
@@ -61,7 +61,7 @@ def train(
         >>> from motes.diffusion.networks import PointNetwork, build
         >>> from motes.diffusion.training import Plan, train
         >>> points = motes.Rng(0).normal((500, 2), dtype=torch.float32)
-        >>> network = build(lambda: PointNetwork(2, width=16), motes.Rng(1))
+        >>> network = build(lambda: PointNetwork(2, width=16), seed=motes.Rng(1))
         >>> trained = train(network, points, VariancePreserving(), plan=Plan(steps=20, batch=32), progress=False)
         >>> trained.denoiser.data(torch.zeros(1, 2), 0.5).shape
         torch.Size([1, 2])

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from motes.core.errors import MotesError
+from motes.core.smc import source
 from motes.language.models.model import LanguageModel, Message
 from motes.language.rule import Rule, SeenTokens
 from motes.language.rules import check
@@ -83,8 +84,8 @@ class StableEntropy(Rule):
 def decode_stable(
     model: LanguageModel,
     prompt: str | Sequence[Message],
-    rng: Rng,
     *,
+    seed: int | Rng,
     rule: StableEntropy | None = None,
     max_tokens: int = 64,
     patience: int = 5,
@@ -101,7 +102,7 @@ def decode_stable(
     Args:
         model: the language model.
         prompt: a text or chat messages.
-        rng: the source of random numbers.
+        seed: a whole number or an Rng.
         rule: the band and the sampler; None is `StableEntropy()`.
         max_tokens: the most tokens of the text.
         patience: see above.
@@ -109,6 +110,7 @@ def decode_stable(
         most: see above.
         chat: as in `Generation`.
     """
+    rng = source(seed)
     rule = StableEntropy() if rule is None else rule
     for name, value, low in (
         ("max_tokens", max_tokens, 1),

@@ -9,12 +9,19 @@ import torch
 from torch import Tensor
 
 from motes.core.errors import MotesError
+from motes.core.smc import source
 from motes.language.source.result import SourceTest, check_symbols, rank
 from motes.rng import Rng
 
 
 def bias(
-    x: Tensor | Sequence[int], kinds: int, *, rng: Rng, law: Tensor | None = None, rounds: int = 999, exact: bool = True
+    x: Tensor | Sequence[int],
+    kinds: int,
+    *,
+    seed: int | Rng,
+    law: Tensor | None = None,
+    rounds: int = 999,
+    exact: bool = True,
 ) -> SourceTest:
     """Test how often symbols come against what they should: uniform, or `law`.
 
@@ -24,15 +31,16 @@ def bias(
     Args:
         x: (n,) symbols 0..kinds-1.
         kinds: how many there are.
-        rng: for the simulation and, with `exact`, for ties.
+        seed: for the simulation and, with `exact`, for ties.
         law: (kinds,) what they should come with; None is uniform.
         rounds: simulated sequences.
         exact: break ties at random, which makes p exactly uniform under the null; without, it is a little larger.
 
     Example:
-        >>> bias(torch.tensor([1] * 9 + [0]), 2, rng=Rng(0), exact=False)
+        >>> bias(torch.tensor([1] * 9 + [0]), 2, seed=Rng(0), exact=False)
         bias: symbol 1 comes 9 of 10 times (p = 0.021)
     """
+    rng = source(seed)
     x = check_symbols(x, kinds, least=1)
     p = torch.full((kinds,), 1 / kinds, dtype=torch.float64) if law is None else torch.as_tensor(law).double()
     if p.shape != (kinds,) or not (p > 0).all() or abs(float(p.sum()) - 1) > 1e-6:

@@ -133,10 +133,10 @@ def examine(
     x = check_symbols(x, kinds, least=order + 2)
     rng, knobs = Rng(seed).at("examine"), {"rounds": rounds, "exact": exact}
     lengths = [m for m in range(2, order + 2) if kinds**m <= 4096]
-    tests = [bias(x, kinds, rng=rng, **knobs), runs(x, kinds, rng=rng, **knobs)]
+    tests = [bias(x, kinds, seed=rng, **knobs), runs(x, kinds, seed=rng, **knobs)]
     if kinds > 2:  # for two kinds it is the number of runs, near enough
-        tests.append(serial_correlation(x, kinds, rng=rng, **knobs))
-    tests += [ngrams(x, kinds, rng=rng, length=m, **knobs) for m in lengths if kinds > 2 or m > 2]
+        tests.append(serial_correlation(x, kinds, seed=rng, **knobs))
+    tests += [ngrams(x, kinds, seed=rng, length=m, **knobs) for m in lengths if kinds > 2 or m > 2]
     tests.append(bet(x, kinds, order=order).test())
     return Examination(tuple(tests), len(x))
 

@@ -8,11 +8,14 @@ import torch
 from torch import Tensor
 
 from motes.core.errors import MotesError
+from motes.core.smc import source
 from motes.language.source.result import SourceTest, check_symbols, permuted, rank
 from motes.rng import Rng
 
 
-def runs(x: Tensor | Sequence[int], kinds: int, *, rng: Rng, rounds: int = 999, exact: bool = True) -> SourceTest:
+def runs(
+    x: Tensor | Sequence[int], kinds: int, *, seed: int | Rng, rounds: int = 999, exact: bool = True
+) -> SourceTest:
     """Test the number of runs of equal symbols: people and models alternate too much, sticky sources too little.
 
     Given the counts, all orders of independent symbols are equally likely, so the p-value comes from `rounds` random
@@ -21,13 +24,14 @@ def runs(x: Tensor | Sequence[int], kinds: int, *, rng: Rng, rounds: int = 999, 
     Args:
         x: (n,) symbols.
         kinds: how many kinds there are.
-        rng: for the orders and, with `exact`, for ties.
+        seed: for the orders and, with `exact`, for ties.
         rounds: random orders.
         exact: break ties at random, so that p is exactly uniform under the null.
 
     References:
         Wald & Wolfowitz (1940), On a test whether two samples are from the same population, Ann. Math. Stat. 11.
     """
+    rng = source(seed)
     x = check_symbols(x, kinds)
     n, count = len(x), torch.bincount(x, minlength=kinds).double()
     expected = 1 + float(n**2 - count.square().sum()) / n
@@ -37,7 +41,7 @@ def runs(x: Tensor | Sequence[int], kinds: int, *, rng: Rng, rounds: int = 999, 
 
 
 def serial_correlation(
-    x: Tensor | Sequence[int], kinds: int, *, rng: Rng, lag: int = 1, rounds: int = 999, exact: bool = True
+    x: Tensor | Sequence[int], kinds: int, *, seed: int | Rng, lag: int = 1, rounds: int = 999, exact: bool = True
 ) -> SourceTest:
     """Test the correlation of each symbol, as a number, with the one `lag` before it (round the end to the start).
 
@@ -46,7 +50,7 @@ def serial_correlation(
     Args:
         x: (n,) symbols; their numbers matter here.
         kinds: how many kinds there are.
-        rng: for the orders and, with `exact`, for ties.
+        seed: for the orders and, with `exact`, for ties.
         lag: how far apart.
         rounds: random orders.
         exact: break ties at random.
@@ -54,6 +58,7 @@ def serial_correlation(
     References:
         Wald & Wolfowitz (1943), An exact test for randomness in the non-parametric case, Ann. Math. Stat. 14.
     """
+    rng = source(seed)
     x = check_symbols(x, kinds, least=lag + 2)
     if lag < 1:
         raise MotesError(f"lag must be at least 1, not {lag}")
@@ -67,7 +72,7 @@ def serial_correlation(
 
 
 def ngrams(
-    x: Tensor | Sequence[int], kinds: int, *, rng: Rng, length: int = 2, rounds: int = 999, exact: bool = True
+    x: Tensor | Sequence[int], kinds: int, *, seed: int | Rng, length: int = 2, rounds: int = 999, exact: bool = True
 ) -> SourceTest:
     """Test how often each n-gram comes: Pearson's sum over all k^n of them against independence.
 
@@ -78,7 +83,7 @@ def ngrams(
     Args:
         x: (n,) symbols.
         kinds: how many kinds there are.
-        rng: for the orders and, with `exact`, for ties.
+        seed: for the orders and, with `exact`, for ties.
         length: of the n-grams.
         rounds: random orders.
         exact: break ties at random.
@@ -86,6 +91,7 @@ def ngrams(
     References:
         Good (1953), The serial test for sampling numbers and other tests for randomness, Math. Proc. Camb. 49.
     """
+    rng = source(seed)
     x = check_symbols(x, kinds, least=length + 1)
     if length < 2 or kinds**length > 4096:
         raise MotesError(f"n-grams of {length} of {kinds} kinds: length must be at least 2, and at most 4096 n-grams")

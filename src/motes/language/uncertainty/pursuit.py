@@ -96,6 +96,7 @@ def calibrate(
     rng: Rng,
     predict: Callable[[History], Tensor],
     reply: Callable[[int, int], int],
+    *,
     labels: Sequence[int],
     questions: int,
     alpha: float,

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from motes.core.errors import MotesError, ShapeError
+from motes.core.smc import source
 from motes.language.uncertainty.answers import Answers, Given, Uncertainty, answers_of, entropy_of, shares
 from motes.language.uncertainty.clusters import ByEmbedding, Meaning, cluster
 from motes.language.uncertainty.embedding import Embed
@@ -96,14 +97,14 @@ def semantic_entropy_of_likelihood(
     *,
     how: str = "first",
     per_token: bool = False,
-    rng: Rng | None = None,
+    seed: int | Rng | None = None,
     replicates: int = 400,
 ) -> Uncertainty:
     """Semantic entropy with each distinct text's own probability instead of its weight ("Rao"), nats.
 
     P_c is proportional to the sum of p(y) over the *distinct* texts y that mean c; a text that was drawn twice counts
     once (some implementations count it twice, and no longer estimate this entropy). Which texts were drawn is all that
-    is random, and what was not drawn is left out: see `missing_mass`. Its bias has no sign. With `rng` the standard
+    is random, and what was not drawn is left out: see `missing_mass`. Its bias has no sign. With `seed` the standard
     error comes from resampled texts, which see fewer distinct ones than the sample has, so it is a rough one.
 
     Args:
@@ -112,12 +113,13 @@ def semantic_entropy_of_likelihood(
         how: "first" or "components".
         per_token: p(y)^(1 / number of tokens) in the place of p(y), as the published code does; needs `scored`. This
             is no probability of anything, but ranks long and short answers alike.
-        rng: for the standard error; None leaves it out.
+        seed: for the standard error; None leaves it out.
         replicates: resampled populations.
 
     Raises:
         MotesError: log-probabilities or, for `per_token`, scores are not known.
     """
+    rng = None if seed is None else source(seed)
     answers = answers_of(answers)
     log_prob = answers.need_log_prob("the likelihood version of semantic entropy")
     if per_token:
@@ -139,5 +141,5 @@ def semantic_entropy_of_likelihood(
     parts = {"cluster": label, "share": all_seen / all_seen.sum()}
     plain = float(entropy_of(parts["share"]))
     if rng is None:
-        return Uncertainty(plain, math.nan, answers.ess, "give rng= for one", parts)
+        return Uncertainty(plain, math.nan, answers.ess, "give seed= for one", parts)
     return answers.bootstrap(rng, value, replicates, **parts)

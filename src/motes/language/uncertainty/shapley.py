@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from motes.core.errors import MotesError, ShapeError
+from motes.core.smc import source
 from motes.language.uncertainty.answers import Given, Uncertainty, answers_of, entropy_of, shares
 from motes.language.uncertainty.embedding import Embed, embed_texts
 from motes.language.uncertainty.missing import ONE_TEXT
@@ -51,7 +52,7 @@ def _entropy(weight: Tensor, alike: Tensor) -> Tensor:
 
 
 def shapley_uncertainty(
-    answers: Given, alike: Tensor | Embed, *, rng: Rng | None = None, orders: int = 200
+    answers: Given, alike: Tensor | Embed, *, seed: int | Rng | None = None, orders: int = 200
 ) -> Uncertainty:
     """The kernel entropy of the answers, divided among the distinct answers by Shapley's value, nats.
 
@@ -61,7 +62,7 @@ def shapley_uncertainty(
     matrix instead; this worth has the same limits, log n for uncorrelated and 0 for equal answers, stays finite at the
     latter, and is the semantic entropy where answers are alike fully or not at all.
 
-    Exact for up to 12 distinct answers; beyond that over random orders from `rng`. The standard error of the total is
+    Exact for up to 12 distinct answers; beyond that over random orders from `seed`. The standard error of the total is
     that of the delta method with the term of second order, tr (A C)^2 / 2 with A the second derivative and C the
     covariance of the weights: a plug-in entropy, biased down. Where no two texts are alike at all there is none.
 
@@ -72,13 +73,14 @@ def shapley_uncertainty(
         answers: a run, `Answers`, or a list of texts.
         alike: (K, K) correlations of the K distinct texts in the order of appearance, as `V @ V.T` of unit embeddings;
             or an embedding, such as `MiniLM()`, whose cosines they then are.
-        rng: for random orders, needed beyond 12 distinct answers.
+        seed: for random orders, needed beyond 12 distinct answers.
         orders: how many random orders.
 
     Raises:
         ShapeError: `alike` is no (K, K).
-        MotesError: `alike` is no correlation matrix, or `rng` is missing.
+        MotesError: `alike` is no correlation matrix, or `seed` is missing.
     """
+    rng = None if seed is None else source(seed)
     answers = answers_of(answers)
     distinct = list(dict.fromkeys(answers.texts))
     place = {text: k for k, text in enumerate(distinct)}
@@ -93,7 +95,7 @@ def shapley_uncertainty(
     if count <= EXACT:
         part = _exact(share, alike)
     elif rng is None:
-        raise MotesError(f"{count} distinct answers are too many for all orders: give rng=")
+        raise MotesError(f"{count} distinct answers are too many for all orders: give seed=")
     else:
         part = _by_orders(rng, share, alike, orders)
     parts = {"share": part, "texts": distinct, "weight": share}

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from motes.core.errors import MotesError
+from motes.core.smc import source
 from motes.language.uncertainty.answers import Given, Uncertainty, answers_of
 from motes.language.uncertainty.embedding import Embed, embed_texts
 from motes.rng import Rng
@@ -17,7 +18,7 @@ def semantic_volume(
     *,
     dimensions: int | None = None,
     epsilon: float = 1e-3,
-    rng: Rng | None = None,
+    seed: int | Rng | None = None,
     replicates: int = 200,
 ) -> Uncertainty:
     """The log-determinant of the answers' Gram matrix, log det(eps I + N W^(1/2) V V' W^(1/2)).
@@ -38,12 +39,13 @@ def semantic_volume(
         embed: maps texts to (N, D).
         dimensions: project the embeddings to so many principal directions (of their weighted second moments) before.
         epsilon: keeps the determinant above zero.
-        rng: for the standard error; None leaves it out.
+        seed: for the standard error; None leaves it out.
         replicates: resampled populations.
 
     Raises:
         MotesError: epsilon is not positive, or there are fewer dimensions than asked for.
     """
+    rng = None if seed is None else source(seed)
     if epsilon <= 0:
         raise MotesError(f"epsilon must be above zero, not {epsilon!r}")
     answers = answers_of(answers)
@@ -64,5 +66,5 @@ def semantic_volume(
 
     if rng is None:
         plain = float(value(answers.weight[None])[0])
-        return Uncertainty(plain, float("nan"), answers.ess, "give rng= for one")
+        return Uncertainty(plain, float("nan"), answers.ess, "give seed= for one")
     return answers.bootstrap(rng, value, replicates)
