@@ -97,36 +97,42 @@ def inverse(options: list[float], u: float) -> int:
     return max(k for k, p in enumerate(options) if p > 0)
 
 
+class Outcome:
+    """What the probes see of a run whose next uniform number is the m-th; each looks when it is first asked."""
+
+    def __init__(self, run: Callable[[Any], Any], choices: list[Any], m: int):
+        self.run, self.prefix, self.seen = run, [*choices, middle(m)], []
+
+    def __getitem__(self, probe: int) -> Hashable:
+        while len(self.seen) <= probe:
+            walk = Walk(self.run, self.prefix, probe=len(self.seen))
+            result = (freeze(self.run(Draws(walk))), tuple(walk.seen))
+            # where nothing was left to decide, all probes see the same
+            self.seen += [result] * (1 if walk.seen else PROBES)
+        return self.seen[probe]
+
+
 def cells(run: Callable[[Any], Any], choices: list[Any], breaks: set[int]) -> list[tuple[float, float]]:
     """(a value, probability) for each stretch of the next uniform number on which the run does the same."""
-
-    def outcome(m: int) -> Hashable:
-        result = []
-        for probe in range(PROBES):
-            walk = Walk(run, [*choices, middle(m)], probe=probe)
-            result.append((freeze(run(Draws(walk))), tuple(walk.seen)))
-            if not walk.seen:  # nothing was left to decide
-                break
-        return tuple(result)
-
     coarse = ((2 * i + 1) * GRID // (2 * COARSE) for i in range(COARSE))
     at = sorted({0, GRID - 1, *coarse, *breaks, *(m - 1 for m in breaks)})
-    known = [(m, outcome(m)) for m in at]
-    starts = [(0, known[0][1])]
-    pairs = [(*a, *b) for a, b in pairwise(known)][::-1]
+    pairs = list(pairwise((m, Outcome(run, choices, m)) for m in at))[::-1]
+    starts = [0]
     while pairs:
-        low, below, high, above = pairs.pop()
-        if below == above:
+        (first, below), (last, above) = pairs.pop()
+        probe = next((k for k in range(PROBES) if below[k] != above[k]), None)
+        if probe is None:
             continue
-        if high == low + 1:
-            starts.append((high, above))
-            breaks.add(high)
-            assert len(starts) <= MOST_CELLS, "a uniform number must matter in a finite number of ways only"
-            continue
-        mid = (low + high) // 2
-        there = outcome(mid)
-        pairs += [(mid, there, high, above), (low, below, mid, there)]
-    edges = [m for m, _ in starts] + [GRID]
+        low, high = (first, below), (last, above)
+        while high[0] > low[0] + 1:  # the first number whose outcome this probe can tell from `below`
+            m = (low[0] + high[0]) // 2
+            there = Outcome(run, choices, m)
+            low, high = (low, (m, there)) if there[probe] != below[probe] else ((m, there), high)
+        starts.append(high[0])
+        breaks.add(high[0])
+        assert len(starts) <= MOST_CELLS, "a uniform number must matter in a finite number of ways only"
+        pairs += [(high, (last, above)), ((first, below), low)]
+    edges = [*sorted(starts), GRID]
     return [(middle((a + b - 1) // 2), (b - a) / GRID) for a, b in pairwise(edges)]
 
 

@@ -62,7 +62,7 @@ def differing(made: Callable[[], motes.FeynmanKac], n: int, seed: int, path: Pat
 
 CASES = [
     pytest.param(density, 256, 5, id="density"),
-    pytest.param(images, 24, 5, id="images"),
+    pytest.param(images, 8, 5, id="images"),
     pytest.param(
         text, 2, 5, id="text", marks=[pytest.mark.slow, pytest.mark.skipif(not HAS_SMOLLM2, reason="needs SmolLM2")]
     ),

@@ -1,7 +1,7 @@
 """One-run standard errors against the spread over many runs of a linear Gaussian model that a Kalman filter solves.
 
-200 seeds: an interval that covers at 95 % is found to cover less than 87 % with probability below 1e-6; one whose
-standard error is 30 % too small covers 83 % and is caught.
+With 200 seeds an interval that covers at 95 % is found to cover less than 87 % with probability below 1e-6; one whose
+standard error is 30 % too small covers 83 % and is caught. With 100 seeds it is 82 %, and 40 % too small is caught.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from motes.core.estimate.variance import log_evidence_se
 from motes.core.resampling import find_scheme, schemes
 from motes.core.sample import sample
 
-LOWEST = 0.87
+LOWEST = {100: 0.82, 200: 0.87}
 METHODS = ("reweighting", "chan_lai", "lee_whiteley")
 
 
@@ -46,32 +46,30 @@ CELLS = [
     (20, 1.0, 256, "systematic", 0.5),
     (20, 1.0, 256, "systematic", 1.0),
     (20, 1.0, 256, "multinomial", 1.0),
-    (20, 1.0, 256, "ssp", 0.5),
-    (10, 0.2, 1024, "systematic", 0.5),
 ]
 
 
 @pytest.mark.parametrize("cell", CELLS)
 def test_the_interval_covers(cell):
-    r = runs(*cell, 200)
-    assert coverage(r["error"], r["reweighting"]) > LOWEST
-    assert coverage(r["mean_error"], r["mean_se"]) > LOWEST
+    r = runs(*cell, 100)
+    assert coverage(r["error"], r["reweighting"]) > LOWEST[100]
+    assert coverage(r["mean_error"], r["mean_se"]) > LOWEST[100]
     assert 0.75 < float(r["reweighting"].nanmean() / r["error"].std()) < 1.35
     assert 0.75 < float(r["mean_se"].nanmean() / r["mean_error"].std()) < 1.35
 
 
 def test_the_estimator_of_another_scheme_is_noticed():
     """Lee and Whiteley's estimator is for multinomial resampling; after systematic it states far too little."""
-    r = runs(20, 1.0, 256, "systematic", 1.0, 200)
+    r = runs(20, 1.0, 256, "systematic", 1.0, 100)
     assert coverage(r["error"], r["lee_whiteley"]) < 0.5
-    r = runs(20, 1.0, 256, "multinomial", 1.0, 200)
+    r = runs(20, 1.0, 256, "multinomial", 1.0, 100)
     assert 0.7 < float(r["lee_whiteley"].nanmean() / r["error"].std()) < 1.2
 
 
 def test_chan_and_lai_state_too_much_after_multinomial_resampling():
-    r = runs(20, 1.0, 256, "multinomial", 1.0, 200)
+    r = runs(20, 1.0, 256, "multinomial", 1.0, 100)
     assert float(r["chan_lai"].nanmean() / r["error"].std()) > 1.15
-    r = runs(20, 1.0, 256, "systematic", 1.0, 200)
+    r = runs(20, 1.0, 256, "systematic", 1.0, 100)
     assert 0.75 < float(r["chan_lai"].nanmean() / r["error"].std()) < 1.35
 
 
@@ -95,9 +93,9 @@ def test_too_few_families_give_a_reason_and_no_number(n):
 
 
 def test_a_long_run_is_judged_by_its_recent_families():
-    """Systematic resampling at 600 steps leaves a handful of ancestors; families since the last anchors still tell."""
-    model = Walk(data(600), s=1.0)
-    found = [sample(model, 256, seed=s, ess_threshold=1, progress=False) for s in range(4)]
+    """Systematic resampling at 300 steps leaves a handful of ancestors; families since the last anchors still tell."""
+    model = Walk(data(300), s=1.0)
+    found = [sample(model, 128, seed=s, ess_threshold=1, progress=False) for s in range(3)]
     assert all(r.trace["roots"][-1] <= 8 for r in found)
     error = [r.log_evidence - model.log_likelihood() for r in found]
     se = [r.log_evidence_se for r in found]
@@ -111,4 +109,4 @@ def test_a_long_run_is_judged_by_its_recent_families():
 @pytest.mark.parametrize("scheme", list(schemes))
 def test_the_interval_covers_everywhere(scheme, shape, ess_threshold):
     r = runs(*shape, scheme, ess_threshold, 200)
-    assert coverage(r["error"], r["reweighting"]) > LOWEST
+    assert coverage(r["error"], r["reweighting"]) > LOWEST[200]

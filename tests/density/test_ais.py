@@ -36,41 +36,41 @@ def off(model, truth: float, n: int, seeds: int) -> float:
 
 @pytest.mark.parametrize("kernel", [None, "random-walk"])
 def test_the_evidence_is_unbiased_with_few_particles(kernel):
-    """40 runs of relative spread 0.2 each: a bias of 0.16 would be seen."""
+    """24 runs of relative spread 0.2 each: a bias of 0.2 would be seen."""
     density, truth = gaussian(2)
     model = AnnealedImportanceSampling(density, kernel=kernel, steps=24, sweeps=2, pilot=64)
-    assert off(model, truth, 48, 40) < Z
+    assert off(model, truth, 48, 24) < Z
 
 
 def test_moves_that_aim_at_another_temperature_are_noticed(monkeypatch):
     density, truth = gaussian(2)
     right = AnnealedImportanceSampling.target
     monkeypatch.setattr(AnnealedImportanceSampling, "target", lambda self, b: right(self, 0.5 * b))
-    assert off(AnnealedImportanceSampling(density, steps=24, sweeps=2, pilot=64), truth, 48, 40) > Z
+    assert off(AnnealedImportanceSampling(density, steps=24, sweeps=2, pilot=64), truth, 48, 24) > Z
 
 
 def test_one_long_run_its_error_bar_and_the_moments():
-    """20000 independent particles: the error of the log evidence is known to 1 %."""
+    """8000 independent particles: the error of the log evidence is known to 2 %."""
     density, truth = gaussian(2)
-    run = motes.sample(AnnealedImportanceSampling(density), 20_000, seed=1, progress=False)
+    run = motes.sample(AnnealedImportanceSampling(density), 8000, seed=1, progress=False)
     assert abs(run.log_evidence - truth) < Z * run.log_evidence_se < 0.1
     mean = run.mean()
-    assert ((mean.value - 2 / 1.09).abs() < Z * mean.se).all() and float(mean.se.max()) < 0.02
+    assert ((mean.value - 2 / 1.09).abs() < Z * mean.se).all() and float(mean.se.max()) < 0.03
     w = (run.log_weight - run.log_weight.max()).exp()
-    assert run.log_evidence_se == pytest.approx(float(w.std() / w.mean()) / math.sqrt(20_000), rel=1e-3)
+    assert run.log_evidence_se == pytest.approx(float(w.std() / w.mean()) / math.sqrt(8000), rel=1e-3)
     assert not run.trace["resampled"].any()
 
 
 def test_the_error_bar_covers():
     density, truth = gaussian(2)
     model = AnnealedImportanceSampling(density, pilot=64)
-    runs = [motes.sample(model, 128, seed=s, progress=False) for s in range(60)]
+    runs = [motes.sample(model, 128, seed=s, progress=False) for s in range(40)]
     error, se = (np.array(v) for v in zip(*((r.log_evidence - truth, r.log_evidence_se) for r in runs), strict=True))
-    assert (np.abs(error) < 1.96 * se).mean() > 0.8  # at 95 % fewer have probability 1e-5
+    assert (np.abs(error) < 1.96 * se).sum() >= 30  # at 95 % fewer have probability 3e-6
     told = np.isfinite(se)  # one with 23 effective particles has weights of too heavy a tail
-    assert told.sum() >= 57
+    assert told.sum() >= 37
     assert 0.6 < se[told].mean() / error.std(ddof=1) < 1.6
-    assert (np.abs(error) < 1.96 * 0.4 * se).mean() < 0.8  # the broken twin
+    assert (np.abs(error) < 1.96 * 0.4 * se).sum() < 30  # the broken twin
 
 
 def test_ladders():

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from functools import cache
 
 import numpy as np
 import pytest
@@ -40,7 +41,7 @@ def coin():
 def judge(found, truth, least):
     """No bias beyond that of a logarithm, and bars that cover.
 
-    What 80 runs would show: a bias of 0.55 standard errors, or coverage below `least`.
+    What 40 runs would show: a bias of 0.8 standard errors, or coverage below `least`.
     """
     value = np.array([float(e) for e in found]) - truth
     se = np.array([float(e.se) for e in found])
@@ -50,30 +51,36 @@ def judge(found, truth, least):
     return value, se
 
 
+PROBLEMS = {"gaussian": gaussian(3), "coin": coin()}
+
+
+@cache
+def runs_of(problem: str) -> list[motes.Run]:
+    return [motes.sample(motes.Tempering(PROBLEMS[problem][0]), 128, seed=s, progress=False) for s in range(40)]
+
+
 @pytest.mark.parametrize("symmetric", [False, True])
-@pytest.mark.parametrize("make", [lambda: gaussian(3), coin])
-def test_bridge_sampling_from_weighted_particles(make, symmetric):
-    density, truth = make()
-    runs = [motes.sample(motes.Tempering(density), 128, seed=s, progress=False) for s in range(80)]
-    value, se = judge([bridge_sampling(r, density, symmetric=symmetric, seed=7) for r in runs], truth, 0.8)
+@pytest.mark.parametrize("problem", PROBLEMS)
+def test_bridge_sampling_from_weighted_particles(problem, symmetric):
+    (density, truth), runs = PROBLEMS[problem], runs_of(problem)
+    value, se = judge([bridge_sampling(r, density, symmetric=symmetric, seed=7) for r in runs], truth, 0.75)
     weights = np.array([r.log_evidence for r in runs]) - truth
     assert value.std() < weights.std()  # the broken twin of an error bar: 0.5 times it covers too little
     assert (np.abs(value) < 0.5 * se).mean() < 0.7
 
 
-@pytest.mark.parametrize(("chains", "draws"), [(16, 40), (1, 800)])
-def test_bridge_sampling_from_chains(chains, draws):
+@pytest.mark.parametrize(("chains", "draws", "seeds"), [(16, 40, 20), (1, 800, 8)])
+def test_bridge_sampling_from_chains(chains, draws, seeds):
     density, truth = coin()
     model = motes.Chains(density, kernel="random-walk", draws=draws, warmup=100)
-    runs = [motes.sample(model, chains, seed=s, progress=False) for s in range(20)]
+    runs = [motes.sample(model, chains, seed=s, progress=False) for s in range(seeds)]
     judge([bridge_sampling(r, density, seed=s) for s, r in enumerate(runs)], truth, 0.6)
 
 
 def test_the_reflected_bridge_is_better_for_a_skewed_posterior():
-    density, truth = coin()
-    runs = [motes.sample(motes.Tempering(density), 256, seed=s, progress=False) for s in range(40)]
+    density, truth = PROBLEMS["coin"]
     error = {
-        s: np.array([float(bridge_sampling(r, density, symmetric=s, seed=3)) for r in runs]) - truth
+        s: np.array([float(bridge_sampling(r, density, symmetric=s, seed=3)) for r in runs_of("coin")]) - truth
         for s in (False, True)
     }
     assert error[True].var() < 0.8 * error[False].var()
@@ -120,9 +127,8 @@ def test_an_evidence_without_an_error_bar_says_why():
 
 
 def test_path_sampling_agrees_with_the_truth_and_covers():
-    density, truth = gaussian(3)
-    runs = [motes.sample(motes.Tempering(density), 256, seed=s, progress=False) for s in range(80)]
-    judge([path_sampling(r) for r in runs], truth, 0.8)
+    truth, runs = PROBLEMS["gaussian"][1], runs_of("gaussian")
+    judge([path_sampling(r) for r in runs], truth, 0.75)
     plain = np.array([float(path_sampling(r, correct=False)) for r in runs]) - truth
     sharp = np.array([float(path_sampling(r)) for r in runs]) - truth
     assert plain.mean() < -0.03 and abs(sharp.mean()) < 0.03  # the trapezoid alone is 0.07 too low

@@ -85,11 +85,11 @@ def test_a_tail_that_weights_cannot_reach_has_no_error_bars(monkeypatch):
 @pytest.mark.parametrize("sampler", [WasteFree, PersistentSampling])
 def test_healthy_runs_keep_their_bits_and_pay_little(sampler, monkeypatch):
     model = sampler(density(gaussian, 5))
-    seen = [quiet(model, 256, seed) for seed in range(8)]
+    seen = [quiet(model, 256, seed) for seed in range(4)]
     cost = [float(run.trace["evaluations"].sum()) for run in seen]
     assert not any(run.remarks for run in seen)
     blind(monkeypatch)
-    unseen = [quiet(model, 256, seed) for seed in range(8)]
+    unseen = [quiet(model, 256, seed) for seed in range(4)]
     assert all(torch.equal(a.log_weight, b.log_weight) for a, b in zip(seen, unseen, strict=True))
     assert sum(cost) < 1.1 * sum(float(run.trace["evaluations"].sum()) for run in unseen)
 

@@ -65,13 +65,13 @@ def test_each_family_gets_its_law(points):
 
 
 def test_replicates_give_an_honest_bar():
-    """E[x^2 e^-y] = (1 + 4) 2/3 under N(1, 2^2) and Exponential(2): 100 seeds of 16 replicates of 32."""
+    """E[x^2 e^-y] = (1 + 4) 2/3 under N(1, 2^2) and Exponential(2): 50 seeds of 16 replicates of 32."""
     even = LowDiscrepancy(flat({"x": PRIORS["normal"], "y": PRIORS["exponential"]}), replicates=16)
-    found = [even.mean(lambda p: p["x"].square() * torch.exp(-p["y"]), 512, s) for s in range(100)]
+    found = [even.mean(lambda p: p["x"].square() * torch.exp(-p["y"]), 512, s) for s in range(50)]
     value, se = np.array([float(e) for e in found]) - 10 / 3, np.array([float(e.se) for e in found])
-    assert abs(value.mean()) < 4.9 * value.std(ddof=1) / 10
+    assert abs(value.mean()) < 4.9 * value.std(ddof=1) / math.sqrt(50)
     covered = (np.abs(value) < stats.t.ppf(0.975, 15) * se).mean()
-    assert 0.84 <= covered <= 1, covered
+    assert 0.78 <= covered <= 1, covered
     assert 0.7 < se.mean() / value.std(ddof=1) < 1.4
     alone = math.sqrt((1 + 24 + 48) * 0.5 - (10 / 3) ** 2) / math.sqrt(512)
     assert se.mean() < alone / 3  # the broken twin: the bar of independent points is far too wide
@@ -86,7 +86,7 @@ def test_particles_keep_their_points():
 
 
 def test_tempering_from_even_points_keeps_the_mean_of_the_evidence():
-    """The same ladder with another seed: mean of Z_hat / Z is 1; 60 seeds would show a bias of 0.65 of its spread."""
+    """The same ladder with another seed: mean of Z_hat / Z is 1; 30 seeds would show a bias of 0.9 of its spread."""
     constant = -0.5 * math.log(2 * math.pi * 0.81)
     prior = Normal(torch.zeros(2, dtype=torch.float64), 1.0)
     density = motes.Density(lambda x: (-0.5 * ((x - 1) / 0.9).square() + constant).sum(-1), prior, vectorised=True)
@@ -95,9 +95,9 @@ def test_tempering_from_even_points_keeps_the_mean_of_the_evidence():
     for name, law in (("even", LowDiscrepancy(density)), ("plain", density)):
         model = motes.Tempering(law, conditional_ess=0.3)
         frozen = model.freeze(motes.sample(model, 128, seed=99, progress=False))
-        runs = [motes.sample(frozen, 128, seed=s, progress=False) for s in range(60)]
+        runs = [motes.sample(frozen, 128, seed=s, progress=False) for s in range(30)]
         ratio = np.exp(np.array([r.log_evidence for r in runs]) - truth)
-        assert abs(ratio.mean() - 1) < 4.9 * ratio.std(ddof=1) / math.sqrt(60)
+        assert abs(ratio.mean() - 1) < 4.9 * ratio.std(ddof=1) / math.sqrt(30)
         spread[name] = ratio.std()
     assert spread["even"] < 0.6 * spread["plain"]
 

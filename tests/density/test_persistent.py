@@ -107,9 +107,9 @@ def errors(model, truth: float, n: int, seeds: int) -> tuple[np.ndarray, np.ndar
 
 def test_the_error_bar_covers_and_the_evidence_is_consistent():
     density, truth = gaussian(2)
-    error, se, _ = errors(PersistentSampling(density), truth, 128, 40)
-    assert abs(error.mean()) < Z * error.std() / math.sqrt(40) + 2 * error.var()
-    assert (np.abs(error) < 1.96 * se).mean() > 0.75  # at 95 % fewer have probability 1e-5
+    error, se, _ = errors(PersistentSampling(density), truth, 128, 24)
+    assert abs(error.mean()) < Z * error.std() / math.sqrt(24) + 2 * error.var()
+    assert (np.abs(error) < 1.96 * se).sum() >= 17  # at 95 % fewer have probability 1e-5
     assert 0.6 < se.mean() / error.std(ddof=1) < 1.6
     large = motes.sample(PersistentSampling(density), 4000, seed=0, progress=False)
     assert abs(large.log_evidence - truth) < Z * large.log_evidence_se < 0.2
@@ -118,8 +118,8 @@ def test_the_error_bar_covers_and_the_evidence_is_consistent():
 def test_less_error_than_tempering_at_equal_cost_with_random_walks():
     """Mean square error times evaluations: measured 0.9 against 1.9 in two dimensions, 48 runs each."""
     density, truth = gaussian(2)
-    mine, _, spent = errors(PersistentSampling(density, kernel="random-walk"), truth, 128, 30)
-    other, _, cost = errors(Tempering(density, kernel="random-walk"), truth, 128, 30)
+    mine, _, spent = errors(PersistentSampling(density, kernel="random-walk"), truth, 128, 20)
+    other, _, cost = errors(Tempering(density, kernel="random-walk"), truth, 128, 20)
     assert (mine**2).mean() * spent < (other**2).mean() * cost
 
 

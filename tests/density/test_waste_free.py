@@ -37,13 +37,13 @@ def errors(model, truth: float, n: int, seeds: int) -> tuple[np.ndarray, np.ndar
 
 @pytest.mark.parametrize(("kernel", "d", "n", "length"), [(None, 2, 512, 16), ("random-walk", 2, 768, 32)])
 def test_the_variance_of_one_run_is_that_of_many(kernel, d, n, length):
-    """60 runs know their variance to 18 %, so a ratio outside of [1/2, 2] is 3 of its standard deviations off."""
+    """40 runs know their variance to 22 %, so a ratio outside of [0.45, 2.2] is 3 of its standard deviations off."""
     density, truth = gaussian(d)
-    error, se = errors(WasteFree(density, kernel=kernel, length=length), truth, n, 60)
+    error, se = errors(WasteFree(density, kernel=kernel, length=length), truth, n, 40)
     ratio = (se**2).mean() / error.var(ddof=1)
-    assert 0.5 < ratio < 2, ratio
-    assert abs(error.mean()) < Z * error.std() / math.sqrt(60) + error.var()
-    assert (np.abs(error) < 1.96 * se).mean() > 0.8  # at 95 % fewer have probability 1e-5
+    assert 0.45 < ratio < 2.2, ratio
+    assert abs(error.mean()) < Z * error.std() / math.sqrt(40) + error.var()
+    assert (np.abs(error) < 1.96 * se).sum() >= 30  # at 95 % fewer have probability 3e-6
 
 
 def test_without_the_autocovariances_families_disagree_with_the_variance(monkeypatch):
@@ -54,7 +54,7 @@ def test_without_the_autocovariances_families_disagree_with_the_variance(monkeyp
         return float(g.var() / g.mean() ** 2) / g.numel(), 0.0
 
     monkeypatch.setattr("motes.density.annealing.waste_free.relative_variance", independent)
-    error, se = errors(WasteFree(density, kernel="random-walk", length=32), truth, 768, 60)
+    error, se = errors(WasteFree(density, kernel="random-walk", length=32), truth, 768, 30)
     assert np.isnan(se).mean() > 0.3
     shown = se[~np.isnan(se)]
     assert (shown**2).mean() / error.var(ddof=1) < 1
@@ -83,12 +83,12 @@ def ratios(model, truth: float, seeds: int) -> tuple[float, float]:
 
 
 def test_a_frozen_run_is_unbiased_and_not_if_parents_are_taken_without_weights(monkeypatch):
-    """80 runs of relative spread 0.4: a bias of 0.22 would be seen."""
+    """50 runs of relative spread 0.4: a bias of 0.28 would be seen."""
     density, truth = gaussian(2)
     model = WasteFree(density, length=8)
     found = motes.sample(model, 256, seed=1000, progress=False)
     frozen = model.freeze(found)
-    assert ratios(frozen, truth, 80)[1] < Z
+    assert ratios(frozen, truth, 50)[1] < Z
     again = motes.sample(frozen, 64, seed=0, progress=False)
     assert again.trace["temperature"].tolist() == found.trace["temperature"].tolist()
     with pytest.raises(MotesError, match="kernel"):
@@ -98,7 +98,7 @@ def test_a_frozen_run_is_unbiased_and_not_if_parents_are_taken_without_weights(m
         return particles.resampled(torch.arange(0, particles.n, 8).repeat_interleave(8))
 
     monkeypatch.setattr(WasteFree, "resampled", blind)
-    assert ratios(frozen, truth, 80)[1] > Z
+    assert ratios(frozen, truth, 50)[1] > Z
 
 
 def test_children_of_one_parent_sit_together_and_the_first_of_them_is_where_it_was():

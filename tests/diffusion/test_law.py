@@ -162,21 +162,21 @@ def z_scores(errors):
 
 @pytest.mark.parametrize("design", DESIGNS)
 def test_normaliser_and_moments_are_unbiased_with_resampling(design):
-    """E[Z_hat f] = Z pi(f) for the discretised chain: 100 runs, each of 6 numbers at alpha 1e-6 (t above 5.2).
+    """E[Z_hat f] = Z pi(f) for the discretised chain: 60 runs, each of 6 numbers at alpha 1e-6 (t above 5.9).
 
-    Catches an error in Z of 5 times its standard error, about 5 %.
+    Catches an error in Z of 5 times its standard error, about 7 %.
     """
     process, kwargs = DESIGNS[design]
-    errors = estimates(process, process.times(9)[[2, 4, 5, 6, 7, 8]], kwargs, 100)
-    assert float(z_scores(errors).abs().max()) < 5.2
-    assert float(errors[:, 0].std()) / math.sqrt(100) < 0.015
+    errors = estimates(process, process.times(9)[[2, 4, 5, 6, 7, 8]], kwargs, 60)
+    assert float(z_scores(errors).abs().max()) < 5.9
+    assert float(errors[:, 0].std()) / math.sqrt(60) < 0.02
 
 
 def test_the_statistical_test_catches_a_sign(monkeypatch):
     monkeypatch.setattr(guided_step, "log_reference_over_guided", lambda xi, shift: -RIGHT(xi, shift))
     process, kwargs = DESIGNS["vp, by the reward"]
-    errors = estimates(process, process.times(9)[[2, 4, 5, 6, 7, 8]], kwargs, 100)
-    assert float(z_scores(errors).abs().max()) > 5.2
+    errors = estimates(process, process.times(9)[[2, 4, 5, 6, 7, 8]], kwargs, 60)
+    assert float(z_scores(errors).abs().max()) > 5.9
 
 
 @pytest.mark.parametrize("process", PROCESSES)
@@ -237,11 +237,11 @@ def test_a_mixture_with_a_curved_reward():
 
     model = made(20)
     truth, rows = reference(model), []
-    for seed in range(50):
+    for seed in range(25):
         run = motes.sample(model, 128, seed=seed, progress=False)
         w = torch.exp(run.log_weight) / run.n
         rows.append(torch.stack([w @ f(run.view[:, 0].to(F64)) for f in functions]))
     z = z_scores(torch.stack(rows) - truth)
-    assert float(z.abs().max()) < 5.5, z
+    assert float(z.abs().max()) < 7, z
     gaps = [(reference(made(steps)) / limit - 1).abs() for steps in (20, 80)]
     assert bool((gaps[1] < 0.5 * gaps[0] + 0.01).all()) and float(gaps[1].max()) < 0.1, gaps

@@ -74,10 +74,10 @@ def means(kernel: ScoreRepellent, target: Target, x: Tensor, n: int, f, spread: 
     return total / n
 
 
-@pytest.mark.parametrize("alpha", [0.0, 1.0, 5.0, 20.0])
+@pytest.mark.parametrize("alpha", [0.0, 5.0, *(pytest.param(a, marks=pytest.mark.slow) for a in (1.0, 20.0))])
 def test_the_variance_of_the_mean_and_of_what_the_score_does_not_explain(alpha: float) -> None:
-    """n Var(mean) = C / (1 + 2 alpha) in every direction; that of a white square is 2 as ever. Within 10 %."""
-    chains, n = 4000, 600 if alpha < 10 else 2000  # what is left of the beginning falls off like alpha / n
+    """n Var(mean) = C / (1 + 2 alpha) in every direction; that of a white square is 2 as ever. Within 15 %."""
+    chains, n = 2000, 600 if alpha < 10 else 2000  # what is left of the beginning falls off like alpha / n
     x = Gaussian.mean + Rng(5).normal((chains, 2)) @ Gaussian.factor.T
     inverse = torch.linalg.inv(Gaussian.factor).T
 
@@ -89,8 +89,8 @@ def test_the_variance_of_the_mean_and_of_what_the_score_does_not_explain(alpha: 
     found = n * means(ScoreRepellent(Independent(), alpha=alpha, bound=math.inf), Gaussian(), x, n, white, spread).var(
         0
     )
-    assert torch.allclose(found[:2] * (1 + 2 * alpha), torch.ones(2).double(), atol=0.12), found
-    assert torch.allclose(found[2:], torch.full((2,), 2.0).double(), rtol=0.12), found
+    assert torch.allclose(found[:2] * (1 + 2 * alpha), torch.ones(2).double(), atol=0.15), found
+    assert torch.allclose(found[2:], torch.full((2,), 2.0).double(), rtol=0.15), found
 
 
 class Quartic(Target):
@@ -115,7 +115,7 @@ def test_means_along_chains_converge_and_vary_less(base: Kernel | str, n: int, g
     p = torch.softmax(grid - grid**4 / 4, 0)
     exact = torch.stack([p @ grid, p @ grid.square()])
     spread = (p @ (3 * grid.square())).rsqrt().expand(2, 2).contiguous()
-    chains = 500
+    chains = 300
     x = grid[Rng(0).categorical(p.log(), 2 * chains)].view(-1, 2)
 
     def f(x: Tensor) -> Tensor:

@@ -62,7 +62,7 @@ def strings(most: int) -> list[str]:
 @pytest.mark.parametrize("beam", [None, 10_000])
 def test_a_string_has_the_probability_of_all_its_covers(beam):
     """Also its next bytes and its end, and these add up to it."""
-    for s in strings(6):
+    for s in strings(5):
         found, (begins, is_it) = next_bytes(table(), s, beam=beam), brute(s)
         p = math.exp(found.log_prob)
         after = p * found.next_log_prob.exp()
@@ -78,7 +78,7 @@ def test_a_string_has_the_probability_of_all_its_covers(beam):
 def test_a_beam_says_what_it_lost(beam):
     """Its probability is too small by no more than the bound; one that never prunes would be too large or exact."""
     lost = 0.0
-    for s in strings(7)[60:]:
+    for s in strings(7)[60::3]:
         found, exact = next_bytes(table(), s, beam=beam), brute(s)[0]
         p, bound = math.exp(found.log_prob), math.exp(found.log_lost)
         assert p <= exact * (1 + TOLERANCE) and exact <= (p + bound) * (1 + TOLERANCE)

@@ -124,7 +124,7 @@ def nucleus_laws() -> tuple[dict, dict]:
 @pytest.mark.parametrize("globalise", [True, False])
 def test_a_nucleus_restricts_texts_or_renormalises_tokens(globalise):
     model = Generation(table(), "", rules=[nucleus(0.6)], max_tokens=2, globalise=globalise)
-    found, _ = mean_law(model, 2, ess_threshold=1.0)
+    found, _ = mean_law(model, 1)
     assert_same_law(found, nucleus_laws()[0 if globalise else 1])
 
 
@@ -132,13 +132,13 @@ def count_b(text: str) -> float:
     return 0.8 * text.count("b") - 0.3 * len(text)
 
 
-@pytest.mark.parametrize("steer", [None, 1])
-def test_a_reward_tilts_and_steering_does_not_change_the_law(steer):
+@pytest.mark.parametrize("steer, n", [(None, 1), (1, 2)])
+def test_a_reward_tilts_and_steering_does_not_change_the_law(steer, n):
     def reward(texts):
         return torch.tensor([count_b(text) for text in texts], dtype=torch.float64)
 
     model = Generation(table(), "", reward=reward, max_tokens=2, steer=steer)
-    found, _ = mean_law(model, 2, ess_threshold=0.95)
+    found, _ = mean_law(model, n, ess_threshold=0.95)
     assert_same_law(found, exact(2, reward=count_b))
 
 
@@ -174,14 +174,14 @@ def test_one_particle_draws_what_a_plain_loop_draws():
 
 
 def test_log_probability_of_validity_on_a_longer_text():
-    """20 runs of 2000 particles: the mean of Z_hat / Z is 1 within 5 standard errors; an error of 8 % would be seen."""
+    """20 runs of 1000 particles: the mean of Z_hat / Z is 1 within 5 standard errors; 11 % would be seen."""
     truth = sum(exact(8, "(ab)*").values())
     model = Generation(table(), "", constraint=regex("(ab)*"), max_tokens=8)
     ratios = torch.tensor(
-        [math.exp(motes.sample(model, 2000, seed=s, progress=False).log_evidence) / truth for s in range(20)]
+        [math.exp(motes.sample(model, 1000, seed=s, progress=False).log_evidence) / truth for s in range(20)]
     )
     se = float(ratios.std()) / math.sqrt(len(ratios))
-    assert se < 0.015
+    assert se < 0.021
     assert abs(float(ratios.mean()) - 1) < 5 * se
 
 

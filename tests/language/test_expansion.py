@@ -148,9 +148,10 @@ def truth(max_tokens: int, settings: dict) -> dict[tuple[int, ...], float]:
 @pytest.mark.parametrize(
     "n, settings",
     [
-        (1, GUIDED),
         (2, GUIDED),
-        (2, {"reward": rewards, "constraint": NO_BB}),
+        (1, {"reward": rewards, "constraint": NO_BB}),
+        pytest.param(1, GUIDED, marks=pytest.mark.slow),
+        pytest.param(2, {"reward": rewards, "constraint": NO_BB}, marks=pytest.mark.slow),
         pytest.param(1, {}, marks=pytest.mark.slow),
         pytest.param(2, {"reward": Judge(), "steer": 2}, marks=pytest.mark.slow),
         pytest.param(3, {"constraint": regex(PATTERN)}, marks=pytest.mark.slow),
@@ -206,7 +207,7 @@ class Light(Expansion):
 
 @pytest.mark.parametrize("cls, settings", [(Kept, {"twist": critic}), (Light, {})])
 def test_broken_twins_are_noticed(cls, settings):
-    law, _ = mean_law(cls(table(), "", max_tokens=2, **settings), 2)
+    law, _ = mean_law(cls(table(), "", max_tokens=2, **settings), 1)
     assert max(abs(law.get(text, 0.0) - value) for text, value in exact(2).items()) > 0.02
 
 
@@ -252,14 +253,14 @@ def z_hats(model, n: int, seeds: int) -> torch.Tensor:
 
 
 def test_random_candidates_are_unbiased_with_more_particles():
-    """200 runs: an error of 4.9 standard errors of the mean, 6 %, would be seen."""
+    """80 runs: an error of 4.9 standard errors of the mean, 10 %, would be seen."""
     model = Expansion(
         table(), "", max_tokens=4, factor=2, reward=rewards, twist=rewards, constraint=regex("[ab]*b[ab]*")
     )
-    found = z_hats(model, 30, 200)
+    found = z_hats(model, 30, 80)
     z = sum(exact(4, "[ab]*b[ab]*", reward=worth).values())
     se = float(found.std()) / math.sqrt(len(found))
-    assert se < 0.0125 * z
+    assert se < 0.02 * z
     assert abs(float(found.mean()) - z) < 4.9 * se
 
 
@@ -267,8 +268,8 @@ def test_every_continuation_varies_less_than_drawn_tokens():
     """The mean squared error of Z with 8 particles, of `Generation` over that of `Expansion`: above 10."""
     settings = {"reward": rewards, "twist": rewards, "constraint": regex("(ab?)*"), "max_tokens": 6}
     z = sum(exact(6, "(ab?)*", reward=worth).values())
-    drawn = (z_hats(Generation(table(), "", **settings), 8, 60) - z).square().mean()
-    every = (z_hats(Expansion(table(), "", **settings), 8, 60) - z).square().mean()
+    drawn = (z_hats(Generation(table(), "", **settings), 8, 30) - z).square().mean()
+    every = (z_hats(Expansion(table(), "", **settings), 8, 30) - z).square().mean()
     assert float(drawn / every) > 10
 
 

@@ -75,7 +75,7 @@ SCHEMAS: dict[str, dict[str, Any]] = {
         pay={"anyOf": [obj(card=like("^[0-9]{4}$")), obj(cash={"enum": ["EUR", "USD"]})]},
     ),
 }
-QUICK = ["number", "optional", "plate", "nested"]
+QUICK = ["plate"]
 
 
 def sampled(model: Any, name: str, n: int, seed: int) -> Any:
@@ -107,7 +107,7 @@ def test_there_are_twenty_and_the_judge_knows_them():
 
 @pytest.mark.parametrize("name", QUICK)
 def test_what_is_written_validates(smollm2, name):
-    assert_valid(sampled(smollm2, name, 4, seed=1), name, 4)
+    assert_valid(sampled(smollm2, name, 2, seed=1), name, 2)
 
 
 @pytest.mark.slow
@@ -133,15 +133,15 @@ def is_valid(text: str) -> bool:
     return jsonschema.Draft202012Validator(DICE).is_valid(found)
 
 
-@pytest.mark.parametrize("n", [120, pytest.param(3000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("n", [60, pytest.param(3000, marks=pytest.mark.slow)])
 def test_the_probability_of_validity_is_that_of_rejection(smollm2, n):
-    """The share of valid ones among free texts; 4.9 standard errors: 0.25 of 120 texts, 0.05 of 3000."""
+    """The share of valid ones among free texts; 4.9 standard errors: 0.35 of 60 texts, 0.05 of 3000."""
     free = motes.sample(Generation(smollm2, TALK, max_tokens=9), n, seed=3, progress=False)
     share = sum(map(is_valid, free.texts)) / n
     task = Generation(smollm2, TALK, constraint=json_schema(DICE), max_tokens=9)
-    z = [math.exp(motes.sample(task, 30, seed=s, progress=False).log_evidence) for s in range(4)]
+    z = [math.exp(motes.sample(task, 15, seed=s, progress=False).log_evidence) for s in range(4)]
     mean = sum(z) / 4
     se = math.sqrt(sum((x - mean) ** 2 for x in z) / 12 + share * (1 - share) / n)
     assert 0.1 < share < 0.99
     assert abs(mean - share) < 4.9 * se
-    assert 4.9 * se < (0.25 if n == 120 else 0.06)
+    assert 4.9 * se < (0.35 if n == 60 else 0.06)

@@ -36,17 +36,25 @@ SETTINGS = [
     {"method": "recursive", "max_rejects": 1},
     {"method": "recursive", "max_rejects": 2},
     {"method": "geometric", "max_rejects": 1},
-    {"method": "geometric", "max_rejects": 3},
-    {"method": "geometric", "max_rejects": 2, "max_accepts": 3},
+    {"method": "geometric", "max_rejects": 2},
+    {"method": "geometric", "max_rejects": 1, "max_accepts": 3},
     {"method": "recursive", "max_refused": 2, "max_rejects": 3},
     {"method": "geometric", "max_refused": 1, "max_rejects": 3},
     {"method": "auto"},
 ]
 
 
-@pytest.mark.parametrize("settings", SETTINGS, ids=str)
+OTHERS = [~VALID, torch.tensor([True] * 4), torch.tensor([False] * 3 + [True])]
+
+
 @pytest.mark.parametrize(
-    "valid", [VALID, ~VALID, torch.tensor([True] * 4), torch.tensor([False] * 3 + [True])], ids=str
+    "valid, settings",
+    [
+        *((VALID, settings) for settings in SETTINGS),
+        *((valid, settings) for valid in OTHERS for settings in SETTINGS[::3]),
+        *(pytest.param(v, s, marks=pytest.mark.slow) for v in OTHERS for k, s in enumerate(SETTINGS) if k % 3),
+    ],
+    ids=str,
 )
 def test_the_weighted_law_is_that_of_the_valid_tokens(valid, settings):
     torch.testing.assert_close(weighted_law(valid, **settings), P[0] * valid, atol=1e-12, rtol=0)
