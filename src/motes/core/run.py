@@ -24,7 +24,7 @@ from motes.core.estimate.estimate import Estimate
 from motes.core.estimate.psis import Smoothed
 from motes.core.estimate.psis import smooth as smooth_weights
 from motes.core.estimate.systematic import Systematic
-from motes.core.estimate.variance import StandardError, log_evidence_se, mean_se
+from motes.core.estimate.variance import StandardError, log_evidence_se, mean_freedom, mean_se
 from motes.core.files import store as files
 from motes.core.history.genealogy import Genealogy
 from motes.core.lazy_report import export
@@ -253,7 +253,7 @@ class Run:
         if not reason and same.any():
             se = torch.where(same, math.nan, se)
             reason = f"{SAME} 3 / ess = {3 / particles.ess:.2g}"
-        freedom = max(self.genealogy.families(particles.log_weight) - 1, 1.0)
+        freedom = mean_freedom(value, particles, self.genealogy)
         return Estimate(mean, se, reason, math.inf if reason and bool(se.isnan().all()) else freedom)
 
     def alone(self, who: str) -> Run:

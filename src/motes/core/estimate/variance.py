@@ -158,8 +158,30 @@ def mean_se(value: Tensor, particles: Particles, genealogy: Genealogy, scheme: S
     return torch.stack(found).amax(0).sqrt().reshape(shape), ""
 
 
+def mean_freedom(value: Tensor, particles: Particles, genealogy: Genealogy) -> float:
+    """The degrees of freedom of the standard error of the weighted mean of `value` (N, ...).
+
+    One less than the families. For a single number also 2 / c^2, with c the relative error of the variance as the
+    fourth moment of the families' deviations tells it: where few families make the spread (an event that few have
+    met) they count, and not those that are all alike.
+    """
+    families = genealogy.families(particles.log_weight)
+    if value[0].numel() != 1 or _no_families(particles):
+        return max(families - 1, 1.0)
+    flat = value.reshape(particles.n, 1).to(torch.float64)
+    each = _deviations(flat, normalise(particles.log_weight), genealogy.anchors[0].slot.long())[:, 0]
+    total = float(each.sum())
+    excess = float(each.square().sum()) / total**2 - 1 / families if total > 0 else 0.0
+    return max(min(families - 1, 2 / excess if excess > 0 else math.inf), 1.0)
+
+
 def _deviation(value: Tensor, weight: Tensor, slot: Tensor) -> Tensor:
-    """(d,) sum_r (sum_{i in r} W_i (f_i - mean))^2 / (1 - 2 S_r + sum S^2).
+    """(d,) the sum of `_deviations` over the families."""
+    return _deviations(value, weight, slot).sum(0)
+
+
+def _deviations(value: Tensor, weight: Tensor, slot: Tensor) -> Tensor:
+    """(N, d) of each family r, (sum_{i in r} W_i (f_i - mean))^2 / (1 - 2 S_r + sum S^2).
 
     The divisor is what a family's deviation keeps of its variance when the mean is taken from the same families.
     """
@@ -167,7 +189,7 @@ def _deviation(value: Tensor, weight: Tensor, slot: Tensor) -> Tensor:
     family = torch.zeros_like(value).index_add_(0, slot, centred)
     share = torch.zeros_like(weight).index_add_(0, slot, weight)
     keeps = 1 - 2 * share + share.square().sum()
-    return (family.square() / keeps[:, None].clamp(min=1e-3)).sum(0)
+    return family.square() / keeps[:, None].clamp(min=1e-3)
 
 
 def _no_families(particles: Particles) -> str:

@@ -14,12 +14,14 @@ from torch import Tensor
 
 from motes.core.cite import Reference
 from motes.core.errors import MotesError
+from motes.core.estimate.variance import StandardError
 from motes.core.model import FeynmanKac
 from motes.core.particles import Particles
 from motes.core.resampling import Scheme
 from motes.core.run import Run
 from motes.core.temperature import next_temperature
 from motes.language.generation.conditional_draw import Forced
+from motes.language.generation.equal_weights import no_spread, reached_by_few, same_reward
 from motes.language.generation.frontier import Closed
 from motes.language.generation.generation import Generation
 from motes.rng import Rng
@@ -171,12 +173,14 @@ class Rewriting(FeynmanKac):
     def _judged(self, particles: Particles) -> Particles:
         """The texts are written: with `temper` their rewards, and the first temperature."""
         shared, now = particles.shared, 1.0
-        if not self.temper:
-            return replace(particles, shared={**shared, "ladder": [now]})
         x, alive = particles.x, ~torch.isneginf(particles.log_weight)
         reward = torch.zeros(particles.n, dtype=torch.float64)
-        if alive.any():
+        if self.temper and alive.any():
             reward[alive] = self._reward(x, alive, particles.t)
+        first = torch.where(alive, reward if self.temper else x["provisional"], -torch.inf)
+        shared = {**shared, "written": {"worth": first, "root": particles.root}}
+        if not self.temper:
+            return replace(particles, shared={**shared, "ladder": [now]})
         particles = replace(particles, x={**x, "provisional": reward})
         now = self._next(particles, 0.0)
         weight = particles.log_weight + now * reward
@@ -279,6 +283,16 @@ class Rewriting(FeynmanKac):
 
     def advice(self, particles: Particles) -> str:
         return self.generation.advice(particles)
+
+    def standard_error(self, particles: Particles) -> StandardError | None:
+        if "written" not in particles.shared:
+            return None
+        task, written = self.generation, particles.shared["written"]
+        if (none := no_spread(task, particles)) is not None or task.reward is None:
+            return none
+        worth = torch.cat([written["worth"], particles.x["provisional"]])
+        none = same_reward(task, worth[~torch.isneginf(worth)], particles)
+        return none or reached_by_few(written["worth"], written["root"], particles)
 
     def progress(self, particles: Particles) -> float:
         """Half of it is the writing, and of the rest the temperature; nobody knows how many there will be."""

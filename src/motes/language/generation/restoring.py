@@ -71,7 +71,7 @@ def check_reward(generation: Generation, particles: Particles) -> None:
     x = particles.x
     ended = x["finished"] & ~torch.isneginf(particles.log_weight)
     index = torch.nonzero(ended)[:, 0].tolist()
-    if generation.reward is None or not index:
+    if generation.reward is None or not index or (generation.pays_last and not generation.done(particles)):
         return
     now = generation._ask(generation.reward, x, index, particles.t)
     bad = ~torch.isclose(now, x["provisional"][ended], rtol=1e-3, atol=1e-3)

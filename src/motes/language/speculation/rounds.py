@@ -124,8 +124,10 @@ class Drafted(FeynmanKac):
         x = {key: value.clone() if isinstance(value, Tensor) else value for key, value in particles.x.items()}
         ids = torch.nonzero(~x["finished"])[:, 0]
         if not len(ids):  # none that goes on was resampled
+            ended = self.generation._due(x["finished"], x["finished"]) & ~torch.isneginf(particles.log_weight)
+            paid, x["provisional"] = self.generation._pay(x, ended, ~x["finished"], t)
             same = {"finished": 1.0, "accepted": share(x)}
-            return particles.step(x, torch.zeros_like(particles.log_weight), shared=particles.shared, info=same)
+            return particles.step(x, paid, shared=particles.shared, info=same)
         turn = Turn(ids, x["unread"][ids], x["length"][ids], self.generation.max_tokens - x["length"][ids])
         drafts, count, log_q = self._draft(rng, small, turn, t)
         seen = self._read(frontier, turn, drafts, count, t)
@@ -143,7 +145,7 @@ class Drafted(FeynmanKac):
         potential = torch.zeros(particles.n, dtype=torch.float64)
         potential[ids] = gained
         alive = ~(torch.isneginf(potential) | torch.isneginf(particles.log_weight))
-        ended = x["finished"] & ~particles.x["finished"] & alive
+        ended = alive & self.generation._due(particles.x["finished"], x["finished"])
         paid, x["provisional"] = self.generation._pay(x, ended, ~x["finished"], t)
         info = {"finished": float(x["finished"].double().mean()), "accepted": share(x)}
         return particles.step(x, potential + paid, shared=particles.shared, info=info)

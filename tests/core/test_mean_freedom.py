@@ -1,0 +1,50 @@
+"""Degrees of freedom of means: where few particles make the spread they count, and not all that are alike."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from motes.core.estimate import student
+from motes.core.estimate.variance import mean_freedom, mean_se
+from motes.core.history.genealogy import Genealogy
+from motes.core.particles import Particles
+from motes.core.resampling import find_scheme
+
+N, P = 32, 0.12
+
+
+def population(n: int) -> Particles:
+    return Particles.start({}, torch.zeros(n, dtype=torch.float64))
+
+
+def covers(met: int, freedom: float | None = None) -> bool:
+    """Whether the 95 % interval of a run, `met` of whose N particles have met the event, holds its probability."""
+    value = torch.zeros(N, dtype=torch.float64)
+    value[:met] = 1
+    particles, families = population(N), Genealogy.start(N)
+    se = float(mean_se(value, particles, families, find_scheme("systematic"))[0])
+    told = mean_freedom(value, particles, families) if freedom is None else freedom
+    return abs(met / N - P) <= student.quantile(0.95, told) * se
+
+
+def test_the_share_of_an_event_that_few_have_met_is_covered():
+    """Over all numbers of particles that meet it, but none; with N - 1 degrees (the broken twin) .92 are, instead of .99."""
+    law = [math.comb(N, k) * P**k * (1 - P) ** (N - k) for k in range(1, N)]
+    held, twin = (
+        sum(p for k, p in enumerate(law, 1) if covers(k, freedom)) / sum(law) for freedom in (None, N - 1.0)
+    )
+    assert held > 0.95 > 0.93 > twin
+
+
+def test_a_single_particle_gives_about_two_degrees_and_a_normal_value_all():
+    value = torch.zeros(N, dtype=torch.float64)
+    value[3] = 1
+    assert mean_freedom(value, population(N), Genealogy.start(N)) == pytest.approx(2, abs=0.3)
+    normal = torch.special.ndtri((torch.arange(1000, dtype=torch.float64) + 0.5) / 1000)
+    assert mean_freedom(normal, population(1000), Genealogy.start(1000)) > 900
+    assert mean_freedom(torch.ones(N).double(), population(N), Genealogy.start(N)) == N - 1
+    many = torch.stack([value, value], 1)  # several numbers at once: the families alone
+    assert mean_freedom(many, population(N), Genealogy.start(N)) == N - 1
