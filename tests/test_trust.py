@@ -95,6 +95,14 @@ def test_the_level_is_that_of_four_normal_deviations_and_of_student_where_few() 
     assert [c.silent_miss for c in judge.claims({**one, "log_evidence": "inf"}, truth)] == [True]
 
 
+def test_an_inexact_truth_is_judged_with_its_own_error() -> None:
+    """Five of the run's errors off, and less than three of both; an exact truth (the twin) finds a miss in both."""
+    run = {"log_evidence": 5.0, "se": 1.0, "means": {"a": [5.0, 1.0]}}
+    rough = Truth(0.0, {"a": 0.0}, errors={"evidence": 1.5, "a": 1.5})
+    assert [c.silent_miss for c in judge.claims(run, rough)] == [False, False]
+    assert [c.silent_miss for c in judge.claims(run, Truth(0.0, {"a": 0.0}))] == [True, True]
+
+
 def test_where_the_answer_is_a_refusal_the_word_must_be_said() -> None:
     target = replace(KNOWN["coin"], word="improper", truth=lambda: Truth(math.inf))
     run = {"log_evidence": 5.0, "se": None, "means": {}}

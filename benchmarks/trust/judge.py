@@ -37,6 +37,7 @@ class Claim:
         error: the estimate minus the truth.
         se: what the run states; NaN where it states none.
         doubted: whether a remark of the run puts this quantity in doubt.
+        known: the standard error of the truth itself.
     """
 
     quantity: str
@@ -45,6 +46,7 @@ class Claim:
     freedom: float
     doubted: bool
     size: float
+    known: float = 0.0
 
     @property
     def printed(self) -> bool:
@@ -54,7 +56,8 @@ class Claim:
     def inside(self, level: float) -> bool:
         """Whether the truth is in the interval of that two-sided level (what is outside)."""
         error = math.inf if math.isnan(self.error) else abs(self.error)
-        return error <= max(deviations(level, self.freedom) * self.se, ROUNDING * (1 + self.size))
+        reach = deviations(level, self.freedom) * math.hypot(self.se, self.known)
+        return error <= max(reach, ROUNDING * (1 + self.size))
 
     @property
     def silent_miss(self) -> bool:
@@ -70,11 +73,15 @@ def claims(run: dict[str, Any], truth: Truth) -> Iterator[Claim]:
     if not math.isnan(truth.log_evidence) and run["log_evidence"] is not None:
         value, freedom = number(run["log_evidence"]), number(run.get("freedom", math.inf))
         size = abs(truth.log_evidence) if math.isfinite(truth.log_evidence) else 0.0
-        yield Claim("evidence", value - truth.log_evidence, number(run["se"]), freedom, "evidence" in doubts, size)
+        known = truth.errors.get("evidence", 0.0)
+        yield Claim(
+            "evidence", value - truth.log_evidence, number(run["se"]), freedom, "evidence" in doubts, size, known
+        )
     for name, (value, se, *freedom) in run["means"].items():
         if name in truth.means:
             exact, few = truth.means[name], number(freedom[0]) if freedom else math.inf
-            yield Claim(name, number(value) - exact, number(se), few, "means" in doubts, abs(exact))
+            known = truth.errors.get(name, 0.0)
+            yield Claim(name, number(value) - exact, number(se), few, "means" in doubts, abs(exact), known)
 
 
 def named(run: dict[str, Any], word: str) -> bool:

@@ -20,10 +20,12 @@ class Truth:
     Attributes:
         log_evidence: nats; infinite where the posterior is improper, NaN where there is none to know.
         means: expectations, under the names of the target's functions.
+        errors: standard errors of those of them that are not exact, under their names; "evidence" for the first.
     """
 
     log_evidence: float = math.nan
     means: Mapping[str, float] = field(default_factory=dict)
+    errors: Mapping[str, float] = field(default_factory=dict)
 
 
 def traced(run: Run) -> float:

@@ -31,11 +31,9 @@ def covers(met: int, freedom: float | None = None) -> bool:
 
 
 def test_the_share_of_an_event_that_few_have_met_is_covered():
-    """Over all numbers of particles that meet it, but none; with N - 1 degrees (the broken twin) .92 are, instead of .99."""
+    """Over all numbers of particles that meet it, but none: .99; with N - 1 degrees, the broken twin, .92."""
     law = [math.comb(N, k) * P**k * (1 - P) ** (N - k) for k in range(1, N)]
-    held, twin = (
-        sum(p for k, p in enumerate(law, 1) if covers(k, freedom)) / sum(law) for freedom in (None, N - 1.0)
-    )
+    held, twin = (sum(p for k, p in enumerate(law, 1) if covers(k, freedom)) / sum(law) for freedom in (None, N - 1.0))
     assert held > 0.95 > 0.93 > twin
 
 

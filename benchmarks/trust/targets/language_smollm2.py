@@ -1,10 +1,13 @@
-"""Short answers of SmolLM2-135M, however its tokens spell them: all of them counted.
+"""Short answers of SmolLM2-135M, all of them counted: under a constraint, under a strong reward, and under both.
 
-log P(valid) of "Yes" or "No", and the normaliser of a reward that one answer in a hundred earns.
+Under the constraint an answer counts with every way in which tokens spell it. Under the reward alone a text is one
+token, and the truth is a sum over the vocabulary. Sums are exact but for the model's 32-bit numbers, whose last digits
+depend on the batch (`ROUNDING`).
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 
 import torch
@@ -16,7 +19,8 @@ from motes.language import Generation, choices
 QUESTION = "Is a tomato a fruit? Answer yes or no."
 ANSWERS = ["Yes", "No", "Maybe", "Yes.", "No."]
 MOST = 5
-FUNCTIONS = {"Yes": lambda text: float(text.startswith("Yes"))}
+FUNCTIONS = {"Yes": lambda text: float(text.startswith("Yes")), "No": lambda text: float(text.startswith("No"))}
+ROUNDING = 1e-5
 
 
 @cache
@@ -35,6 +39,7 @@ def spellings(text: str) -> list[list[int]]:
     return [[known()[head], *rest] for head in heads for rest in spellings(text[len(head) :])]
 
 
+@cache
 def counted() -> list[tuple[str, float]]:
     """The probability of each answer: the sum over its spellings, each with the end token behind it."""
     model, out = smollm2(), []
@@ -54,21 +59,42 @@ def counted() -> list[tuple[str, float]]:
 
 
 def valid() -> Truth:
-    return tilted(counted(), lambda text: 0.0, FUNCTIONS)
+    return rounded(tilted(counted(), lambda text: 0.0, FUNCTIONS))
 
 
 def worth(text: str) -> float:
-    return 5.0 * (text.startswith("Maybe"))
+    """Four nats for one valid answer of sixty."""
+    return 4.0 * (text == "Yes")
+
+
+def both() -> Truth:
+    return rounded(tilted(counted(), worth, FUNCTIONS))
+
+
+def opening(text: str) -> float:
+    """Four nats for a letter that one reply of fourteen begins with."""
+    return 4.0 * text.startswith("Y")
 
 
 def rewarded() -> Truth:
-    return tilted(counted(), worth, FUNCTIONS)
+    model = smollm2()
+    law = torch.log_softmax(model.prefixes(model.encode(QUESTION), 1).logits[0].double(), -1).exp().tolist()
+    texts = ("" if v in model.end else model.decode([v]) for v in range(model.vocabulary))
+    return rounded(tilted(zip(texts, law, strict=True), opening, FUNCTIONS))
+
+
+def rounded(truth: Truth) -> Truth:
+    return replace(truth, errors=dict.fromkeys(["evidence", *FUNCTIONS], ROUNDING))
 
 
 def make(**options: object) -> Generation:
     return Generation(  # type: ignore[arg-type]
         smollm2(), QUESTION, constraint=choices(ANSWERS), reward=each(worth), max_tokens=MOST, **options
     )
+
+
+def make_one(**options: object) -> Generation:
+    return Generation(smollm2(), QUESTION, reward=each(opening), max_tokens=1, **options)  # type: ignore[arg-type]
 
 
 MEANS = {name: each(f) for name, f in FUNCTIONS.items()}
@@ -84,8 +110,17 @@ TARGETS = [
     ),
     Target(
         "language-smollm2-rewarded",
-        "Answers of SmolLM2, five nats for one",
+        "Replies of SmolLM2, four nats for a letter",
         rewarded,
+        MEANS,
+        under_reward(make_one),
+        domain="language",
+        sizes=(32, 128),
+    ),
+    Target(
+        "language-smollm2-both",
+        "Answers of SmolLM2, four nats for one",
+        both,
         MEANS,
         under_reward(make),
         domain="language",

@@ -1,4 +1,4 @@
-"""Texts of a table of four letters, under a constraint, a JSON schema, and rewards that few texts earn.
+"""Texts of a table of four letters, under a constraint, rewards that few texts earn, and both.
 
 The truth is a sum over all 21845 texts.
 """
@@ -22,19 +22,26 @@ def valid() -> Truth:
     return tilted(laws, lambda text: 0.0, FUNCTIONS)
 
 
-def rewarded(name: str, title: str, worth: Worth, easy: bool = False) -> Target:
+def rewarded(name: str, title: str, worth: Worth, pattern: str = "") -> Target:
+    """A reward; with a pattern, of texts that match it."""
+    fixed = {"constraint": regex(pattern)} if pattern else {}
+
     def make(**options: object) -> Generation:
+        options = {**fixed, **options}
         return Generation(table(), "", reward=each(worth), max_tokens=MOST, **options)  # type: ignore[arg-type]
+
+    def truth() -> Truth:
+        laws = ((text, p) for text, p in texts() if not pattern or re.fullmatch(pattern, text))
+        return tilted(laws, worth, FUNCTIONS)
 
     return Target(
         f"language-table-{name}",
         f"Texts of a table, {title}",
-        lambda: tilted(texts(), worth, FUNCTIONS),
+        truth,
         MEANS,
         under_reward(make),
         domain="language",
-        sizes=(12, 256),
-        easy=easy,
+        sizes=(32, 128),
     )
 
 
@@ -46,9 +53,11 @@ TARGETS = [
         MEANS,
         under_constraint(lambda kind: kind(table(), "", constraint=regex(PATTERN), max_tokens=MOST)),
         domain="language",
-        sizes=(256,),
+        sizes=(32, 128),
     ),
     rewarded("mild", "half a nat for each b", lambda text: 0.5 * text.count("b")),
     rewarded("strong", "two nats for each d", lambda text: 2.0 * text.count("d")),
+    rewarded("opening", "three nats for an opening a", lambda text: 3.0 * text.startswith("a")),
     rewarded("rare", "six nats for dd", lambda text: 6.0 * ("dd" in text)),
+    rewarded("both", "a pattern, three nats for dd", lambda text: 3.0 * ("dd" in text), PATTERN),
 ]

@@ -51,8 +51,8 @@ def same_reward(generation: Generation, worth: Tensor, particles: Particles) -> 
     if float(worth.max() - worth.min()) > ROUNDING or counted(generation, particles.x):
         return None
     said = (
-        f"the reward was {float(worth[0]):.4g} for each of the {particles.n} texts, so that nothing says what it makes of "
-        f"others: they have a probability of at most about {min(1.0, 3 / particles.n):.2g} to be drawn"
+        f"the reward was {float(worth[0]):.4g} for each of the {particles.n} texts, so that nothing says what it makes "
+        f"of others: they have a probability of at most about {min(1.0, 3 / particles.n):.2g} to be drawn"
     )
     return StandardError(math.nan, "none", said, means=said)
 
