@@ -25,7 +25,7 @@ from motes.language.generation.frontier import BadLogits, Closed, Front, Frontie
 from motes.language.generation.lookahead import ahead, check_size, guides
 from motes.language.generation.next_tokens import next_tokens
 from motes.language.generation.optimal_resampling import FEARNHEAD
-from motes.language.generation.potential import OnTokens, Reward, ask, reward_name
+from motes.language.generation.potential import OnTokens, Reward, ask, due, reward_name
 from motes.language.generation.preview import previewed
 from motes.language.generation.restoring import restored
 from motes.language.generation.sources import LEW, LOULA
@@ -142,6 +142,7 @@ class Generation(FeynmanKac):
         self.model, self.constraint, self.lookahead = model, constraint, lookahead
         self.max_tokens, self.globalise, self.max_refused = max_tokens, globalise, max_refused
         self.reward, self.twist, self.steer = guides(reward, twist, steer, lookahead)
+        self.pays_last = self.twist is None and self.steer is None
         check_step(step, steer)
         if preview is not None:
             check_size(preview, "preview")
@@ -202,7 +203,7 @@ class Generation(FeynmanKac):
         if self.boundary is None:
             rows[particles.t] = len(x["frontier"].front.law.log_prob) if isinstance(x["frontier"], Frontier) else 0
         x["began"] = x["length"].clone()
-        ended = alive & self._due(particles.x["finished"], x["finished"])
+        ended = alive & due(self.pays_last, particles.x["finished"], x["finished"])
         paid, x["provisional"] = self._pay(x, ended, ~x["finished"], particles.t + 1)
         info = {"evaluated": evaluated, "finished": float(x["finished"].double().mean())}
         return particles.step(x, potential + paid, shared={**particles.shared, "rows": rows}, info=info)
@@ -307,18 +308,6 @@ class Generation(FeynmanKac):
             accepted = recogniser.accepts(frontier.row[cut], token[cut])
             potential[cut] = torch.where(accepted, 0.0, -torch.inf).to(torch.float64)
         return potential
-
-    @property
-    def pays_last(self) -> bool:
-        """Whether the reward comes when all texts have ended, since unfinished ones are not asked about.
-
-        Paid as texts end, it would count against those that have not ended and may earn it too.
-        """
-        return self.twist is None and self.steer is None
-
-    def _due(self, before: Tensor, now: Tensor) -> Tensor:
-        """(N,) bool: the texts whose reward comes now, from which were finished before (N,) and are now (N,)."""
-        return now.all().expand_as(now) if self.pays_last else now & ~before
 
     def _pay(self, x: dict[str, Any], ended: Tensor, going: Tensor, t: int) -> tuple[Tensor, Tensor]:
         """What the reward adds to the log-weights (N,), and the provisional reward (N,) that they now contain."""

@@ -16,6 +16,7 @@ from motes.core.particles import Particles
 from motes.core.resampling import Scheme
 from motes.language.generation.frontier import BadLogits, Closed, Front, Frontier
 from motes.language.generation.generation import STRUCTURE, Generation
+from motes.language.generation.potential import due
 from motes.language.generation.restoring import again, check_reward
 from motes.language.models.model import LanguageModel
 from motes.language.speculation import block, single
@@ -124,7 +125,7 @@ class Drafted(FeynmanKac):
         x = {key: value.clone() if isinstance(value, Tensor) else value for key, value in particles.x.items()}
         ids = torch.nonzero(~x["finished"])[:, 0]
         if not len(ids):  # none that goes on was resampled
-            ended = self.generation._due(x["finished"], x["finished"]) & ~torch.isneginf(particles.log_weight)
+            ended = due(self.generation.pays_last, x["finished"], x["finished"]) & ~torch.isneginf(particles.log_weight)
             paid, x["provisional"] = self.generation._pay(x, ended, ~x["finished"], t)
             same = {"finished": 1.0, "accepted": share(x)}
             return particles.step(x, paid, shared=particles.shared, info=same)
@@ -145,7 +146,7 @@ class Drafted(FeynmanKac):
         potential = torch.zeros(particles.n, dtype=torch.float64)
         potential[ids] = gained
         alive = ~(torch.isneginf(potential) | torch.isneginf(particles.log_weight))
-        ended = alive & self.generation._due(particles.x["finished"], x["finished"])
+        ended = alive & due(self.generation.pays_last, particles.x["finished"], x["finished"])
         paid, x["provisional"] = self.generation._pay(x, ended, ~x["finished"], t)
         info = {"finished": float(x["finished"].double().mean()), "accepted": share(x)}
         return particles.step(x, potential + paid, shared=particles.shared, info=info)
