@@ -1,7 +1,6 @@
 """Diffusion models: processes, denoisers, and reverse diffusion whose samples are steered and weighed."""
 
-from motes.diffusion import corruptions as cousins
-from motes.diffusion import demo, diagnostics, discrete, guidance, inverse, networks, schedule, training
+from motes.diffusion import corruptions, demo, diagnostics, discrete, guidance, inverse, networks, schedule, training
 from motes.diffusion.composing.composition import Composition
 from motes.diffusion.composing.compositions import (
     annealed,
@@ -69,8 +68,8 @@ __all__ = [
     "blend",
     "calibrated",
     "classifier_free",
+    "corruptions",
     "coupling_test",
-    "cousins",
     "demo",
     "diagnostics",
     "discrete",
