@@ -95,7 +95,7 @@ def test_without_the_past_it_is_another_law(monkeypatch: pytest.MonkeyPatch) -> 
     right = Measurement.evaluate
 
     def forgetful(self, position, gradient):
-        return right(Measurement(self.smoothed, self.mean, 1, self.noise), position, gradient)
+        return right(Measurement(self.smoothed, self.mean, 1, self.sigma), position, gradient)
 
     monkeypatch.setattr(Measurement, "evaluate", forgetful)
     run = sampled(WalkJump(gaussian, 2, sigma=2.0, measurements=4))
