@@ -99,9 +99,19 @@ def test_steps_of_text_end_where_they_should():
     assert any(text.count("b") != len(text) for text in texts)
 
 
-@pytest.mark.parametrize("anneal", ["ess", "progress", lambda ess, progress: 5.0])
-@pytest.mark.parametrize("scheme", ["systematic", "multinomial"])
-def test_annealed_resampling_is_properly_weighted(anneal, scheme):
+@pytest.mark.parametrize(
+    "scheme, anneal",
+    [
+        ("systematic", "ess"),
+        ("systematic", lambda ess, progress: 5.0),
+        pytest.param("systematic", "progress", marks=pytest.mark.slow),
+        *(
+            pytest.param("multinomial", a, marks=pytest.mark.slow)
+            for a in ("ess", "progress", lambda ess, progress: 5.0)
+        ),
+    ],
+)
+def test_annealed_resampling_is_properly_weighted(scheme, anneal):
     model = Generation(table(), "", reward=rewards, twist=critic, anneal=anneal, max_tokens=2)
     found, z = mean_law(model, 2, scheme, ess_threshold=1.0)
     expected = exact(2, reward=worth)
