@@ -11,6 +11,7 @@ BIN := $(VENV)/bin
 INSTALL := PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_CONSTRAINT=$(CURDIR)/constraints.txt $(BIN)/python -m pip install --quiet
 # Particles are batched, not threaded: two test processes with one thread each are faster than one with two.
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
+# Each process takes neighbouring files, so that what a file makes once and what it imports are not made twice.
 WORKERS ?= 2
 
 help:  ## list the commands
@@ -35,10 +36,10 @@ demo: setup  ## run the main job in three domains and write runs/demo/report.htm
 	$(BIN)/motes demo
 
 test: setup lint types  ## check the code and run the tests
-	$(ONE_THREAD) $(BIN)/python -m pytest -q -n $(WORKERS) -m "not slow"
+	$(ONE_THREAD) $(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal -m "not slow"
 
 test-all: setup lint types  ## the same with the slow tests
-	$(ONE_THREAD) $(BIN)/python -m pytest -q -n $(WORKERS)
+	$(ONE_THREAD) $(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal
 
 golden: setup  ## write the golden runs and the list of public names anew, on purpose; the diff says what moved
 	cd tests && $(ONE_THREAD) $(CURDIR)/$(BIN)/python -m golden

@@ -6,6 +6,7 @@ import doctest
 import importlib
 import pkgutil
 import re
+import runpy
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ BLOCK = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
 LINK = re.compile(r"\]\((?!https?:|#)([^)#]+)")
 CONTRACT = ROOT / "docs" / "architecture.md"  # signatures, not programs
 PROGRAMS = {p: "\n".join(BLOCK.findall(p.read_text())) for p in PAGES if BLOCK.search(p.read_text()) and p != CONTRACT}
+LONG = ROOT / "docs" / "choosing.md"  # one run of nearly every sampler, each of which has tests of its own
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 ELSEWHERE = ("__main__", "cuda")  # what runs when it is imported, and what needs a device
 MODULES = [m.name for m in pkgutil.walk_packages(motes.__path__, "motes.") if not m.name.endswith(ELSEWHERE)]
@@ -35,11 +37,18 @@ def runs(command: list[str], folder: Path) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize("page", PROGRAMS, ids=name)
-def test_code_on_a_page_runs_from_top_to_bottom(page: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "page", [pytest.param(p, marks=pytest.mark.slow) if p == LONG else p for p in PROGRAMS], ids=name
+)
+def test_code_on_a_page_runs_from_top_to_bottom(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first page as a process of its own, the others as modules, since most of a process would be imports."""
     file = tmp_path / "page.py"
     file.write_text(PROGRAMS[page])
-    runs([str(file)], tmp_path)
+    if page == PAGES[0]:
+        runs([str(file)], tmp_path)
+    else:
+        monkeypatch.chdir(tmp_path)
+        runpy.run_path(str(file), run_name="__main__")
 
 
 def test_the_readme_has_an_example_for_each_domain() -> None:
