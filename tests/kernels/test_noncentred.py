@@ -11,7 +11,8 @@ from torch import Tensor
 
 from motes.kernels import HMC, Target, move
 from motes.kernels.stationarity.dependence import Dependence, find_dependence, scales_depend
-from motes.kernels.stationarity.noncentred import NonCentred, fit_map
+from motes.kernels.stationarity.noncentred import NonCentred
+from motes.kernels.stationarity.noncentred_fit import fit_map
 from motes.kernels.stationarity.settle import mapped
 from motes.rng import Rng
 

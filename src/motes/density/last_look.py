@@ -25,7 +25,8 @@ from motes.density.annealing.care import effective_families
 from motes.kernels import Kernel, State, Target, move
 from motes.kernels.stationarity.dependence import FAINT, find_dependence, scales_depend
 from motes.kernels.stationarity.drift import MeanDrift, drift, median, watched
-from motes.kernels.stationarity.noncentred import NonCentred, fit_map
+from motes.kernels.stationarity.noncentred import NonCentred
+from motes.kernels.stationarity.noncentred_fit import fit_map
 from motes.kernels.stationarity.probe import LEAPFROG, cost, probe, wander
 from motes.kernels.stationarity.settle import mapped
 from motes.rng import Rng

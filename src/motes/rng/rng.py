@@ -64,12 +64,20 @@ class Rng:
     # ---------------------------------------------------------------- addresses
 
     def at(self, purpose: str, *, step: int | None = None, inner: int | None = None) -> Rng:
-        """The address below this one: purposes nest with "/", `step` and `inner` replace when given."""
+        """The address below this one: purposes nest with "/", `step` and `inner` replace when given.
+
+        An `inner` below another that is not 0, of the same step, leaves that one in the purpose, so that a loop in a
+        loop never meets the same address twice.
+
+        >>> Rng(5).at("round", inner=2).at("sweep", inner=7)
+        Rng(seed=5, purpose='round[2]/sweep', step=0, inner=7, ...)
+        """
         if not isinstance(purpose, str) or not purpose:
             raise ValueError(f"purpose must be a string that is not empty, got {purpose!r}")
+        outer = f"{self.purpose}[{self.inner}]" if inner is not None and step is None and self.inner else self.purpose
         return replace(
             self,
-            purpose=f"{self.purpose}/{purpose}" if self.purpose else purpose,
+            purpose=f"{outer}/{purpose}" if outer else purpose,
             step=self.step if step is None else step,
             inner=self.inner if inner is None else inner,
         )

@@ -14,8 +14,9 @@ EFFECT = 0.3
 than that costs a few percent of the acceptance."""
 FAINT = 0.15
 """The same once it is known that scales depend on something."""
-SURE = 5.0
-"""Standard errors by which such a dependence must differ from none."""
+SURE, KIN = 5.0, 2.5
+"""Standard errors by which such a dependence must differ from none; and by which that of a coordinate must once others
+are known to depend on the same. One that is left as it is keeps the neck shut for all of them."""
 PARENTS = 8
 """The most coordinates on which scales may depend."""
 LARGEST = 256
@@ -26,6 +27,9 @@ LOCATIONS = 4
 """The most coordinates around which others are centred."""
 BESIDE, TIED = 16, 0.1
 """The most further coordinates on which means may depend, and the correlation that they must have with a child."""
+ENOUGH, UNEVEN = 10, 0.8
+"""Effective particles of a half for each number that is fitted to a coordinate, and the part of its share of the
+effective particles that a half is counted on to have."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,11 @@ class Dependence:
     parents: tuple[int, ...]
     beside: tuple[int, ...]
     children: tuple[int, ...]
+
+    @property
+    def numbers(self) -> int:
+        """How many numbers a child's mean or scale is fitted with."""
+        return 1 + 2 * len(self.parents) + len(self.beside)
 
     def to_json(self) -> list[list[int]]:
         """The indices, for a file."""
@@ -79,32 +88,35 @@ def find_dependence(position: Tensor, weight: Tensor, least: float = EFFECT) -> 
     effect = torch.stack([_effect(v, t, weight, size, least) for v in views]).amax(0)
     effect.fill_diagonal_(0.0)
     parents: list[int] = []
-    direct: set[int] = set()  # children as they are
-    given: set[int] = set()  # children only once others are known
+    children: set[int] = set()
     for _ in range(PARENTS):
         effect[parents] = 0.0  # a parent's scale stays as it is
         total = effect.square().sum(0)
-        total[[*parents, *direct]] = 0.0  # and a child is nobody's parent
+        total[[*parents, *children]] = 0.0  # and a child is nobody's parent
         j = int(total.argmax())
         if float(total[j]) == 0:
             break
         # a linear dependence alone can look like one of the scale where marginals are skewed
-        found = [_effect(_without(v, t[:, [j]], weight), t[:, [j]], weight, size, least)[:, 0] > 0 for v in views]
-        found = [f & (effect[:, j] > 0) for f in found]
+        rests = [_without(v, t[:, [j]], weight) for v in views]
+        sure, kin = (
+            torch.stack([_effect(r, t[:, [j]], weight, size, least, k)[:, 0] for r in rests]) for k in (SURE, KIN)
+        )
+        found = ((sure > 0) & (effect[:, j] > 0)).any(0)
         effect[:, j] = 0.0
-        if bool((found[0] | found[1]).any()):
+        if bool(found.any()):
             parents.append(j)
-            direct |= set(found[0].nonzero().flatten().tolist())
-            given |= set(found[1].nonzero().flatten().tolist())
-    given -= {*direct, *parents}
-    beside = _locations(t, weight, size, least, parents, sorted(given), covariance)
-    given = _found(t, weight, size, least, parents, sorted(given - set(beside)), beside)
-    if not direct | given:
+            found |= (kin > 0).any(0) & (found.sum() > 1)
+            children |= set(found.nonzero().flatten().tolist()) - {j}
+    if not parents:
         return None
-    b = sorted(direct | given)
+    beside = _locations(t, weight, size, least, parents, sorted(children - set(parents)), covariance)
+    b = sorted(_found(t, weight, size, least, parents, sorted(children - {*parents, *beside}), beside))
+    if not b:
+        return None
+    room = max(0, int(UNEVEN * size / 2 / ENOUGH) - Dependence(tuple(parents), tuple(beside), ()).numbers)
     tie = covariance[b].abs().amax(0)
     tie[[*parents, *b, *beside]] = 0.0
-    tied = [j for j in tie.argsort(descending=True).tolist()[:BESIDE] if float(tie[j]) > TIED]
+    tied = [j for j in tie.argsort(descending=True).tolist()[: min(BESIDE, room)] if float(tie[j]) > TIED]
     return Dependence(tuple(parents), tuple(sorted([*beside, *tied])), tuple(b))
 
 
@@ -146,28 +158,30 @@ def scales_depend(position: Tensor, weight: Tensor, family: Tensor) -> bool:
 
 
 def _locations(
-    t: Tensor, weight: Tensor, size: float, least: float, parents: list[int], given: list[int], c: Tensor
+    t: Tensor, weight: Tensor, size: float, least: float, parents: list[int], of: list[int], c: Tensor
 ) -> list[int]:
-    """Those among the coordinates `given` around whose value the others have a scale that depends on the parents."""
+    """Those of the coordinates `of` around whose value the scales of the others depend the most on the parents."""
     beside: list[int] = []
-    for _ in range(min(LOCATIONS, len(given) - 1)):
-        left = [j for j in given if j not in beside]
-        if _found(t, weight, size, least, parents, left, beside) == set(left):
-            break
-        best = max(left, key=lambda j: float(c[j, left].square().sum()))
-        beside.append(best)
-    return beside
+    best, most = beside, sum(_found(t, weight, size, least, parents, of, beside).values())
+    while len(beside) < min(LOCATIONS, len(of) - 1):
+        left = [j for j in of if j not in beside]
+        beside = [*beside, max(left, key=lambda j: float(c[j, left].square().sum()))]
+        total = sum(_found(t, weight, size, least, parents, [j for j in left if j not in beside], beside).values())
+        if total > most:
+            best, most = beside, total
+    return best
 
 
 def _found(
     t: Tensor, w: Tensor, size: float, least: float, parents: list[int], of: list[int], beside: list[int]
-) -> set[int]:
-    """Those of the coordinates `of` whose scale depends on a parent, once what is linear in the others is taken out."""
+) -> dict[int, float]:
+    """By how many nats the scales of those of the coordinates `of` depend on parents that do, once what is linear in
+    the others is taken out."""
     if not of:
-        return set()
+        return {}
     rest = _without(t[:, of], t[:, [*parents, *beside]], w)
-    effect = _effect(rest, t[:, parents], w, size, least)
-    return {j for j, found in zip(of, (effect > 0).any(1).tolist(), strict=True) if found}
+    effect = _effect(rest, t[:, parents], w, size, least, KIN).amax(1)
+    return {j: float(e) for j, e in zip(of, effect, strict=True) if e > 0}
 
 
 def _without(rest: Tensor, t: Tensor, weight: Tensor) -> Tensor:
@@ -177,12 +191,12 @@ def _without(rest: Tensor, t: Tensor, weight: Tensor) -> Tensor:
     return rest - t @ torch.linalg.solve(t.mT @ weighted + eye, weighted.mT @ rest)
 
 
-def _effect(rest: Tensor, t: Tensor, weight: Tensor, size: float, least: float) -> Tensor:
+def _effect(rest: Tensor, t: Tensor, weight: Tensor, size: float, least: float, surely: float = SURE) -> Tensor:
     """(d, k) by how many nats the log scale of each column of `rest` moves with a standard deviation of one of `t`."""
     rest = rest / (weight @ rest.square()).sqrt().clamp(min=1e-12)
     q = torch.log(rest.square() + 0.02)
     q = q - weight @ q
     cross = q.mT @ (weight[:, None] * t)
-    sure = cross.abs() > SURE * ((weight @ q.square())[:, None] / size).sqrt()
+    sure = cross.abs() > surely * ((weight @ q.square())[:, None] / size).sqrt()
     effect = torch.where(sure, cross.abs() / 2, 0.0)
     return torch.where(effect > least, effect, 0.0)

@@ -5,8 +5,8 @@ single step size fits: the narrow part, the neck of a funnel, is neither left no
 
     x_B = m(x_A) + exp(s(x_A)) u_B,    x_i = u_i for all i outside of B,
 
-in which m and s are smooth functions with few numbers that are fitted to the population, the law of u has one scale
-everywhere. Moves are made in u, for the density of u; the law of x is the target's for any m and s.
+in which m and s are smooth functions with few numbers that are fitted to the population (`noncentred_fit.py`), the law
+of u has one scale everywhere. Moves are made in u, for the density of u; the law of x is the target's for any m and s.
 """
 
 from __future__ import annotations
@@ -23,80 +23,26 @@ from motes.kernels.tally import Tally
 
 Map = dict[str, Any]
 """What was fitted, for each half of the population: "centre" and "spread" (2, a + c) of the coordinates that others
-depend on, coefficients "log_scale" (2, b, 1 + 2 a) and "mean" (2, b, 1 + 2 a + c), and the "limit" (2, 2, b) of log
-scales; and "dependence", the indices of `Dependence.to_json`."""
-ENOUGH = 10
-"""Effective particles of a half for each number that is fitted to a coordinate."""
+depend on, coefficients "log_scale" (2, b, 1 + 2 a) and "mean" (2, b, 3 + 2 c), the "unit" (2, b) of log scales in the
+features of means, and the "limit" (2, 2, b) of log scales; and "dependence", the indices of `Dependence.to_json`."""
 BEYOND = 4.0
 """Nats by which log scales may go on beyond those of the population."""
 
 
-def fit_map(position: Tensor, weight: Tensor, dependence: Dependence) -> Map | None:
-    """The map for a population at `position` (N, d) with normalised weights (N,); None where they are too few
-    (or too many are copies of one another).
+def narrow(t: Tensor) -> Tensor:
+    """(N, 1 + 2 a) what log scales are linear in: 1, t and sqrt(1 + t^2) of the parents (N, a), two slopes each."""
+    return torch.cat([torch.ones_like(t[:, :1]), t, torch.sqrt(1 + t.square())], 1)
 
-    Each half of the population gets the map that was fitted to the other half, as in `kernels.scale`, so that no
-    particle's move depends on itself.
+
+def wide(s: Tensor, t: Tensor) -> Tensor:
+    """(N, b, 3 + 2 c) what the means of children with log scales s (N, b) are linear in, t (N, c) those beside.
+
+    1, e^s, e^2s, t and t e^2s. Where a scale vanishes, the mean is then linear in what stands beside alone, as that of
+    an effect around its location, and what is fitted in the wide part does not reach into the neck.
     """
-    x = position.detach().to(torch.float64)
-    half = (len(x) + 1) // 2
-    fits = []
-    for part in (slice(half, None), slice(0, half)):
-        w = weight[part]
-        total, numbers = float(w.sum()), 1 + 2 * len(dependence.parents) + len(dependence.beside)
-        if total <= 0 or total**2 / float(w.square().sum()) < ENOUGH * numbers:
-            return None
-        fits.append(_fit(x[part], w / total, dependence))
-        if not all(bool(torch.isfinite(v).all()) for v in fits[-1].values()):
-            return None
-    names = ("centre", "spread", "mean", "log_scale", "limit")
-    return {**{k: torch.stack([f[k] for f in fits]) for k in names}, "dependence": dependence.to_json()}
-
-
-def _fit(x: Tensor, w: Tensor, dependence: Dependence) -> dict[str, Tensor]:
-    """Maximum likelihood of x_B given the others as normal: Fisher scoring for scales, least squares for means."""
-    a, y = x[:, [*dependence.parents, *dependence.beside]], x[:, list(dependence.children)]
-    size, k = 1 / float(w.square().sum()), len(dependence.parents)
-    centre = w @ a
-    spread = (w @ (a - centre).square()).sqrt().clamp(min=1e-12)
-    wide, narrow = _features((a - centre) / spread, k)
-    ridge, small = (torch.eye(f.shape[1], dtype=x.dtype) / size for f in (wide, narrow))
-    ridge[0, 0] = small[0, 0] = 1e-12
-    level = w @ y
-    width = (w @ (y - level).square()).sqrt().clamp(min=1e-12)
-    y = (y - level) / width  # so that the ridge knows the unit
-    log_scale = torch.zeros(y.shape[1], narrow.shape[1], dtype=x.dtype)
-    mean = torch.zeros(y.shape[1], wide.shape[1], dtype=x.dtype)
-    information = 2 * torch.einsum("n,np,nq->pq", w, narrow, narrow) + small
-    for _ in range(15):
-        precision = torch.exp(-2 * narrow @ log_scale.mT)
-        weighted = torch.einsum("n,nb,np,nq->bpq", w, precision, wide, wide)
-        mean = _solved(weighted + ridge, torch.einsum("n,nb,np->bp", w, precision * y, wide)[..., None])[..., 0]
-        score = ((y - wide @ mean.mT).square() * precision - 1).clamp(max=8.0)
-        slope = torch.einsum("n,nb,np->bp", w, score, narrow) - log_scale * small.diagonal()
-        log_scale = log_scale + _solved(information, slope.mT).mT.clamp(-1.0, 1.0)
-    s = (narrow @ log_scale.mT)[w > 0]
-    limit = torch.stack([s.amin(0) - BEYOND, s.amax(0) + BEYOND]) + width.log()
-    mean = mean * width[:, None]
-    mean[:, 0] += level
-    log_scale[:, 0] += width.log()
-    return {"centre": centre, "spread": spread, "mean": mean, "log_scale": log_scale, "limit": limit}
-
-
-def _solved(a: Tensor, b: Tensor) -> Tensor:
-    """a^-1 b; not finite where a has no inverse."""
-    found, failed = torch.linalg.solve_ex(a, b)
-    return torch.where((failed != 0)[..., None, None], torch.nan, found)
-
-
-def _features(t: Tensor, parents: int) -> tuple[Tensor, Tensor]:
-    """What means (N, 1 + 2 a + c) and log scales (N, 1 + 2 a) are linear in: 1, t and sqrt(1 + t^2) of the parents.
-
-    Together they make lines with another slope on either side.
-    """
-    a = t[:, :parents]
-    narrow = torch.cat([torch.ones_like(t[:, :1]), a, torch.sqrt(1 + a.square())], 1)
-    return torch.cat([narrow, t[:, parents:]], 1), narrow
+    e = torch.exp(s)[..., None]
+    square, beside = e.square(), t[:, None].expand(-1, s.shape[1], -1)
+    return torch.cat([torch.ones_like(e), e, square, beside, beside * square], 2)
 
 
 @dataclass(frozen=True)
@@ -105,7 +51,7 @@ class NonCentred(Target):
 
     Args:
         base: the law of x.
-        map: what `fit_map` found.
+        map: what `noncentred_fit.fit_map` found.
         second: (N,) whether a particle is in the second half of the population.
     """
 
@@ -113,32 +59,28 @@ class NonCentred(Target):
     map: Map
     second: Tensor
 
-    def _parts(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Mean and log scale (N, b) of the children, whether the latter may vary, and the others' t (N, a + c)."""
-        h, m = self.second.long(), self.map
-        t = (x[:, self._others] - m["centre"].to(x)[h]) / m["spread"].to(x)[h]
-        wide, narrow = _features(t, len(self._of.parents))
-        mean = torch.einsum("np,nbp->nb", wide, m["mean"].to(x)[h])
-        s = torch.einsum("np,nbp->nb", narrow, m["log_scale"].to(x)[h])
-        low, high = m["limit"].to(x)[h].unbind(1)
-        return mean, s.clamp(low, high), (s > low) & (s < high), t
+    def _of(self, x: Tensor) -> tuple[dict[str, Tensor], Dependence]:
+        """The numbers of the map, those of each particle's half, and which coordinates they are of."""
+        numbers = {k: v.to(x)[self.second.long()] for k, v in self.map.items() if k != "dependence"}
+        return numbers, Dependence.from_json(self.map["dependence"])
 
-    @property
-    def _of(self) -> Dependence:
-        return Dependence.from_json(self.map["dependence"])
-
-    @property
-    def _others(self) -> list[int]:
-        return [*self._of.parents, *self._of.beside]
+    def _parts(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log scale (N, b) of the children."""
+        m, of = self._of(x)
+        t = (x[:, [*of.parents, *of.beside]] - m["centre"]) / m["spread"]
+        low, high = m["limit"].unbind(1)
+        s = torch.einsum("np,nbp->nb", narrow(t[:, : len(of.parents)]), m["log_scale"]).clamp(low, high)
+        features = wide(torch.minimum(s, high - BEYOND) - m["unit"], t[:, len(of.parents) :])
+        return torch.einsum("nbp,nbp->nb", features, m["mean"]), s
 
     @property
     def _children(self) -> list[int]:
-        return list(self._of.children)
+        return list(Dependence.from_json(self.map["dependence"]).children)
 
     def enter(self, state: State) -> State:
         """The state in u of a state of the base."""
         x, b = state["position"], self._children
-        mean, s, _, _ = self._parts(x)
+        mean, s = self._parts(x)
         u = x.clone()
         u[:, b] = (x[:, b] - mean) * torch.exp(-s)
         return {**state, "position": u, "centred": x, "log_jacobian": s.sum(1).to(torch.float64)}
@@ -150,7 +92,7 @@ class NonCentred(Target):
 
     def evaluate(self, position: Tensor, gradient: bool) -> State:
         b = self._children
-        mean, s, _, _ = self._parts(position)
+        mean, s = self._parts(position)
         x = position.clone()
         x[:, b] = mean + torch.exp(s) * position[:, b]
         state = self.base.evaluate(x, gradient)
@@ -160,20 +102,28 @@ class NonCentred(Target):
         return self.base.log_density({**state, "position": state["centred"]}) + state["log_jacobian"]
 
     def gradient(self, state: State) -> Tensor:
-        u, m, h = state["position"], self.map, self.second.long()
-        b, k = self._children, len(self._of.parents)
-        _, s, free, t = self._parts(u)
+        u = state["position"]
+        m, of = self._of(u)
+        k, b = len(of.parents), list(of.children)
+        t = (u[:, [*of.parents, *of.beside]] - m["centre"]) / m["spread"]
+        a, c = t[:, :k], t[:, k:]
+        low, high = m["limit"].unbind(1)
+        s = torch.einsum("np,nbp->nb", narrow(a), m["log_scale"])
+        free, s = (s > low) & (s < high), s.clamp(low, high)
+        inside, e = s <= high - BEYOND, torch.exp(torch.minimum(s, high - BEYOND) - m["unit"])
         g = self.base.gradient({**state, "position": state["centred"]})
-        out, scale, g_b = g.clone(), torch.exp(s), g[:, b]
+        out, g_b, scale = g.clone(), g[:, b], torch.exp(s)
         out[:, b] = scale * g_b
         # dx_B = dm + exp(s) u_B ds, and the logarithm of the Jacobian's determinant is the sum of s
-        by_scale = torch.where(free, g_b * scale * u[:, b] + 1.0, 0.0)
-        mean = torch.einsum("nb,nbp->np", g_b, m["mean"].to(u)[h])
-        log_scale = torch.einsum("nb,nbp->np", by_scale, m["log_scale"].to(u)[h])
-        both = mean[:, : 1 + 2 * k] + log_scale
-        of_parents = both[:, 1 : 1 + k] + both[:, 1 + k :] * t[:, :k] / torch.sqrt(1 + t[:, :k].square())
-        push = torch.cat([of_parents, mean[:, 1 + 2 * k :]], 1) / m["spread"].to(u)[h]
-        out[:, self._others] += push
+        linear, bent = m["mean"][:, :, 3:].chunk(2, 2)
+        by_s = m["mean"][:, :, 1] * e + 2 * e.square() * (m["mean"][:, :, 2] + torch.einsum("nc,nbc->nb", c, bent))
+        to_s = torch.where(free, g_b * (torch.where(inside, by_s, 0.0) + scale * u[:, b]) + 1.0, 0.0)
+        slope = (
+            m["log_scale"][:, :, 1 : 1 + k] + m["log_scale"][:, :, 1 + k :] * (a / torch.sqrt(1 + a.square()))[:, None]
+        )
+        of_parents = torch.einsum("nb,nbk->nk", to_s, slope)
+        of_beside = torch.einsum("nb,nbc->nc", g_b, linear + bent * e.square()[..., None])
+        out[:, [*of.parents, *of.beside]] += torch.cat([of_parents, of_beside], 1) / m["spread"]
         return torch.where(torch.isfinite(out), out, 0.0)
 
     def part(self, index: Tensor) -> NonCentred:

@@ -12,7 +12,8 @@ from motes.kernels.kernel import Kernel, Parameters, State, Target
 from motes.kernels.moves import Moved, move
 from motes.kernels.stationarity.dependence import Dependence
 from motes.kernels.stationarity.drift import MeanDrift, drift, median, watched
-from motes.kernels.stationarity.noncentred import Map, NonCentred, fit_map
+from motes.kernels.stationarity.noncentred import Map, NonCentred
+from motes.kernels.stationarity.noncentred_fit import fit_map
 from motes.rng import Rng
 
 ROUNDS = 8
