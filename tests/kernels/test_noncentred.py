@@ -62,6 +62,61 @@ def effects(seed: int) -> Tensor:
 EVEN = torch.full((N,), 1 / N, dtype=torch.float64)
 
 
+Y = torch.tensor([28.0, 8.0, -3.0, 7.0, -1.0, 1.0, 18.0, 12.0], dtype=torch.float64)
+SIGMA = torch.tensor([15.0, 10.0, 16.0, 11.0, 9.0, 11.0, 10.0, 18.0], dtype=torch.float64)
+
+
+def given(mu: Tensor, log_tau: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and deviation (N, 8) of the effects of eight schools."""
+    precision = 1 / SIGMA.square() + torch.exp(-2 * log_tau)[:, None]
+    return (Y / SIGMA.square() + mu[:, None] * torch.exp(-2 * log_tau)[:, None]) / precision, precision.rsqrt()
+
+
+def schools(seed: int, n: int = 256) -> Tensor:
+    """Mean, logarithm of a scale, and eight effects that the data hold apart where the scale is wide."""
+    z = noise(seed, n, 10)
+    mu, log_tau = 4.5 + 3 * z[:, 0], 1 + 0.8 * z[:, 1]
+    mean, deviation = given(mu, log_tau)
+    return torch.cat([mu[:, None], log_tau[:, None], mean + deviation * z[:, 2:]], 1)
+
+
+def test_effects_of_one_scale_are_found_together():
+    """A single one that is left as it is keeps the neck shut for all."""
+    even = torch.full((256,), 1 / 256, dtype=torch.float64)
+    found = [find_dependence(schools(seed), even, 0.15) for seed in range(10)]
+    assert all(f is not None and f.parents == (1,) and len(f.children) >= 7 for f in found)
+    assert sum(f.children == tuple(range(2, 10)) for f in found if f is not None) >= 8
+
+
+def into_the_neck() -> Tensor:
+    """By how many of its deviations a map's mean of each effect is off, 1 and 2 nats below the scales it has seen."""
+    x = schools(3)
+    x = x[x[:, 1] > 0.3]
+    dependence = Dependence((1,), (0,), tuple(range(2, 10)))
+    fitted = fit_map(x, torch.full((len(x),), 1 / len(x), dtype=torch.float64), dependence)
+    assert fitted is not None
+    mu, log_tau = torch.tensor([0.0, 4.0, 8.0] * 2, dtype=torch.float64), torch.tensor([-0.7] * 3 + [-1.7] * 3).double()
+    points = torch.cat([mu[:, None], log_tau[:, None], torch.zeros(6, 8, dtype=torch.float64)], 1)
+    mean, deviation = given(mu, log_tau)
+    law = NonCentred(Funnel(), fitted, torch.arange(6) > 6)
+    return ((law._parts(points)[0] - mean) / deviation).square().mean(1).sqrt()
+
+
+def test_the_means_of_a_map_vanish_where_scales_do(monkeypatch):
+    off = into_the_neck()
+    assert float(off[:3].max()) < 1.5 and float(off[3:].max()) < 4
+
+    def lines(s: Tensor, t: Tensor) -> Tensor:
+        """Means that are linear in the logarithm of the scale, and so are known to come from nowhere in the neck."""
+        kept = [torch.ones_like(s), s, torch.sqrt(1 + s.square()), *t[:, None].expand(-1, s.shape[1], -1).unbind(2)]
+        return torch.stack([*kept, *[0 * s] * t.shape[1]], 2)
+
+    monkeypatch.setattr("motes.kernels.stationarity.noncentred_fit.wide", lines)
+    monkeypatch.setattr("motes.kernels.stationarity.noncentred.wide", lines)
+    wrong = into_the_neck()
+    assert float(wrong[3:].max()) > 1.5 * float(off[3:].max())
+
+
 def test_scales_that_depend_on_others_are_found():
     assert find_dependence(funnel(0), EVEN) == Dependence((0,), (), (1, 2, 3))
     assert find_dependence(effects(0), EVEN) == Dependence((1,), (0,), (2, 3, 4, 5, 6, 7))

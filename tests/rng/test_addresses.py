@@ -278,3 +278,11 @@ def test_each_bit_of_a_small_counter_flips_half_of_the_bits(generator: str) -> N
 def test_what_is_refused(call, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         call()
+
+
+def test_an_inner_number_below_another_does_not_replace_it():
+    rounds = [BASE.at("round", inner=i).at("sweep", inner=k).normal((4,)) for i in range(3) for k in range(3)]
+    assert len({tuple(r.tolist()) for r in rounds}) == 9
+    assert same(rounds[1], BASE.at("round", inner=0).at("sweep", inner=1).normal((4,)))
+    fixed = [BASE.at("round", inner=i).at("shift", step=0, inner=0).normal((4,)) for i in range(3)]
+    assert same(fixed[0], fixed[1]) and same(fixed[0], fixed[2])  # a step of its own is another address altogether
