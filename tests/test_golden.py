@@ -22,7 +22,7 @@ def addresses(monkeypatch: pytest.MonkeyPatch) -> Counter[tuple[object, ...]]:
     right = Rng._draw
 
     def draw(self: Rng, what: str, kind: str, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
-        if tuple(shape) and 0 not in shape and not self.purpose.startswith("probe/"):
+        if tuple(shape) and 0 not in shape and not self.purpose.startswith(("probe/", "floor/")):
             ids = None if self.ids is None else tuple(self.ids.tolist())
             met[self.purpose, self.step, self.inner, kind, dtype, ids] += 1
         return right(self, what, kind, shape, dtype)
