@@ -115,8 +115,9 @@ class AnnealedImportanceSampling(Annealed):
         return self._looked(rng, start) if len(ladder) == 1 else start
 
     def _plan(self, rng: Rng) -> tuple[list[dict[str, Any]], float, float]:
-        """The temperatures and the kernel's parameters at each, how many evaluations that took, and the largest
-        change of temperature times mean excess of the pilot's log-likelihood there (see `last_look`)."""
+        """The temperatures and the kernel's parameters at each, how many evaluations that took, and all changes of
+        temperature, each times the mean excess of the pilot's log-likelihood there (see `last_look`): nothing is
+        resampled, so a particle that stays in the upper tail is weighted by all of them."""
         if self.temperatures == (1.0,) or (self.steps == 1 and self.temperatures is None):
             return [{"temperature": 1.0}], 0.0, 0.0
         found: dict[int, float] = {}
@@ -134,7 +135,7 @@ class AnnealedImportanceSampling(Annealed):
         b = self.temperatures or spaced(at, self.steps)
         near = [nearest(at, v) + 1 for v in b]  # who was moved at a temperature is on the next rung
         ladder = [{"temperature": v, "parameters": rungs[i]["parameters"]} for v, i in zip(b, near, strict=True)]
-        tail = max((v - u) * found[i] for u, v, i in zip((0.0, *b), b, near, strict=False))
+        tail = sum((v - u) * found[i] for u, v, i in zip((0.0, *b), b, near, strict=False))
         return ladder, self.pilot * sum(r["evaluations"] for r in pilot.trace.rows), tail
 
     def must_resample(self, particles: Particles) -> bool:
