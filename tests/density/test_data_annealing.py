@@ -52,6 +52,28 @@ def coin_evidence(y: torch.Tensor) -> torch.Tensor:
     return log_beta(2 + heads, 3 + tails) - log_beta(2 * ONE, 3 * ONE)
 
 
+def raw_regression(count: int = 12) -> DataAnnealing:
+    """A line through points far to the right, so that intercept and slope are all but one number."""
+    x = 60 + 4 * motes.Rng(3).at("x").normal((count,))
+    y = 20 + 0.5 * x + 2 * motes.Rng(3).at("y").normal((count,))
+
+    def log_likelihood(p, data):
+        x, y = data
+        return Normal(p["a"][:, None] + p["b"][:, None] * x, 2.0).log_prob(y)
+
+    return DataAnnealing(log_likelihood, {"a": Normal(0 * ONE, 100.0), "b": Normal(0 * ONE, 100.0)}, (x, y))
+
+
+def test_particles_that_do_not_keep_up_with_the_data_begin_anew(monkeypatch):
+    model = raw_regression()
+    run = motes.sample(model, 512, seed=0, progress=False)
+    assert run.particles.shared["careful"]
+    seen, _ = evidence_path(run)
+    assert seen.tolist() == list(range(13))  # of the second attempt alone
+    monkeypatch.setattr("motes.density.annealing.data_annealing.CERTAIN", math.inf)
+    assert not motes.sample(model, 512, seed=0, progress=False).particles.shared["careful"]
+
+
 def errors(model: DataAnnealing, truth: torch.Tensor, n: int, seeds: int) -> np.ndarray:
     """(seeds, T + 1) errors of the log evidence of every prefix."""
     rows = []

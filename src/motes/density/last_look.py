@@ -21,10 +21,9 @@ from motes.core.estimate import student
 from motes.core.remark import ALL, Remark
 from motes.core.resampling import find_scheme
 from motes.core.temperature import mean_excess
-from motes.density.annealing.care import effective_families
 from motes.kernels import Kernel, State, Target, move
 from motes.kernels.stationarity.dependence import FAINT, find_dependence, scales_depend
-from motes.kernels.stationarity.drift import MeanDrift, drift, median, watched
+from motes.kernels.stationarity.drift import MeanDrift, drift, effective_families, median, watched
 from motes.kernels.stationarity.noncentred import NonCentred
 from motes.kernels.stationarity.noncentred_fit import fit_map
 from motes.kernels.stationarity.probe import LEAPFROG, cost, probe, wander

@@ -19,6 +19,7 @@ from motes.core.resampling import Scheme
 from motes.core.weights import normalise
 from motes.kernels.adaptation.scale import fit_scale, scaled
 from motes.kernels.kernel import accepted, select
+from motes.kernels.stationarity.drift import CERTAIN, FEWEST, drift, effective_families, lagged, median
 from motes.laws.parameters import Parameters, Values
 from motes.rng import Rng
 from motes.statespace.particle_filter import InnerFilter
@@ -116,7 +117,7 @@ class SMC2(FeynmanKac):
         inner = self.filter.start(rng.at("filter"), self.parameters.constrain(z)[0], self.size)
         x = {"position": z, "log_prior": self._log_prior(z), "log_likelihood": flat, "inner": inner}
         scale = torch.ones(2, z.shape[1], dtype=z.dtype)
-        shared = {"seen": 0, "size": self.size, "fresh": False, "stuck": 0, "scale": scale}
+        shared = {"seen": 0, "size": self.size, "fresh": False, "stuck": 0, "unsettled": 0, "scale": scale}
         shared["data"] = self.filter.fingerprint(0)
         return Particles.start(x, flat, shared=shared, info={"observations": 0, "size": self.size})
 
@@ -130,7 +131,12 @@ class SMC2(FeynmanKac):
         if shared["fresh"] and seen > 0:
             weight = normalise(particles.log_weight)
             shared = {**shared, "scale": fit_scale(x["position"], weight, "auto", shared["scale"])}
+            old = x
             x, info["acceptance"] = self._move(rng.at("move"), x, shared)
+            if effective_families(particles.ancestor, weight) > FEWEST:
+                middle = median(old)
+                found = drift(_watched(old, middle), _watched(x, middle), weight, particles.ancestor)
+                shared = {**shared, "unsettled": shared["unsettled"] + (found.largest > CERTAIN)}
             if info["acceptance"] < self.acceptance:
                 if 2 * shared["size"] <= self.largest:
                     shared = {**shared, "size": 2 * shared["size"]}
@@ -153,14 +159,19 @@ class SMC2(FeynmanKac):
         return not self.done(particles)
 
     def remarks(self, particles: Particles) -> list[str]:
-        stuck = particles.shared["stuck"]
-        if not stuck:
-            return []
-        return [
-            f"in {stuck} move{'s' * (stuck > 1)} fewer than {self.acceptance:.0%} of the proposals were accepted, and "
-            f"filters of {particles.shared['size']} states may not be doubled: parameters have hardly moved, and means "
-            "and error bars may be wrong. Give a larger `largest`, a better filter or more `sweeps`"
-        ]
+        stuck, unsettled = particles.shared["stuck"], particles.shared["unsettled"]
+        said: list[str] = []
+        if unsettled:
+            said.append(
+                lagged(f"in {unsettled} moves", "the data", "Take more `sweeps`, more particles or a better filter")
+            )
+        if stuck:
+            said.append(
+                f"in {stuck} move{'s' * (stuck > 1)} fewer than {self.acceptance:.0%} of the proposals were accepted, "
+                f"and filters of {particles.shared['size']} states may not be doubled: parameters have hardly moved, "
+                "and means and error bars may be wrong. Give a larger `largest`, a better filter or more `sweeps`"
+            )
+        return said
 
     # ---------------------------------------------------------------- parts of a step
 
@@ -231,6 +242,12 @@ class SMC2(FeynmanKac):
             "acceptance": self.acceptance,
             "largest": self.largest,
         }
+
+
+def _watched(x: dict[str, Any], middle: Tensor) -> Tensor:
+    """(N, 2 d + 1) what must not drift: parameters, their distances from the `middle` (d,), the log-density."""
+    z, log_density = x["position"].to(torch.float64), x["log_prior"] + x["log_likelihood"]
+    return torch.cat([z, (z - middle).abs(), log_density.nan_to_num(neginf=0.0)[:, None]], 1)
 
 
 def _chosen(accept: Tensor, new: Any, old: Any) -> Any:

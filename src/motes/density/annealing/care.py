@@ -10,12 +10,11 @@ import torch
 from torch import Tensor
 
 from motes.core.estimate.systematic import Systematic
-from motes.core.remark import ALL, EVIDENCE, Remark
-from motes.kernels.stationarity.drift import MeanDrift
+from motes.core.remark import ALL, Remark
+from motes.kernels.stationarity.drift import CERTAIN, MeanDrift, lagged
 
-CERTAIN = 4.7
-"""Standard errors beyond which a drift at one of many temperatures is no chance; for the run as a whole, 4."""
 LAGGING = 4.0
+"""Standard errors beyond which a lag of the run as a whole is no chance."""
 FINE = 0.3
 """With care, a change of temperature costs this part of the effective sample size that it costs otherwise."""
 SHARE = 0.08
@@ -25,8 +24,8 @@ HIGH, ADAPTATION = 64, 0.1
 for what a run learns from the very particles that it moves (how many sweeps they need most of all): 64 particles in 64
 dimensions and 256 in 300, on their way to Gaussians 12 times as narrow in variance, were both 0.6 nats too low, and
 frozen runs were not."""
-FEWEST, SWEEPS = 64, 4
-"""Fewer families than this are not tested; the last look has at least this many sweeps."""
+SWEEPS = 4
+"""The last look has at least this many sweeps."""
 
 
 @dataclass(frozen=True)
@@ -107,15 +106,11 @@ class Care:
                 )
             ]
         if self.unsettled:
-            what = f"at {self.unsettled} temperatures their means drifted to the end"
-            return [
-                Remark(
-                    f"the particles did not keep up with the temperature: {what}, so the log evidence may be off by "
-                    "more than its error. Take smaller steps (conditional_ess nearer to 1) or another parametrisation",
-                    EVIDENCE,
-                    withholds=True,
-                )
-            ]
+            where, advice = (
+                f"at {self.unsettled} temperatures",
+                "Take smaller steps (conditional_ess nearer to 1) or another parametrisation",
+            )
+            return [lagged(where, "the temperature", advice)]
         return []
 
     def systematic(self, learnt: float = 0.0) -> Systematic | None:
@@ -137,9 +132,3 @@ class Care:
             "parametrisation"
         )
         return Systematic(lag + learnt, max(0.0, lag - 2 * noise), text)
-
-
-def effective_families(ancestor: Tensor, weight: Tensor) -> float:
-    """The effective number of different parents (N,) of the particles with normalised weights (N,)."""
-    share = torch.zeros_like(weight).index_add_(0, ancestor, weight)
-    return 1 / float(share.square().sum())

@@ -22,8 +22,12 @@ from motes.core.run import Run
 from motes.core.temperature import next_temperature
 from motes.core.tree import PyTree
 from motes.core.weights import normalise
+from motes.density.annealing.care import FINE
 from motes.density.kernel_choice import choose_kernel
+from motes.density.last_look import LastLook, last_look
 from motes.kernels import Kernel, move
+from motes.kernels.stationarity.drift import CERTAIN, FEWEST, MeanDrift, drift_between, effective_families, lagged
+from motes.kernels.stationarity.settle import settle
 from motes.laws.checking import check
 from motes.laws.density import Density
 from motes.laws.likelihood import LogLikelihood, batched
@@ -32,6 +36,8 @@ from motes.laws.restore import same_values
 from motes.laws.tempered import Tempered
 from motes.rng import Rng
 
+FORGOTTEN = 0.1
+"""With care, the correlation with their start at which particles have moved enough, as in `Tempering`."""
 KEPT = ("position", "log_prior", "log_likelihood")
 
 
@@ -44,6 +50,11 @@ class DataAnnealing(FeynmanKac):
     population has been resampled, it is first moved by a kernel that leaves the posterior of the data seen so far
     invariant, which costs as many terms as there are observations so far. If a batch would leave less than
     `conditional_ess` of the effective sample size, it enters in several steps, by powers of its likelihood.
+
+    Moves that have shifted the means by more than chance allows show that the particles did not keep up with the data:
+    then the run begins anew in one step, with smaller powers of the likelihood and moves that go on until nothing
+    drifts. What still drifts after that has no error bar, nor has a run whose last particles drift when some are moved
+    further.
 
     More data can come later: `motes.resume` continues a finished run with a model whose observations begin with those
     of the run, to the particles that one run over all of them would have had (if batches are cut at the same places).
@@ -132,28 +143,47 @@ class DataAnnealing(FeynmanKac):
     # ---------------------------------------------------------------- the three methods
 
     def init(self, rng: Rng, n: int) -> Particles:
+        return self._begin(rng, n, careful=False)
+
+    def _begin(self, rng: Rng, n: int, careful: bool, begun: int = 0, spent: float = 0.0) -> Particles:
+        """`n` draws from the prior at time `begun`, after a step that cost `spent` evaluations a particle."""
         state = self.first.evaluate(self.first.sample(rng.at("prior"), n))
         x = {**{k: state[k] for k in KEPT}, "log_likelihood": torch.zeros(n, dtype=torch.float64)}
-        kernel = self._kernel.start(self.first.dim, self.dtype)
-        shared = {"seen": 0, "exponent": 0.0, "fresh": False, "kernel": kernel}
-        return Particles.start(
-            x, torch.zeros(n, dtype=torch.float64), shared=shared, info={"observations": 0, "exponent": 1.0}
-        )
+        shared = {
+            "seen": 0,
+            "exponent": 0.0,
+            "fresh": False,
+            "kernel": self._kernel.start(self.first.dim, self.dtype),
+            "careful": careful,
+            "begun": begun,
+            "unsettled": 0,
+            "family": torch.arange(n),
+            "look": LastLook().to_shared(),
+        }
+        info = {"observations": 0, "exponent": 1.0} | ({"evaluations": spent} if begun else {})
+        start = Particles.start(x, torch.zeros(n, dtype=torch.float64), shared=shared, info=info)
+        return replace(start, t=begun)
 
     def resampled(self, rng: Rng, scheme: Scheme, particles: Particles) -> Particles:
         children = super().resampled(rng, scheme, particles)
-        return replace(children, shared={**particles.shared, "fresh": True})
+        return replace(children, shared={**particles.shared, "fresh": True, "family": children.ancestor})
 
     def step(self, rng: Rng, particles: Particles) -> Particles:
         shared, x, info = particles.shared, particles.x, {}
         seen, before = shared["seen"], shared["exponent"]
         if shared["fresh"]:
-            x, shared, info = self._move(rng.at("move"), particles)
+            x, shared, info, found = self._move(rng.at("move"), particles)
+            tested = effective_families(particles.ancestor, normalise(particles.log_weight)) > FEWEST
+            if tested and found.largest > CERTAIN:
+                if not shared["careful"]:
+                    return self._begin(rng.at("again"), particles.n, True, particles.t + 1, info["evaluations"])
+                shared["unsettled"] += 1
         stop = min(seen + self.batch, self.count)
         gain = self._gain(x["position"], seen, stop)
         alive = (particles.log_weight > -math.inf) & (gain > -math.inf)
         # with nothing alive the engine reports it
-        after = next_temperature(particles.log_weight, gain, before, self.conditional_ess) if alive.any() else 1.0
+        kept = 1 - FINE * (1 - self.conditional_ess) if shared["careful"] else self.conditional_ess
+        after = next_temperature(particles.log_weight, gain, before, kept) if alive.any() else 1.0
         if not after > before:
             raise MotesError(
                 f"the power of the observations {seen} to {stop - 1} cannot rise above {before!r} at "
@@ -165,9 +195,31 @@ class DataAnnealing(FeynmanKac):
         if after == 1.0:
             shared |= {"seen": stop, "exponent": 0.0}
         x = {**x, "log_likelihood": x["log_likelihood"] + potential}
-        return particles.step(
-            x, potential, shared=shared, info={"observations": shared["seen"], "exponent": after, **info}
-        )
+        info = {"observations": shared["seen"], "exponent": after, **info}
+        moved = particles.step(x, potential, shared=shared, info=info)
+        return self._looked(rng, moved) if shared["seen"] >= self.count else moved
+
+    def _looked(self, rng: Rng, particles: Particles) -> Particles:
+        """Finished particles with what a last look at them found."""
+        if not particles.log_weight.max() > -math.inf:
+            return particles  # the engine reports it
+        shared, target = particles.shared, Tempered(self._so_far(particles.shared), 1.0)
+        weight = normalise(particles.log_weight)
+        noted = replace(LastLook(**shared["look"]), drift=0.0, limit=math.inf)  # of data that were the last before
+        look = last_look(rng.at("last-look"), noted, target, self._kernel, particles.x, weight, shared["family"])
+        return replace(particles, shared={**shared, "look": look.to_shared()})
+
+    def restarted(self, particles: Particles) -> bool:
+        return particles.shared["begun"] == particles.t > 0
+
+    def remarks(self, particles: Particles) -> list[str]:
+        if not self.done(particles):
+            return []
+        said = LastLook(**particles.shared["look"]).remarks()
+        if particles.shared["unsettled"]:
+            where = f"in {particles.shared['unsettled']} moves"
+            said.append(lagged(where, "the data", "Take smaller batches, more particles or another parametrisation"))
+        return said
 
     def done(self, particles: Particles) -> bool:
         return particles.shared["seen"] >= self.count
@@ -178,15 +230,26 @@ class DataAnnealing(FeynmanKac):
 
     # ---------------------------------------------------------------- parts of a step
 
-    def _move(self, rng: Rng, particles: Particles) -> tuple[dict[str, Tensor], dict[str, Any], dict[str, float]]:
-        """The particles after a move that leaves the posterior so far invariant."""
+    def _move(
+        self, rng: Rng, particles: Particles
+    ) -> tuple[dict[str, Tensor], dict[str, Any], dict[str, float], MeanDrift]:
+        """The particles after a move that leaves the posterior so far invariant, and how far that moved their means."""
         shared, kernel = particles.shared, self._kernel
         target = Tempered(self._so_far(shared), 1.0)
         state = target.density.evaluate(particles.x["position"], True) if kernel.gradient else particles.x
-        weight = normalise(particles.log_weight)
-        parameters = kernel.fit(shared["kernel"], target, state, weight)
-        moved = move(kernel, rng, target, state, weight, parameters, sweeps=self.sweeps)
-        return {k: moved.state[k] for k in KEPT}, {**shared, "kernel": moved.parameters}, moved.info
+        weight, family = normalise(particles.log_weight), particles.ancestor
+        if shared["careful"]:
+            moved, found = settle(
+                kernel, rng, target, state, weight, family, shared["kernel"], None,
+                sweeps=self.sweeps, max_correlation=max(FORGOTTEN, particles.n**-0.5),
+            )  # fmt: skip
+        else:
+            parameters = kernel.fit(shared["kernel"], target, state, weight)
+            moved = move(kernel, rng, target, state, weight, parameters, sweeps=self.sweeps)
+            found = drift_between(target, state, moved.state, weight, family)
+        look = LastLook(**shared["look"]).after(moved.info["evaluations"], 0.0, moved.state["log_likelihood"])
+        shared = {**shared, "kernel": moved.parameters, "look": look.to_shared()}
+        return {k: moved.state[k] for k in KEPT}, shared, moved.info, found
 
     def _so_far(self, shared: dict[str, Any]) -> Density:
         """The posterior of the complete observations and of the power of the batch that has begun."""
@@ -267,6 +330,8 @@ def evidence_path(run: Run) -> tuple[Tensor, Tensor]:
     run = run.alone("evidence_path")
     exponent = run.trace["exponent"] if "exponent" in run.trace else np.ones(len(run.trace["t"]))
     whole = torch.from_numpy(exponent == 1.0)
+    begun = (run.trace["observations"] == 0) & (exponent == 1.0)  # more than once where the run began anew
+    whole[: int(np.flatnonzero(begun)[-1])] = False
     seen, log_evidence = (torch.from_numpy(run.trace[name])[whole] for name in ("observations", "log_evidence"))
     return seen.long(), log_evidence
 

@@ -20,20 +20,10 @@ from motes.core.run import Run
 from motes.core.temperature import SHAPE, next_temperature
 from motes.core.weights import normalise
 from motes.density.annealing.annealed import Annealed
-from motes.density.annealing.care import (
-    ADAPTATION,
-    CERTAIN,
-    FEWEST,
-    FINE,
-    HIGH,
-    SHARE,
-    SWEEPS,
-    Care,
-    effective_families,
-)
+from motes.density.annealing.care import ADAPTATION, FINE, HIGH, SHARE, SWEEPS, Care
 from motes.kernels import Moved, State, move
 from motes.kernels.stationarity.dependence import FAINT, Dependence, find_dependence
-from motes.kernels.stationarity.drift import MeanDrift, drift, median, watched
+from motes.kernels.stationarity.drift import CERTAIN, FEWEST, MeanDrift, drift_between, effective_families
 from motes.kernels.stationarity.noncentred import NonCentred
 from motes.kernels.stationarity.probe import LEAPFROG, cost, probe
 from motes.kernels.stationarity.settle import mapped, settle
@@ -237,9 +227,7 @@ class Tempering(Annealed):
         )
         if isinstance(law, NonCentred):
             moved = replace(moved, state=law.leave(moved.state))
-        middle = median(x)
-        before, after = watched(target, x, middle), watched(target, moved.state, middle)
-        return moved, drift(before, after, weight, particles.ancestor)
+        return moved, drift_between(target, x, moved.state, weight, particles.ancestor)
 
     def _followed(self, care: Care, position: Tensor, weight: Tensor) -> Care:
         """With the dependence of scales that the present population shows, where it shows more than was known."""

@@ -9,10 +9,15 @@ from statistics import NormalDist
 import torch
 from torch import Tensor
 
+from motes.core.remark import EVIDENCE, Remark
 from motes.kernels.kernel import State, Target
 
 FALSE_ALARM = 0.002
 """The probability of an alarm where the population has its law, over all means that are looked at."""
+CERTAIN = 4.7
+"""Standard errors beyond which a drift at one of many moves is no chance."""
+FEWEST = 64
+"""With fewer families than this nothing is concluded from a drift."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +77,28 @@ def drift(before: Tensor, after: Tensor, weight: Tensor, family: Tensor) -> Mean
     error = each.square().sum(0).sqrt()
     spread = (weight @ (before - weight @ before).square()).sqrt()
     return MeanDrift(_ratio(mean, error), _ratio(mean, spread))
+
+
+def drift_between(target: Target, before: State, after: State, weight: Tensor, family: Tensor) -> MeanDrift:
+    """The drift of what is `watched` from one state of a population (N,) to another, see `drift`."""
+    middle = median(before)
+    return drift(watched(target, before, middle), watched(target, after, middle), weight, family)
+
+
+def effective_families(ancestor: Tensor, weight: Tensor) -> float:
+    """The effective number of different parents (N,) of the particles with normalised weights (N,)."""
+    share = torch.zeros_like(weight).index_add_(0, ancestor, weight)
+    return 1 / float(share.square().sum())
+
+
+def lagged(where: str, behind: str, advice: str) -> Remark:
+    """What the user must be told where means drifted to the end of moves that were followed by a change of the law."""
+    return Remark(
+        f"the particles did not keep up with {behind}: {where} their means drifted to the end, so the log evidence may "
+        f"be off by more than its error. {advice}",
+        EVIDENCE,
+        withholds=True,
+    )
 
 
 def _ratio(a: Tensor, b: Tensor) -> Tensor:

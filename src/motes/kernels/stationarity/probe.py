@@ -15,7 +15,7 @@ from torch import Tensor
 from motes.kernels.adaptation.scale import fit_scale, scaled
 from motes.kernels.dynamics.leapfrog import leapfrog
 from motes.kernels.kernel import State, Target, accepted, select
-from motes.kernels.stationarity.drift import MeanDrift, drift, median, watched
+from motes.kernels.stationarity.drift import MeanDrift, drift_between
 from motes.rng import Rng
 
 OCTAVES = 7.0
@@ -43,10 +43,7 @@ def probe(rng: Rng, target: Target, state: State, weight: Tensor, family: Tensor
         family: (N,) int64, see `drift`.
         evaluations: how many a particle may cost; at least one sweep is made.
     """
-    middle = median(state)
-    before = watched(target, state, middle)
-    after = wander(rng, target, state, weight, evaluations)
-    return drift(before, watched(target, after, middle), weight, family)
+    return drift_between(target, state, wander(rng, target, state, weight, evaluations), weight, family)
 
 
 def wander(rng: Rng, target: Target, state: State, weight: Tensor, evaluations: int) -> State:

@@ -11,7 +11,7 @@ from torch import Tensor
 from motes.kernels.kernel import Kernel, Parameters, State, Target
 from motes.kernels.moves import Moved, move
 from motes.kernels.stationarity.dependence import Dependence
-from motes.kernels.stationarity.drift import MeanDrift, drift, median, watched
+from motes.kernels.stationarity.drift import MeanDrift, drift_between
 from motes.kernels.stationarity.noncentred import Map, NonCentred
 from motes.kernels.stationarity.noncentred_fit import fit_map
 from motes.rng import Rng
@@ -55,15 +55,14 @@ def settle(
         fitted = None if dependence is None else fit_map(state["position"], weight, dependence)
         law, inner = mapped(target, state, fitted)
         parameters = kernel.fit(parameters, law, inner, weight)
-        middle = median(state)
-        before = watched(target, state, middle)
+        before = state
         moved = move(
             kernel, rng.at("round", inner=i), law, inner, weight, parameters,
             sweeps=sweeps, max_correlation=max_correlation, every=True,
         )  # fmt: skip
         state = law.leave(moved.state) if isinstance(law, NonCentred) else moved.state
         parameters, total, evaluations = moved.parameters, total + moved.sweeps, evaluations + moved.info["evaluations"]
-        found = drift(before, watched(target, state, middle), weight, family)
+        found = drift_between(target, before, state, weight, family)
         if found.largest < RESTLESS * found.limit or i + 1 == ROUNDS:
             info = {**moved.info, "sweeps": float(total), "evaluations": evaluations, "rounds": i + 1.0}
             used = {**moved.used, "map": fitted}
