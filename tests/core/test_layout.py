@@ -12,6 +12,7 @@ from motes.core.files.layout import LINE, laid, layout
 from motes.core.model import FeynmanKac
 from motes.core.particles import Particles
 from motes.core.smc import State
+from place import place_changes_bits
 
 BIG = torch.arange(4000, dtype=torch.float64)
 SHAPES = {
@@ -101,7 +102,10 @@ def test_a_run_that_depends_on_layouts_goes_on_bit_for_bit(tmp_path):
 
 def test_without_layouts_it_does_not(tmp_path, monkeypatch):
     monkeypatch.setattr(files, "layout", lambda tensor: None)
-    assert differing(tmp_path)
+    wrong = differing(tmp_path)
+    if not wrong and not place_changes_bits():
+        pytest.skip("the products of this processor do not depend on where their operands lie")
+    assert wrong
 
 
 def test_a_layout_is_written_only_where_it_is_unusual():

