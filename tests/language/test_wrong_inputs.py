@@ -68,8 +68,8 @@ def test_a_context_that_is_no_prompt_is_refused_by_its_rule(text):
         (lambda: speculating("smollm2"), r"model must come from motes\.language\.load"),  # pyright: ignore
         (lambda: speculating(table(), draft=ModelDraft(FOUR)), "four has 4 tokens"),
         (lambda: ModelDraft("small"), "guesses with a model"),  # pyright: ignore
-        (lambda: generation(steer=2), "steer asks about unfinished texts, and there is nobody to ask"),
-        (lambda: Expansion(table(), "", steer=2), "nobody to ask"),
+        (lambda: generation(steer=2), "steer asks about unfinished texts, and there is nothing to ask"),
+        (lambda: Expansion(table(), "", steer=2), "nothing to ask"),
         (lambda: generation(steer=2, reward=rewards, step="b"), "steer counts tokens"),
         (lambda: particle_gibbs(generation(reward=rewards, lookahead=2), 4, sweeps=2, seed=0), "leave lookahead out"),
         (lambda: semantic_entropy(["a", "b"], ByEmbedding), "ByEmbedding is a class"),  # pyright: ignore

@@ -35,7 +35,7 @@ def arguments(command: argparse.ArgumentParser) -> None:
         help="the same from a file, or from standard input with `-`, without its last line end",
     )
     command.add_argument(
-        "--no-chat", action="store_true", help="continue the prompt as it stands, without the model's chat template"
+        "--no-chat", action="store_true", help="continue the prompt as it is, without the model's chat template"
     )
     limit = command.add_mutually_exclusive_group()
     limit.add_argument("--regex", metavar="PATTERN", help="the whole text must match this regular expression")

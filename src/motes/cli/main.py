@@ -77,7 +77,7 @@ class _Version(argparse.Action):
 
 
 def failed(error: Exception) -> bool:
-    """Whether a run failed, and not the request: it had begun, its weights did, or nobody foresaw the error."""
+    """Whether a run failed, and not the request: it had begun, its weights did, or the error was not foreseen."""
     from motes.core.errors import AllWeightsZero, NanLogPotential
 
     if isinstance(error, (AllWeightsZero, NanLogPotential, RunFailed)):

@@ -61,7 +61,7 @@ def common(command: argparse.ArgumentParser) -> None:
 
 
 def use_threads(threads: int) -> None:
-    """Let PyTorch use so many CPU threads."""
+    """Let PyTorch use `threads` CPU threads."""
     import torch
 
     torch.set_num_threads(threads)

@@ -138,7 +138,7 @@ class Drive:
     # ---------------------------------------------------------------- what is made of it
 
     def _finish(self, error: MotesError | None, interrupted: bool) -> Run:
-        """The run as it stands, written and with its warnings; or the error that ended it, which holds the run."""
+        """The run so far, written and with its warnings; or the error that ended it, which holds the run."""
         if all(state is None for state in self.states):
             assert error is not None
             raise error
@@ -169,7 +169,7 @@ class Drive:
         return self.ends[j] or self._unless_done(j, Result.INTERRUPTED)
 
     def _run(self, result: Result, *, final: bool = True) -> Run:
-        """The run as it stands: a population alone, or all that have begun."""
+        """The run so far: a population alone, or all that have begun."""
         if len(self.sources) == 1:
             return self._part(0, self.setup, result)
         begun = [j for j, state in enumerate(self.states) if state is not None]

@@ -21,7 +21,7 @@ class MotesError(ValueError):
 
 
 class MotesWarning(UserWarning):
-    """There is something to know before the numbers of a run are used."""
+    """Warning of what to know before the numbers of a run are used."""
 
 
 class NanLogPotential(MotesError):

@@ -118,7 +118,7 @@ class FeynmanKac(ABC):
         )
 
     def progress(self, particles: Particles) -> float | None:
-        """How much of the run is done, from 0 to 1, for the progress bar; None if nobody can say."""
+        """How much of the run is done, from 0 to 1, for the progress bar; None if that is not known."""
         return None
 
     def settings(self) -> dict[str, Any]:

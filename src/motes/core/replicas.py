@@ -38,7 +38,7 @@ ALARM = 1e-3
 ALLOWANCE = 1.5
 """Populations disagree where they spread by this factor more than chance allows: their own bars are estimates too."""
 GROSS = 10.0
-"""Where populations spread by more than so many of their own error bars, something separates them, and there is no
+"""Where populations spread by more than this many of their error bars, something separates them, and there is no
 error bar: with modes that 1 to 5 of 8 had met, intervals by the spread covered about half of the time."""
 COLUMNS = 256
 """How many means are compared."""

@@ -39,7 +39,7 @@ def sample(
 ) -> Run:
     """Run `model` with `n` particles to its end, once or several times.
 
-    With `replicas` above 1, so many populations of `n` particles each are run, which share nothing: each learns its own
+    With `replicas` above 1, that many populations of `n` particles are run, which share nothing: each learns its own
     temperatures, scales and steps. The evidence is the mean of theirs, which has no bias that theirs have not; means
     weigh each population by its evidence; error bars come from the spread of the populations, with intervals by
     Student's t. Where they differ by more than their own error bars say, the run remarks on it: that is how a mode that
@@ -57,7 +57,7 @@ def sample(
         checkpoint: a path, written at most every minute and at the end; or `Checkpoint(path, every=seconds)`.
         progress: show a progress bar.
         callback: called with the `State` after the initial draw and after every step; returning True stops the run.
-        max_steps: stop after so many steps, with the result MAX_STEPS.
+        max_steps: stop after this number of steps, with the result MAX_STEPS.
         throw: raise when weights fail; with False the run comes back with the result code instead. A population whose
             weights are all zero counts as one with evidence zero, as long as there are others.
         recipe: JSON that says how to make the model again, kept with the run.

@@ -89,7 +89,7 @@ def must_be_model(model: object) -> None:
 
 
 def alive(particles: Particles, model: FeynmanKac) -> None:
-    """Some particle has positive weight."""
+    """Raise AllWeightsZero unless some weight is positive."""
     if particles.log_weight.max() == -float("inf"):
         raise AllWeightsZero(
             f"all {particles.n} particles have weight zero at t={particles.t}: none satisfies what "

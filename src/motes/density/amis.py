@@ -313,7 +313,7 @@ def _evidence_weights(shared: dict[str, Any]) -> Tensor:
 
 
 def _weight(pool: State, name: str, rounds: int) -> Tensor:
-    """(T N,) nats, the weights of draws against the even mixture of so many proposals, whose sum is under `name`."""
+    """(T N,) nats, the weights of draws against the even mixture of `rounds` proposals, whose sum is under `name`."""
     target = pool["log_prior"] + pool["log_likelihood"]
     return torch.where(target > -math.inf, target - pool[name] + math.log(rounds), -math.inf)
 

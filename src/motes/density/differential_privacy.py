@@ -143,7 +143,7 @@ class PrivateRelease:
 
         Args:
             n: how many; pure privacy adds up (each costs epsilon / n), Gaussian by squares (each costs mu / sqrt(n)).
-            seed: a secret that nobody can guess: 64 bits drawn for this call only, as `secrets.randbits(64)` gives
+            seed: a secret that cannot be guessed: 64 bits drawn for this call only, as `secrets.randbits(64)` gives
                 them. Whoever knows it can subtract the noise, so one that could have been guessed is refused.
             noise: the length of the noise that is tolerated on each draw; the smaller, the longer the chain.
             epsilon: the budget of pure privacy; or
@@ -200,7 +200,7 @@ class PrivateRelease:
         return max(1, need)
 
     def walk(self, rng: Rng, n: int, sweeps: int) -> Tensor:
-        """(n, dim) ends of chains of so many sweeps from the centre: not private.
+        """(n, dim) ends of chains of `sweeps` sweeps from the centre: not private.
 
         Raises:
             MotesError: the density contradicts the constants, or the ball is hardly ever hit.

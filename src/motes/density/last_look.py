@@ -77,14 +77,14 @@ class LastLook:
         return replace(self, spent=self.spent + evaluations, tail=max(self.tail, tail))
 
     def seen(self, found: MeanDrift, families: float) -> LastLook:
-        """With a test more, whose standard errors rest on so many families."""
+        """With a test more, whose standard errors rest on `families` families."""
         limit = student.quantile(1 - FALSE_ALARM / len(found.score), families - 1)
         if found.largest / limit <= self.drift / self.limit:
             return self
         return replace(self, drift=found.largest, limit=limit)
 
     def paid(self, evaluations: float) -> LastLook:
-        """After so many evaluations more, in all."""
+        """After this number of further evaluations, in all."""
         return replace(self, evaluations=self.evaluations + evaluations)
 
     def to_shared(self) -> dict[str, Any]:

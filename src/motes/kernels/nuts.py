@@ -38,7 +38,7 @@ class NUTS(Kernel):
     reversible; adaptation biases by O(1/N).
 
     All trees of a batch are at the same leaf of the same doubling, so the recursion is a loop: leaf n of a subtree
-    keeps its sums where n has so many bits, and is compared with as many kept ones as n ends in ones. Particles whose
+    keeps its sums at place popcount(n), and is compared with as many kept ones as n ends in ones. Particles whose
     tree has ended leave the batch, and cost no further gradients.
 
     References:

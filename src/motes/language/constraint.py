@@ -40,13 +40,13 @@ class Recogniser(ABC):
     def test(self, row: Tensor, token: Tensor) -> Tensor:
         """(M,) bool: whether the text of `row[i]` with `token[i]` behind it is not yet refused.
 
-        An end token asks whether the text of the row satisfies the constraint as it stands. Never more generous than
+        An end token asks whether the text of the row satisfies the constraint as it is. Never more generous than
         `allowed`, which it is for a full recogniser.
         """
         return self.allowed()[row, token]
 
     def needs(self) -> int:
-        """At least so many tokens, the end not counted, has every text that satisfies the constraint; 0: not known."""
+        """Lower bound on the length of an accepted text, in tokens, the end not counted; 0: not known."""
         return 0
 
     def within(self, max_tokens: int) -> None:

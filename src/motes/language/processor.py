@@ -103,7 +103,7 @@ class _Rows:
         return self.chains[prompt](torch.log_softmax(given, -1))[0]
 
     def _check_padding(self, tokens: Tensor) -> None:
-        """Prompts are not filled up with a token that nobody named."""
+        """Prompts are not filled up with a token that was not named."""
         from motes.language.models.hugging_face import TransformersModel
 
         if self.pad is None and isinstance(self.model, TransformersModel):

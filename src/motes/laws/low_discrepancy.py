@@ -23,7 +23,7 @@ from motes.rng.quasi import lattice, sobol
 class LowDiscrepancy(Law):
     """A density whose draws from the prior are scrambled Sobol points or a shifted lattice, through quantile functions.
 
-    Put in the place of the density, `Tempering(LowDiscrepancy(density))`. Each particle by itself has the law of the
+    Used instead of the density, `Tempering(LowDiscrepancy(density))`. Each particle by itself has the law of the
     prior, so evidence estimates keep their mean; together they are more even than independent draws, so what depends on
     the start varies less. What later random moves and resampling add stays.
 

@@ -25,7 +25,7 @@ ENDINGS = {
 
 @dataclass(frozen=True)
 class Caution:
-    """One thing to be careful about: `serious` where the numbers cannot be used as they stand."""
+    """One thing to be careful about: `serious` where the numbers cannot be used as they are."""
 
     title: str
     text: str
@@ -53,7 +53,7 @@ def _remarks(f: Facts) -> list[Caution]:
 def _chains(f: Facts) -> list[Caution]:
     if f.diagnosis is None:
         text = "Effective sample sizes and R-hat come from ArviZ: pip install 'motes[arviz]'."
-        return [Caution("Nobody has looked whether the chains agree", text)]
+        return [Caution("Whether the chains agree was not looked at", text)]
     return [Caution("ArviZ says", sentence(a)) for a in f.diagnosis.remarks[len(f.remarks) :]]
 
 

@@ -101,7 +101,7 @@ def genealogy(f: Facts, note: str) -> dict | None:
         lead = f"{whole}; the tree itself was not kept ({note})." if note else f"{whole}; the tree was not kept."
         return {"lead": lead, "chart": _roots(f)}
     if not f.ancestors:
-        return {"lead": "Nobody was resampled: every particle is its own ancestor.", "chart": None}
+        return {"lead": "No particle was resampled: every particle is its own ancestor.", "chart": None}
     wide = picture(lambda ax: plots.draw_genealogy(ax, f, PAGE, 200), 820, 300, f"{f.name}wide", whole, (6, 34))
     narrow = picture(lambda ax: plots.draw_genealogy(ax, f, PAGE, 90), 310, 320, f"{f.name}narrow", whole, (6, 34))
     share = np.sort(np.bincount(_root_of(f), weights=f.weight))[::-1]

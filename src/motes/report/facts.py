@@ -198,7 +198,7 @@ def diagnosis(run: Run, most: int) -> Diagnosis | None:
 
 
 def thinned(run: Run) -> Any:
-    """At most about `DRAWS` draws of a run of chains, every so many-th of each chain, with one first axis."""
+    """At most about `DRAWS` draws of a run of chains, evenly spaced in each chain, with one first axis."""
     chains, draws = next(leaf for _, leaf in tree.leaves(run.view)).shape[:2]
     step = max(1, chains * draws // DRAWS)
     return tree.map_leaves(lambda v: v[:, ::step].flatten(0, 1), run.view)

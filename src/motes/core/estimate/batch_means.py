@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 ENOUGH = 16
-"""With so many chains the spread of their means tells itself, to a fifth or better."""
+"""With this number of chains the spread of their means tells itself, to a fifth or better."""
 BATCHES = 32
 """Batches into which fewer chains are cut in all."""
 SHORT = 10
@@ -24,7 +24,7 @@ def chain_mean(value: Tensor) -> tuple[Tensor, Tensor, str]:
 
     The error is the spread of the means of batches: whole chains where there are `ENOUGH` of them, which sees modes
     between which chains do not move; else each chain is cut into parts of equal length. These must be long against the
-    chain's memory: where neighbours in a chain are alike there is a reason in the place of an error.
+    chain's memory: where neighbours in a chain are alike there is a reason instead of an error.
 
     References:
         Flegal & Jones (2010), Batch means and spectral variance estimators in Markov chain Monte Carlo, Annals of

@@ -1,6 +1,6 @@
 """Files that are written whole or not at all, by whoever is allowed to, and never through a planted link.
 
-What is written goes into a private folder beside its target, under a name that nobody can guess, and is renamed when it
+What is written goes into a private folder beside its target, under a name hard to guess, and is renamed when it
 is complete and on the disk. A process that is killed in between leaves such a folder behind; it is locked while its
 owner lives, so the next write to the same target can tell that it is left over, and removes it.
 """

@@ -99,7 +99,7 @@ class Genealogy:
 
     @classmethod
     def start(cls, n: int) -> Genealogy:
-        """Nobody has parents yet."""
+        """The genealogy at t = 0."""
         return cls(n, anchors=[Anchor.here(0, n)])
 
     def after(self, t: int, ancestor: Tensor, resampled: bool, log_weight: Tensor) -> Genealogy:

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 SMALL = 16_384
-"""Up to this length plain tensors are as fast, and nobody waits for a compiler."""
+"""Up to this length plain tensors are as fast, without waiting for a compiler."""
 PART = 1 << 22
 """The least that is worth a thread of its own: on two shared cores a second thread gained nothing below this."""
 BUCKETS = 10
-"""Places are sorted by so many leading bits before they are looked up."""
+"""Places are sorted by this number of leading bits before they are looked up."""
 PRESENT = find_spec("numba") is not None
 
 

@@ -79,7 +79,7 @@ def reach(end, offset, bits):
 
 @njit(cache=True, nogil=True)
 def carry(out, base):
-    """Fill the places that nobody marked with the last mark before them, and add `base`."""
+    """Fill the places that are not marked with the last mark before them, and add `base`."""
     owner = np.int64(0)
     for j in range(out.size):
         owner = max(owner, out[j])

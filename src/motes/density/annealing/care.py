@@ -121,7 +121,7 @@ class Care:
         """
         if not self.careful:
             text = (
-                f"moves are learnt from few particles for so many dimensions, by which the log evidence may be "
+                f"moves are learnt from few particles for this many dimensions, by which the log evidence may be "
                 f"{learnt:.2g} nats too low. Take more particles, or freeze the run and sample with another seed"
             )
             return Systematic(learnt, 0.0, text) if learnt else None

@@ -33,7 +33,7 @@ from motes.laws.tempered import Tempered
 from motes.rng import Rng
 
 LONG = 32
-"""A run looks whether its law is improper after so many steps, twice as many, and so on."""
+"""A run looks whether its law is improper after this number of steps, twice that, and so on."""
 Ladder = list[dict[str, Any]]
 """What an adaptive run chose at each time: "temperature", and of the move that led there "sweeps" and "parameters"."""
 

@@ -89,7 +89,7 @@ class Chains(Annealed):
         kernel: a kernel or its name; None is ChEES-HMC where there are gradients, else random-walk Metropolis.
         draws: sweeps of every chain after the warm-up.
         warmup: sweeps at the posterior that are discarded; "auto" goes on until the chains agree.
-        thin: keep every so many-th draw; "auto" keeps as many as fit into `memory`.
+        thin: keep one draw in `thin`; "auto" keeps as many as fit into `memory`.
         memory: bytes that the kept draws may take.
         cool: start by cooling from the prior; False starts the warm-up at draws from the prior.
         keep_score: keep the gradients at the draws, for control variates (`run.mean(f, control=True)`).

@@ -25,10 +25,10 @@ from motes.rng import Rng
 ENOUGH = 30
 """Fewer moved particles than this do not tell when they have forgotten their start."""
 REHEARSAL = 0.25
-"""Where clones are so few, the whole population is moved once in so many nats, to learn how many sweeps it takes."""
+"""Where clones are so few, the whole population is moved once in this many nats, to learn how many sweeps it takes."""
 BINS = 32
 FEWEST = 5
-"""Of fewer survivors of a level than this nobody knows how many there should have been."""
+"""With fewer survivors of a level than this, it is not known how many there should have been."""
 UNLIKELY = 1e-4
 """A run whose insertion ranks are as uneven as fewer than this part of good runs' gets a remark."""
 
@@ -107,7 +107,7 @@ class NestedSampling(Annealed):
     points' own share, X mean(L), is below `tolerance`, and that share is added.
 
     With ideal moves the estimate is unbiased for any N, k, ties and tolerance: what is behind plus X mean(L) is a
-    martingale. That is not so with the classical volumes exp(-t / N), nor with the level in the place of the L of those
+    martingale. That is not so with the classical volumes exp(-t / N), nor with the level instead of the L of those
     who die. With Markov moves the number of sweeps and the kernel's scales are learnt from the points, which biases it
     by a term of order 1/N.
 

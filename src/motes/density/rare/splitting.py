@@ -78,7 +78,7 @@ class Splitting(FeynmanKac):
     with S <= L die, K of them (K > k where there are ties). Survivors' clones take the empty places, and a kernel that
     leaves the law of X given S > L invariant moves them. The estimate is the product of (N - K) / N over the levels,
     times the fraction with S >= level once L reaches the level. That equality counts as dying makes it right for a
-    performance of whole numbers, or with jumps; a last level at which nobody survives gives the estimate 0, and an
+    performance of whole numbers, or with jumps; a last level that no particle survives gives the estimate 0, and an
     error.
 
     Two variants: with `kill` a fraction, all particles are moved at each level (subset simulation, adaptive sequential
@@ -239,7 +239,7 @@ class Splitting(FeynmanKac):
         return particles.resampled(torch.where(alive, index, parents))
 
     def standard_error(self, particles: Particles) -> StandardError | None:
-        """That of clones that forget their parents, with `kill` a number; else the genealogy's."""
+        """The error for clones that forget their parents, where `kill` is a number; else the genealogy's."""
         if not isinstance(self.kill, int) or not self.done(particles):
             return None
         shared, method = particles.shared, "splitting with clones that forget"

@@ -58,7 +58,7 @@ def fitted_curvatures(weight: Tensor, x: Tensor, xi: Tensor, change: Tensor, std
     """(R, M) the curvatures of `curvatures`, from all particles together under each row of weights.
 
     A slope instead of a mean: the noise is taken without what of it looks like x by chance, and its own sum of squares
-    stands in the place of the expected one. For scores that are linear in x and alike in every direction nothing of the
+    replaces the expected one. For scores that are linear in x and alike in every direction nothing of the
     estimate is left to chance; with the mean, 50 particles in one dimension put a normaliser off by a quarter.
 
     Args:

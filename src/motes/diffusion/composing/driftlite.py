@@ -15,7 +15,7 @@ from motes.rng import Rng
 
 BASES = ("affine", "diagonal", "scale", "scores")
 EXACT = 16
-"""Up to so many dimensions a divergence is computed whole, one gradient a dimension; beyond, by one random probe."""
+"""Up to this many dimensions a divergence is computed whole, one gradient a dimension; beyond, by one random probe."""
 
 
 ENOUGH = 20
@@ -109,7 +109,7 @@ class DriftLite:
         return kept + models * self.scores + len(self.functions)
 
     def fit(self, rng: Rng, t: float, x: dict[str, Tensor], score: Tensor, rate: Tensor, weight: Tensor) -> Steer:
-        """The drift for particles as they stand.
+        """The drift for these particles.
 
         Args:
             rng: for the divergences of functions in many dimensions.

@@ -1,4 +1,4 @@
-"""How the steps of a composition of models move, and what a step owes to the composition: three rules for the weights.
+"""How the steps of a composition of models move, and three rules for the weight of a step.
 
 The target at time t is gamma_t(x) = prod_i q_{i,t}(x)^{w_i} with W = sum_i w_i. A step from x at time t to y at the
 earlier time s is drawn from a normal law F(y | x), and its weight is

@@ -15,7 +15,7 @@ from motes.diffusion.evaluation.look import refuse
 from motes.rng import Rng
 
 LEVELS = 32
-"""At most so many numbers of known places have their entropy estimated; it is interpolated in between."""
+"""The most numbers of known places whose entropy is estimated; it is interpolated in between."""
 
 
 @dataclass(frozen=True)

@@ -140,7 +140,7 @@ class RewardGradient(TokenGuidance):
 
 @dataclass(frozen=True, eq=False)
 class GivenTilt(TokenGuidance):
-    """A function (tokens (N, L), t) of the user's that returns the tilts (N, L, V), finite."""
+    """Tilts (N, L, V) from a function (tokens (N, L), t) of the user's; they must be finite."""
 
     function: Callable[[Tensor, float], Tensor]
 

@@ -36,12 +36,12 @@ BY = ("random", "left", "confidence", "margin", "entropy")
 
 @dataclass(frozen=True)
 class Ordered(StepRule):
-    """The masked places that come first in an order are drawn, so many that alpha of the free places are filled.
+    """The masked places that come first in an order are drawn, until alpha of the free places are filled.
 
     One place a step (as many steps as masked places, with the "linear" schedule) is exact for any order, also one that
-    depends on what is already there: p(x) is the product of the conditionals along it. So many steps need as many
-    calls of the model; with fewer, the places of one step are drawn as if independent, and an order by certainty makes
-    this cheap at first and dear at the end.
+    depends on what is already there: p(x) is the product of the conditionals along it. That is one call of
+    the model for each place; with fewer, the places of one step are drawn as if independent, and an order by certainty
+    makes this cheap at first and dear at the end.
 
     Args:
         by: "random"; "left" to right; "confidence", the largest probability first; "margin", the largest gap between

@@ -66,7 +66,7 @@ class Remask(StepRule):
         return TokenMove(masked & (u < fill), look.log_p0, ~masked & (u < sigma) & look.free)
 
     def probabilities(self, process: TokenProcess, t: float, s: float) -> tuple[float, float]:
-        """That a masked place is drawn, and that a filled one is masked, in the step from t to s."""
+        """The probabilities, in the step from t to s, that a masked place is drawn and that a filled one is masked."""
         before, after = float(process.alpha(t)), float(process.alpha(s))
         most = min(1.0, (1 - after) / before) if before > 0 else 1.0
         sigma = self.eta * most if self.how == "rescale" else min(self.eta, most)

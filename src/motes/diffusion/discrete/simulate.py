@@ -62,7 +62,7 @@ def uniformised(
 
     Jumps are proposed at the times of a Poisson process faster than the chain, and kept with the ratio of the rates.
     A bound comes from the process alone: q_t(y) / q_t(x) <= max_a K(0,t)[a,y] / K(0,t)[a,x], which falls as the clock
-    runs on. Exact, but for the stationary law at t_max in the place of q there. The number of calls of the model is
+    runs on. Exact, but for the stationary law at t_max instead of q there. The number of calls of the model is
     random, and grows like log(1 / until) times the length; close to time 0 rates have no bound, so the last of the
     noise is left to the user (`Posterior` from there, or the prediction).
 

@@ -65,7 +65,7 @@ def rarity(denoiser: Denoiser, images: Tensor, *, seed: int | Rng, level: float 
         images: (N, *shape).
         seed: a whole number or an Rng, of the noise.
         level: log(alpha / sigma) of the noise.
-        shared: one noise for all images, in the place of one each.
+        shared: one noise for all images instead of one each.
 
     References:
         Um & Ye (2024), Self-Guided Generation of Minority Samples Using Diffusion Models, ECCV, section 3.

@@ -1,4 +1,4 @@
-"""A reward that comes in as fast as the population bears."""
+"""Adaptive reward tempering: the exponent rises as far as the conditional effective sample size allows."""
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ def best_of(run: Run, n: int) -> BestOf:
     particles, images = run.particles, run.view
     if n < 1 or particles.n % n:
         raise ValueError(f"n must divide the {particles.n} particles, not {n}")
-    asked = "reward" in run.trace  # the particles hold zeros where nobody was asked
+    asked = "reward" in run.trace  # the particles hold zeros where there is no reward
     if not isinstance(particles.x, dict) or "reward" not in particles.x or not asked:
         raise MotesError("the run has no reward: give its model one")
     if len(particles.root.unique()) < particles.n:

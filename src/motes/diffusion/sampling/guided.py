@@ -45,7 +45,7 @@ TRAVEL = Reference(
 
 @dataclass(frozen=True, eq=False)
 class Guided(FeynmanKac):
-    """Samples of a diffusion model that guidance pulls where it may: equal weights, and a law that nobody states.
+    """Samples of a diffusion model that guidance pulls where it may: equal weights, and a law without a formula.
 
     The gradient g of a log-value changes the score, so the mean of a step moves by pull * sigma^2 / alpha * g: with
     noise = 0 too. What the images are worth as samples of the tilted law is not known; `ReverseDiffusion` with the same
@@ -115,7 +115,7 @@ class Guided(FeynmanKac):
         process = self.denoiser.process
         table = transitions(process, self.steps, integrator=self.integrator, noise=self.noise, still=True)
         gain = table.pull * process.sigma(table.times[:-1]) ** 2 / process.alpha(table.times[:-1])
-        schedule = self.schedule if guidance is not None and guidance.value else "end"  # nobody else asks on the way
+        schedule = self.schedule if guidance is not None and guidance.value else "end"  # none else is asked on the way
         strength = strengths(schedule, process, table.times)
         observer = Observer(
             self.denoiser, table, self.reward, strength, self.twist, guidance, gain, self.final, self.micro_batch, False

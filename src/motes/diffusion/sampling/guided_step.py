@@ -1,4 +1,4 @@
-"""One step of a guided sampler, and what it owes the sampler without guidance: the one place where that is weighed."""
+"""One step of a guided sampler and its weight against the sampler without guidance, which is computed here only."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def guided_step(
 
 
 def log_reference_over_guided(xi: Tensor, shift: Tensor) -> Tensor:
-    """(N,) log of N(xi + shift; 0, I) / N(xi; 0, I), nats: what a transition with its mean moved owes the reference.
+    """(N,) log of N(xi + shift; 0, I) / N(xi; 0, I), nats: the weight of a transition whose mean is moved.
 
     The discrete form of Girsanov's theorem, exact at any step size; xi is the noise drawn, both are (N, ...) in
     standard deviations of the transition.

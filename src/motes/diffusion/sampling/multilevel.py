@@ -1,6 +1,6 @@
 """The error that finite steps make, by a coarse chain beside the particles: two step sizes in one run.
 
-Every so many-th particle carries a second path with steps of thrice the length, driven by the same noise, and guided
+One particle in `coarse` carries a second path with steps of thrice the length, driven by the same noise, and guided
 and weighed as its own. The two chains differ by the error of the steps, so the ratio of their normalisers, and the
 difference of their means, tell how large that is: as multilevel Monte Carlo couples its levels.
 """
@@ -185,7 +185,7 @@ class Coarse:
         return leaf
 
     def _moved(self, j: int, x: dict[str, Tensor], xi: Tensor, share: float) -> tuple[Tensor, Tensor]:
-        """The states after the coarse step j, and what its guidance owes the plain step."""
+        """The states after the coarse step j, and the log weight of its guidance against the plain step."""
         std = float(self.table.std[j])
         ratio = torch.zeros(len(xi), dtype=torch.float64)
         if "shift" in x:

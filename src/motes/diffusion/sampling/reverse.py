@@ -79,7 +79,7 @@ class ReverseDiffusion(FeynmanKac):
             finite there; at the end -inf excludes an image.
         guidance: what moves the mean of each transition: None; "reward", its variance times the gradient of the
             predicted reward (or of the twist) through the denoiser, a number multiplies it; a function (x, t) -> like
-            x in the place of that gradient; or a `Guidance`. The weights make up for it exactly, so it changes the
+            x instead of that gradient; or a `Guidance`. The weights make up for it exactly, so it changes the
             error and not the target.
         shape: the shape of one image.
         integrator: "multistep", of second order; or "ancestral" (or "ddim"), "exponential" or "euler-maruyama", of
@@ -91,7 +91,7 @@ class ReverseDiffusion(FeynmanKac):
             counts in full whatever the schedule.
         final: the image is the "denoised" prediction at the last time, or the last "state" itself.
         start: the law of the states at the first time, see `Start`; None is the process's own normal law.
-        coarse: every so many-th particle also runs a path with steps of thrice the length, by which the run knows the
+        coarse: one particle in `coarse` also runs a path with steps of thrice the length, by which the run knows the
             error that its steps make (see `multilevel.py`); costs 1 / (3 coarse) of the evaluations. With 0 there is
             none: the normaliser is then named for the chain of K steps, and its error bar is for that.
         micro_batch: images a call of the model; fixing it makes results independent of how the population is cut.

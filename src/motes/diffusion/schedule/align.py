@@ -43,7 +43,7 @@ def align_your_steps(
     solution of the flow, relative to the spread of the population, and costs add up: the relative error at the end if
     the flow carries errors as it carries the spread, which is exact for normal data and a rule of thumb otherwise.
 
-    A path divergence asks for right paths at every noise level, down to detail that nobody sees: with little noise at
+    A path divergence asks for right paths at every noise level, down to detail that is not seen: with little noise at
     the end most steps go there (the original stops its descent early for this reason). `last` ends the schedule
     earlier, where the sampler's last denoising takes over.
 

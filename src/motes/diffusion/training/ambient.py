@@ -1,4 +1,4 @@
-"""Training on data that nobody has seen clean: with pixels missing, or with noise on them."""
+"""Training on data that is never seen clean: with pixels missing, or with noise on them."""
 
 from __future__ import annotations
 

@@ -92,7 +92,7 @@ def find_dependence(position: Tensor, weight: Tensor, least: float = EFFECT) -> 
     for _ in range(PARENTS):
         effect[parents] = 0.0  # a parent's scale stays as it is
         total = effect.square().sum(0)
-        total[[*parents, *children]] = 0.0  # and a child is nobody's parent
+        total[[*parents, *children]] = 0.0  # and a child is no parent
         j = int(total.argmax())
         if float(total[j]) == 0:
             break
@@ -160,7 +160,7 @@ def scales_depend(position: Tensor, weight: Tensor, family: Tensor) -> bool:
 def _locations(
     t: Tensor, weight: Tensor, size: float, least: float, parents: list[int], of: list[int], c: Tensor
 ) -> list[int]:
-    """Those of the coordinates `of` around whose value the scales of the others depend the most on the parents."""
+    """The coordinates among `of` around whose value the scales of the others depend the most on the parents."""
     beside: list[int] = []
     best, most = beside, sum(_found(t, weight, size, least, parents, of, beside).values())
     while len(beside) < min(LOCATIONS, len(of) - 1):

@@ -79,7 +79,7 @@ def example(recogniser: Recogniser, model: LanguageModel, most: int) -> list[int
 
 
 def ends(recogniser: Recogniser, model: LanguageModel, rows: int) -> Tensor:
-    """(rows,) bool: whether the texts of the first rows satisfy as they stand."""
+    """(rows,) bool: whether the texts of the first rows satisfy if they end here."""
     row, allowed = torch.arange(rows), recogniser.allowed()
     over = torch.zeros(rows, dtype=torch.bool)
     for end in model.end:

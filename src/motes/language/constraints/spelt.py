@@ -26,7 +26,7 @@ class Spelt(Recogniser):
 
     @abstractmethod
     def accepted(self, texts: list[bytes]) -> list[bool]:
-        """Whether the texts satisfy the constraint as they stand."""
+        """Whether the texts satisfy the constraint if they end here."""
 
     def key(self, text: bytes) -> bytes:
         """What of the text decides its mask."""

@@ -47,7 +47,7 @@ class Expansion(TextPopulation):
     Args:
         model, prompt, rules, constraint, max_tokens, globalise, chat: as for `motes.Generation`.
         reward: of finished texts, as for `motes.Generation`; a `Potential` also judges prefixes.
-        steer: also ask the reward about unfinished texts every so many tokens, taken back later.
+        steer: also ask the reward about unfinished texts every `steer` tokens, taken back later.
         twist: who is asked about unfinished texts in the reward's place; without `steer` after every token.
         factor: None, or the number of draws a particle.
 

@@ -1,4 +1,4 @@
-"""Texts that all weigh the same, although others might not: what a run then says in the place of an error bar."""
+"""Texts that all weigh the same, although others might not: what a run then says instead of an error bar."""
 
 from __future__ import annotations
 

@@ -88,7 +88,7 @@ class Front:
         self.law = self.find_law()
 
     def log_prob(self, first: int | None = None) -> Tensor:
-        """The model's own law of each row (A, V) float64, or of so many of the first."""
+        """The model's own law of each row (A, V) float64, or of the `first` rows."""
         logits = self.prefixes.logits[:first].detach().cpu()
         most = logits.amax(1)  # NaN if any is, +inf if any is, -inf if all are
         bad = torch.nonzero(~torch.isfinite(most))[:, 0]
@@ -97,7 +97,7 @@ class Front:
         return torch.log_softmax(logits.to(torch.float64), -1)
 
     def find_law(self, first: int | None = None) -> NextTokenLaw:
-        """The law of each row, or of so many of the first: log-softmax, the rules in order, then the constraint.
+        """The law of each row, or of the `first` rows: log-softmax, the rules in order, then the constraint.
 
         Until it is found for them too, only those rows can be parents of a row with a new token.
         """

@@ -52,7 +52,7 @@ class Generation(FeynmanKac):
         p*(y) proportional to  p(y)  1[constraint accepts y]  exp(reward(y)),
 
     over token sequences (a string that can be spelled in several ways counts with each spelling). A text that is cut at
-    `max_tokens` has weight zero unless the constraint accepts it as it stands. The normaliser is
+    `max_tokens` has weight zero unless the constraint accepts it as it is. The normaliser is
     Z = E_p[1[accepted] exp(reward)]: without a reward, the probability that the model's own reply is valid.
 
     Tokens are drawn from the law that the rules and the constraint leave, and the weight is the mass that they drop,
@@ -76,7 +76,7 @@ class Generation(FeynmanKac):
         max_tokens: the most tokens of a text.
         globalise: whether the rules' kept mass counts in the weights.
         chat: wrap the prompt in the model's chat template: True, False, or "auto" if there is one.
-        steer: also ask the reward about unfinished texts every so many tokens, as a provisional weight that is taken
+        steer: also ask the reward about unfinished texts every `steer` tokens, as a provisional weight that is taken
             back later: the target stays, the population is steered earlier. A text that is -inf as yet is left alone.
             With a twist, how often that one is asked; not with `step`, which says when by itself.
         twist: who is asked about unfinished texts in the reward's place (a twist: multiplied in, and taken back before
@@ -87,16 +87,16 @@ class Generation(FeynmanKac):
             constraint says that a part of its structure ends (a member of an object, say), so that a text that lingers
             in a free string is not compared with one that has left it and paid for that; and after every token where
             the constraint knows no such places, or unfinished texts are judged.
-        preview: where a constraint leaves less than half of the mass, so many of the next tokens are evaluated and
+        preview: where a constraint leaves less than half of the mass, this many next tokens are evaluated and
             chosen among by what the constraint leaves behind each; a few more texts to evaluate at such places. It
             finds that one token spells a way out and another the same characters in a way that the model never goes
             on from. None: never; not where tokens are tested one by one.
         anneal: resample by the weights to the power 1/T and leave the rest of them on the particles, see
             `motes.language.generation.tempered_weights`: a name, or a function of (ESS/N, progress) that returns T >=
-        1. None is T = 1. lookahead: ask the twist (without one the reward) about so many random next tokens of every
+        1. None is T = 1. lookahead: ask the twist (without one the reward) about this many random next tokens of every
             text, and choose among them with what it says, see `motes.language.generation.lookahead`; as many more
-        texts to judge. max_refused: where tokens are tested one by one, a text is given up, with weight zero, after so
-            many different next tokens were refused. The weights stay proper; None has no limit.
+        texts to judge. max_refused: where tokens are tested one by one, a text is given up, with weight zero, after
+            this many different next tokens were refused. The weights stay proper; None has no limit.
 
     Raises:
         EmptyConstraint: nothing can satisfy the constraint.

@@ -92,10 +92,10 @@ def guides(
     """Who judges finished texts, who unfinished ones, and after how many tokens.
 
     Raises:
-        MotesError: the twist is no function, there is nobody to ask on the way or about tokens ahead.
+        MotesError: the twist is no function, there is no reward or twist to ask on the way or about tokens ahead.
     """
     if steer is not None and reward is None and twist is None:
-        raise MotesError("steer asks about unfinished texts, and there is nobody to ask: give a reward or a twist")
+        raise MotesError("steer asks about unfinished texts, and there is nothing to ask: give a reward or a twist")
     if isinstance(reward, Potential):
         reward, twist = reward.complete, twist or reward.prefix
     if twist is not None and not callable(twist):

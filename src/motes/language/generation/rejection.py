@@ -55,7 +55,7 @@ def draw(
     With `max_rejects` or `max_refused` the search gives up, and w = 0 if nothing valid was found. The geometric weight
     allows for it with a and r as they are then: when it stops depends on a and on the refused draws in their order, of
     which all arrangements with the valid ones are as likely, the last draw aside. The recursive method draws no second
-    token where only one refusal is left: it takes what is valid there with weight as it stands. Both keep the means.
+    token where only one refusal is left: it takes what is valid there with its weight unchanged. Both keep the means.
 
     Args:
         rng: an address of the particles.

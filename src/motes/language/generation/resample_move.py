@@ -295,7 +295,7 @@ class Rewriting(FeynmanKac):
         return none or reached_by_few(written["worth"], written["root"], particles)
 
     def progress(self, particles: Particles) -> float:
-        """Half of it is the writing, and of the rest the temperature; nobody knows how many there will be."""
+        """Half of it is the writing, and of the rest the temperature; it is not known how many there will be."""
         if self.done(particles):
             return 1.0
         if self._writing(particles):

@@ -50,7 +50,7 @@ class RowLayer(CacheLayerMixin):
         self.block = CacheBlock(slice(0, 0), 0)
 
     def reserve(self, rows: int, length: int) -> None:
-        """Room for so many rows of so many tokens."""
+        """Make room for `rows` rows of `length` tokens."""
         old_rows, old_length = self.rows[0].shape[0], self.rows[0].shape[2]
         if rows <= old_rows and length <= old_length:
             return

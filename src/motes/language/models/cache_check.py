@@ -91,7 +91,7 @@ def _token(model: Any, number: Tensor) -> Tensor:
 
 
 def _whole(model: Any, name: str, length: int) -> Tensor:
-    """(3, 5, V): the logits after the prompt of so many tokens and after each token of `TEXTS`, from whole texts."""
+    """(3, 5, V): the logits after the prompt of `length` tokens and after each token of `TEXTS`, from whole texts."""
     ids = _texts(model, length)
     try:
         return whole_logits(model, ids, 5)

@@ -40,7 +40,7 @@ class Entry:
 
     @property
     def size(self) -> int:
-        """Its bytes in the file, of a kind in `BLOCKS`."""
+        """The bytes of the entry in the file, of a kind in `BLOCKS`."""
         values, size = BLOCKS[self.kind]
         return prod(self.shape) // values * size
 
@@ -94,7 +94,7 @@ class _Reader:
         self.data, self.at, self.items = data, 0, 0
 
     def must_hold(self, count: int, size: int, what: str) -> None:
-        """Raise struct.error unless so many items of so many bytes at least are left."""
+        """Raise struct.error unless at least `count` items of `size` bytes are left."""
         left = len(self.data) - self.at
         if count * size > left:
             raise struct.error(f"it has {count} {what}, and {left} bytes are left")
@@ -186,7 +186,7 @@ def read_header(path: Path) -> Header:
 
 
 def _names(r: _Reader, n_tensors: int, n_fields: int) -> tuple[dict[str, Any], dict[str, Entry]]:
-    """The fields and the entries of so many tensors."""
+    """The fields and the entries of `n_tensors` tensors."""
     for count, size, what in ((n_fields, 13, "fields"), (n_tensors, 32, "tensors")):
         r.must_hold(count, size, what)
         if count > MOST_NAMES:

@@ -37,7 +37,7 @@ class TransformersModel(LanguageModel):
         tokenizer: its fast tokenizer.
         name: what messages call it.
         micro_batch: rows a call of the model. None is as many as there are texts to evaluate, which is fastest; a
-            number makes every call exactly so many rows, so that a text's logits do not depend on which others are
+            number makes every call exactly that many rows, so that a text's logits do not depend on which others are
             evaluated beside it.
 
     Raises:

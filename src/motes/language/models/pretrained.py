@@ -11,7 +11,7 @@ def read(auto: str, place: str, *, trust_remote_code: bool = False, **options: A
     """A model, a tokenizer or a configuration of a folder or a hub id.
 
     Weights come from safetensors or GGUF only, never from pickles. Python code that lies beside them is not run, and
-    nobody is asked at a terminal whether it may be, unless the caller switches `trust_remote_code` on.
+    no question at a terminal asks whether it may be, unless the caller switches `trust_remote_code` on.
 
     Args:
         auto: the class of transformers: "AutoTokenizer", "AutoModelForCausalLM", ...

@@ -26,7 +26,7 @@ NAMES = ("past_key_values", "cache_params", "state")
 
 @dataclass(frozen=True, eq=False)
 class StateSlot:
-    """Where a row's state is: a row of a cache that nobody writes to."""
+    """Where a row's state is: a row of a cache that is not written to."""
 
     cache: Any
     row: int

@@ -158,7 +158,7 @@ def tested(front: Front, law: NextTokenLaw) -> NextTokenLaw:
     """The law without the tokens that a constraint refuses which can only be asked about single tokens.
 
     Raises:
-        MotesError: so many tokens are left to ask about that a search is out of place.
+        MotesError: too many tokens are left to ask about for a search.
     """
     recogniser = front.recogniser
     if recogniser is None or recogniser.full:

@@ -17,7 +17,7 @@ def best_of_n_law(reward: Tensor, log_weight: Tensor, n: int) -> Tensor:
 
     pi_n(y) = p(y) (F(r)^n - F^-(r)^n) / (F(r) - F^-(r)), F the distribution function of the reward and F^- its left
     limit: a level set of the reward wins as one, and within it texts keep their proportions (ties go to the first
-    draw). Given a weighted sample in the place of the law, it is the weighted empirical winner's law, consistent and
+    draw). Given a weighted sample instead of the law, it is the weighted empirical winner's law, consistent and
     not unbiased.
 
     Args:

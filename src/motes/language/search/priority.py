@@ -65,7 +65,7 @@ def priority_sampling(
             if at >= len(branch):
                 text = tuple(beam.tokens[1, :at].tolist())
                 value = law + float(beam.log_prob[1]) if priority == "joint" else law
-                most = n - len(found) + 1 if constraint is None else None  # a branch behind so many never has its turn
+                most = n - len(found) + 1 if constraint is None else None  # one behind that many never has its turn
                 for v in torch.sort(value, descending=True, stable=True).indices[:most].tolist():
                     if v != top and not bool(torch.isneginf(value[v])):
                         heapq.heappush(queue, (-float(value[v]), pushed, (*text, v)))

@@ -103,7 +103,7 @@ def reprompting(
     with the probability 1 - (1 - E_p a)^tries and changes nothing otherwise, so it leaves pi_j as it is at any number
     of tries: it is a Gibbs step for pi_j. The conditional laws pi_1, ..., pi_P of a language model need not belong to
     one joint law; where they do, and all others stand before each question, it is stationary. Where they do not, the
-    chain still has a stationary law, for only so many texts fit into `max_tokens`, but it depends on the order of the
+    chain still has a stationary law, for finitely many texts fit into `max_tokens`, but it depends on the order of the
     visits and has no formula, and is the only one if every recipe can be reached. Under rules and constraint p is the
     law renormalised token by token; a try that runs into a dead end is not accepted.
 

@@ -143,7 +143,7 @@ class Watermarked(TextPopulation):
 
 
 def key_name(key: int) -> str:
-    """What tells keys apart in the settings of a run, which are saved with it, in the place of the key."""
+    """What tells keys apart in the settings of a run, which are saved with it instead of the key."""
     return format(draw_keys(key, 1)[0] & 0xFFFFFFFF, "08x")
 
 
@@ -193,8 +193,8 @@ def alignment_resampling(
     """The best of n watermarked texts by a reward: what the watermark costs in alignment is won back by choosing.
 
     Without `level`: over random keys the n draws of `Watermarked` are independent with the model's law p, so the winner
-    has exactly the law of best-of-n without a watermark. `best_of_n_law` and `best_of_n_divergence` hold for it as they
-    stand. It is not p, since choosing by reward changes it. And it is a statement about one run: with one key, equal
+    has exactly the law of best-of-n without a watermark. `best_of_n_law` and `best_of_n_divergence` hold for it
+    too. It is not p, since choosing by reward changes it. And it is a statement about one run: with one key, equal
     prompts give equal texts as far as no context repeats. Where rules or a constraint leave tokens out, p is the law
     renormalised token by token; draws in a dead end, or cut before the constraint is satisfied, do not compete, so that
     the winner is then the best of a random number of draws, at most n.

@@ -33,7 +33,7 @@ class Guesser(ABC):
 
     @abstractmethod
     def guess(self, rows: Sequence[int], most: Sequence[int]) -> list[list[int]]:
-        """For each of these rows at most so many tokens that may come next."""
+        """Tokens that may come next in each of these rows, at most `most`."""
 
 
 class Draft(ABC):

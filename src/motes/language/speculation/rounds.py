@@ -349,7 +349,7 @@ class DraftedTokens:
         return len(self.log_prob)
 
     def row(self, depth: Tensor, turn: Turn) -> Tensor:
-        """(M,) where each particle's text with so many drafts stands among the rows."""
+        """(M,) where each particle's text with `depth` drafts stands among the rows."""
         m = len(turn.ids)
         return (self.depths - 1 - depth).clamp(min=0) * m + torch.arange(m)
 

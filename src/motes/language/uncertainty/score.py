@@ -125,7 +125,7 @@ def score_tokens(model: LanguageModel, prompt: Tensor, tokens: Sequence[tuple[in
 
 
 MOST_LOGITS = 2**25
-"""So many logits are held at once."""
+"""The most logits that are held at once."""
 
 
 def _numbers(model: LanguageModel, logits: Tensor, token: Tensor, at: int, names: list[int]) -> Tensor:

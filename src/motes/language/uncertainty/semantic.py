@@ -111,7 +111,7 @@ def semantic_entropy_of_likelihood(
         answers: `Answers` with log-probabilities, as from `score_run`.
         clusters: as for `semantic_entropy`.
         how: "first" or "components".
-        per_token: p(y)^(1 / number of tokens) in the place of p(y), as the published code does; needs `scored`. This
+        per_token: p(y)^(1 / number of tokens) instead of p(y), as the published code does; needs `scored`. This
             is no probability of anything, but ranks long and short answers alike.
         seed: for the standard error; None leaves it out.
         replicates: resampled populations.

@@ -16,7 +16,7 @@ from motes.language.uncertainty.semantic import ALL_DIFFER
 from motes.rng import Rng
 
 EXACT = 12
-"""Up to so many distinct answers all coalitions are enumerated."""
+"""Up to this number of distinct answers all coalitions are enumerated."""
 
 
 def kernel_entropy(weight: Tensor, alike: Tensor) -> Tensor:

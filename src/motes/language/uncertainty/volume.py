@@ -37,7 +37,7 @@ def semantic_volume(
     Args:
         answers: a run, `Answers`, or a list of texts.
         embed: maps texts to (N, D).
-        dimensions: project the embeddings to so many principal directions (of their weighted second moments) before.
+        dimensions: how many principal directions (of the weighted second moments) embeddings are projected to before.
         epsilon: keeps the determinant above zero.
         seed: for the standard error; None leaves it out.
         replicates: resampled populations.

@@ -75,8 +75,8 @@ class Mixture:
         return -torch.einsum("kn,kdn->nd", log_part.softmax(0), pull)
 
     def smoothed(self, old: Mixture, share: float, spread: float) -> Mixture:
-        """This mixture and `old`, component by component: `share` of this one's weights and means, `spread` of its
-        covariances.
+        """Mix this mixture with `old`, component by component: `share` of this one's weights and means, `spread` of
+        its covariances.
         """
 
         def mix(a: Tensor, b: Tensor, part: float) -> Tensor:

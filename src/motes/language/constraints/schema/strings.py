@@ -174,7 +174,7 @@ class Texts:
         return enough and all(p.passes(s, state[0]) for p, s in zip(self.patterns, state[1:], strict=True))
 
     def left(self, state: tuple) -> int:
-        """At least so many more characters does it need."""
+        """Lower bound on the characters that are still needed."""
         if self.names is not None:
             depth, low, high = state
             return (

@@ -87,7 +87,7 @@ class Walk:
         return self.number[cells]
 
     def needs(self, cells: Cells) -> np.ndarray:
-        """(V,) int16: at least so many more tokens than one does a text need that goes on with each token; 0 for the
+        """(V,) int16: lower bound on the tokens that a text needs after each token, itself not counted; 0 for the
         end of a text that may end; `NEVER` where the token may not come."""
         if len(self.places) > MOST:
             self.forget()
