@@ -202,7 +202,7 @@ def test_a_model_that_the_hub_does_not_have_is_asked_for_once(monkeypatch):
 
 
 def test_a_run_is_resumed_only_with_the_model_and_the_reward_that_began_it(tmp_path):
-    def model(scale=1.0, bias=0.0):
+    def model(scale=1.0, bias=0.0, **knobs):
         logits = torch.randn(4, 3, generator=torch.Generator().manual_seed(1)).double()
         logits[0, 1] += bias
         return Generation(
@@ -210,18 +210,22 @@ def test_a_run_is_resumed_only_with_the_model_and_the_reward_that_began_it(tmp_p
             "",
             reward=lambda texts: torch.tensor([scale * t.count("a") for t in texts]),
             max_tokens=6,
+            **knobs,
         )
 
-    path = tmp_path / "run.safetensors"
-    part = sample(model(), 32, checkpoint=path, callback=lambda state: state.particles.t == 3)
-    assert part.particles.x["finished"].any() and not part.particles.x["finished"].all()
+    def part(name: str, **knobs):
+        run = sample(model(**knobs), 32, callback=lambda state: state.particles.t == 3)
+        assert run.particles.x["finished"].any() and not run.particles.x["finished"].all()
+        run.save(tmp_path / name)
+        return tmp_path / name
+
+    on_the_way = {"twist": lambda texts: torch.zeros(len(texts))}  # the reward comes as texts end
+    with pytest.raises(MotesError, match="the reward of particle"):
+        motes.resume(part("steered", **on_the_way), model(scale=2.0, **on_the_way), progress=False)
+    path = part("waiting")
     with pytest.raises(MotesError, match="table"):
         motes.resume(path, model(bias=0.5), progress=False)
-    whole = motes.resume(path, model(), progress=False)
-    assert whole.texts == sample(model(), 32).texts
-    # no text has been rewarded yet, so that with another reward it is the run that this one would have made
-    other = motes.resume(path, model(scale=2.0), progress=False)
+    assert motes.resume(path, model(), progress=False).texts == sample(model(), 32).texts
+    # no text of it has been rewarded, so that with another reward it is the run that this one would have made
+    other = motes.resume(part("again"), model(scale=2.0), progress=False)
     assert torch.equal(other.log_weight, sample(model(scale=2.0), 32).log_weight)
-    whole.save(tmp_path / "whole.safetensors")
-    with pytest.raises(MotesError, match="the reward of particle"):
-        motes.resume(tmp_path / "whole.safetensors", model(scale=2.0), progress=False)
