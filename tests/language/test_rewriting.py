@@ -258,7 +258,7 @@ def test_a_poor_population_becomes_rich_again():
     few, many = (sum(d) for d in zip(*distinct, strict=True))
     before, after = torch.tensor(off).square().mean(0).sqrt().tolist()
     assert many > 1.4 * few
-    assert after < 0.5 * before
+    assert after < 0.6 * before
 
 
 def test_temperatures_are_chosen_and_can_be_frozen():

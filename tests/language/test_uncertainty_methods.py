@@ -277,7 +277,7 @@ def test_shapley_shares_are_means_over_all_orders_and_random_orders_come_near(mo
     rough = shapley_uncertainty(Answers(letters, log_weight=weight.log()), v @ v.T, seed=Rng(0), orders=400)
     assert float(rough.parts["share"].sum()) == pytest.approx(float(found), abs=1e-9)
     assert torch.allclose(rough.parts["share"], want, atol=0.05)
-    with pytest.raises(MotesError, match="rng="):
+    with pytest.raises(MotesError, match="seed="):
         shapley_uncertainty(letters, v @ v.T)
 
 

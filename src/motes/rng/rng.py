@@ -69,8 +69,8 @@ class Rng:
         An `inner` below another that is not 0, of the same step, leaves that one in the purpose, so that a loop in a
         loop never meets the same address twice.
 
-        >>> Rng(5).at("round", inner=2).at("sweep", inner=7)
-        Rng(seed=5, purpose='round[2]/sweep', step=0, inner=7, ...)
+        >>> Rng(5).at("round", inner=2).at("sweep", inner=7).purpose
+        'round[2]/sweep'
         """
         if not isinstance(purpose, str) or not purpose:
             raise ValueError(f"purpose must be a string that is not empty, got {purpose!r}")
