@@ -67,7 +67,7 @@ def test_the_posterior_is_bayes_rule(seen):
 def test_a_wrong_noise_level_is_another_posterior(seen):
     """The twin that believes in two thirds of the noise fails both tests by far."""
     observation, _, _, run = seen
-    like = replace(observation, noise=NOISE / 1.5).reward(IMAGES)
+    like = replace(observation, std=NOISE / 1.5).reward(IMAGES)
     ratio = torch.exp(run.log_weight - float(like.logsumexp(0)) + math.log(len(IMAGES)))
     assert abs(float(ratio.mean()) - 1) > 4.9 * float(ratio.std()) / math.sqrt(N) + BIAS
     share, se = shares(run, run.weight)
