@@ -38,7 +38,7 @@ def check(name: str, n: int, seeds: int) -> None:
     assert (np.abs(error) < 1.96 * 0.2 * se).sum() <= few(0.95, seeds)  # the broken twin
     counted = sum(float(r.trace["evaluations"].sum()) for r in runs) * n
     assert law.gradients == pytest.approx(counted, rel=1e-3)
-    assert law.values < 0.03 * law.gradients  # at the end a run looks outwards and for poles: is the posterior proper?
+    assert law.values < 0.02 * law.gradients  # at the end a run looks outwards, for a posterior that is improper
 
 
 def test_evidence_of_ten_dimensions_and_its_coverage():

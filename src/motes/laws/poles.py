@@ -19,7 +19,7 @@ MARGIN, LAST = 6, 6
 NEARLY = 0.98
 """The power of the distance, in units of the dimension, from which on a pole has infinite mass; a little less, since
 the point is not known exactly."""
-EARLY = 4
+EARLY = 8
 """Octaves after which a search ends around which the density has risen by less than half of what a pole would."""
 
 SAID = (
