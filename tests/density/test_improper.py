@@ -47,39 +47,6 @@ def test_particles_that_run_off_do_not_do_so_without_end(monkeypatch):
     assert not run.particles.shared["final"]
 
 
-def power_law(power: float, d: int) -> Density:
-    """N(0, I) times the distance to (.3, ..., .3) to the power -`power`."""
-    zero = Normal(torch.zeros(d, dtype=F), 1.0)
-    return Density(lambda x: -0.5 * power * (x - 0.3).square().sum(1).log(), zero, vectorised=True)
-
-
-@pytest.mark.parametrize("d", [1, 2, 5])
-def test_a_pole_is_improper_from_the_power_of_the_dimension_on(d):
-    z = Rng(1).normal((256, d))
-    z[0] = 0.3 + 1e-6 * Rng(2).normal((d,))
-    for power in (1.0, 1.5):
-        (said,) = improper(power_law(power * d, d), z)
-        assert said.withholds and f"power {-power * d:.1f}, in {d} dimension" in said and "(0.3" in said
-    for power in (0.5, 0.9):
-        assert not improper(power_law(power * d, d), z)
-
-
-@pytest.mark.filterwarnings("ignore::motes.core.errors.MotesWarning")
-@pytest.mark.parametrize(("power", "d"), [(1.5, 1), (4.0, 2)])
-def test_runs_towards_a_pole_end_and_say_so(power, d, monkeypatch):
-    def said() -> str:
-        try:
-            run = motes.sample(motes.Tempering(power_law(power, d)), 128, seed=0, progress=False, max_steps=150)
-        except MotesError as error:
-            return str(error)
-        assert not run.remarks or math.isnan(run.log_evidence_se)
-        return " ".join(run.remarks)
-
-    assert "improper: towards the point" in said()
-    monkeypatch.setattr("motes.laws.improper.pole", lambda law, z: [])
-    assert "improper" not in said()
-
-
 def test_one_that_only_just_falls_is_not():
     assert not improper(growing(0.45), 3 * Rng(0).normal((200, 1)))
     assert improper(growing(0.55), 3 * Rng(0).normal((200, 1)))

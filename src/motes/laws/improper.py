@@ -9,7 +9,6 @@ from torch import Tensor
 
 from motes.core.remark import ALL, Remark
 from motes.laws.law import Law
-from motes.laws.poles import pole
 from motes.rng import Rng
 
 RAYS, OCTAVES = 32, 24
@@ -35,8 +34,7 @@ def improper(law: Law, z: Tensor) -> list[Remark]:
     On a ray c + s (z_i - c), s = 1, 2, 4, ..., through the centre c of the population, the integrand of the mass is
     p(c + s (z_i - c)) s^(d - 1) ds. Where the mass is finite, p s^d falls to 0 on almost every ray; where it rises to
     the end of what floating-point numbers reach, on any of the rays through the farthest particles, the mass is
-    infinite. A support that ends is a fall. Poles at a point are looked for too (`poles.py`); what is infinite
-    elsewhere, where no particle is near, is not seen.
+    infinite. A support that ends is a fall. What is infinite elsewhere, where no particle is near, is not seen.
 
     Args:
         z: (N, d) the last particles.
@@ -69,7 +67,7 @@ def improper(law: Law, z: Tensor) -> list[Remark]:
     if undefined is not None:
         unknown |= undefined.where.view(unknown.shape)
     count = sum(_rises(mass[:, k], unknown[:, k]) for k in range(len(far)))
-    return [Remark(SAID.format(count=count, all=len(far)), ALL, withholds=True)] if count else pole(law, z)
+    return [Remark(SAID.format(count=count, all=len(far)), ALL, withholds=True)] if count else []
 
 
 def _rises(mass: Tensor, unknown: Tensor) -> bool:
