@@ -28,7 +28,7 @@ ROOT = Path(__file__).parents[2]
 @cache
 def source(domain: str) -> str:
     """The last commit of what a domain's runs are made of, with a + where that differs; "?" outside of a repository."""
-    parts = [f"src/motes/{name}" for name in ("core", "kernels", "rng", domain)]
+    parts = [f"src/motes/{name}" for name in ("core", "kernels", "laws", "rng", domain)]
     git = ["git", "-C", str(ROOT)]
     commit = subprocess.run([*git, "log", "-1", "--format=%h", "--", *parts], capture_output=True, text=True)
     changed = subprocess.run([*git, "status", "--porcelain", "--", *parts], capture_output=True, text=True)
