@@ -8,7 +8,7 @@ import warnings
 import pytest
 import torch
 from torch import Tensor
-from torch.distributions import Normal
+from torch.distributions import HalfCauchy, Normal
 
 import motes
 from motes.core.errors import MotesWarning
@@ -80,6 +80,34 @@ def test_a_tail_that_weights_cannot_reach_has_no_error_bars(monkeypatch):
     again = quiet(model, 256, 0)
     far = again.mean(lambda x: (x.square().mean(1) > 5).to(REAL))  # with probability .106
     assert abs(float(far) - 0.106) > 4 * float(far.se)
+
+
+def schools() -> motes.Density:
+    """Rubin's eight schools, centred, the prior N(0, 10) of the effects divided out: E tau = 3.60."""
+    y = torch.tensor([28.0, 8, -3, 7, -1, 1, 18, 12], dtype=REAL)
+    sigma = torch.tensor([15.0, 10, 16, 11, 9, 11, 10, 18], dtype=REAL)
+
+    def log_likelihood(p):
+        theta = p["theta"]
+        prior = normal(theta, p["mu"][:, None], p["tau"][:, None]) - normal(theta, 0.0, 10 * torch.ones((), dtype=REAL))
+        return (normal(y, theta, sigma) + prior).sum(1)
+
+    zero, five = (torch.tensor(v, dtype=REAL) for v in (0.0, 5.0))
+    prior = {"mu": Normal(zero, five), "tau": HalfCauchy(five), "theta": Normal(zero.expand(8), 2 * five)}
+    return motes.Density(log_likelihood, prior, vectorised=True)
+
+
+def test_short_runs_are_looked_at_where_their_chains_remember(monkeypatch):
+    """Two sweeps at each of few temperatures cost less than the shortest look."""
+    model, seeds = WasteFree(schools()), (1, 10)
+
+    def silent(seed: int) -> bool:
+        tau = quiet(model, 256, seed).mean("tau")
+        return bool(abs(float(tau.value) - 3.598) > 6 * float(tau.se))
+
+    assert not any(silent(seed) for seed in seeds)
+    monkeypatch.setattr(WasteFree, "_memory", lambda *_: 0.0)
+    assert any(silent(seed) for seed in seeds)
 
 
 @pytest.mark.parametrize("sampler", [WasteFree, PersistentSampling])

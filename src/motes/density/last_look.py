@@ -3,8 +3,9 @@
 A sampler tells by its weights and its moves how much it varies, and not what it has never met. Three things betray
 that: an upper tail of the log-likelihood so heavy that a change of temperature has no variance, scales that depend on
 other coordinates (a funnel's neck has no room for a step that fits the whole), and means that drift when the particles
-are moved further. Looking at the first two costs nothing. A few sweeps of some particles cost a share of the run; where
-any of the three gives a hint, many sweeps of all of them decide. The particles themselves stay as they are.
+are moved further. Looking at the first two costs nothing, nor does asking chains how long they remember. A few sweeps
+of some particles cost a share of the run; where any of these gives a hint, many sweeps of all of them decide. The
+particles themselves stay as they are.
 """
 
 from __future__ import annotations
@@ -44,6 +45,8 @@ FALSE_ALARM = 0.001
 """The probability of an alarm at each test of a drift, where the particles have their law."""
 HINT, STEEP = 0.7, 0.7
 """The part of the limit of a drift, and the upper tail, that ask for many sweeps."""
+RECALL = 0.4
+"""The memory of the chains that asks for many sweeps in a run too short to afford a few."""
 MOST = 1024
 """Particles that many sweeps move at most."""
 TAIL, BEYOND = 0.05, 10.0
@@ -119,7 +122,14 @@ def excess(log_likelihood: Tensor) -> float:
 
 
 def last_look(
-    rng: Rng, look: LastLook, target: Target, kernel: Kernel, state: State, weight: Tensor, family: Tensor
+    rng: Rng,
+    look: LastLook,
+    target: Target,
+    kernel: Kernel,
+    state: State,
+    weight: Tensor,
+    family: Tensor,
+    memory: float = 0.0,
 ) -> LastLook:
     """What further moves of a finished population (N,) tell of it; the particles are not changed.
 
@@ -130,14 +140,16 @@ def last_look(
         state: the particles as `target` evaluated them.
         weight: (N,) their normalised weights.
         family: (N,) int64 below N; particles that may depend on each other have the same number.
+        memory: how long the run's own chains remember, as a part of what leaves it without an error bar.
     """
     families = effective_families(family, weight)
     if target.levels is not None or families < FEWEST or look.tail > HEAVY:
         return look  # nothing to look at, or enough to say
     n, unit = len(weight), LEAPFROG if kernel.gradient else 1
-    hinted = look.tail > STEEP or scales_depend(state["position"], weight, family)
     affordable = int(SHARE * look.spent * n) // unit
     m = min(n, max(SOME, affordable // SWEEPS))
+    hinted = look.tail > STEEP or memory > (1.0 if affordable >= m else RECALL)
+    hinted = hinted or scales_depend(state["position"], weight, family)
     if affordable >= m and not hinted:
         x, even, of = _some(rng.at("some"), target, kernel.gradient, state, weight, family, m)
         most = unit * (affordable // m)

@@ -77,16 +77,18 @@ class Annealed(FeynmanKac):
                 said += LastLook(**particles.shared["look"]).remarks()
         return said
 
-    def looked(self, rng: Rng, particles: Particles, state: State, weight: Tensor, family: Tensor) -> Particles:
+    def looked(
+        self, rng: Rng, particles: Particles, state: State, weight: Tensor, family: Tensor, memory: float = 0.0
+    ) -> Particles:
         """Finished particles with what a last look at them found, beside what `shared` has noted under "look".
 
         Args:
             state: the particles to look at, (M, ...), as the density evaluated them.
             weight: (M,) normalised.
-            family: (M,) int64 below M, see `last_look.last_look`.
+            family, memory: see `last_look.last_look`.
         """
         noted = LastLook(**particles.shared["look"])
-        look = last_look(rng.at("last-look"), noted, self.target(1.0), self.mover, state, weight, family)
+        look = last_look(rng.at("last-look"), noted, self.target(1.0), self.mover, state, weight, family, memory)
         info = {**particles.info, "evaluations": particles.info["evaluations"] + look.evaluations / particles.n}
         return replace(particles, shared={**particles.shared, "look": look.to_shared()}, info=info)
 

@@ -59,10 +59,14 @@ class Families:
         grew = math.log1p(-before) - math.log1p(-after) if before < 1 and after < 1 else math.inf
         return Families(lineage, self.variance + grew, self.width + grew * after)
 
+    def apart(self, variance: float) -> float:
+        """How much larger this variance is than one found otherwise, as a part of where the two disagree."""
+        return self.variance / (APART * variance) if variance > 0 else math.inf if self.variance > 0 else 0.0
+
     def checked(self, variance: float, method: str) -> StandardError:
         """The larger of a `variance` found otherwise and of this one; none where they disagree."""
         own = self.variance
-        if not own <= APART * variance:
+        if not self.apart(variance) <= 1:
             reason = (
                 f"the spread between families of chains says {math.sqrt(own):.2g} and the autocovariances along chains "
                 f"{math.sqrt(variance):.2g}: chains remember their start too long. Give a larger `length` or more "

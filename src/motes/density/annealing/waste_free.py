@@ -192,7 +192,7 @@ class WasteFree(Annealed):
         if now < 1.0:
             return after
         even = torch.full((particles.n,), 1 / particles.n, dtype=torch.float64)
-        return self.looked(rng, after, x, even, torch.arange(particles.n) // length)
+        return self.looked(rng, after, x, even, torch.arange(particles.n) // length, self._memory(after))
 
     def done(self, particles: Particles) -> bool:
         return particles.shared["final"]
@@ -210,11 +210,19 @@ class WasteFree(Annealed):
             )
         return temperature
 
+    def _memory(self, particles: Particles) -> float:
+        """How long chains remember, as a part of what leaves the evidence without an error bar."""
+        shared = particles.shared
+        return max(self._cut(shared), Families(**shared["families"]).apart(shared["variance"]))
+
+    def _cut(self, shared: dict[str, Any]) -> float:
+        return shared["cut"] / (CUT * shared["variance"]) if shared["variance"] > 0 else 0.0
+
     def standard_error(self, particles: Particles) -> StandardError:
         shared, method = particles.shared, "autocovariance of the chains"
         if not math.isfinite(shared["variance"]):
             return StandardError(math.nan, method, "all weights were zero")
-        if shared["cut"] > CUT * shared["variance"]:
+        if self._cut(shared) > 1:
             reason = (
                 f"the chains of {shared['length']} states are short against their memory: give a larger `length`, or a "
                 "kernel that mixes better"
