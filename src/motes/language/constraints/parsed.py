@@ -26,6 +26,8 @@ from motes.language.models.model import LanguageModel
 DEAD_END = "NoExtension"
 """How a parser's error begins where no token can follow."""
 EXPRESSION = "regular expression"
+ANY_SPELLING = '\n%llguidance {"no_forcing": true}'
+"""What lets any tokens spell characters that must come; otherwise only the tokenizer's own spelling of them passes."""
 EXPLORED = 256
 """Parser states that `needs` looks at before it settles for a lower bound."""
 
@@ -77,7 +79,8 @@ def regex(pattern: str) -> Constraint:
     from llguidance import LLMatcher
 
     must_be_text("regular expression", pattern)
-    return _checked(EXPRESSION, pattern, LLMatcher.grammar_from_regex(pattern))
+    written = json.loads(LLMatcher.grammar_from_regex(pattern))["grammars"][0]["lark_grammar"]
+    return _checked(EXPRESSION, pattern, LLMatcher.grammar_from_lark(written + ANY_SPELLING))
 
 
 @dataclass(frozen=True)
@@ -141,12 +144,9 @@ def json_schema(schema: dict[str, Any] | bool | str, *, layout: str = "any") -> 
         return every
     from llguidance import LLMatcher
 
-    plain = text if isinstance(document, dict) else "{}"
-    try:
-        grammar = LLMatcher.grammar_from_json_schema(plain, overrides=LAYOUTS[layout])  # pyright: ignore
-    except ValueError as error:
-        raise MotesError(f"the schema {shorten(text)} is no JSON object: {error}") from error
-    one = _checked("JSON schema", text, grammar, layout)
+    plain = document if isinstance(document, dict) else {}
+    written = "start: %json " + json.dumps({**plain, "x-guidance": LAYOUTS[layout]})
+    one = _checked("JSON schema", text, LLMatcher.grammar_from_lark(written + ANY_SPELLING), layout)
     return InLayout(every, one) if every.frees_keys else one
 
 
@@ -173,7 +173,7 @@ def grammar(text: str) -> Constraint:
     from llguidance import LLMatcher
 
     must_be_text("grammar", text)
-    return _checked("grammar", text, LLMatcher.grammar_from_lark(text))
+    return _checked("grammar", text, LLMatcher.grammar_from_lark(text + ANY_SPELLING))
 
 
 def _checked(what: str, source: str, grammar: str, layout: str = "") -> Constraint:
