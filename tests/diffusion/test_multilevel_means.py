@@ -7,7 +7,7 @@ import torch
 from benchmarks.trust.targets import diffusion_measured
 
 import motes
-from motes.diffusion import AdaptiveReward, ValueDecoding, VariancePreserving, gaussian
+from motes.diffusion import AdaptiveReward, RectifiedFlow, ValueDecoding, VariancePreserving, gaussian
 from motes.diffusion.guidance import Event
 
 pytestmark = pytest.mark.filterwarnings("ignore::motes.core.errors.MotesWarning")
@@ -66,6 +66,20 @@ def test_chains_too_short_to_know_their_error_have_no_bars():
     assert math.isnan(short.log_evidence_se) and "10 steps are too few" in short.standard_error.reason
     assert math.isnan(float(short.mean(first).se)) and "10 steps are too few" in short.mean(first).reason
     assert short.doubts == {"evidence", "means"} and not twin.doubts
+
+
+def test_a_short_chain_states_nothing_where_the_coarse_one_is_as_far_off():
+    """Six steps of a flow, and two: both .14 above the truth for exp(-x^2 / 2). The twin of 60 steps has bars."""
+    flow = gaussian(RectifiedFlow(), torch.zeros(1), torch.eye(1))
+
+    def tilt(steps: int) -> motes.ReverseDiffusion:
+        return motes.ReverseDiffusion(flow, steps, reward=lambda x: -0.5 * x[:, 0].square(), shape=(1,))
+
+    for seed in range(4):
+        found = motes.sample(tilt(6), 64, seed=seed, progress=False)
+        assert math.isnan(found.log_evidence_se) and math.isnan(float(found.mean(first).se))
+        assert found.doubts == {"evidence", "means"}
+    assert not math.isnan(motes.sample(tilt(60), 64, seed=0, progress=False).log_evidence_se)
 
 
 def test_a_short_chain_that_moves_one_estimate_states_no_other():

@@ -45,6 +45,9 @@ saw 0.8 to 1; where intervals fell short (51 to 82 %) because it was long, 0.27 
 
 ALONE = 2.0
 """The degrees of freedom of a spread that one family makes, by its fourth moment."""
+NOISE = 0.5
+"""Where reweightings take back what others did, their variances nearly cancel, and what is left of the sum of their
+sizes is known to about sqrt(2 / families) of it: this part of that is the least that is stated."""
 UNSEEN = 0.25
 """No error bar where more than this part of the variance was made by reweightings whose largest weights few had."""
 
@@ -138,7 +141,8 @@ def log_evidence_se(
     if no:
         return StandardError(math.nan, method, no)
     freedom = max(size / width - 1, 1.0) if width > 0 else math.inf
-    return StandardError(math.sqrt(max(older, younger, 0.0)), method, freedom=freedom)
+    variance = max(older, younger, NOISE * size * math.sqrt(2 * width / size) if size > 0 else 0.0)
+    return StandardError(math.sqrt(variance), method, freedom=freedom)
 
 
 def mean_se(value: Tensor, particles: Particles, genealogy: Genealogy, scheme: Scheme) -> tuple[Tensor, str]:

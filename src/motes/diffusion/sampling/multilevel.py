@@ -37,7 +37,8 @@ FALLS = {1: 1.0, 2: 1.5}
 order less than 2, since coarse steps are often too long for the limit of small ones (1.3 to 2.4 were seen)."""
 SHORT = 6
 """A chain of fewer coarse steps than this is too far from the limit to tell how its error falls: 10 steps of a mixture
-were off by up to twice of what 4 changed, and 20 by a tenth to a half of what 7 did."""
+were off by up to twice of what 4 changed, and 20 by a tenth to a half of what 7 did. Of 64 particles tilted in 1 to 8
+dimensions bars of 2 to 6 steps covered in .4, where these did not differ from the coarse ones either, of 10 in .7."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,7 +69,7 @@ class Coarse:
     @property
     def rest(self) -> float:
         """What the steps err by, as a share of the difference that steps of `STRIDE` times the length make."""
-        return 1.0 if self.short else 1 / (STRIDE ** FALLS[self.order] - 1)
+        return 1 / (STRIDE ** FALLS[self.order] - 1)
 
     @property
     def short(self) -> bool:

@@ -27,12 +27,12 @@ def systematic(coarse: Coarse | None, particles: Particles) -> Systematic | None
     own = particles.log_weight[on]
     if int(on.sum()) < FEWEST or not float(own.max()) > -math.inf:
         return Systematic(math.nan, 0.0, UNKNOWN)
+    if coarse.short:
+        return Systematic(math.nan, 0.0, too_few(steps))
     if not float(leaf["log_weight"][on].max()) > -math.inf:
         return Systematic(math.nan, 0.0, TOO_COARSE)
     coarser, noise = _compared(leaf["log_weight"][on], own)
     rest = coarse.rest
-    if coarse.short and abs(coarser) > SURE * noise + SMALL / math.sqrt(particles.ess):
-        return Systematic(math.nan, 0.0, too_few(steps))
     left, shake = _left_over(leaf["base"][on], particles.x["reward"][on], leaf["plus"][on], leaf["minus"][on])
     step = abs(rest * coarser)
     mend = f"{steps} steps err by about {step:.2g} nats (steps of thrice the length differ by {coarser:+.2g})"
@@ -47,10 +47,6 @@ def systematic(coarse: Coarse | None, particles: Particles) -> Systematic | None
     return Systematic(math.hypot(step, left), sure, text)
 
 
-SURE = 3.0
-"""Standard errors from which a difference between levels is no chance."""
-SMALL = 0.5
-"""Below this part of the particles' own error a difference between levels needs no word."""
 UNKNOWN = (
     "no particle with a coarse path is left, so nothing is known of the error that finite steps make: use more "
     "particles, or a smaller `coarse`"
@@ -62,10 +58,10 @@ TOO_COARSE = (
 
 
 def too_few(steps: int) -> str:
-    """What is said of a chain so short that a coarser one tells nothing but that they differ."""
+    """What is said of a chain so short that a coarser one tells nothing of its error, not even that it is small."""
     return (
-        f"{steps} steps are too few to know their error: steps of thrice the length differ from them by more than "
-        f"chance, and are fewer than {SHORT}. Use at least {STRIDE * (SHORT - 1) + 1} steps"
+        f"{steps} steps are too few to know their error: steps of thrice the length, fewer than {SHORT}, may be off as "
+        f"much. Use at least {STRIDE * (SHORT - 1) + 1} steps"
     )
 
 
@@ -120,7 +116,7 @@ def remarks(coarse: Coarse | None, particles: Particles, image: Tensor) -> list[
     flat = image.detach().flatten(1).to(torch.float64).cpu()
     mean = whole @ flat
     std = (whole @ (flat - mean).square()).sqrt().clamp(min=1e-300)
-    rest, worst, apart = coarse.least, 0.0, False
+    rest, worst = coarse.least, 0.0
     level = 2 + math.sqrt(2 * math.log(2 * flat.shape[1]))
     mine = (flat[on] - mean) / std
     theirs = (leaf["denoised"][on].detach().flatten(1).to(torch.float64).cpu() - mean) / std
@@ -130,11 +126,8 @@ def remarks(coarse: Coarse | None, particles: Particles, image: Tensor) -> list[
         each = a[:, None] * (f - a @ f) - b[:, None] * (g - b @ g)
         noise = each.square().sum(0).sqrt().clamp(min=1e-300)
         bar = (whole.square() @ (h - whole @ h).square()).sqrt().clamp(min=1e-300)
-        apart |= bool((change.abs() > level * noise + SMALL * bar).any())
         sure = rest * (change.abs() - level * noise)
         worst = max(worst, float((sure / bar).max()))
-    if coarse.short and apart:
-        return [Remark(too_few(coarse.fine.steps), doubts, withholds=True)]
     if worst <= 1:
         return []
     return [
