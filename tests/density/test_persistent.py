@@ -1,6 +1,7 @@
 """Persistent sampling: mixture weights, the error of the evidence, and less of it than tempering at equal cost."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from motes.density.annealing.mixture import component, influence, log_total, mix
 from motes.density.annealing.persistent import PersistentSampling
 from motes.laws import Density
 
+REAL = torch.float64
 Z = 4.9  # two-sided level 1e-6
 
 
@@ -147,6 +149,25 @@ def test_moments_from_lanes_and_from_the_whole_pool():
     assert ((log_weight.softmax(0) @ x - 2 / 1.09).abs() < Z * mean.se).all()
     with pytest.raises(MotesError, match="pool"):
         model.pool(motes.sample(Tempering(density), 20, seed=0, progress=False))
+
+
+def test_means_have_no_error_bars_where_few_families_are_left():
+    """Two modes that few met, and no move goes from one to the other: their shares are never forgotten."""
+    centre, scale = torch.tensor([[-3.0], [3.0]], dtype=REAL), torch.tensor([0.3, 0.15], dtype=REAL)
+    share = torch.tensor([0.2, 0.8], dtype=REAL).log()
+
+    def log_likelihood(x):
+        return torch.logsumexp(share + Normal(centre, scale[:, None]).log_prob(x[:, None]).sum(-1), 1)
+
+    model = PersistentSampling(Density(log_likelihood, Normal(torch.zeros(8, dtype=REAL), 3.0), vectorised=True))
+
+    def right(run: motes.Run):
+        return run.mean(lambda x: (x[:, 0] > 0).to(REAL))
+
+    run = motes.sample(model, 256, seed=6, progress=False)
+    assert "families" in run.standard_error.reason and math.isnan(float(right(run).se))
+    wrong = right(replace(run, own_error=replace(run.standard_error, means="")))  # the broken twin: lanes alone count
+    assert abs(float(wrong) - 0.8) > 6 * float(wrong.se)
 
 
 def test_an_interrupted_run_is_resumed_bit_for_bit(tmp_path):

@@ -43,8 +43,8 @@ that made the rise have no variance. Runs of `WasteFree` came to .6 at most on G
 on a Student t from a Gaussian start."""
 FALSE_ALARM = 0.001
 """The probability of an alarm at each test of a drift, where the particles have their law."""
-HINT, STEEP = 0.7, 0.7
-"""The part of the limit of a drift, and the upper tail, that ask for many sweeps."""
+HINT, STEEP = 0.7, 0.875
+"""The parts of the limits of a drift and of the upper tail that ask for many sweeps."""
 RECALL = 0.4
 """The memory of the chains that asks for many sweeps in a run too short to afford a few."""
 MOST = 1024
@@ -66,6 +66,7 @@ class LastLook:
         drift: how far many sweeps shifted the means, in standard errors; of two tests the one nearer to its limit.
         limit: how far they may.
         evaluations: of the look itself, in all.
+        heavy: the largest such tail with which there is an error bar.
     """
 
     spent: float = 0.0
@@ -73,6 +74,7 @@ class LastLook:
     drift: float = 0.0
     limit: float = math.inf
     evaluations: float = 0.0
+    heavy: float = HEAVY
 
     def after(self, evaluations: float, rise: float, log_likelihood: Tensor) -> LastLook:
         """After moves at a temperature that had risen by `rise`, which left particles with `log_likelihood` (N,)."""
@@ -104,12 +106,12 @@ class LastLook:
                 "takes more care where it finds that, or another parametrisation (non-centred, if scales are unknown)"
             )
             said.append(Remark(text, ALL, withholds=True))
-        if self.tail > HEAVY:
+        if self.tail > self.heavy:
             text = (
                 f"the largest log-likelihoods lie far apart (by {self.tail:.2g} nats on average, times a change of "
-                f"temperature; {HEAVY} is the limit), so weights may hardly have a variance, and points that carry "
-                "much of the evidence may never have been drawn. Take smaller changes of the temperature, a prior with "
-                "heavier tails, or motes.density.AMIS, whose proposals have them"
+                f"temperature; {self.heavy} is the limit), so weights may hardly have a variance, and points that "
+                "carry much of the evidence may never have been drawn. Take smaller steps of the temperature, a prior "
+                "with heavier tails, or motes.density.AMIS, whose proposals have them"
             )
             said.append(Remark(text, ALL, withholds=True))
         return said
@@ -143,12 +145,12 @@ def last_look(
         memory: how long the run's own chains remember, as a part of what leaves it without an error bar.
     """
     families = effective_families(family, weight)
-    if target.levels is not None or families < FEWEST or look.tail > HEAVY:
+    if target.levels is not None or families < FEWEST or look.tail > look.heavy:
         return look  # nothing to look at, or enough to say
     n, unit = len(weight), LEAPFROG if kernel.gradient else 1
     affordable = int(SHARE * look.spent * n) // unit
     m = min(n, max(SOME, affordable // SWEEPS))
-    hinted = look.tail > STEEP or memory > (1.0 if affordable >= m else RECALL)
+    hinted = look.tail > STEEP * look.heavy or memory > (1.0 if affordable >= m else RECALL)
     hinted = hinted or scales_depend(state["position"], weight, family)
     if affordable >= m and not hinted:
         x, even, of = _some(rng.at("some"), target, kernel.gradient, state, weight, family, m)

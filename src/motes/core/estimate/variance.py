@@ -179,10 +179,15 @@ def mean_freedom(value: Tensor, particles: Particles, genealogy: Genealogy) -> f
     weight = normalise(particles.log_weight)
     slot = genealogy.anchors[0].slot.long()
     each = _deviations(flat, weight, slot)[:, 0]
-    total = float(each.sum())
-    if total < float(_least(flat, weight, slot)) ** 2:
+    if float(each.sum()) < float(_least(flat, weight, slot)) ** 2:
         return max(min(families - 1, ALONE), 1.0)
-    excess = float(each.square().sum()) / total**2 - 1 / families if total > 0 else 0.0
+    return freedom_of(each, families)
+
+
+def freedom_of(square: Tensor, families: float) -> float:
+    """The degrees of freedom of a variance that is the sum of the `square` of what each family deviates by, (R,)."""
+    total = float(square.sum())
+    excess = float(square.square().sum()) / total**2 - 1 / families if total > 0 else 0.0
     return max(min(families - 1, 2 / excess if excess > 0 else math.inf), 1.0)
 
 

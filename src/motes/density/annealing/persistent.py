@@ -12,7 +12,7 @@ from torch import Tensor
 from motes.core import tree
 from motes.core.cite import Reference
 from motes.core.errors import MotesError
-from motes.core.estimate.variance import StandardError
+from motes.core.estimate.variance import StandardError, freedom_of
 from motes.core.particles import Particles
 from motes.core.resampling import find_scheme
 from motes.core.run import Run
@@ -27,6 +27,9 @@ from motes.rng import Rng
 Tree = dict[str, Any]
 FEW = 5.0
 """Fewer families than this, in effective number, tell too little about their spread."""
+HEAVY = 0.3
+"""The upper tail above which there is no error bar, see `last_look`: steps are so small that runs on Gaussians,
+regressions, counts and a mean and deviation came to 0, and a Student t from a Gaussian start to .48 and more."""
 KEPT = ("position", "log_prior", "log_likelihood", "prior_gradient", "likelihood_gradient")
 
 
@@ -50,8 +53,8 @@ class PersistentSampling(Annealed):
     The evidence is consistent as N grows and not unbiased: the Z_k in the denominators are estimates themselves, which
     costs a term of order 1/N, as does adaptation. The standard error follows each state's influence on the Z_k, and
     through them on Z, and adds up the squares of what families contribute, states that descend from one draw from the
-    prior. With few families there is none, and with moves that forget little it is too small; errors of means count
-    lanes as independent, which they are as far as moves forget.
+    prior, with Student's t for their number. With few families there is none, and none of means, which count lanes as
+    independent; with moves that forget little it is too small.
 
     References:
         Karamanis & Seljak (2024), Persistent sampling: enhancing the efficiency of sequential Monte Carlo,
@@ -109,7 +112,7 @@ class PersistentSampling(Annealed):
             "log_z": torch.zeros(1, dtype=torch.float64),
             "kernel": self.mover.start(self.density.dim, self.density.dtype),
             "final": False,
-            "look": LastLook().to_shared(),
+            "look": LastLook(heavy=HEAVY).to_shared(),
         }
         x, log_weight, shared, info = self._grown(rng, *self._fresh(rng, x, shared))
         return Particles.start(x, log_weight, shared=shared, info=info)
@@ -197,9 +200,10 @@ class PersistentSampling(Annealed):
         families = 1 / float(torch.bincount(root, weights=weight).square().sum())
         if families < FEW:
             reason = f"the pool descends from too few families, {families:.1f} in effective number: use more particles"
-            return StandardError(math.nan, method, reason)
+            return StandardError(math.nan, method, reason, means=reason)
         found = influence(shared["ladder"], shared["log_z"], likelihood).flatten()
-        return StandardError(float(torch.bincount(root, weights=found).square().sum().sqrt()), method)
+        square = torch.bincount(root, weights=found).square()
+        return StandardError(float(square.sum().sqrt()), method, freedom=freedom_of(square, families))
 
     def pool(self, run: Run) -> tuple[Values, Tensor]:
         """All states of all generations, and their log-weights (N (t + 1),), for means that use everything."""
