@@ -120,8 +120,8 @@ def resume(
     """Continue a run from its checkpoint, to the particles that it would have reached without the interruption.
 
     Args:
-        path: a checkpoint or a saved run; one that has ended OK comes back as it is,
-            unless the model has more data for it.
+        path: a checkpoint or a saved run; one that has ended OK comes back as it is, if the model is the one that made
+            it, unless that has more data for it.
         model: the model of that run, made anew: files hold no code.
         checkpoint: where to go on writing; None is `path` itself.
 
@@ -130,18 +130,19 @@ def resume(
     """
     run, file = Source.read(path)
     setup, parts = run.setup, run.replicas or (run,)
-    same = setup["model"] == type(model).__name__
-    with taking_up(path, model):
-        if run.result is Result.OK and not (same and any(model.continues(part.particles) for part in parts)):
-            return run
     settings = json.loads(json.dumps(model.settings()))
-    if not same or setup["settings"] != settings:
+    if setup["model"] != type(model).__name__ or setup["settings"] != settings:
         differ = [k for k in {**setup["settings"], **settings} if setup["settings"].get(k) != settings.get(k)]
         raise FileError(
             f"{path} was made by {setup['model']}, and the model given is {type(model).__name__}"
             + (f"; they differ in: {', '.join(differ)}" if differ else "")
             + ". Resume with the model that began the run, or begin a new run"
         )
+    with taking_up(path, model):
+        if run.result is Result.OK and not any(model.continues(part.particles) for part in parts):
+            for part in parts:
+                model.restore(part.particles)  # says if it is another model
+            return run
     if setup["seed"] is None:
         raise FileError(f"{path} drew its random numbers from an Rng that was passed in, so it cannot be resumed")
     if changed := differences(setup):

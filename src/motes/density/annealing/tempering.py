@@ -323,8 +323,8 @@ class Tempering(Annealed):
         )
 
     def score(self, particles: Particles) -> Tensor | None:
-        x, final = particles.x, particles.shared["final"]
-        return x["prior_gradient"] + x["likelihood_gradient"] if final and self.mover.gradient else None
+        x, known = particles.x, self.mover.gradient and not self.mover.discrete  # of whole numbers it is no score
+        return x["prior_gradient"] + x["likelihood_gradient"] if particles.shared["final"] and known else None
 
     def progress(self, particles: Particles) -> float:
         first, now = particles.shared["ladder"][0]["temperature"], particles.shared["temperature"]

@@ -124,8 +124,10 @@ class Chains(Annealed):
                 f'need draws >= 1, warmup >= 0 or "auto" and thin >= 1 or "auto", '
                 f"not draws={self.draws}, warmup={self.warmup!r}, thin={self.thin!r}"
             )
-        if self.keep_score and not self.mover.gradient:
-            raise MotesError(f"keep_score needs a kernel that evaluates gradients, and {self.mover.name} does not")
+        if self.keep_score and (not self.mover.gradient or self.mover.discrete):
+            raise MotesError(
+                f"keep_score needs a kernel that evaluates gradients of real numbers, and {self.mover.name} does not"
+            )
 
     # ---------------------------------------------------------------- the three methods
 

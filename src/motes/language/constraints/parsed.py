@@ -167,6 +167,9 @@ def _document(schema: object) -> tuple[Any, str]:
 def grammar(text: str) -> Constraint:
     """Texts of a context-free grammar in Lark's notation, from the rule `start`.
 
+    Terminals are read greedily: of two that are `/[ab]+/` and stand side by side the first takes all letters, and the
+    second finds none, so that no text has both. Write what must part as rules of single characters.
+
     Raises:
         MotesError: the grammar does not parse.
     """
