@@ -64,7 +64,7 @@ def test_rules_apply_in_the_order_that_the_help_says(tmp_path: Path) -> None:
 def test_the_smallest_values_are_no_defaults(tmp_path: Path) -> None:
     """The likeliest token alone is left, by either rule."""
     for option, value in (("--top-k", 1), ("--min-p", 1.0)):
-        assert run(tmp_path, option, value) == 0
+        assert run(tmp_path, option, value, "--overwrite") == 0
         assert len(settings(tmp_path)["rules"]) == 1 and len(set(motes.load(tmp_path / "run.safetensors").texts)) == 1
 
 
@@ -104,7 +104,7 @@ def test_the_prompt_comes_from_a_file_or_from_standard_input(tmp_path: Path, mon
     file.write_text("Größe?\n\n", encoding="utf-8")
     assert run(tmp_path, "--prompt-file", file) == 0
     monkeypatch.setattr("sys.stdin", io.StringIO("from a pipe\n"))
-    assert run(tmp_path, "--prompt-file", "-", "--no-chat") == 0
+    assert run(tmp_path, "--prompt-file", "-", "--no-chat", "--overwrite") == 0
     assert ASKED == [("Größe?\n", "auto"), ("from a pipe", False)]
     saved = motes.load(tmp_path / "run.safetensors")
     assert saved.setup["recipe"]["prompt"] == "from a pipe"

@@ -173,7 +173,7 @@ def test_a_model_that_fails_is_a_failed_run_and_debug_shows_where(
     monkeypatch.setenv("COINS_FAIL_AT", "4")
     message = fails(capsys, 1, "sample", model, "--quiet", "--out", tmp_path)
     assert "the coin rolled away" in message and "run.safetensors" in message
-    assert run("sample", model, "--quiet", "--out", tmp_path, "--debug") == 1
+    assert run("sample", model, "--quiet", "--out", tmp_path, "--debug", "--overwrite") == 1
     assert "Traceback" in capsys.readouterr().err
 
 
@@ -232,6 +232,26 @@ def test_ctrl_c_ends_the_command_with_130_and_says_how_to_go_on(model: Path, tmp
     assert motes.load(file).result is motes.Result.INTERRUPTED
     assert run("resume", out, "--quiet", "--model", model) == 0
     assert motes.load(file).log_evidence == motes.sample(motes_model(), 64, seed=5, progress=False).log_evidence
+
+
+def test_a_command_that_is_given_again_does_not_replace_an_unfinished_run(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    recipe = {
+        "command": "sample",
+        "file": str(model.resolve()),
+        "sha256": hashlib.sha256(model.read_bytes()).hexdigest(),
+    }
+    motes.sample(
+        motes_model(), 64, seed=5, progress=False, max_steps=3, checkpoint=out / "run.safetensors", recipe=recipe
+    )
+    message = fails(capsys, 2, "sample", model, "--n", 64, "--seed", 5, "--quiet", "--out", out)
+    assert "up to t=3" in message and f"`motes resume {out / 'run.safetensors'} --model {model}`" in message
+    assert "--overwrite" in message and motes.load(out / "run.safetensors").particles.t == 3
+    assert sample(model, out, "--overwrite") == 0
+    assert sample(model, out) == 0, "a finished run of the same setup gives way"
+    assert "differs in seed" in fails(capsys, 2, "sample", model, "--n", 64, "--seed", 6, "--quiet", "--out", out)
 
 
 def test_replicas_of_a_command_are_those_of_the_library(model: Path, tmp_path: Path) -> None:

@@ -119,7 +119,7 @@ def test_threads_take_turns_or_are_refused(tmp_path):
     def work(seed):
         for _ in range(10):
             try:
-                sample(model(4), 10, seed=seed, checkpoint=Checkpoint(path, every=0), progress=False)
+                sample(model(4), 10, seed=seed, checkpoint=Checkpoint(path, every=0, overwrite=True), progress=False)
             except FileError as error:
                 refused.append(str(error))
             except BaseException as error:

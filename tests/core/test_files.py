@@ -96,7 +96,7 @@ def test_a_damaged_file_does_not_take_the_place_of_the_good_one(tmp_path):
 def test_the_checkpoint_before_is_never_that_of_another_run(tmp_path):
     path = tmp_path / "run"
     sample(model(), 40, seed=1, checkpoint=Checkpoint(path, every=0), progress=False)
-    sample(model(), 40, seed=2, checkpoint=path, progress=False)
+    sample(model(), 40, seed=2, checkpoint=Checkpoint(path, overwrite=True), progress=False)
     assert not before(path).exists()
     path.write_bytes(b"spoilt")
     with pytest.raises(FileError, match="no motes run"):

@@ -58,6 +58,7 @@ def arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("--only", default=",".join(PIECES), help="which parts, separated by commas")
     command.add_argument("--seed", type=int, default=0, help="the runs are functions of it")
     command.add_argument("--out", type=Path, default=Path("runs/demo"), help="folder for the runs and the report")
+    running.overwriting(command)
     running.common(command)
     command.set_defaults(resampling="systematic", ess_threshold=0.5, checkpoint=60.0, replicas=1)
 

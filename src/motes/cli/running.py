@@ -45,8 +45,18 @@ def options(command: argparse.ArgumentParser, *, n: int, out: str) -> None:
         help="how often the run is written while it goes on",
     )
     command.add_argument("--out", type=Path, default=Path(out), help=f"folder that gets {FILE}")
+    overwriting(command)
     command.add_argument("--report", action="store_true", help=f"write {PAGE} beside it")
     common(command)
+
+
+def overwriting(command: argparse.ArgumentParser) -> None:
+    """The option that lets a run take the place of another."""
+    command.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="replace what stands there, even a run that is unfinished or has other settings",
+    )
 
 
 def common(command: argparse.ArgumentParser) -> None:
@@ -105,7 +115,7 @@ def start(model: FeynmanKac, args: argparse.Namespace, recipe: dict[str, Any], f
             seed=args.seed,
             resampling=args.resampling,
             ess_threshold=args.ess_threshold,
-            checkpoint=motes.Checkpoint(args.out / file, every=args.checkpoint),
+            checkpoint=motes.Checkpoint(args.out / file, every=args.checkpoint, overwrite=args.overwrite),
             progress=not args.quiet,
             callback=seen,
             recipe=recipe,

@@ -54,7 +54,8 @@ def sample(
         seed: the run is a function of it; or an `Rng`.
         resampling: the name of a scheme, see `motes.core.resampling.schemes`.
         ess_threshold: resample once the effective sample size is at most this part of n; 0 is never, 1 at every step.
-        checkpoint: a path, written at most every minute and at the end; or `Checkpoint(path, every=seconds)`.
+        checkpoint: a path, written at most every minute and at the end; or `Checkpoint(path, every=seconds)`. An
+            unfinished run that stands there is an error, and so is one of another setup; `overwrite=True` replaces it.
         progress: show a progress bar.
         callback: called with the `State` after the initial draw and after every step; returning True stops the run.
         max_steps: stop after this number of steps, with the result MAX_STEPS.
@@ -70,6 +71,7 @@ def sample(
     Raises:
         NanLogPotential, AllWeightsZero: as `motes.core.smc.steps`; the error's `run` holds the last good state, and so
             does the checkpoint, if there is one.
+        FileError: the checkpoint cannot be written, or would replace a run that is not this one, finished.
     """
     must_be_model(model)
     scheme, sources = find_scheme(resampling), _sources(seed, replicas)
@@ -88,7 +90,7 @@ def sample(
         **({"replicas": int(replicas)} if replicas > 1 else {}),
     }
     states, ends = [None] * replicas, [None] * replicas
-    with Writer(Checkpoint.of(checkpoint)) as writer:
+    with Writer(Checkpoint.of(checkpoint), setup) as writer:
         return Drive(model, setup, sources, [*states], [*ends], writer, progress, callback, max_steps, throw).go()
 
 
@@ -150,7 +152,7 @@ def resume(
     target = Checkpoint.of(path if checkpoint is None else checkpoint)
     assert target is not None
     k = setup.get("replicas", 1)
-    with Writer(target, file.found(target)) as writer:
+    with Writer(target, setup, file.found(target)) as writer:
         file.must_be_unchanged()
         states: list[State | None] = [None] * k
         ends: list[Result | None] = [None] * k

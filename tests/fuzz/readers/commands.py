@@ -20,8 +20,8 @@ from fuzz.readers import runs
 from motes.cli import main as cli
 
 OPTIONS = {
-    "demo": ["--only", "--seed", "--out"],
-    "sample": ["--n", "--seed", "--resampling", "--ess-threshold", "--checkpoint", "--out", "--report"],
+    "demo": ["--only", "--seed", "--out", "--overwrite"],
+    "sample": ["--n", "--seed", "--resampling", "--ess-threshold", "--checkpoint", "--out", "--report", "--overwrite"],
     "generate": [
         "--model", "--prompt", "--prompt-file", "--no-chat", "--regex", "--choice", "--json-schema", "--grammar",
         "--max-tokens", "--temperature", "--top-k", "--top-p", "--min-p", "--rule", "--local", "--step-of-text", "--n",

@@ -8,11 +8,12 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from motes.core.errors import FileError, warn
 from motes.core.files import store as files
 from motes.core.files.lock import Lock
+from motes.core.files.occupied import must_be_free
 from motes.core.files.runfile import before, recovered
 from motes.core.run import Run
 
@@ -23,11 +24,16 @@ run, or a damaged one whose predecessor is good."""
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Where and how often a run is written on its way: to `path`, at most every `every` seconds, and at the end."""
+    """Where and how often a run is written on its way: to `path`, at most every `every` seconds, and at the end.
+
+    A run that stands at `path` and would be lost is an error, unless `overwrite` is True: one that is not finished, one
+    with another setup (seed, number of particles, settings, ...), or a file that is none of motes.
+    """
 
     path: str | os.PathLike[str]
     _: KW_ONLY
     every: float = 60.0
+    overwrite: bool = False
 
     @classmethod
     def of(cls, checkpoint: str | os.PathLike[str] | Checkpoint | None) -> Checkpoint | None:
@@ -78,22 +84,29 @@ class Writer:
 
     Args:
         to: where and how often; None writes nothing.
+        setup: what the run is told by.
         found: what stands there.
 
     Raises:
-        FileError: at the start of `with`: nothing can be written there, or another run is writing there.
+        FileError: at the start of `with`: nothing can be written there, another run is writing there, or one stands
+            there that would be lost.
     """
 
-    def __init__(self, to: Checkpoint | None, found: Found = "another"):
+    def __init__(self, to: Checkpoint | None, setup: dict[str, Any], found: Found = "another"):
         self.to = to
+        self.setup = setup
         self.found = found
         self.path = None if to is None else Path(to.path)
         self.written = time.monotonic()
         self.held = ExitStack()
 
     def __enter__(self) -> Self:
-        if self.path is not None:
-            self.held.enter_context(Lock(self.path))
+        if self.path is not None and self.to is not None:
+            with ExitStack() as held:
+                held.enter_context(Lock(self.path))
+                if self.found == "another" and not self.to.overwrite:
+                    must_be_free(self.path, self.setup)
+                self.held = held.pop_all()
         self.written = time.monotonic()
         return self
 

@@ -140,6 +140,17 @@ def newest(path: str | os.PathLike[str], read: Callable[[Path], Read]) -> tuple[
         return found, f"{error}. The checkpoint before it, {before(path)}, is used"
 
 
+def header(path: str | os.PathLike[str]) -> tuple[Result, int, dict[str, Any]]:
+    """How the run of one file has ended, at which step (of the population that got farthest), and its setup."""
+    meta = files.header(path)
+    try:
+        found = SEVERAL(meta, "the header") if "replicas" in meta else META(meta, "the header")
+    except FileError as error:
+        raise FileError(f"{path} is no run that motes can read: {error}") from error
+    t = max(part["t"] for part in found.get("replicas", [found]))
+    return Result(found["result"]), t, found["setup"]
+
+
 def only(path: str | os.PathLike[str]) -> Run:
     """The run of one file, whatever stands beside it; errors as `load`."""
     trees, meta = files.read(path)

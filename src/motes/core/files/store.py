@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -119,6 +121,26 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, PyTree], dict[str, Any
         FileError: the file is truncated, damaged or not from motes.
     """
     path = Path(path)
+    with _opened(path) as (f, content):
+        tensors = {name: f.get_tensor(name).clone() for name in content["digests"]}
+    bad = [name for name, tensor in tensors.items() if digest(tensor) != content["digests"][name]]
+    if bad:
+        raise FileError(f"{path} is damaged: {', '.join(bad)} {'are' if len(bad) > 1 else 'is'} not what was written")
+    try:
+        return {k: unpack(v, tensors, k) for k, v in content["trees"].items()}, content["meta"]
+    except FileError as error:
+        raise FileError(f"{path} is no run that motes can read: {error}") from error
+
+
+def header(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The JSON of a file that `write` made, without its tensors, which are not read; errors as `read`."""
+    with _opened(Path(path)) as (_, content):
+        return content["meta"]
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[Any, dict[str, Any]]]:
+    """A file that motes wrote, with the JSON of its header."""
     if not path.is_file():
         raise FileNotFoundError(f"there is no run at {path}")
     try:
@@ -129,18 +151,11 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, PyTree], dict[str, Any
             content = _header(said, path)
             if set(f.keys()) != set(content["digests"]):
                 raise FileError(f"{path} is damaged: its tensors are not those that its header names")
-            tensors = {name: f.get_tensor(name).clone() for name in content["digests"]}
+            yield f, content
     except FileError:
         raise
     except (SafetensorError, OSError, ValueError, RuntimeError) as error:
         raise FileError(f"{path} is no motes run, or it is truncated: {error}") from error
-    bad = [name for name, tensor in tensors.items() if digest(tensor) != content["digests"][name]]
-    if bad:
-        raise FileError(f"{path} is damaged: {', '.join(bad)} {'are' if len(bad) > 1 else 'is'} not what was written")
-    try:
-        return {k: unpack(v, tensors, k) for k, v in content["trees"].items()}, content["meta"]
-    except FileError as error:
-        raise FileError(f"{path} is no run that motes can read: {error}") from error
 
 
 HEADER = record(format=whole(), meta=dictionary(), trees=dictionary(), digests=dictionary(text()))
