@@ -52,7 +52,29 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
 def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as end:
         run(command, "--help")
-    assert end.value.code == 0 and "--debug" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert end.value.code == 0 and "--debug" in said
+    assert "default: None" not in said and "default: False" not in said and "default: []" not in said
+
+
+def test_a_warning_of_a_command_is_a_sentence_without_a_place_in_the_code(tmp_path: Path) -> None:
+    file = tmp_path / "warns.py"
+    file.write_text(MODEL.read_text() + "\n\nfrom motes.core.errors import warn\nwarn('mind the gap')\n")
+    command = [
+        sys.executable,
+        "-m",
+        "motes",
+        "sample",
+        str(file),
+        "--n",
+        "8",
+        "--quiet",
+        "--out",
+        str(tmp_path / "out"),
+    ]
+    ended = subprocess.run(command, capture_output=True, text=True)
+    assert ended.returncode == 0 and "motes: warning: mind the gap" in ended.stderr.splitlines()
+    assert "MotesWarning" not in ended.stderr
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
@@ -74,7 +96,7 @@ def test_sample_prints_a_table_and_writes_the_run(
 ) -> None:
     assert sample(model, tmp_path / "out") == 0
     said = capsys.readouterr()
-    assert "Coins" in said.out and "log normaliser" in said.out and "64" in said.out and said.err == ""
+    assert "Coins" in said.out and "log-likelihood" in said.out and "64" in said.out and said.err == ""
     saved = motes.load(tmp_path / "out" / "run.safetensors")
     direct = motes.sample(motes_model(), 64, seed=5, progress=False)
     assert saved.result is motes.Result.OK and torch.equal(saved.particles.x, direct.particles.x)

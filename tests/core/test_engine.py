@@ -264,3 +264,45 @@ def test_what_is_no_seed_is_refused(seed):
 def test_a_numpy_integer_is_a_seed():
     one, two = (sample(Walk(data(3)), 4, seed=s, progress=False) for s in (5, np.int64(5)))
     assert torch.equal(one.particles.x, two.particles.x) and two.seed == 5
+
+
+@pytest.mark.parametrize(
+    "method, value, said",
+    [
+        (
+            "step",
+            (1, 2),
+            r"Bad.step must return Particles, as particles.step\(x, log_potential\) makes them, not a tuple",
+        ),
+        ("step", None, r"not None \(is its `return` missing\?\)"),
+        ("init", torch.zeros(8), r"Bad.init must return Particles, as Particles.start\(.*not a Tensor"),
+        ("init", None, "Bad.init must return Particles"),
+    ],
+)
+def test_what_a_method_returns_must_be_a_population(method, value, said):
+    Bad = type("Bad", (Walk,), {method: lambda self, *arguments: value})
+    with pytest.raises(MotesError, match=said):
+        sample(Bad(data(3)), 8, seed=0, progress=False)
+
+
+def test_a_first_weight_of_zero_everywhere_is_told_from_one_that_comes_later():
+    coin = motes.Density(lambda p: p["a"] * 0 - math.inf, {"a": torch.distributions.Normal(0.0, 1.0)})
+    with pytest.raises(AllWeightsZero, match=r"t=0: the log-likelihood, .* is -inf at all 64 draws of the prior"):
+        sample(motes.Tempering(coin), 64, seed=0, progress=False)
+
+    class Late(Walk):
+        def log_potential(self, x, t):
+            return super().log_potential(x, t) - (math.inf if t == 2 else 0.0)
+
+    with pytest.raises(AllWeightsZero, match="t=2: none satisfies what Late asks"):
+        sample(Late(data(4)), 8, seed=0, progress=False)
+
+
+def test_the_mean_of_named_parameters_is_that_of_each():
+    prior = torch.distributions.Normal(0.0, 1.0)
+    model = motes.Tempering(motes.Density(lambda p: -(p["a"] ** 2) + p["b"], {"a": prior, "b": prior}))
+    run = sample(model, 64, seed=0, progress=False)
+    found = run.mean()
+    assert found.keys() == {"a", "b"}
+    assert all(found[k].value == run.mean(k).value and found[k].se == run.mean(k).se for k in found)
+    assert isinstance(sample(Walk(data(3)), 8, seed=0, progress=False).mean(), Estimate)

@@ -313,7 +313,9 @@ def test_too_few_chains_or_draws_are_said_and_printed(n, draws):
     assert "too few" in said and "nan" not in said
 
 
-def test_a_mean_of_named_parameters_asks_which():
+def test_a_mean_of_named_parameters_is_that_of_each():
     run = motes.sample(Chains(coin(), draws=20, warmup=20), 4, seed=0, progress=False)
+    found = run.mean()
+    assert found.keys() == run.view.keys() and all(found[k].value == run.mean(k).value for k in found)
     with pytest.raises(MotesError, match="which parameter"):
-        run.mean()
+        run.values()

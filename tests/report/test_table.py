@@ -54,3 +54,10 @@ def test_no_runs_and_foreign_things_are_refused():
         table([])
     with pytest.raises(TypeError, match="'a' is a int"):
         table({"a": 3})  # type: ignore[dict-item]
+
+
+def test_the_column_of_the_evidence_has_the_name_that_the_runs_have_for_it():
+    run, other = made.run(made.Tempered()), made.run(made.Blobs())
+    assert run.setup["quantity"] == "log evidence" and other.setup["quantity"] != "log evidence"
+    assert "log evidence" in table(run).splitlines()[0]
+    assert "log normaliser" in table([run, other]).splitlines()[0]

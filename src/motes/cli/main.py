@@ -6,8 +6,11 @@ import argparse
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
+from typing import Any
 
 from motes.cli.running import RunFailed
 
@@ -33,7 +36,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
         args = parser(arguments).parse_args(arguments)
-        return args.command(args)
+        with _warning_plainly():
+            return args.command(args)
     except KeyboardInterrupt as error:
         tell("interrupted", error)
         return INTERRUPTED
@@ -58,7 +62,7 @@ def parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     commands = top.add_subparsers(metavar="COMMAND", required=True)
     asked = next((a for a in arguments if not a.startswith("-")), None)
     for name, help in COMMANDS.items():
-        command = commands.add_parser(name, help=help, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+        command = commands.add_parser(name, help=help, formatter_class=_Help)
         command.add_argument("--debug", action="store_true", help="show where an error comes from")
         if name == asked:
             module = import_module(f"motes.cli.{name}")
@@ -66,6 +70,34 @@ def parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
             module.arguments(command)
             command.set_defaults(command=module.run)
     return top
+
+
+class _Help(argparse.ArgumentDefaultsHelpFormatter):
+    """Help that names a default where there is one, and once."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        said = action.default is None or isinstance(action.default, (bool, list)) or "default:" in (action.help or "")
+        return action.help if said else super()._get_help_string(action)
+
+
+@contextmanager
+def _warning_plainly() -> Iterator[None]:
+    """While a command runs, a warning of motes is a sentence, like an error, without a place in the code."""
+    usual = warnings.formatwarning
+
+    def formatted(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> str:
+        from motes.core.errors import MotesWarning
+        from motes.core.visible import visible
+
+        if issubclass(category, MotesWarning):
+            return f"motes: warning: {visible(str(message))}\n"
+        return usual(message, category, *place, **more)
+
+    warnings.formatwarning = formatted
+    try:
+        yield
+    finally:
+        warnings.formatwarning = usual
 
 
 class _Version(argparse.Action):

@@ -180,7 +180,9 @@ class Run:
         raise MotesError(f"the particles of a {self.setup['model']} run are no texts; see run.view")
 
     @overload
-    def mean(self, f: Function = None, *, control: bool = False, smooth: bool = False) -> Estimate: ...
+    def mean(self, f: None = None, *, control: bool = False, smooth: bool = False) -> Any: ...
+    @overload
+    def mean(self, f: Function, *, control: bool = False, smooth: bool = False) -> Estimate: ...
     @overload
     def mean(self, f: Sequence[Function], *, control: bool = False, smooth: bool = False) -> list[Estimate]: ...
     @overload
@@ -199,6 +201,7 @@ class Run:
             f: maps `run.flat` (named parameters, texts, images) to a tensor (N, ...); or the name of a parameter or of
                 one number in it, as "theta", "theta[2]" or "theta[0, 1]" (one tensor without a name is called "x"); or
                 nothing where the view is one tensor. A list or a dict of them gives a list or a dict of estimates.
+                Nothing where parameters have names gives a dict of the means of all.
             control: take out what the score of the target explains (`core/estimate/control_variates.py`), which makes
                 the standard error smaller, often by much for means of parameters.
             smooth: weigh with Pareto-smoothed weights, see `psis`; without standard error where these are unreliable.
@@ -208,6 +211,8 @@ class Run:
             UnknownName: no parameter is called so.
             MotesError: `control` without a score, or `smooth` without weights.
         """
+        if f is None and isinstance(self.view, dict) and all(isinstance(v, Tensor) for v in self.view.values()):
+            f = {name: name for name in self.view}
         one = not isinstance(f, (list, tuple, Mapping))
         named: dict[Any, Function] = {"": f} if one else dict(f if isinstance(f, Mapping) else enumerate(f))
         values = fine = [self.values(g) for g in named.values()]

@@ -13,7 +13,7 @@ from numbers import Integral
 
 import torch
 
-from motes.core.errors import AllWeightsZero, ShapeError
+from motes.core.errors import AllWeightsZero, MotesError, ShapeError
 from motes.core.history.genealogy import Genealogy
 from motes.core.model import FeynmanKac
 from motes.core.particles import Particles
@@ -53,12 +53,25 @@ def advance(
         parents = model.resampled(rng.at("resample", step=t), scheme, particles)
     else:
         parents = particles.kept()
-    children = model.step(rng.at("step", step=t), parents)
+    children = returned(model.step(rng.at("step", step=t), parents), model, "step")
     checked(children, t, type(model).__name__)
     if model.restarted(children):
         own = torch.arange(children.n)
         return replace(children, ancestor=own, root=own), False
     return replace(children, ancestor=parents.ancestor, root=parents.root), resample
+
+
+def returned(value: object, model: FeynmanKac, method: str) -> Particles:
+    """What a method of the model returned, if that is a population.
+
+    Raises:
+        MotesError: it is none.
+    """
+    if isinstance(value, Particles):
+        return value
+    how = "particles.step(x, log_potential)" if method == "step" else "Particles.start(x, log_weight)"
+    what = "None (is its `return` missing?)" if value is None else f"a {type(value).__name__}"
+    raise MotesError(f"{type(model).__name__}.{method} must return Particles, as {how} makes them, not {what}")
 
 
 def checked(particles: Particles, t: int, model: str) -> None:
@@ -91,10 +104,15 @@ def must_be_model(model: object) -> None:
 def alive(particles: Particles, model: FeynmanKac) -> None:
     """Raise AllWeightsZero unless some weight is positive."""
     if particles.log_weight.max() == -float("inf"):
-        raise AllWeightsZero(
-            f"all {particles.n} particles have weight zero at t={particles.t}: none satisfies what "
-            f"{type(model).__name__} asks. {model.advice(particles)}"
-        )
+        name, n, advice = type(model).__name__, particles.n, model.advice(particles)
+        why = f"none satisfies what {name} asks. {advice}"
+        if particles.t == 0 and advice == FeynmanKac.advice(model, particles):
+            why = (
+                f"the log-likelihood, or the first log-potential of {name}, is -inf at all {n} draws of the prior, or "
+                "initial law. Evaluate it at a point where it must be finite, to tell a slip from a narrow likelihood; "
+                "for a narrow one begin from a law that overlaps with it, or use more particles"
+            )
+        raise AllWeightsZero(f"all {n} particles have weight zero at t={particles.t}: {why}")
 
 
 def steps(
@@ -129,7 +147,7 @@ def steps(
     rng = source(seed)
     state, clock = start, time.perf_counter()
     if state is None:
-        particles = model.init(rng.at("init", step=0), n)
+        particles = returned(model.init(rng.at("init", step=0), n), model, "init")
         if particles.n != n:
             raise ShapeError(f"{name}.init was asked for {n} particles and returned {particles.n}")
         checked(particles, 0, name)

@@ -75,7 +75,8 @@ class Diagnosis:
             "  ".join(c.rjust(w) if k else c.ljust(w) for k, (c, w) in enumerate(zip(x, widths, strict=True)))
             for x in cells
         ]
-        return "\n".join([f"{self.chains} chains of {self.draws} draws", *lines, *self.remarks])
+        many = [f"{k} {what}{'s' * (k != 1)}" for k, what in ((self.chains, "chain"), (self.draws, "draw"))]
+        return "\n".join([" of ".join(many), *lines, *self.remarks])
 
 
 def diagnose(run: Run, most: int = 100_000) -> Diagnosis:

@@ -8,19 +8,22 @@ from motes.core.run import Run
 from motes.report import numerals
 from motes.report.facts import Facts, named, read
 
-HEAD = ("what", "particles", "log normaliser", "ESS", "families", "time", "result")
+HEAD = ("what", "particles", "", "ESS", "families", "time", "result")
 RIGHT = (False, True, True, True, True, True, False)
 
 
 def table(runs: Run | list[Run] | dict[str, Run], *, ascii: bool = False) -> str:
-    """What, particles, log normaliser with its standard error, effective sample size and number
-    of families, time and result of each run.
+    """What, particles, log normaliser (by the name that the runs have for it) with its standard error, effective sample
+    size and number of families, time and result of each run.
 
     Args:
         runs: a run, several, or several by name.
         ascii: write `+-` and `-` for terminals that know no other letters.
     """
-    rows = [HEAD, *(row(read(run, name, most=0)) for name, run in named(runs).items())]
+    facts = [read(run, name, most=0) for name, run in named(runs).items()]
+    quantities = {f.quantity for f in facts if not f.chains}
+    quantity = quantities.pop() if len(quantities) == 1 else "log normaliser"
+    rows = [(*HEAD[:2], quantity, *HEAD[3:]), *map(row, facts)]
     cells = _align_errors(rows)
     if ascii:
         cells = [[_ascii(c) for c in line] for line in cells]

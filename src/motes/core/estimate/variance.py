@@ -245,7 +245,7 @@ def _thin(width: float, genealogy: Genealogy) -> str:
     return (
         f"the particles descend from too few families: {1 / width:.1f} in effective number"
         + (f", followed over {age} resamplings" if age else "")
-        + ". Use more particles or more, smaller steps; or take the spread over several runs"
+        + ". Use more particles or more, smaller steps; or take the spread over several runs, as replicas=8 does"
     )
 
 

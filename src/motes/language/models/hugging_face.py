@@ -15,6 +15,7 @@ from motes.core.errors import FileError, MotesError, perhaps, warn
 from motes.core.modules import refuse_training_mode
 from motes.language.models import gguf
 from motes.language.models.bounded import bounded
+from motes.language.models.device import device_here
 from motes.language.models.model import LanguageModel, Message, Prefixes, check_chat, check_prompt, check_tokens
 from motes.language.models.pretrained import read
 from motes.language.models.token_bytes import byte_tokenizer, decoded_behind, spelt
@@ -164,13 +165,15 @@ def load(
         trust_remote_code: run the Python code that comes with the model, for architectures that transformers lacks.
 
     Raises:
-        MotesError: there is no such model, or a package is missing; the message says which command installs it.
+        MotesError: there is no such model or device, or a package is missing; the message says what there is, or which
+            command installs it.
         FileError: a GGUF file is damaged; weights are pickles; the model needs code of its own that is not run.
     """
     missing = [p for p in ("transformers", "tokenizers", "gguf") if find_spec(p) is None]
     if missing:
         raise MotesError(f"language models need {', '.join(missing)}: pip install 'motes[language]'")
-    kind = dtype or (torch.float32 if torch.device(device).type == "cpu" else "auto")
+    device = device_here(device)
+    kind = dtype or (torch.float32 if device.type == "cpu" else "auto")
     name = str(name_or_path)
     if name in PACKAGED:
         path = packaged(name)

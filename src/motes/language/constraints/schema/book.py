@@ -78,7 +78,7 @@ class Book:
         key = id(written)
         if key not in self.known:
             if not isinstance(written, (dict, bool)):
-                raise self.fail(f"a schema is an object, true or false, not {shorten(repr(written), 60)}", place)
+                raise self.fail(f"a schema is an object, true or false, not {shown(written)}", place)
             self.known[key] = Schema(written, place)
             self.kept.append(written)  # so that no other takes its identity
         return self.known[key]
@@ -162,7 +162,7 @@ class Book:
     def _list(self, written: dict[str, Any], word: str, place: str) -> list[Any]:
         value = written[word]
         if not isinstance(value, list) or (not value and word != "required"):
-            raise self.fail(f"{word} is a list of at least one entry, not {shorten(repr(value), 60)}", place)
+            raise self.fail(f"{word} is a list of at least one entry, not {shown(value)}", place)
         return value
 
     def target(self, reference: Any, place: str) -> Schema:
@@ -184,12 +184,12 @@ class Book:
         """The shapes by the keywords that stand in a schema itself."""
         for word in written:
             if word not in KNOWN and not word.startswith("x-"):
-                why = f"the keyword {shorten(repr(word), 60)} is not known (layout='spaced' may know it)"
+                why = f"the keyword {shown(word)} is not known (layout='spaced' may know it)"
                 raise self.fail(why, place)
         kinds = written.get("type", list(KINDS))
         kinds = [kinds] if isinstance(kinds, str) else kinds
         if not isinstance(kinds, list) or not all(isinstance(k, str) and k in KINDS for k in kinds):
-            raise self.fail(f"type {shorten(repr(kinds), 60)} is none of {', '.join(KINDS)}", place)
+            raise self.fail(f"type {shown(kinds)} is none of {', '.join(KINDS)}", place)
         if "const" in written or "enum" in written:
             values = [written["const"]] if "const" in written else self._list(written, "enum", place)
             if "const" in written and "enum" in written:
@@ -220,7 +220,7 @@ class Book:
         for at, value in enumerate(values):
             if isinstance(value, str):
                 if any(0xD800 <= ord(c) <= 0xDFFF for c in value):
-                    raise self.fail(f"the string {shorten(ascii(value), 60)} holds half a character", place)
+                    raise self.fail(f"the string {shown(value)} holds half a character", place)
                 names.add(value)
             elif isinstance(value, (int, float)) and not isinstance(value, bool):
                 numbers.append(self._number(value, place))
@@ -278,7 +278,7 @@ class Book:
         if isinstance(value, float) and value.is_integer():
             value = int(value)
         if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 0):
-            raise self.fail(f"{word} is a whole number of at least 0, not {shorten(repr(value), 60)}", place)
+            raise self.fail(f"{word} is a whole number of at least 0, not {shown(value)}", place)
         return value
 
     def _texts(self, written: dict[str, Any], place: str) -> Texts | None:
@@ -287,7 +287,7 @@ class Book:
             patterns.append(self._pattern(written["pattern"], place))
         if "format" in written:
             if not isinstance(written["format"], str) or written["format"] not in FORMATS:
-                why = f"the format {shorten(repr(written['format']), 60)} is none of {', '.join(FORMATS)}"
+                why = f"the format {shown(written['format'])} is none of {', '.join(FORMATS)}"
                 raise self.fail(why, place)
             patterns.append(compiled(FORMATS[written["format"]]))
         low, high = self._count(written, "minLength", place), self._count(written, "maxLength", place)
@@ -295,7 +295,7 @@ class Book:
 
     def _pattern(self, source: Any, place: str) -> Pattern:
         if not isinstance(source, str):
-            raise self.fail(f"a pattern is a string, not {shorten(repr(source), 60)}", place)
+            raise self.fail(f"a pattern is a string, not {shown(source)}", place)
         return compiled(source)
 
     def _array(self, written: dict[str, Any], place: str) -> Iterator[Array]:
@@ -304,7 +304,7 @@ class Book:
         if isinstance(items, list):  # drafts before 2020-12
             first, items, word = items, written.get("additionalItems", True), "items"
         if not isinstance(first, list):
-            raise self.fail(f"prefixItems is a list, not {shorten(repr(first), 60)}", place)
+            raise self.fail(f"prefixItems is a list, not {shown(first)}", place)
         nodes = tuple(self.node(s, f"{place}/{word}/{i}") for i, s in enumerate(first))
         high = self._count(written, "maxItems", place)
         low = self._count(written, "minItems", place) or 0
@@ -315,7 +315,7 @@ class Book:
         named, patterns = written.get("properties", {}), written.get("patternProperties", {})
         for word, value in (("properties", named), ("patternProperties", patterns)):
             if not isinstance(value, dict):
-                raise self.fail(f"{word} is an object, not {shorten(repr(value), 60)}", place)
+                raise self.fail(f"{word} is an object, not {shown(value)}", place)
         required = self._list(written, "required", place) if "required" in written else []
         if not all(isinstance(key, str) for key in required):
             raise self.fail("required is a list of strings", place)
@@ -376,6 +376,12 @@ class Book:
             return 2 + shape.left(shape.start())
         children = needed(shape)
         return 2 + sum(self.size(child) for child in children) + max(len(children) - 1, 0)
+
+
+def shown(value: object, most: int = 60) -> str:
+    """A part of a schema as it is written in Python, cut where it is long."""
+    text = ascii(value)
+    return text if len(text) <= most else f"{text[:most]}..."
 
 
 def opened(document: Any) -> Book:
