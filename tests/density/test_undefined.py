@@ -98,9 +98,9 @@ def test_what_is_no_matter_of_points_is_raised():
     density, z = Density(f, Normal(torch.zeros(2, dtype=F), ONE), vectorised=True), torch.zeros(5, 2, dtype=F)
     for error in (RuntimeError("a bug"), MotesError("ours"), KeyError("name"), NotImplementedError("never")):
         broken[:] = [error]
-        with pytest.raises(type(error)) as caught:
+        with pytest.raises(MotesError if type(error) is RuntimeError else type(error)) as caught:
             density.trial(z)
-        assert caught.value is error
+        assert error in (caught.value, caught.value.__cause__)
 
 
 def test_bisection_finds_exactly_the_points():

@@ -10,14 +10,16 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
+from motes.core import tree
 from motes.core.errors import MotesError, ShapeError, warn
 from motes.core.micro_batches import in_parts
 from motes.kernels import State, Undefined
 from motes.laws.checking import check, pardon
+from motes.laws.explaining import alone, failure
 from motes.laws.law import Law
-from motes.laws.likelihood import LogLikelihood, batched, not_added_up, unknown
+from motes.laws.likelihood import LogLikelihood, batched, must_stand_alone, not_added_up, unknown
 from motes.laws.parameters import Parameters, Values
-from motes.laws.refusal import spared
+from motes.laws.refusal import NEVER, is_refusal, spared
 from motes.rng import Rng
 
 CACHE = 1 << 20
@@ -64,6 +66,8 @@ class Density(Law):
     Raises:
         ShapeError: the log-likelihood fits neither a batch nor a single point, or both with different values.
         UnknownName: it asks for a parameter that the prior has not.
+        MotesError: it raises an error, which is quoted as it is at one point; or, with `vectorised=True`, its value at
+            a point depends on the other points of the batch or on the call.
         NanLogPotential: it is NaN at a draw from the prior.
 
     >>> import torch, motes
@@ -90,10 +94,10 @@ class Density(Law):
             raise ValueError(f'compile must be True, False or "auto", not {compile!r}')
         self.parameters = Parameters(prior, dtype)
         self.dim, self.dtype, self.compile = self.parameters.dim, dtype, compile
-        self._likelihood = batched(log_likelihood, self.parameters, vectorised)
+        self._user, self._likelihood = log_likelihood, batched(log_likelihood, self.parameters, vectorised)
         self._compiled: dict[bool, Callable[[Tensor], State]] = {}
         self.micro_batch: int | None = None
-        bytes_a_point, self.differentiable = self._probe()
+        bytes_a_point, self.differentiable = self._probe(compare=vectorised is True)
         if micro_batch == "auto":
             self._part = max(16, CACHE // max(1, bytes_a_point))
         elif micro_batch is None or micro_batch >= 1:
@@ -101,8 +105,12 @@ class Density(Law):
         else:
             raise ValueError(f'micro_batch must be at least 1, "auto" or None, not {micro_batch}')
 
-    def _probe(self) -> tuple[int, bool]:
-        """Bytes that an evaluation with its gradient keeps for one point, and whether there is a gradient."""
+    def _probe(self, compare: bool) -> tuple[int, bool]:
+        """Bytes that an evaluation with its gradient keeps for one point, and whether there is a gradient.
+
+        Args:
+            compare: whether to see that the value at a point does not depend on the others of its batch.
+        """
         z, kept = self.parameters.sample(Rng(0).at("probe"), 4), []
         many = self.parameters.sample(Rng(0).at("floor"), 256)
         values, jacobian, _ = self.parameters.constrain(many)
@@ -124,6 +132,12 @@ class Density(Law):
                 if (missing := unknown(error, values)) is None:
                     raise
                 raise missing from error
+            except NEVER:
+                raise
+            except Exception as error:
+                raise self._failure(values, error) from error
+        if compare:
+            must_stand_alone("log_likelihood", self._likelihood, values, likelihood)
         if self.dtype == torch.float64 and _lossy(likelihood.detach()):
             warn(SINGLE.format(dtype=str(likelihood.dtype).removeprefix("torch.")))
         check(self.constrain, likelihood.detach(), inside, z.detach(), None)
@@ -158,6 +172,10 @@ class Density(Law):
             ShapeError: the log-likelihood has another shape than (N,).
         """
         state, inside, raised = self._state(z, gradient, compiled)
+        if raised is not None:  # of a batch, which vmap may have reworded
+            bad = torch.isnan(state["log_likelihood"])
+            found = alone(self._user, self.constrain(z[bad][:1]), 1) if self._likelihood is not self._user else raised
+            raised = found if isinstance(found, Exception) else raised
         check(self.constrain, state["log_likelihood"], inside, z, state, self._floor, raised)
         return state
 
@@ -208,7 +226,12 @@ class Density(Law):
         raised: list[Exception] = []
 
         def f(part: Tensor) -> State:
-            state, error = spared(chosen, part, lambda: self._legal, eager)
+            try:
+                state, error = spared(chosen, part, lambda: self._legal, eager)
+            except Exception as error:
+                if not is_refusal(error):
+                    raise
+                raise self._failure(self.parameters.constrain(part.detach())[0], error) from error
             raised.extend([error] if error else [])
             return state
 
@@ -226,6 +249,11 @@ class Density(Law):
 
         in_parts(one, size, z)
         return {k: torch.cat([p[k] for p in parts])[:n] for k in parts[0]}, raised[0] if raised else None
+
+    def _failure(self, values: Values, error: Exception) -> MotesError:
+        """What to raise where the log-likelihood raised `error` at these parameters, and not for their numbers."""
+        n = len(next(v for _, v in tree.leaves(values)))
+        return failure(self._user, values, n, self._likelihood is self._user, error)
 
     def _compile(self, gradient: bool) -> Callable[[Tensor], State]:
         if gradient not in self._compiled:

@@ -13,6 +13,7 @@ from motes.core.errors import MotesError, NanLogPotential, ShapeError, name_part
 from motes.kernels import State, Undefined
 from motes.laws.checking import pardon
 from motes.laws.law import Law
+from motes.laws.likelihood import must_stand_alone
 from motes.laws.parameters import Values
 from motes.laws.refusal import spared
 from motes.rng import Rng
@@ -69,7 +70,9 @@ class Discrete(Law):
         self.dim, self.levels, self.one_hot, self.dtype = dim, levels, one_hot, dtype
         self._log_density, self._level = log_density, torch.arange(levels, dtype=dtype)
         probe = self._input(self.sample(Rng(0).at("probe"), 3)).requires_grad_()
-        self.differentiable = self._call(probe, 3).requires_grad
+        value = self._call(probe, 3)
+        self.differentiable = value.requires_grad
+        must_stand_alone("log_density", log_density, probe, value)
 
     def sample(self, rng: Rng, n: int) -> Tensor:
         """(n, dim) uniform draws."""

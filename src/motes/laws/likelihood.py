@@ -11,6 +11,7 @@ from torch import Tensor
 
 from motes.core import tree
 from motes.core.errors import MotesError, ShapeError, UnknownName
+from motes.laws.explaining import cleaned
 from motes.laws.parameters import Parameters, Values
 from motes.rng import Rng
 
@@ -20,11 +21,15 @@ LogLikelihood = Callable[[Any], Tensor]
 
 @dataclass(frozen=True)
 class Failed:
-    """Why a call came to nothing: in words, with the shape that came out of it, or the error if a name is unknown."""
+    """Why a call came to nothing: in words, with the shape that came out of it, or the error if a name is unknown.
+
+    `refused`: a distribution refused its parameters or the data, so that shapes are not the matter.
+    """
 
     said: str
     shape: tuple[int, ...] = ()
     unknown: UnknownName | None = None
+    refused: bool = False
 
     def __str__(self) -> str:
         return self.said
@@ -52,6 +57,13 @@ def batched(log_likelihood: LogLikelihood, parameters: Parameters, vectorised: b
     takes_many = len(batches) == len(many) and _agree(batches[0], batches[1][: sizes[0]])
     takes_one = len(numbers) == len(one)
     if takes_one and not takes_many:
+        if len(batches) == len(many) and all(v.ndim == 1 for _, v in tree.leaves(points)):
+            raise ShapeError(
+                "log_likelihood accepts a batch of points, and its value at one of them changes with the others: "
+                f"{float(batches[0][0])} and {float(batches[1][0])} for the first point. Look for random "
+                "numbers, and for a mean, sum or maximum over the first axis, which counts points; or say "
+                "vectorised=False if it takes one point"
+            )
         mapped = _attempt(single, points, (max(sizes),))
         if isinstance(mapped, Tensor):
             return single
@@ -70,10 +82,48 @@ def batched(log_likelihood: LogLikelihood, parameters: Parameters, vectorised: b
     for failed in (one[0], many[0]):
         if isinstance(failed, Failed) and failed.unknown is not None:
             raise failed.unknown
+    for failed, k in ((one[0], 1), (many[0], sizes[0])):
+        if isinstance(failed, Failed) and failed.refused:
+            raise MotesError(f"log_likelihood was called with {k} point{'s' * (k > 1)}: {failed}")
     raise ShapeError(
         f"log_likelihood must map a batch of points {_shapes(points)} to shape (N,), or one point to a number. "
         f"With {sizes[0]} points: {_said(many[0])}. With one point: {_said(one[0])}{_advice(many[0], one[0], sizes[0])}"
     )
+
+
+def must_stand_alone(name: str, f: LogLikelihood, points: Values, value: Tensor) -> None:
+    """The values (n,) of `f` at n points are those that it has at the last two alone, and at another call.
+
+    Values may differ by rounding, 1e-5 of the largest (1e-3 where they are no float64).
+
+    Raises:
+        MotesError: they are not, so that `f` is no function of its point.
+    """
+    last = torch.arange(len(value) - 2, len(value))
+    with torch.no_grad():
+        alone = f(tree.map_leaves(lambda v: v.detach()[last], points))
+    value = value.detach()
+    if alone.shape != (2,) or _near(alone, value[last], value):
+        return
+    with torch.no_grad():
+        again = f(tree.map_leaves(lambda v: v.detach(), points))
+    numbers = f"{float(value[last[0]]):.8g} against {float(alone[0]):.8g}"
+    if _near(again, value, value):
+        raise MotesError(
+            f"{name} has another value at a point when other points are in the batch: {numbers} with {len(value)} and "
+            "with 2 points. Look for a mean, sum or maximum over the first axis, which counts points"
+        )
+    raise MotesError(
+        f"{name} has another value at a point at another call: {numbers}. It draws random numbers or keeps a state; "
+        "make it a plain function of its parameters"
+    )
+
+
+def _near(a: Tensor, b: Tensor, all: Tensor) -> bool:
+    finite = all[torch.isfinite(all)].abs()
+    size = float(finite.max()) if len(finite) else 0.0
+    tolerance = (1e-5 if all.dtype == torch.float64 else 1e-3) * max(1.0, size)
+    return bool(torch.allclose(a, b, rtol=0.0, atol=tolerance, equal_nan=True))
 
 
 def unknown(error: KeyError, values: Values) -> UnknownName | None:
@@ -109,7 +159,7 @@ def _attempt(f: LogLikelihood, points: Values, shape: tuple[int, ...]) -> Tensor
         missing = unknown(error, points) if isinstance(error, KeyError) else None
         if missing is not None:
             missing.__cause__ = error
-        return Failed(f"it raised {type(error).__name__}: {error}", unknown=missing)
+        return Failed(cleaned(error), unknown=missing, refused="found invalid values" in str(error))
     if not isinstance(value, Tensor):
         return Failed(f"it returned a {type(value).__name__}, not a tensor")
     if tuple(value.shape) != shape:

@@ -35,7 +35,7 @@ def values(view: PyTree, f: Function, alive: Tensor) -> Tensor:
     else:
         if f is None and isinstance(view, dict):
             raise MotesError(
-                f"say which parameter, as in run.mean('{next(iter(view))}') or run.values(...); there are: {', '.join(view)}"
+                f"say which parameter, as in run.mean('{next(iter(view))}') or run.values(...): {', '.join(view)}"
             )
         value = view if f is None else f(view)
     n = len(alive)
