@@ -8,7 +8,7 @@ import torch
 import motes
 from motes.core.estimate import upper_tail
 from motes.core.estimate.psis import smooth
-from motes.core.estimate.upper_tail import few_had_the_largest, pareto_shape
+from motes.core.estimate.upper_tail import few_had_the_largest, pareto_shape, wild
 
 RUNS = 400
 
@@ -77,3 +77,30 @@ def test_the_shape_of_a_tail_that_is_known():
     for k in (0.3, 0.7, 1.2):
         assert abs(pareto_shape(-k * u.log()) - k) < 0.15
     assert pareto_shape(torch.zeros(100)) == -math.inf and math.isnan(pareto_shape(torch.zeros(9)))
+
+
+def test_means_of_wild_values_have_no_bar(monkeypatch):
+    """E exp(3 z) = e^4.5 rests on z near 3, which few draws reach; a law without a mean has none to estimate."""
+    rng = torch.Generator().manual_seed(11)
+    even = torch.full((512,), 1 / 512, dtype=torch.float64)
+    z = torch.randn(512, 100, generator=rng, dtype=torch.float64)
+    u = torch.rand(512, 100, generator=rng, dtype=torch.float64)
+    for value, low, high in (
+        (z, 0.0, 0.0),
+        (z.square(), 0.0, 0.02),
+        ((z > 1.5).double(), 0.0, 0.0),
+        (z.exp(), 0.0, 0.1),
+        ((3 * z).exp(), 0.65, 1.0),
+        ((math.pi * (u - 0.5)).tan(), 0.65, 1.0),
+    ):
+        share = float((wild(value, even) > 0).double().mean())
+        assert low <= share <= high, (share, low, high)
+    normal = torch.distributions.Normal(torch.zeros(1, dtype=torch.float64), 1.0)
+    density = motes.Density(lambda x: 0 * x.sum(-1), normal, vectorised=True)
+    run = motes.sample(motes.Tempering(density), 512, seed=0, progress=False)
+    wide = run.mean(lambda x: (3 * x[:, 0]).exp())
+    assert math.isnan(float(wide.se)) and "tail of shape" in wide.reason and math.isfinite(float(run.mean().se))
+    monkeypatch.setattr(upper_tail, "WILD", math.inf)  # the twin: bars of a half of what is missing
+    runs = [motes.sample(motes.Tempering(density), 512, seed=s, progress=False) for s in range(12)]
+    found = [r.mean(lambda x: (3 * x[:, 0]).exp()) for r in runs]
+    assert sum(float(f) < math.exp(4.5) - 2.5 * float(f.se) for f in found) >= 3

@@ -133,7 +133,22 @@ def test_separate_modes_are_told():
     with pytest.warns(MotesWarning, match="not mixed"):
         run = motes.sample(Chains(two, draws=50), 64, seed=0, progress=False)
     assert "Tempering" in run.remarks[0] and any("R-hat" in r for r in run.diagnose().remarks)
-    assert float(run.mean().se) > 0.5  # the spread between modes is in the error bar
+    assert math.isnan(float(run.mean().se))  # how many chains are in a mode is what the start has left there
+
+
+def test_modes_in_which_groups_of_chains_are_alike_are_told():
+    """As many chains of each group in each mode: groups agree, and no chain ever changes its mode."""
+    rng, ones = Rng(1), torch.full((16,), 0.8, dtype=torch.float64)
+    none, noise = torch.zeros(16, dtype=torch.int64), rng.normal((16, 200, 2))
+    modes = noise + torch.where(torch.arange(16) % 2 == 0, -8.0, 8.0)[:, None, None]
+    assert mixed(modes) < 1.05  # the broken twin: groups alone see nothing
+    (said,) = complaints(modes, ones, none, 200, ChEES())
+    assert "each somewhere else" in said and said.withholds and said.doubts == ("means",)
+    slow = torch.empty_like(noise)  # correlated over 20 draws, and well
+    slow[:, 0] = noise[:, 0]
+    for t in range(1, 200):
+        slow[:, t] = 0.9 * slow[:, t - 1] + math.sqrt(1 - 0.81) * noise[:, t]
+    assert complaints(slow, ones, none, 200, ChEES()) == []
 
 
 def test_stuck_and_diverging_chains_are_told():

@@ -24,6 +24,7 @@ from motes.core.estimate.estimate import Estimate
 from motes.core.estimate.psis import Smoothed
 from motes.core.estimate.psis import smooth as smooth_weights
 from motes.core.estimate.systematic import Systematic
+from motes.core.estimate.upper_tail import wild, wild_because
 from motes.core.estimate.variance import StandardError, log_evidence_se, mean_freedom, mean_se
 from motes.core.files import store as files
 from motes.core.history.genealogy import Genealogy
@@ -225,7 +226,7 @@ class Run:
         if control and values:
             even = torch.full((len(values[0]),), 1 / len(values[0]), dtype=torch.float64)
             values = take_out(self, values, even if self.chains else normalise(particles.log_weight))
-        estimates = [self._estimate(v, s, particles, doubt) for v, s in zip(values, same, strict=True)]
+        estimates = [self._estimate(v, s, particles, doubt, g) for v, s, g in zip(values, same, fine, strict=True)]
         if self.coarse is not None:
             asked = zip(estimates, named.values(), fine, strict=True)
             estimates = [self.coarse.added(e, g, v, self.log_weight) for e, g, v in asked]
@@ -234,14 +235,15 @@ class Run:
 
     def particles_mean(self, value: Tensor) -> Estimate:
         """The weighted mean of numbers (N, ...) of the particles, with the error that their number leaves."""
-        return self._estimate(value, self._same(value), self.particles, "")
+        return self._estimate(value, self._same(value), self.particles, "", value)
 
     def _same(self, value: Tensor) -> Tensor:
         """(...) bool, whether a number (N, ...) is the same for all draws that have weight."""
         alive = value if self.chains else value[self.weight > 0]
         return alive.amax(0) == alive.amin(0)
 
-    def _estimate(self, value: Tensor, same: Tensor, particles: Particles, doubt: str) -> Estimate:
+    def _estimate(self, value: Tensor, same: Tensor, particles: Particles, doubt: str, plain: Tensor) -> Estimate:
+        """The mean of `value`, which is `plain` or that without what a control variate explains."""
         doubt = doubt or self._withheld("means")
         if len(parts := replicas.estimating(self.replicas)) > 1:
             even = torch.full((len(value),), 1 / len(value), dtype=torch.float64)
@@ -249,6 +251,11 @@ class Run:
             return replace(found, se=torch.full_like(found.se, math.nan), reason=doubt) if doubt else found
         if self.chains:
             found = Estimate(*chain_mean(value.view(self.n, -1, *value.shape[1:])))
+            even = torch.full((len(value),), 1 / len(value), dtype=torch.float64)
+            if not found.reason and (shape := wild(plain, even)).any():
+                found = Estimate(
+                    found.value, torch.where(shape > 0, math.nan, found.se), wild_because(float(shape.max()))
+                )
             return Estimate(found.value, torch.full_like(found.se, math.nan), doubt) if doubt else found
         mean = torch.tensordot(normalise(particles.log_weight), value, dims=1)
         doubt = doubt or ("" if self.own_error is None else self.own_error.means)
@@ -258,6 +265,8 @@ class Run:
         if not reason and same.any():
             se = torch.where(same, math.nan, se)
             reason = f"{SAME} 3 / ess = {3 / particles.ess:.2g}"
+        if not reason and (shape := wild(plain, normalise(particles.log_weight))).any():
+            se, reason = torch.where(shape > 0, math.nan, se), wild_because(float(shape.max()))
         freedom = mean_freedom(value, particles, self.genealogy)
         return Estimate(mean, se, reason, math.inf if reason and bool(se.isnan().all()) else freedom)
 

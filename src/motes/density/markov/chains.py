@@ -14,6 +14,7 @@ from motes.core.cite import Reference
 from motes.core.errors import MotesError, name_particles
 from motes.core.estimate.variance import StandardError
 from motes.core.particles import Particles
+from motes.core.remark import MEANS, Remark
 from motes.core.temperature import next_temperature
 from motes.core.tree import PyTree
 from motes.core.weights import normalise
@@ -252,9 +253,8 @@ class Chains(Annealed):
             calm = settled(kernel.describe(before), kernel.describe(parameters))
             pooled = {k: v.flatten(0, 1) for k, v in history.items()}
             even = torch.full((len(pooled["position"]),), 1 / len(pooled["position"]), dtype=torch.float64)
-            last = done + length >= limit or (
-                self.warmup == "auto" and done + length >= least and r_hat < most and calm
-            )
+            agreed = r_hat < most and calm
+            last = done + length >= limit or (self.warmup == "auto" and done + length >= least and agreed)
             if not last or done == 0:  # the last window only confirms what the kernel has learnt
                 parameters = kernel.fit(parameters, target, pooled, even)
                 if done == 0 and n < ALONE and isinstance(parameters.get("step_size"), float):
@@ -263,7 +263,7 @@ class Chains(Annealed):
                     fresh = kernel.start(self.density.dim, self.density.dtype)["step_size"]
                     parameters = {**parameters, "step_size": max(fresh, parameters["step_size"])}
         else:
-            last = True
+            last = agreed = True
         done += length
         dead = (~(target.log_density(state) > -math.inf)).nonzero().flatten().tolist()
         if last and dead:
@@ -284,6 +284,7 @@ class Chains(Annealed):
                 "sweeps": 0 if last else done,
                 "compiled": compiled,
                 "kernel": parameters,
+                "agreed": agreed or self.warmup != "auto",
             },
             info={"temperature": 1.0, "acceptance": rate, "evaluations": evaluations, "r_hat": r_hat}
             | kernel.describe(parameters),
@@ -351,8 +352,19 @@ class Chains(Annealed):
         x, shared = particles.x, particles.shared
         if shared["phase"] != "draws":
             return []
-        bias = f"{type(self.mover).__name__} does not leave the target invariant: its docstring says which bias it has"
-        said = [*improper(self.density, x["state"]["position"]), *([] if self.mover.exact else [bias])]
+        said = improper(self.density, x["state"]["position"])
+        if not self.mover.exact:
+            name = type(self.mover).__name__
+            said.append(
+                Remark(f"{name} does not leave the target invariant: its docstring says which bias it has", MEANS)
+            )
+        if not shared["agreed"]:
+            text = (
+                f"the warm-up ended after {LONGEST} sweeps, and chains did not agree yet, or the kernel still learnt. "
+                "Use a better parametrisation; with separate modes use motes.Tempering with replicas=8, which weighs "
+                "them"
+            )
+            said.append(Remark(text, MEANS))
         said += undefined_met(particles.info) if not x["divergences"].any() else []  # else they are among those
         return said + complaints(x["draws"], x["acceptance"], x["divergences"], shared["sweeps"], self.mover)
 

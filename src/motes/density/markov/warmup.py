@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from motes.core.errors import name_particles
+from motes.core.remark import MEANS, Remark
 from motes.kernels import Kernel, Parameters, State, Sweep, Target
 from motes.rng import Rng
 
@@ -17,6 +18,9 @@ POOL = 8192
 """Most points of a window's history that are kept for the kernel's scales."""
 GROUPS = 8
 """Groups of chains that nested R-hat compares."""
+LONG, APART = 50, 1.3
+"""Chains of so many draws or more that are each somewhere else have a memory of most of their length, by R-hat between
+them: its square is 1 + memory / length."""
 CAREFULLY = 0.99
 """The acceptance that chains whose trajectories ran off are advised to ask for."""
 KEPT = ("position", "log_likelihood", "log_prior", "likelihood_gradient", "prior_gradient")
@@ -136,8 +140,8 @@ def settled(before: dict[str, float], after: dict[str, float]) -> bool:
     return all(abs(math.log(after[k] / before[k])) < math.log(1.5) for k in before if before[k] > 0 and after[k] > 0)
 
 
-def complaints(draws: Tensor, acceptance: Tensor, divergences: Tensor, sweeps: int, kernel: Kernel) -> list[str]:
-    """What is wrong with chains, a sentence each.
+def complaints(draws: Tensor, acceptance: Tensor, divergences: Tensor, sweeps: int, kernel: Kernel) -> list[Remark]:
+    """What is wrong with chains, a sentence each; means of chains that have not mixed have no error bar.
 
     Args:
         draws: (N, T, d).
@@ -146,7 +150,8 @@ def complaints(draws: Tensor, acceptance: Tensor, divergences: Tensor, sweeps: i
         sweeps: of each chain.
         kernel: what moved them.
     """
-    out, (n, t) = [], draws.shape[:2]
+    out: list[str] = []
+    n, t = draws.shape[:2]
     if t > 1:
         stuck = ((draws == draws[:, :1]).flatten(1).all(1)).nonzero().flatten().tolist()
         if stuck:
@@ -165,13 +170,31 @@ def complaints(draws: Tensor, acceptance: Tensor, divergences: Tensor, sweeps: i
     low = ((acceptance < 0.05) & (acceptance > 0)).nonzero().flatten().tolist()
     if low:
         out.append(f"{chains_called(low)} of {n} accepted fewer than 5 % of their proposals")
+    doubts = [Remark(text, MEANS) for text in out]
     r_hat = mixed(draws) if t >= 4 else math.nan
     if r_hat > 1.05:
-        out.append(
-            f"the chains have not mixed: R-hat is {r_hat:.3g} for the worst coordinate. Draw or warm up longer, or "
-            "use a better parametrisation; with separate modes use motes.Tempering, which weighs them"
+        text = (
+            f"the chains have not mixed: R-hat is {r_hat:.3g} between groups of chains for the worst coordinate. Draw "
+            "or warm up longer, or use a better parametrisation; with separate modes use motes.Tempering with "
+            "replicas=8, which weighs them"
         )
-    return out
+        return [*doubts, Remark(text, MEANS, withholds=True)]
+    r_hat = alone(draws) if t >= LONG else 0.0
+    if r_hat > APART:
+        text = (
+            f"single chains are each somewhere else: R-hat between them is {r_hat:.3g} for the worst coordinate, "
+            f"above {APART}. They remember where they began, and what is seen of each place is what the warm-up left "
+            "there. Draw longer; with separate modes use motes.Tempering with replicas=8, which weighs them"
+        )
+        doubts.append(Remark(text, MEANS, withholds=True))
+    return doubts
+
+
+def alone(draws: Tensor) -> float:
+    """The largest R-hat of the coordinates of `draws` (N, T, d) between whole chains; 0 for one chain."""
+    if len(draws) < 2:
+        return 0.0
+    return _ratio(draws.var(1).mean(0), draws.mean(1).var(0))
 
 
 def _shorter(kernel: Kernel) -> str:
