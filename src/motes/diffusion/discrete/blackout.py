@@ -13,6 +13,7 @@ from torch import Tensor
 from motes.core.cite import Reference
 from motes.core.errors import FileError, ShapeError, UnknownName
 from motes.core.estimate.systematic import Systematic
+from motes.core.estimate.variance import StandardError
 from motes.core.micro_batches import in_parts
 from motes.core.model import FeynmanKac
 from motes.core.particles import Particles
@@ -22,6 +23,7 @@ from motes.diffusion.discrete import stale
 from motes.diffusion.evaluation.look import not_finite, refuse
 from motes.diffusion.evaluation.observer import EARLY
 from motes.diffusion.evaluation.potential import POTENTIALS, Schedule, checked_reward, strengths
+from motes.diffusion.unearned import unearned
 from motes.rng import Rng
 
 SANTOS = Reference(
@@ -213,6 +215,10 @@ class ReverseBlackout(FeynmanKac):
         if not self._pairs:
             return [Remark(MISSING, MEANS if self.reward is None else ALL)]
         return stale.doubts(particles.log_weight, particles.x["gap"], MISSING) if self.done(particles) else []
+
+    def standard_error(self, particles: Particles) -> StandardError | None:
+        earned = particles.x["reward"] if self.reward is not None and self.done(particles) else None
+        return unearned(particles, earned)
 
     def systematic(self, particles: Particles) -> Systematic | None:
         if not self._pairs or self.reward is None or not self.done(particles):

@@ -15,6 +15,7 @@ from torch import Tensor
 from motes.core.cite import Reference
 from motes.core.errors import FileError, ShapeError, UnknownName
 from motes.core.estimate.systematic import Systematic
+from motes.core.estimate.variance import StandardError
 from motes.core.micro_batches import in_parts
 from motes.core.model import FeynmanKac
 from motes.core.particles import Particles
@@ -30,6 +31,7 @@ from motes.diffusion.discrete.step import StepRule, TokenLook
 from motes.diffusion.evaluation.look import refuse
 from motes.diffusion.evaluation.observer import EARLY
 from motes.diffusion.evaluation.potential import POTENTIALS, Schedule, checked_reward, strengths
+from motes.diffusion.unearned import unearned
 from motes.rng import Rng
 
 STEERING = Reference(
@@ -147,10 +149,8 @@ class ReverseDiscrete(FeynmanKac):
         object.__setattr__(self, "references", used)
 
     def init(self, rng: Rng, n: int) -> Particles:
-        if self.given is None:
-            tokens = self.process.start(rng, (n, self.model.length))
-        else:
-            tokens = self.given.expand(n, -1).clone()
+        given, shape = self.given, (n, self.model.length)
+        tokens = self.process.start(rng, shape) if given is None else given.expand(n, -1).clone()
         tokens = tokens.to(self.device)
         zero = torch.zeros(n, dtype=torch.float64)
         x = self._observe(rng, tokens, torch.zeros_like(tokens, dtype=torch.float64), 0)
@@ -211,6 +211,9 @@ class ReverseDiscrete(FeynmanKac):
         if not found or not self._pairs:
             return [Remark(found, MEANS if self.reward is None else ALL)] if found else []
         return stale.doubts(particles.log_weight, particles.x["gap"], found) if self.done(particles) else []
+
+    def standard_error(self, particles: Particles) -> StandardError | None:
+        return unearned(particles, particles.x["reward"] if self.reward and self.done(particles) else None)
 
     def systematic(self, particles: Particles) -> Systematic | None:
         if not self._pairs or self.reward is None or not self.done(particles):

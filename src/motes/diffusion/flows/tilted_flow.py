@@ -16,6 +16,7 @@ from motes.core.cite import Reference
 from motes.core.errors import FileError, UnknownName
 from motes.core.estimate.coarse_level import CoarseLevel
 from motes.core.estimate.systematic import Systematic
+from motes.core.estimate.variance import StandardError
 from motes.core.micro_batches import in_parts
 from motes.core.model import FeynmanKac
 from motes.core.particles import Particles
@@ -30,6 +31,7 @@ from motes.diffusion.evaluation.potential import checked_reward
 from motes.diffusion.flows.flow import REFERENCES
 from motes.diffusion.flows.solvers import FLOWS, Leg
 from motes.diffusion.processes.transition import falling
+from motes.diffusion.unearned import unearned
 from motes.rng import Rng
 
 LATENT = Reference(
@@ -200,6 +202,9 @@ class TiltedFlow(FeynmanKac):
             f"{len(self.times) - 1} steps of the flow are too few to know their error, and half as many differ by more "
             f"than chance: use at least {SHORT + SHORT % 2}"
         )
+
+    def standard_error(self, particles: Particles) -> StandardError | None:
+        return unearned(particles, particles.x["reward"] if self.done(particles) else None)
 
     def systematic(self, particles: Particles) -> Systematic | None:
         """The error of the flow's steps, by the same noise at half as many."""

@@ -14,6 +14,7 @@ from motes.core.cite import Reference
 from motes.core.errors import UnknownName
 from motes.core.estimate.coarse_level import CoarseLevel
 from motes.core.estimate.systematic import Systematic
+from motes.core.estimate.variance import StandardError
 from motes.core.model import FeynmanKac
 from motes.core.particles import Particles
 from motes.core.weights import conditional_ess, scaled, total
@@ -29,6 +30,7 @@ from motes.diffusion.sampling.guided_step import guided_step
 from motes.diffusion.sampling.multilevel import Coarse, begun, set_level, stepped
 from motes.diffusion.sampling.multilevel_error import coarse_level, remarks, systematic
 from motes.diffusion.sampling.reverse import SAMPLER, STEERING
+from motes.diffusion.unearned import unearned
 from motes.rng import Rng
 
 TEMPERED = Reference(
@@ -171,6 +173,9 @@ class AdaptiveReward(FeynmanKac):
 
     def coarse_level(self, particles: Particles) -> CoarseLevel | None:
         return coarse_level(self.level, particles) if self.done(particles) else None
+
+    def standard_error(self, particles: Particles) -> StandardError | None:
+        return unearned(particles, particles.x["reward"] if self.done(particles) else None)
 
     def systematic(self, particles: Particles) -> Systematic | None:
         return systematic(self.level, particles) if self.done(particles) else None

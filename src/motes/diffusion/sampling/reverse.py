@@ -21,6 +21,7 @@ from motes.core.cite import Reference
 from motes.core.errors import UnknownName
 from motes.core.estimate.coarse_level import CoarseLevel
 from motes.core.estimate.systematic import Systematic
+from motes.core.estimate.variance import StandardError
 from motes.core.model import FeynmanKac
 from motes.core.particles import Particles
 from motes.diffusion import tails
@@ -38,6 +39,7 @@ from motes.diffusion.processes.transition import Transitions, transitions
 from motes.diffusion.sampling.guided_step import guided_step
 from motes.diffusion.sampling.multilevel import LEVELS, Coarse, begun, set_level, stepped
 from motes.diffusion.sampling.multilevel_error import coarse_level, remarks, systematic
+from motes.diffusion.unearned import unearned
 from motes.rng import Rng
 
 SAMPLER = Reference(
@@ -251,6 +253,10 @@ class ReverseDiffusion(FeynmanKac):
 
     def coarse_level(self, particles: Particles) -> CoarseLevel | None:
         return coarse_level(self.level, particles) if self.done(particles) else None
+
+    def standard_error(self, particles: Particles) -> StandardError | None:
+        earned = particles.x["reward"] if self.reward is not None and self.done(particles) else None
+        return unearned(particles, earned)
 
     def systematic(self, particles: Particles) -> Systematic | None:
         if self.reward is None or not self.done(particles):

@@ -1,0 +1,30 @@
+"""Rewards that chose nothing: what a run then says instead of an error bar of zero."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from motes.core.estimate.variance import StandardError
+from motes.core.particles import Particles
+
+ROUNDING = 1e-9
+
+
+def unearned(particles: Particles, reward: Tensor | None) -> StandardError | None:
+    """Why there is no error bar, if particles weigh the same and have the same reward (N,), nats; else None.
+
+    Without a reward they cannot weigh otherwise. With one, others that it prefers may not have been met.
+    """
+    weight, n = particles.log_weight, particles.n
+    if reward is None or n == 1 or len(torch.unique(particles.root)) < n:
+        return None
+    if not max(float(weight.max() - weight.min()), float(reward.max() - reward.min())) <= ROUNDING:  # NaN: all are zero
+        return None
+    said = (
+        f"the reward was {float(reward[0]):.4g} for each of the {n} particles, so that nothing says what it makes of "
+        f"others: they have a probability of at most about {min(1.0, 3 / n):.2g} to be drawn"
+    )
+    return StandardError(math.nan, "none", said, means=said)
