@@ -165,3 +165,24 @@ def test_searches_whose_texts_are_chosen_together_have_no_error_bars_of_means(tm
     run = sample(Expansion(table(), "", max_tokens=2), 20)
     assert run.log_evidence_se == 0 and "exact" in run.mean(first).reason
     assert sample(search.StochasticBeam(table(), "", max_tokens=8), 12).mean(first).se > 0
+
+
+def test_a_reward_that_forbids_texts_has_told_them_apart():
+    """Longer texts than one letter are worth -inf: log P is -.446. The twin, where none is forbidden, has no bar."""
+    model = motes.language.TableModel(["a", "b", "."], torch.tensor([0.4, 0.2, 0.4]).double().log().expand(4, 3))
+
+    def texts(forbidden: float) -> Generation:
+        return Generation(
+            model, "", reward=lambda ts: torch.tensor([0.0 if len(t) < 2 else forbidden for t in ts]), max_tokens=6
+        )
+
+    truth, held = math.log(0.4 + 0.6 * 0.4), 0
+    for seed in range(12):
+        run = motes.sample(texts(-math.inf), 64, seed=seed, progress=False)
+        held += abs(run.log_evidence - truth) <= run.standard_error.reach(0.95)
+        assert run.log_evidence_se > 0 and not run.remarks
+        assert float(run.mean(lambda ts: torch.tensor([float(len(t)) for t in ts])).se) > 0
+    assert held >= 10
+    with pytest.warns(MotesWarning, match="for each of the 64 texts"):
+        twin = motes.sample(texts(0.0), 64, seed=0, progress=False)
+    assert math.isnan(twin.log_evidence_se)

@@ -45,13 +45,18 @@ def no_spread(generation: Generation, particles: Particles) -> StandardError | N
 
 
 def same_reward(generation: Generation, worth: Tensor, particles: Particles) -> StandardError | None:
-    """Why there is no error bar, if the rewards (M,) of all texts that count are the same; else None."""
+    """Why there is no error bar, if the rewards (M,) of all texts that count are the same; else None.
+
+    Without a constraint, texts of weight zero are those that the reward forbids, and it has told texts apart.
+    """
     if generation.reward is None or particles.n == 1 or not len(worth) or not particles.x["finished"].all():
+        return None
+    if generation.constraint is None and bool(torch.isneginf(particles.log_weight).any()):
         return None
     if float(worth.max() - worth.min()) > ROUNDING or counted(generation, particles.x):
         return None
     said = (
-        f"the reward was {float(worth[0]):.4g} for each of the {particles.n} texts, so that nothing says what it makes "
+        f"the reward was {float(worth[0]):.4g} for each of the {len(worth)} texts, so that nothing says what it makes "
         f"of others: they have a probability of at most about {min(1.0, 3 / particles.n):.2g} to be drawn"
     )
     return StandardError(math.nan, "none", said, means=said)
@@ -151,7 +156,7 @@ def unearned(generation: Generation, particles: Particles) -> list[str]:
     if same_reward(generation, worth, particles) is None:
         return []
     return [
-        f"the reward was {float(worth[0]):.4g} for each of the {particles.n} texts: if it tells "
+        f"the reward was {float(worth[0]):.4g} for each of the {len(worth)} texts: if it tells "
         "texts apart, none that it prefers was found. More particles, steer=, a twist, or "
         "Rewriting(generation, temper=True) look for them"
     ]
