@@ -227,8 +227,13 @@ def test_a_killed_command_resumes_bit_for_bit(model: Path, tmp_path: Path, capsy
     resumed = motes.load(file)
     assert torch.equal(resumed.particles.x, whole.particles.x) and resumed.log_evidence == whole.log_evidence
     assert resumed.log_evidence_se == whole.log_evidence_se
-    assert run("resume", file) == 0
-    assert "already ended" in capsys.readouterr().out
+    for named in ([], ["--model", model]):
+        assert run("resume", file, "--quiet", *named) == 0
+        assert "already ended" in capsys.readouterr().out
+    model.write_text(model.read_text() + "\n# another one\n")
+    assert "has changed since the run began" in fails(capsys, 2, "resume", file, "--model", model)
+    model.write_text("from core.toys import Walk, data\nmodel = Walk(data(4), s=0.3)\n")
+    assert "the model given is Walk" in fails(capsys, 2, "resume", file, "--model", model, "--force")
 
 
 def test_ctrl_c_ends_the_command_with_130_and_says_how_to_go_on(model: Path, tmp_path: Path) -> None:

@@ -248,6 +248,8 @@ def test_each_bit_of_a_small_counter_flips_half_of_the_bits(generator: str) -> N
         (lambda: Rng(0, generator="mt19937"), "unknown generator 'mt19937'; there are philox4x32-10"),
         (lambda: Rng(0, route="warp"), "unknown route 'warp'; there are auto"),
         (lambda: Rng(0, device="mps"), "device must be cpu or cuda, got mps"),
+        (lambda: Rng(0, device="cuda:99"), r"device 'cuda:99' is not here, as torch sees it; there is cpu"),
+        (lambda: Rng(0, device="gpu"), "got 'gpu'; there is cpu"),
         (lambda: Rng(0).at(""), "purpose must be"),
         (lambda: Rng(0).at("x", step=-1), "step must be"),
         (lambda: Rng(0).at("x", inner=2**32), "inner must be"),

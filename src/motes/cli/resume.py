@@ -43,16 +43,16 @@ def run(args: argparse.Namespace) -> int:
 
     path = running.find(args.run)
     saved = motes.load(path)
-    if saved.result is motes.Result.OK:
-        print(f"{path} has already ended OK")
-        result = saved
-    else:
+    result = saved
+    if saved.result is not motes.Result.OK or args.model is not None:  # a model that is named is held to the run
         recipe = checked(saved.setup["recipe"], path)
         running.use_threads(args.threads or recipe.get("threads", 1))
         model = rebuild(recipe, path, force=args.force, model=args.model, trusted=args.trust)
         result = running.watched(
             lambda seen: motes.resume(path, model, progress=not args.quiet, callback=seen), path, recipe
         )
+    if saved.result is motes.Result.OK and result.particles.t == saved.particles.t:
+        print(f"{path} has already ended OK")
     running.finish(result, [path], path.parent / running.PAGE if args.report else None)
     return 0
 

@@ -54,7 +54,7 @@ class Rng:
         if self.route not in routes.ROUTES:
             raise ValueError(f"unknown route {self.route!r}; there are {', '.join(routes.ROUTES)}")
         if not isinstance(self.device, torch.device):
-            object.__setattr__(self, "device", torch.device(self.device))
+            object.__setattr__(self, "device", _here(self.device))
         if torch.device(self.device).type not in ("cpu", "cuda"):  # float64 is needed
             raise ValueError(f"device must be cpu or cuda, got {self.device}; draw on the CPU and move the numbers")
         for name, value in (("step", self.step), ("inner", self.inner)):
@@ -245,3 +245,15 @@ class Rng:
             out[at[accepted]] = value[accepted]
             at = at[~accepted]
         raise RuntimeError(f"{kind}: {at.numel()} elements rejected {ATTEMPTS} times; their parameters are at fault")
+
+
+def _here(device: str) -> torch.device:
+    """The device of that name; a ValueError if there is none here."""
+    there = f"there is cpu{''.join(f', cuda:{k}' for k in range(torch.cuda.device_count()))}"
+    try:
+        found = torch.device(device)
+    except (RuntimeError, TypeError):
+        raise ValueError(f"device must be cpu or cuda, got {device!r}; {there}") from None
+    if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
+        raise ValueError(f"device {device!r} is not here, as torch sees it; {there}")
+    return found
