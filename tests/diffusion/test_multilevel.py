@@ -184,7 +184,7 @@ def test_the_error_is_saved_with_the_run(tmp_path):
 def test_knobs():
     with pytest.raises(ValueError, match="coarse"):
         beyond(1.0, 10, coarse=-1)
-    assert beyond(1.0, 1).level is None
+    assert beyond(1.0, 1).level is not None and beyond(1.0, 1, coarse=0).level is None
     assert multilevel.Coarse.beside(0, beyond(1.0, 9).observer, "multistep", 1.0, torch.ones(10)) is None
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -9,6 +9,7 @@ from benchmarks.trust.targets import diffusion_measured
 import motes
 from motes.diffusion import AdaptiveReward, RectifiedFlow, ValueDecoding, VariancePreserving, gaussian
 from motes.diffusion.guidance import Event
+from motes.diffusion.sampling import multilevel, multilevel_error
 
 pytestmark = pytest.mark.filterwarnings("ignore::motes.core.errors.MotesWarning")
 VP = VariancePreserving()
@@ -80,6 +81,47 @@ def test_a_short_chain_states_nothing_where_the_coarse_one_is_as_far_off():
         assert math.isnan(found.log_evidence_se) and math.isnan(float(found.mean(first).se))
         assert found.doubts == {"evidence", "means"}
     assert not math.isnan(motes.sample(tilt(60), 64, seed=0, progress=False).log_evidence_se)
+
+
+@pytest.mark.parametrize("guidance", [None, "reward"])
+def test_levels_that_seem_alike_state_nothing(guidance, monkeypatch):
+    """Five steps and two of thrice the length do not differ by more than chance, and the mean is off by .6 of 1.
+
+    The twin that goes by the difference, as chains of many steps do, is wrong in silence.
+    """
+
+    def silent(steps, seed):
+        model = motes.ReverseDiffusion(ONE, steps, reward=first, guidance=guidance, shape=(1,))
+        found = run(model, 100, seed)
+        estimate = found.mean(first)
+        return "means" not in found.doubts and abs(float(estimate.value) - 1) > 3 * float(estimate.se)
+
+    assert not any(silent(steps, seed) for steps in (1, 2, 5, 12, 17) for seed in range(3))
+    monkeypatch.setattr(multilevel, "SHORT", 0)
+    assert sum(silent(5, seed) for seed in range(6)) >= 4 and silent(1, 0)
+
+
+def test_copies_of_one_coarse_path_accuse_nobody(monkeypatch):
+    """32 digits whose six coarse paths all descend from one: the difference that they share is no proof of any.
+
+    The twin counts each by itself, and their errors as normal: it finds images off by many times the particles' error.
+    """
+    found = run(motes.diffusion.demo.steered_digits(3, steps=20), 32, seed=0)
+    x = found.particles.x["coarse"]
+    assert len(found.particles.root[x["on"]].unique()) == 1 and int(x["on"].sum()) == 6
+    assert not found.doubts and math.isfinite(found.log_evidence_se)
+    alone = multilevel_error.Families.of
+    monkeypatch.setattr(multilevel_error.Families, "of", lambda root, *w: alone(torch.arange(len(root)), *w))
+    monkeypatch.setattr(multilevel_error.Families, "reach", lambda self, deviations: deviations)
+    level = motes.diffusion.demo.steered_digits(3, steps=20).level
+    assert multilevel_error.remarks(level, found.particles, found.view)
+
+
+def test_few_families_reach_further():
+    """Student's t: 3 deviations of 2.2 families are as rare as many more errors, of 1000 families as three."""
+    few = multilevel_error.Families(torch.arange(3), 3, 2.2)
+    assert few.reach(3.0) > 20 and math.isinf(multilevel_error.Families(torch.arange(1), 1, 1.0).reach(3.0))
+    assert multilevel_error.Families(torch.arange(3), 3, 1000.0).reach(3.0) == pytest.approx(3.0, rel=0.01)
 
 
 def test_a_short_chain_that_moves_one_estimate_states_no_other():

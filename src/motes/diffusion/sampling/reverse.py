@@ -94,8 +94,9 @@ class ReverseDiffusion(FeynmanKac):
         final: the image is the "denoised" prediction at the last time, or the last "state" itself.
         start: the law of the states at the first time, see `Start`; None is the process's own normal law.
         coarse: one particle in `coarse` also runs a path with steps of thrice the length, by which the run knows the
-            error that its steps make (see `multilevel.py`); costs 1 / (3 coarse) of the evaluations. With 0 there is
-            none: the normaliser is then named for the chain of K steps, and its error bar is for that.
+            error that its steps make (see `multilevel.py`); costs 1 / (3 coarse) of the evaluations. Below 18 steps
+            that error cannot be known and nothing has an error bar. With 0 there are no such paths: the normaliser is
+            then named for the chain of K steps, and its error bar is for that.
         micro_batch: images a call of the model; fixing it makes results independent of how the population is cut.
         dtype, device: of the images; weights are float64.
 
