@@ -139,3 +139,19 @@ def test_a_sampler_of_tokens_names_what_does_not_fit():
 
 def test_a_tabulated_process_prints_without_its_table():
     assert len(repr(Tabulated(torch.linspace(0.99, 0.01, 1000)))) < 100
+
+
+@pytest.mark.parametrize("make", [reverse, guided, adaptive])
+def test_a_model_of_other_images_is_told_by_their_shape(make):
+    """Of a model of two numbers, images of three: the shape is named, and torch's own words with it."""
+    with pytest.raises(motes.MotesError, match=r"images of shape \(3,\): give the sampler the `shape`.*must match"):
+        motes.sample(make(shape=(3,)), 10, seed=0, progress=False)
+
+
+@pytest.mark.parametrize("words", ["CUDA out of memory: max_split_size_mb", "an illegal instruction"])
+def test_what_else_a_model_raises_is_its_own(words):
+    def broken(x, t):
+        raise RuntimeError(words)
+
+    with pytest.raises(RuntimeError, match=words):
+        Denoiser(broken, PROCESS).data(torch.zeros(2, 2), 0.5)

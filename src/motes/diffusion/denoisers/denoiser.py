@@ -53,6 +53,10 @@ class NoisedDensity:
         return out.to(torch.float64)
 
 
+SIZES = ("shape", "size", "dimension", "channels")
+"""Words by which torch says that a tensor does not fit."""
+
+
 @dataclass(frozen=True)
 class Denoiser:
     """A model of a process, wrapped so that it can be asked for the data, the noise, the score or the velocity.
@@ -72,7 +76,7 @@ class Denoiser:
         MotesError: on a call of `log_density`, when the model has none; on a call with an x that needs gradients, when
             the model keeps none.
         UnknownName: another prediction or condition.
-        ShapeError: on a call, when the model returns another shape than x has.
+        ShapeError: on a call, when the model refuses the shape of x or returns another.
 
     References:
         Efron (2011), Tweedie's Formula and Selection Bias, JASA 106 (the score as a denoised prediction).
@@ -171,7 +175,15 @@ class Denoiser:
             condition = self.condition(t)
         else:
             condition = t if self.condition == "t" else self.process.sigma(t)
-        out = self.model(x, condition.to(x))
+        try:
+            out = self.model(x, condition.to(x))
+        except RuntimeError as error:
+            if "memory" in str(error) or not any(word in str(error) for word in SIZES):
+                raise
+            raise ShapeError(
+                f"the model refused x of shape {tuple(x.shape)}, images of shape {tuple(x.shape[1:])}: give the "
+                f"sampler the `shape` that the model was made for. It said: {str(error).splitlines()[0]}"
+            ) from error
         if not isinstance(out, Tensor):
             raise ShapeError(
                 f"the model returned a {type(out).__name__}, not a tensor: wrap it so that it returns the prediction "

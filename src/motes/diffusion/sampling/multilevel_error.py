@@ -68,7 +68,7 @@ class Families:
 
     @classmethod
     def of(cls, root: Tensor, *log_weight: Tensor) -> Families:
-        """Those of paths with roots (M,) and log-weights (M,) by one level and the other."""
+        """The families of paths with roots (M,) and log-weights (M,) by one level and the other."""
         names, of_path = root.unique(return_inverse=True)
         whole = cls(of_path, len(names), 0.0)
         shares = [whole.sums(normalise(w)) for w in log_weight]
@@ -83,7 +83,7 @@ class Families:
         return self.sums(value).square().sum(0).sqrt()
 
     def reach(self, deviations: float) -> float:
-        """As many standard errors as are so rare as that many normal deviations; infinite below two families."""
+        """How many standard errors are as rare as that many normal deviations; infinite below two families."""
         if self.effective < FEWEST:
             return math.inf
         return student.quantile(math.erf(min(deviations, 8.0) / math.sqrt(2)), self.effective - 1)
