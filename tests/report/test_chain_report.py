@@ -30,6 +30,12 @@ def test_the_page_shows_chains_and_no_evidence(run: Run) -> None:
     assert "effective draws at least" in both and "Do the runs" not in both
 
 
+def test_one_chain_is_not_several() -> None:
+    density = motes.Density(lambda v: -(v["a"] ** 2), {"a": torch.distributions.Normal(0.0, 1.0)})
+    one = motes.sample(motes.Chains(density, draws=40, warmup=20), 1, seed=1, progress=False)
+    assert "1 chain of 40 draws" in render(one) and str(one.diagnose()).startswith("1 chain of 40 draws")
+
+
 def test_the_page_says_what_the_sampler_said(run: Run) -> None:
     from dataclasses import replace
 
