@@ -91,7 +91,7 @@ def test_what_steps_with_noise_says_so_of_a_transport_and_gives_no_bar(made):
 
 
 def test_the_flow_without_noise_is_right_for_any_coupling_and_says_nothing():
-    run = motes.sample(ProbabilityFlow(PAIRED, 10, shape=(1,)), 4000, seed=0, progress=False)
+    run = motes.sample(ProbabilityFlow(PAIRED, 20, shape=(1,)), 4000, seed=0, progress=False)
     assert not run.remarks and abs(float(run.mean().value) - 0.3) < 4.9 * 0.5 / math.sqrt(4000)
 
 

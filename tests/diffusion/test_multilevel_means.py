@@ -110,18 +110,18 @@ def test_copies_of_one_coarse_path_accuse_nobody(monkeypatch):
     x = found.particles.x["coarse"]
     assert len(found.particles.root[x["on"]].unique()) == 1 and int(x["on"].sum()) == 6
     assert not found.doubts and math.isfinite(found.log_evidence_se)
-    alone = multilevel_error.Families.of
-    monkeypatch.setattr(multilevel_error.Families, "of", lambda root, *w: alone(torch.arange(len(root)), *w))
-    monkeypatch.setattr(multilevel_error.Families, "reach", lambda self, deviations: deviations)
+    alone = multilevel_error.PathFamilies.of
+    monkeypatch.setattr(multilevel_error.PathFamilies, "of", lambda root, *w: alone(torch.arange(len(root)), *w))
+    monkeypatch.setattr(multilevel_error.PathFamilies, "reach", lambda self, deviations: deviations)
     level = motes.diffusion.demo.steered_digits(3, steps=20).level
     assert multilevel_error.remarks(level, found.particles, found.view)
 
 
 def test_few_families_reach_further():
     """Student's t: 3 deviations of 2.2 families are as rare as many more errors, of 1000 families as three."""
-    few = multilevel_error.Families(torch.arange(3), 3, 2.2)
-    assert few.reach(3.0) > 20 and math.isinf(multilevel_error.Families(torch.arange(1), 1, 1.0).reach(3.0))
-    assert multilevel_error.Families(torch.arange(3), 3, 1000.0).reach(3.0) == pytest.approx(3.0, rel=0.01)
+    few = multilevel_error.PathFamilies(torch.arange(3), 3, 2.2)
+    assert few.reach(3.0) > 20 and math.isinf(multilevel_error.PathFamilies(torch.arange(1), 1, 1.0).reach(3.0))
+    assert multilevel_error.PathFamilies(torch.arange(3), 3, 1000.0).reach(3.0) == pytest.approx(3.0, rel=0.01)
 
 
 def test_a_short_chain_that_moves_one_estimate_states_no_other():

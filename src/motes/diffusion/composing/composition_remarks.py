@@ -23,6 +23,9 @@ def remarks(model: Composition, particles: Particles) -> list[Remark]:
     if model.rule == "none":
         text = "there are no weights: the samples follow the sum of scores, not the composition"
         said.append(Remark(text, ALL, withholds=True))
+    if model.rule == "transition" and model.grid.steps == 1:
+        text = "1 step is too few to know its error: no two can be compared with one of twice the length. Use more"
+        said.append(Remark(text, ALL, withholds=True))
     found = model.systematic(particles)
     if found is not None and found.exceeds(LOUD):
         error = model.discretisation(particles)

@@ -13,11 +13,13 @@ from motes.core.cite import Reference
 from motes.core.errors import FileError, UnknownName
 from motes.core.model import FeynmanKac
 from motes.core.particles import Particles
+from motes.core.remark import ALL, Remark
 from motes.diffusion.arguments import check_networks
 from motes.diffusion.discrete.draw import draw_rows
 from motes.diffusion.discrete.model import TokenModel
 from motes.diffusion.discrete.process import TokenProcess
 from motes.diffusion.evaluation.look import refuse
+from motes.diffusion.short import SHORT
 from motes.rng import Rng
 
 CORRECTOR = Reference(
@@ -194,10 +196,11 @@ class TokenComposition(FeynmanKac):
     def remarks(self, particles: Particles) -> list[str]:
         if self.exact:
             return []
-        return [
+        text = (
             f"the weights are rates, taken over {len(self.times) - 1} steps, so that the normaliser has an error of "
-            "the steps: compare with twice as many"
-        ]
+            "the steps, which the run does not know: compare with twice as many"
+        )
+        return [Remark(text, ALL, withholds=len(self.times) <= SHORT)]
 
     def settings(self) -> dict[str, Any]:
         return {

@@ -16,6 +16,10 @@ from motes.core.estimate.systematic import Systematic
 from motes.core.remark import MEANS, Remark
 from motes.core.weights import log_mean_exp, normalise
 
+FEWEST = 4
+"""A chain of fewer steps than this does not know what they err by: of four places, two steps and 500 particles the log
+normaliser was off by more than three errors in 3 of 20 runs without a word, of four steps in none."""
+
 
 def systematic(log_weight: Tensor, gap: Tensor, steps: int) -> Systematic:
     """How far the log normaliser is off: by as much as half as many steps change it, since errors are of first order.
@@ -24,6 +28,9 @@ def systematic(log_weight: Tensor, gap: Tensor, steps: int) -> Systematic:
         log_weight, gap: (N,) nats.
         steps: of the run.
     """
+    if steps < FEWEST:
+        text = f"{steps} steps are too few to know their error: half as many may be off as much. Use at least {FEWEST}"
+        return Systematic(math.nan, 0.0, text)
     other = log_weight + gap
     if not float(other.max()) > -math.inf:
         text = f"half of the {steps} steps leave no path any weight, so nothing is known of their error: use more"

@@ -23,6 +23,7 @@ from motes.diffusion.evaluation.look import not_finite, refuse
 from motes.diffusion.flows.coupling import coupling_remarks, tested
 from motes.diffusion.flows.solvers import FLOWS, Leg
 from motes.diffusion.processes.transition import falling
+from motes.diffusion.short import alone
 from motes.rng import Rng
 
 REFERENCES = (
@@ -189,7 +190,8 @@ class ProbabilityFlow(FeynmanKac):
         return StandardError(math.nan, "", "the probability flow weighs nothing; motes.ReverseDiffusion does")
 
     def remarks(self, particles: Particles) -> list[Remark]:
-        return coupling_remarks(particles.shared)
+        said = coupling_remarks(particles.shared)
+        return said + (alone(len(self.raised), self.integrator == "heun") if self.done(particles) else [])
 
     def settings(self) -> dict[str, Any]:
         return {

@@ -180,7 +180,7 @@ class TiltedFlow(FeynmanKac):
                 "more particles"
             )
             said.append(Remark(text, ALL, withholds=True))
-        if self.done(particles) and self._unknown(particles):
+        if self.done(particles) and self._unknown:
             said.append(Remark(self._too_few, ALL, withholds=True))
         return said
 
@@ -191,16 +191,16 @@ class TiltedFlow(FeynmanKac):
         row = torch.arange(particles.n)
         return CoarseLevel(particles.x["coarse"], particles.log_weight + particles.x["gap"], row, self._share)
 
-    def _unknown(self, particles: Particles) -> bool:
-        """Whether the steps are too few to know their error, and half as many show one."""
-        value, noise = (float(particles.shared[name]) for name in ("coarse", "noise"))
-        return len(self.times) <= SHORT and abs(value) > 3 * noise + 0.5 / math.sqrt(particles.ess)
+    @property
+    def _unknown(self) -> bool:
+        """Whether the steps are too few to know their error, whether half as many show one or not."""
+        return len(self.times) <= SHORT
 
     @property
     def _too_few(self) -> str:
         return (
-            f"{len(self.times) - 1} steps of the flow are too few to know their error, and half as many differ by more "
-            f"than chance: use at least {SHORT + SHORT % 2}"
+            f"{len(self.times) - 1} steps of the flow are too few to know their error: half as many may be off as "
+            f"much. Use at least {SHORT}"
         )
 
     def standard_error(self, particles: Particles) -> StandardError | None:
@@ -211,7 +211,7 @@ class TiltedFlow(FeynmanKac):
         if not self.done(particles):
             return None
         value, noise = particles.shared["coarse"], particles.shared["noise"]
-        if self._unknown(particles):
+        if self._unknown:
             return Systematic(math.nan, 0.0, self._too_few)
         text = (
             f"with {len(self.times) - 1} steps of the flow the log normaliser is off by about {value:+.2g} nats, by "

@@ -30,6 +30,7 @@ from motes.diffusion.guidance import Twist
 from motes.diffusion.processes.start import InitialLaw, started
 from motes.diffusion.processes.transition import Transitions, transitions
 from motes.diffusion.sampling.reverse import SAMPLER, Guides, as_guidance
+from motes.diffusion.short import alone
 from motes.rng import Rng
 
 FINAL = ("denoised", "state")
@@ -175,6 +176,8 @@ class Guided(FeynmanKac):
                 "motes.ReverseDiffusion with the same guidance weighs them for the tilted law"
             )
             said.append(Remark(text, ALL))
+        elif self.done(particles):
+            said += alone(self.table.steps, False)
         return said
 
     def settings(self) -> dict[str, Any]:

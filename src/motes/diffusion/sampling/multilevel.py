@@ -20,6 +20,7 @@ from motes.diffusion.evaluation.look import not_finite
 from motes.diffusion.evaluation.observer import Observer
 from motes.diffusion.processes.transition import ORDER, Transitions, transitions
 from motes.diffusion.sampling.guided_step import log_reference_over_guided
+from motes.diffusion.short import SHORT
 from motes.rng import Rng
 
 LEVELS = Reference(
@@ -35,11 +36,6 @@ STRIDE = 3
 FALLS = {1: 1.0, 2: 1.5}
 """By the order of an integrator, the power of the step's length by which the error is thought to fall: for the second
 order less than 2, since coarse steps are often too long for the limit of small ones (1.3 to 2.4 were seen)."""
-SHORT = 18
-"""A chain of fewer steps than this, of fewer than six long ones, is too far from the limit to tell how its error falls:
-10 steps of a mixture were off by up to twice of what 4 changed, and 20 by a tenth to a half of what 7 did. That levels
-do not differ by more than chance tells no more: 5 steps of a normal law and 2 long ones, of 100 particles, could
-not be told apart in 12 of 12 runs, and the mean was off by more than three errors in all of them."""
 
 
 @dataclass(frozen=True, eq=False)

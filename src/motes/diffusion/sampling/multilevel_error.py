@@ -14,7 +14,8 @@ from motes.core.estimate.systematic import Systematic
 from motes.core.particles import Particles
 from motes.core.remark import ALL, MEANS, Remark
 from motes.core.weights import log_mean_exp, normalise
-from motes.diffusion.sampling.multilevel import SHORT, Coarse
+from motes.diffusion.sampling.multilevel import Coarse
+from motes.diffusion.short import too_few
 
 FEWEST = 2
 """Fewer coarse paths than this tell nothing."""
@@ -33,7 +34,7 @@ def systematic(coarse: Coarse | None, particles: Particles) -> Systematic | None
         return Systematic(math.nan, 0.0, too_few(steps))
     if not float(other.max()) > -math.inf:
         return Systematic(math.nan, 0.0, TOO_COARSE)
-    families = Families.of(particles.root[on], own, other)
+    families = PathFamilies.of(particles.root[on], own, other)
     coarser, noise = _compared(other, own, families)
     left, shake = _left_over(leaf["base"][on], particles.x["reward"][on], leaf["plus"][on], leaf["minus"][on], families)
     step = abs(coarse.rest * coarser)
@@ -51,7 +52,7 @@ def systematic(coarse: Coarse | None, particles: Particles) -> Systematic | None
 
 
 @dataclass(frozen=True)
-class Families:
+class PathFamilies:
     """Which coarse paths descend from one particle: copies share what happened to them before, and count as one.
 
     Six copies of one path differ by hardly anything, and told of 90 errors of the particles where there was not one.
@@ -67,7 +68,7 @@ class Families:
     effective: float
 
     @classmethod
-    def of(cls, root: Tensor, *log_weight: Tensor) -> Families:
+    def of(cls, root: Tensor, *log_weight: Tensor) -> PathFamilies:
         """The families of paths with roots (M,) and log-weights (M,) by one level and the other."""
         names, of_path = root.unique(return_inverse=True)
         whole = cls(of_path, len(names), 0.0)
@@ -99,13 +100,9 @@ TOO_COARSE = (
 )
 
 
-def too_few(steps: int) -> str:
-    """What is said of a chain so short that a coarser one tells nothing of its error, not even that it is small."""
-    many = "1 step is too few to know its error" if steps == 1 else f"{steps} steps are too few to know their error"
-    return f"{many}: steps of thrice the length may be off as much. Use at least {SHORT} steps"
-
-
-def _left_over(base: Tensor, reward: Tensor, plus: Tensor, minus: Tensor, families: Families) -> tuple[float, float]:
+def _left_over(
+    base: Tensor, reward: Tensor, plus: Tensor, minus: Tensor, families: PathFamilies
+) -> tuple[float, float]:
     """How the log normaliser would change if images had the noise that is left, nats, and its standard error.
 
     Of the rewards of images moved both ways the second difference and the squared first one make the first term in the
@@ -124,7 +121,7 @@ def _left_over(base: Tensor, reward: Tensor, plus: Tensor, minus: Tensor, famili
     return float(mean), float(families.error(weight * (change - mean)))
 
 
-def _compared(other: Tensor, own: Tensor, families: Families) -> tuple[float, float]:
+def _compared(other: Tensor, own: Tensor, families: PathFamilies) -> tuple[float, float]:
     """log sum exp(other) - log sum exp(own), nats, and its standard error from the paths, both (M,)."""
     if not float(other.max()) > -math.inf:
         return 0.0, 0.0
@@ -154,7 +151,7 @@ def remarks(coarse: Coarse | None, particles: Particles, image: Tensor) -> list[
         return [Remark(found.text, doubts, withholds=True)] if many else []
     own, other = particles.log_weight[on], leaf["log_weight"][on]
     whole, a, b = normalise(particles.log_weight), normalise(other), normalise(own)
-    families = Families.of(particles.root[on], own, other)
+    families = PathFamilies.of(particles.root[on], own, other)
     flat = image.detach().flatten(1).to(torch.float64).cpu()
     mean = whole @ flat
     std = (whole @ (flat - mean).square()).sqrt().clamp(min=1e-300)
