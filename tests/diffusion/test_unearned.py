@@ -8,7 +8,8 @@ import pytest
 import torch
 
 import motes
-from motes.diffusion import AdaptiveReward, RectifiedFlow, TiltedFlow, VariancePreserving, gaussian, unearned
+from motes.core.estimate import unearned
+from motes.diffusion import AdaptiveReward, RectifiedFlow, TiltedFlow, VariancePreserving, gaussian
 from motes.diffusion.discrete import Masked, Ordered, ReverseDiscrete, joint
 
 pytestmark = pytest.mark.filterwarnings("ignore::motes.core.errors.MotesWarning")

@@ -352,7 +352,7 @@ class Chains(Annealed):
         x, shared = particles.x, particles.shared
         if shared["phase"] != "draws":
             return []
-        said = improper(self.density, x["state"]["position"])
+        said: list[str] = [*improper(self.density, x["state"]["position"])]
         if not self.mover.exact:
             name = type(self.mover).__name__
             said.append(

@@ -13,6 +13,7 @@ from torch import Tensor
 from motes.core.cite import Reference
 from motes.core.errors import FileError, ShapeError, UnknownName
 from motes.core.estimate.systematic import Systematic
+from motes.core.estimate.unearned import unearned
 from motes.core.estimate.variance import StandardError
 from motes.core.micro_batches import in_parts
 from motes.core.model import FeynmanKac
@@ -23,7 +24,6 @@ from motes.diffusion.discrete import stale
 from motes.diffusion.evaluation.look import not_finite, refuse
 from motes.diffusion.evaluation.observer import EARLY
 from motes.diffusion.evaluation.potential import POTENTIALS, Schedule, checked_reward, strengths
-from motes.diffusion.unearned import unearned
 from motes.rng import Rng
 
 SANTOS = Reference(

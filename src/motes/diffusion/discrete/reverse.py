@@ -15,6 +15,7 @@ from torch import Tensor
 from motes.core.cite import Reference
 from motes.core.errors import FileError, ShapeError, UnknownName
 from motes.core.estimate.systematic import Systematic
+from motes.core.estimate.unearned import unearned
 from motes.core.estimate.variance import StandardError
 from motes.core.micro_batches import in_parts
 from motes.core.model import FeynmanKac
@@ -31,7 +32,6 @@ from motes.diffusion.discrete.step import StepRule, TokenLook
 from motes.diffusion.evaluation.look import refuse
 from motes.diffusion.evaluation.observer import EARLY
 from motes.diffusion.evaluation.potential import POTENTIALS, Schedule, checked_reward, strengths
-from motes.diffusion.unearned import unearned
 from motes.rng import Rng
 
 STEERING = Reference(

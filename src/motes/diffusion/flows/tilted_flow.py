@@ -16,6 +16,7 @@ from motes.core.cite import Reference
 from motes.core.errors import FileError, UnknownName
 from motes.core.estimate.coarse_level import CoarseLevel
 from motes.core.estimate.systematic import Systematic
+from motes.core.estimate.unearned import unearned
 from motes.core.estimate.variance import StandardError
 from motes.core.micro_batches import in_parts
 from motes.core.model import FeynmanKac
@@ -31,7 +32,6 @@ from motes.diffusion.evaluation.potential import checked_reward
 from motes.diffusion.flows.flow import REFERENCES
 from motes.diffusion.flows.solvers import FLOWS, Leg
 from motes.diffusion.processes.transition import falling
-from motes.diffusion.unearned import unearned
 from motes.rng import Rng
 
 LATENT = Reference(

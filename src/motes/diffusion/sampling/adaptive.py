@@ -14,6 +14,7 @@ from motes.core.cite import Reference
 from motes.core.errors import UnknownName
 from motes.core.estimate.coarse_level import CoarseLevel
 from motes.core.estimate.systematic import Systematic
+from motes.core.estimate.unearned import unearned
 from motes.core.estimate.variance import StandardError
 from motes.core.model import FeynmanKac
 from motes.core.particles import Particles
@@ -30,7 +31,6 @@ from motes.diffusion.sampling.guided_step import guided_step
 from motes.diffusion.sampling.multilevel import Coarse, begun, set_level, stepped
 from motes.diffusion.sampling.multilevel_error import coarse_level, remarks, systematic
 from motes.diffusion.sampling.reverse import SAMPLER, STEERING
-from motes.diffusion.unearned import unearned
 from motes.rng import Rng
 
 TEMPERED = Reference(

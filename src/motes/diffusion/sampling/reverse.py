@@ -21,6 +21,7 @@ from motes.core.cite import Reference
 from motes.core.errors import UnknownName
 from motes.core.estimate.coarse_level import CoarseLevel
 from motes.core.estimate.systematic import Systematic
+from motes.core.estimate.unearned import unearned
 from motes.core.estimate.variance import StandardError
 from motes.core.model import FeynmanKac
 from motes.core.particles import Particles
@@ -39,7 +40,6 @@ from motes.diffusion.processes.transition import Transitions, transitions
 from motes.diffusion.sampling.guided_step import guided_step
 from motes.diffusion.sampling.multilevel import LEVELS, Coarse, begun, set_level, stepped
 from motes.diffusion.sampling.multilevel_error import coarse_level, remarks, systematic
-from motes.diffusion.unearned import unearned
 from motes.rng import Rng
 
 SAMPLER = Reference(

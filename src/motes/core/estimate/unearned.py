@@ -1,4 +1,4 @@
-"""Rewards that chose nothing: what a run then says instead of an error bar of zero."""
+"""Rewards and likelihoods that chose nothing: what a run then says instead of an error bar of zero."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from motes.core.particles import Particles
 ROUNDING = 1e-9
 
 
-def unearned(particles: Particles, reward: Tensor | None) -> StandardError | None:
+def unearned(particles: Particles, reward: Tensor | None, called: str = "reward") -> StandardError | None:
     """Why there is no error bar, if particles weigh the same and have the same reward (N,), nats; else None.
 
     Without a reward they cannot weigh otherwise. With one, others that it prefers may not have been met.
@@ -24,7 +24,7 @@ def unearned(particles: Particles, reward: Tensor | None) -> StandardError | Non
     if not max(float(weight.max() - weight.min()), float(reward.max() - reward.min())) <= ROUNDING:  # NaN: all are zero
         return None
     said = (
-        f"the reward was {float(reward[0]):.4g} for each of the {n} particles, so that nothing says what it makes of "
+        f"the {called} was {float(reward[0]):.4g} for each of the {n} particles, so that nothing says what it makes of "
         f"others: they have a probability of at most about {min(1.0, 3 / n):.2g} to be drawn"
     )
     return StandardError(math.nan, "none", said, means=said)
