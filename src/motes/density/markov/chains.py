@@ -14,13 +14,12 @@ from motes.core.cite import Reference
 from motes.core.errors import MotesError, name_particles
 from motes.core.estimate.variance import StandardError
 from motes.core.particles import Particles
-from motes.core.remark import MEANS, Remark
 from motes.core.temperature import next_temperature
 from motes.core.tree import PyTree
 from motes.core.weights import normalise
 from motes.density.annealing.annealed import Annealed
 from motes.density.kernel_choice import choose_kernel
-from motes.density.markov.warmup import agreement, chains_called, complaints, learn_from, settled
+from motes.density.markov.warmup import agreement, chains_called, complaints, known_before, learn_from, settled
 from motes.laws.checking import undefined_met
 from motes.laws.compiling import if_long
 from motes.laws.improper import improper
@@ -353,18 +352,7 @@ class Chains(Annealed):
         if shared["phase"] != "draws":
             return []
         said: list[str] = [*improper(self.density, x["state"]["position"])]
-        if not self.mover.exact:
-            name = type(self.mover).__name__
-            said.append(
-                Remark(f"{name} does not leave the target invariant: its docstring says which bias it has", MEANS)
-            )
-        if not shared["agreed"]:
-            text = (
-                f"the warm-up ended after {LONGEST} sweeps, and chains did not agree yet, or the kernel still learnt. "
-                "Use a better parametrisation; with separate modes use motes.Tempering with replicas=8, which weighs "
-                "them"
-            )
-            said.append(Remark(text, MEANS))
+        said += known_before(self.mover, shared["agreed"], LONGEST)
         said += undefined_met(particles.info) if not x["divergences"].any() else []  # else they are among those
         return said + complaints(x["draws"], x["acceptance"], x["divergences"], shared["sweeps"], self.mover)
 

@@ -19,7 +19,7 @@ POOL = 8192
 GROUPS = 8
 """Groups of chains that nested R-hat compares."""
 LONG, APART = 50, 1.3
-"""Chains of so many draws or more that are each somewhere else have a memory of most of their length, by R-hat between
+"""Chains of this many draws or more that are each somewhere else remember most of their length, by R-hat between
 them: its square is 1 + memory / length."""
 CAREFULLY = 0.99
 """The acceptance that chains whose trajectories ran off are advised to ask for."""
@@ -188,6 +188,21 @@ def complaints(draws: Tensor, acceptance: Tensor, divergences: Tensor, sweeps: i
         )
         doubts.append(Remark(text, MEANS, withholds=True))
     return doubts
+
+
+def known_before(kernel: Kernel, agreed: bool, longest: int) -> list[Remark]:
+    """What can be said against chains before any draw: a biased kernel, or a warm-up that `longest` sweeps ended."""
+    out = []
+    if not kernel.exact:
+        name = type(kernel).__name__
+        out.append(Remark(f"{name} does not leave the target invariant: its docstring says which bias it has", MEANS))
+    if not agreed:
+        text = (
+            f"the warm-up ended after {longest} sweeps, and chains did not agree yet, or the kernel still learnt. Use "
+            "a better parametrisation; with separate modes use motes.Tempering with replicas=8, which weighs them"
+        )
+        out.append(Remark(text, MEANS))
+    return out
 
 
 def alone(draws: Tensor) -> float:
