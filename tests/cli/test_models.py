@@ -106,6 +106,17 @@ def test_demo_with_its_smallest_part_writes_everything(
     assert (tmp_path / "report.html").stat().st_size > 10_000
 
 
+def test_demo_begins_anew_in_its_own_folder_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setitem(demo.PIECES, "diffusion", demo.Piece("digits", demo.images, 8))
+    monkeypatch.chdir(tmp_path)
+    for folder in (demo.OWN, Path("mine")):
+        folder.mkdir(parents=True)
+        (folder / "diffusion.safetensors").write_text("no run")
+    assert run("demo", "--only", "diffusion", "--quiet", "--out", "mine") != 0
+    assert run("demo", "--only", "diffusion", "--quiet") == 0
+    assert motes.load(demo.OWN / "diffusion.safetensors").n == 8
+
+
 def test_demo_names_its_parts(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("demo", "--only", "density,music") == 2
     said = capsys.readouterr().err

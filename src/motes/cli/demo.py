@@ -46,6 +46,8 @@ class Piece:
     needs: tuple[str, ...] = ()
 
 
+OWN = Path("runs/demo")
+"""The demonstration's own folder, in which it begins anew; what it makes is made again in minutes."""
 PIECES = {
     "density": Piece("Posterior: logistic regression", posterior, 1024),
     "language": Piece("Text: JSON from SmolLM2-135M", text, 32, ("transformers", "gguf", "llguidance")),
@@ -57,7 +59,7 @@ def arguments(command: argparse.ArgumentParser) -> None:
     """The options of the command."""
     command.add_argument("--only", default=",".join(PIECES), help="which parts, separated by commas")
     command.add_argument("--seed", type=int, default=0, help="the runs are functions of it")
-    command.add_argument("--out", type=Path, default=Path("runs/demo"), help="folder for the runs and the report")
+    command.add_argument("--out", type=Path, default=OWN, help="folder for the runs and the report")
     running.overwriting(command)
     running.common(command)
     command.set_defaults(resampling="systematic", ess_threshold=0.5, checkpoint=60.0, replicas=1)
@@ -66,6 +68,7 @@ def arguments(command: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
     names = chosen(args.only)
+    args.overwrite = args.overwrite or args.out == OWN
     running.use_threads(args.threads or 1)
     runs, files = {}, []
     for k, name in enumerate(names, start=1):
