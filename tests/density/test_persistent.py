@@ -12,6 +12,7 @@ from torch.distributions import Normal
 import motes
 from motes.core.errors import FileError, MotesError
 from motes.density import Tempering
+from motes.density.annealing import persistent
 from motes.density.annealing.mixture import component, influence, log_total, mixture_weights, next_temperature, worth
 from motes.density.annealing.persistent import PersistentSampling
 from motes.laws import Density
@@ -168,6 +169,21 @@ def test_means_have_no_error_bars_where_few_families_are_left():
     assert "families" in run.standard_error.reason and math.isnan(float(right(run).se))
     wrong = right(replace(run, own_error=replace(run.standard_error, means="")))  # the broken twin: lanes alone count
     assert abs(float(wrong) - 0.8) > 6 * float(wrong.se)
+
+
+def test_moves_that_do_not_keep_up_are_told(monkeypatch):
+    """One sweep of a random walk at each temperature: means go on drifting, and log Z is .95 too high."""
+    density, truth = gaussian(5)
+    slow = PersistentSampling(density, kernel="random-walk", sweeps=1)
+
+    def told(model) -> bool:
+        run = motes.sample(model, 512, seed=2, progress=False)
+        assert abs(run.log_evidence - truth) > 0.5 or model is not slow
+        return any("did not keep up" in remark for remark in run.remarks)
+
+    assert told(slow) and not told(PersistentSampling(density))
+    monkeypatch.setattr(persistent, "CERTAIN", math.inf)
+    assert not told(slow)
 
 
 def test_an_interrupted_run_is_resumed_bit_for_bit(tmp_path):

@@ -20,6 +20,7 @@ from motes.density.annealing.annealed import Annealed
 from motes.density.annealing.mixture import component, influence, log_total, mixture_weights, next_temperature, worth
 from motes.density.last_look import LastLook
 from motes.kernels import State, move
+from motes.kernels.stationarity.drift import CERTAIN, FEWEST, drift_between, effective_families, lagged
 from motes.laws.parameters import Values
 from motes.laws.restore import same_values
 from motes.rng import Rng
@@ -54,7 +55,8 @@ class PersistentSampling(Annealed):
     costs a term of order 1/N, as does adaptation. The standard error follows each state's influence on the Z_k, and
     through them on Z, and adds up the squares of what families contribute, states that descend from one draw from the
     prior, with Student's t for their number. With few families there is none, and none of means, which count lanes as
-    independent; with moves that forget little it is too small.
+    independent; where means drift to the end of moves there is none, and with
+    moves that forget little it is too small.
 
     References:
         Karamanis & Seljak (2024), Persistent sampling: enhancing the efficiency of sequential Monte Carlo,
@@ -112,6 +114,7 @@ class PersistentSampling(Annealed):
             "log_z": torch.zeros(1, dtype=torch.float64),
             "kernel": self.mover.start(self.density.dim, self.density.dtype),
             "final": False,
+            "unsettled": 0,
             "look": LastLook(heavy=HEAVY).to_shared(),
         }
         x, log_weight, shared, info = self._grown(rng, *self._fresh(rng, x, shared))
@@ -138,6 +141,14 @@ class PersistentSampling(Annealed):
     def done(self, particles: Particles) -> bool:
         return particles.shared["final"]
 
+    def remarks(self, particles: Particles) -> list[str]:
+        said = super().remarks(particles)
+        if self.done(particles) and particles.shared["unsettled"]:
+            where = f"in {particles.shared['unsettled']} moves"
+            advice = "Use motes.Tempering, which takes more care, or a better parametrisation"
+            said.append(lagged(where, "the temperature", advice))
+        return said
+
     # ---------------------------------------------------------------- generations
 
     def _fresh(self, rng: Rng, x: Tree, shared: Tree) -> tuple[Tree, State, Tensor, Tree, Tree]:
@@ -160,7 +171,12 @@ class PersistentSampling(Annealed):
             sweeps=self.sweeps, max_correlation=self.max_correlation,
         )  # fmt: skip
         state = {**moved.state, "parent": parent}
-        return x, state, x["root"].flatten()[parent], {**shared, "kernel": moved.parameters}, moved.info
+        shared = {**shared, "kernel": moved.parameters}
+        family = torch.unique(parent, return_inverse=True)[1]
+        if effective_families(family, even) > FEWEST:
+            found = drift_between(target, start, moved.state, even, family)
+            shared["unsettled"] += found.largest > CERTAIN
+        return x, state, x["root"].flatten()[parent], shared, moved.info
 
     def _grown(
         self, rng: Rng, x: Tree, state: State, root: Tensor, shared: Tree, info: Tree
