@@ -87,10 +87,9 @@ def differing(tmp_path) -> list[int]:
     motes.sample(Rotated(), 40, seed=4, ess_threshold=0, progress=False, callback=whole.append)
     wrong = []
     for t in range(1, 6):
-        motes.sample(
-            Rotated(), 40, seed=4, ess_threshold=0, progress=False, max_steps=t - 1, checkpoint=tmp_path / "run"
-        )
-        run = motes.resume(tmp_path / "run", Rotated(), progress=False, max_steps=t)
+        path = tmp_path / f"run-{t}"
+        motes.sample(Rotated(), 40, seed=4, ess_threshold=0, progress=False, max_steps=t - 1, checkpoint=path)
+        run = motes.resume(path, Rotated(), progress=False, max_steps=t)
         if not torch.equal(run.particles.x["x"], whole[t].particles.x["x"]):
             wrong.append(t)
     return wrong

@@ -16,6 +16,10 @@ SHORT = 10
 LONG = 0.5
 """The largest correlation of neighbouring batches; above, memory is longer than they are."""
 
+SEEN, APART = 50, 1.3
+"""Where chains of this many draws or more differ by an R-hat above this, whose square is 1 + memory / length, their
+memory is most of their length, and what is seen of each place is what the start has left there."""
+
 SAME = "f is the same for all draws, so that their spread says nothing: what none shows may have a probability of about"
 
 
@@ -45,7 +49,21 @@ def chain_mean(value: Tensor) -> tuple[Tensor, Tensor, str]:
         if alike.any():
             reason = f"{named} with a memory longer than a batch of {length} draws: draw more, or run more chains"
             return mean, torch.where(alike, math.nan, se), reason
+    if (far := apart(value) > APART).any():
+        reason = (
+            f"each of {named} is somewhere else: R-hat between them is {float(apart(value).max()):.3g} for this mean, "
+            "so they have not mixed. Draw longer; with separate modes use motes.Tempering with replicas=8"
+        )
+        return mean, torch.where(far, math.nan, se), reason
     same = value.amax((0, 1)) == value.amin((0, 1))
     if same.any():
         return mean, torch.where(same, math.nan, se), f"{SAME} 3 over the effective number of draws"
     return mean, se, ""
+
+
+def apart(value: Tensor) -> Tensor:
+    """(...) the R-hat of `value` (chains, draws, ...) between whole chains; 0 for one or under `SEEN` draws."""
+    if len(value) < 2 or value.shape[1] < SEEN:
+        return torch.zeros(value.shape[2:], dtype=value.dtype)
+    within, between = value.var(1).mean(0), value.mean(1).var(0)
+    return (1 + between / within).sqrt().nan_to_num(nan=0.0)

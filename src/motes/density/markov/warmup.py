@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from motes.core.errors import name_particles
+from motes.core.estimate.batch_means import APART, apart
 from motes.core.remark import MEANS, Remark
 from motes.kernels import Kernel, Parameters, State, Sweep, Target
 from motes.rng import Rng
@@ -18,9 +19,6 @@ POOL = 8192
 """Most points of a window's history that are kept for the kernel's scales."""
 GROUPS = 8
 """Groups of chains that nested R-hat compares."""
-LONG, APART = 50, 1.3
-"""Chains of this many draws or more that are each somewhere else remember most of their length, by R-hat between
-them: its square is 1 + memory / length."""
 CAREFULLY = 0.99
 """The acceptance that chains whose trajectories ran off are advised to ask for."""
 KEPT = ("position", "log_likelihood", "log_prior", "likelihood_gradient", "prior_gradient")
@@ -141,7 +139,7 @@ def settled(before: dict[str, float], after: dict[str, float]) -> bool:
 
 
 def complaints(draws: Tensor, acceptance: Tensor, divergences: Tensor, sweeps: int, kernel: Kernel) -> list[Remark]:
-    """What is wrong with chains, a sentence each; means of chains that have not mixed have no error bar.
+    """What is wrong with chains, a sentence each.
 
     Args:
         draws: (N, T, d).
@@ -178,15 +176,15 @@ def complaints(draws: Tensor, acceptance: Tensor, divergences: Tensor, sweeps: i
             "or warm up longer, or use a better parametrisation; with separate modes use motes.Tempering with "
             "replicas=8, which weighs them"
         )
-        return [*doubts, Remark(text, MEANS, withholds=True)]
-    r_hat = alone(draws) if t >= LONG else 0.0
+        return [*doubts, Remark(text, MEANS)]
+    r_hat = float(apart(draws).max())
     if r_hat > APART:
         text = (
             f"single chains are each somewhere else: R-hat between them is {r_hat:.3g} for the worst coordinate, "
             f"above {APART}. They remember where they began, and what is seen of each place is what the warm-up left "
             "there. Draw longer; with separate modes use motes.Tempering with replicas=8, which weighs them"
         )
-        doubts.append(Remark(text, MEANS, withholds=True))
+        doubts.append(Remark(text, MEANS))
     return doubts
 
 
@@ -203,13 +201,6 @@ def known_before(kernel: Kernel, agreed: bool, longest: int) -> list[Remark]:
         )
         out.append(Remark(text, MEANS))
     return out
-
-
-def alone(draws: Tensor) -> float:
-    """The largest R-hat of the coordinates of `draws` (N, T, d) between whole chains; 0 for one chain."""
-    if len(draws) < 2:
-        return 0.0
-    return _ratio(draws.var(1).mean(0), draws.mean(1).var(0))
 
 
 def _shorter(kernel: Kernel) -> str:
