@@ -13,7 +13,7 @@ from torch.distributions import HalfCauchy, Normal
 import motes
 from motes.core.errors import MotesWarning
 from motes.density import AMIS, AnnealedImportanceSampling, NestedSampling, PersistentSampling, WasteFree, amis
-from motes.density.annealing import ais, annealed
+from motes.density.annealing import ais, annealed, tempering
 from motes.density.last_look import LastLook
 from motes.density.nested import nested
 from motes.kernels import RandomWalk
@@ -166,7 +166,7 @@ def test_a_likelihood_that_chose_nothing_has_no_error_bar(monkeypatch):
     unmet = [run for run in runs if run.log_evidence == 0]
     assert unmet and all(math.isnan(run.log_evidence_se) and math.isnan(float(run.mean().se)) for run in unmet)
     assert "the log-likelihood was 0 for each of the 64 particles" in unmet[0].remarks[0]
-    monkeypatch.setattr(annealed, "unearned", lambda *_: None)
+    monkeypatch.setattr(tempering, "unearned", lambda *_: None)
     assert quiet(model, 64, unmet[0].seed).log_evidence_se == 0.0
 
 

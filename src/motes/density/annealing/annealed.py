@@ -8,10 +8,8 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from motes.core.cite import Reference
-from motes.core.estimate.unearned import unearned
 from motes.core.model import FeynmanKac
 from motes.core.particles import Particles
-from motes.core.remark import ALL, Remark
 from motes.density.kernel_choice import choose_kernel
 from motes.density.last_look import LastLook, last_look
 from motes.kernels import Kernel, State
@@ -75,8 +73,6 @@ class Annealed(FeynmanKac):
         said: list[str] = [*undefined_met(particles.info)]
         if self.done(particles):
             said += improper(self.density, self.positions(particles))
-            if flat := unearned(particles, particles.log_weight, "log-likelihood"):
-                said.append(Remark(flat.reason, ALL, withholds=True))
             if "look" in particles.shared:
                 said += LastLook(**particles.shared["look"]).remarks()
         return said

@@ -15,7 +15,9 @@ from motes.core import tree
 from motes.core.cite import Reference
 from motes.core.errors import MotesError
 from motes.core.estimate.systematic import Systematic
+from motes.core.estimate.unearned import unearned
 from motes.core.particles import Particles
+from motes.core.remark import ALL, Remark
 from motes.core.run import Run
 from motes.core.temperature import SHAPE, next_temperature
 from motes.core.weights import normalise
@@ -251,7 +253,9 @@ class Tempering(Annealed):
         return care["begun"] == particles.t > 0
 
     def remarks(self, particles: Particles) -> list[str]:
-        own = Care(**particles.shared["care"]).remarks() if particles.shared["final"] else []
+        own: list[str] = Care(**particles.shared["care"]).remarks() if particles.shared["final"] else []
+        if particles.shared["final"] and (flat := unearned(particles, particles.log_weight, "log-likelihood")):
+            own.append(Remark(flat.reason, ALL, withholds=True))
         return [*super().remarks(particles), *own]
 
     def systematic(self, particles: Particles) -> Systematic | None:
