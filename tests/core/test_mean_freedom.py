@@ -68,6 +68,17 @@ def test_a_value_that_light_particles_alone_have_is_not_taken_for_rare(monkeypat
     assert float(mean_se(many, particles, families, scheme)[0][1]) == spread
 
 
+def test_a_far_draw_of_a_wide_prior_is_no_sign_of_more(monkeypatch):
+    """A weight of e^-20 at a value of 10^4, and 31 like each other; twin: any weight counts, and the error is 300."""
+    log_weight, value = torch.zeros(N, dtype=torch.float64), torch.linspace(-1, 1, N).double()
+    log_weight[3], value[3] = -20, 1e4
+    particles, families = Particles.start({}, log_weight), Genealogy.start(N)
+    scheme = find_scheme("systematic")
+    assert float(mean_se(value, particles, families, scheme)[0]) < 0.2
+    monkeypatch.setattr(variance, "LIGHT", 0.0)
+    assert float(mean_se(value, particles, families, scheme)[0]) > 300
+
+
 def test_copies_of_a_family_are_told_apart_by_their_values():
     """Two families of 16: as two for an event that all of a family meet, as 32 for numbers that moves made differ."""
     slot, even = torch.arange(N) // 16, torch.full((N,), 1 / N, dtype=torch.float64)

@@ -45,6 +45,9 @@ saw 0.8 to 1; where intervals fell short (51 to 82 %) because it was long, 0.27 
 
 ALONE = 2.0
 """The degrees of freedom of a spread that one family makes, by its fourth moment."""
+LIGHT = 1e-3
+"""A particle with less than this part of a typical weight stands for what the target hardly has: a far draw of a wide
+prior, whose values are no sign of more."""
 NOISE = 0.5
 """Where reweightings take back what others did, their variances nearly cancel, and what is left of the sum of their
 sizes is known to about sqrt(2 / families) of it: this part of that is the least that is stated."""
@@ -210,7 +213,9 @@ def _least(value: Tensor, weight: Tensor, slot: Tensor) -> Tensor:
     pair = pair.gather(0, index)
     other.zero_()[1:] = (pair[1:] != pair[:-1]).long().cumsum(0)
     share = torch.zeros_like(value).scatter_add_(0, other, weight[index])
-    return (value - weight @ value).abs().amax(0) * share.square().sum(0)
+    typical = share.square().sum(0)
+    far = (value - weight @ value).abs()
+    return torch.where(weight[:, None] > LIGHT * typical, far, 0.0).amax(0) * typical
 
 
 def _deviation(value: Tensor, weight: Tensor, slot: Tensor) -> Tensor:
