@@ -317,6 +317,7 @@ def test_batches_shorter_than_the_memory_of_chains_give_no_error_bar():
     modes = Rng(0).normal((20, 50, 1)) + 10 * (torch.arange(20) % 2)[:, None, None]
     _, se, reason = chain_mean(modes)
     assert math.isnan(float(se)) and "somewhere else" in reason
+    assert "R-hat between them is inf" in chain_mean((modes > 5).double())[2]
     assert float(chain_mean(modes[:, :49])[1]) == pytest.approx(5 / math.sqrt(20), rel=0.2)  # short: a warm-up's matter
 
 

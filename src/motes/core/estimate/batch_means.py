@@ -66,4 +66,4 @@ def apart(value: Tensor) -> Tensor:
     if len(value) < 2 or value.shape[1] < SEEN:
         return torch.zeros(value.shape[2:], dtype=value.dtype)
     within, between = value.var(1).mean(0), value.mean(1).var(0)
-    return (1 + between / within).sqrt().nan_to_num(nan=0.0)
+    return torch.where(between > 0, (1 + between / within).sqrt(), 0.0)  # infinite where no chain moves

@@ -55,8 +55,7 @@ class PersistentSampling(Annealed):
     costs a term of order 1/N, as does adaptation. The standard error follows each state's influence on the Z_k, and
     through them on Z, and adds up the squares of what families contribute, states that descend from one draw from the
     prior, with Student's t for their number. With few families there is none, and none of means, which count lanes as
-    independent; where means drift to the end of moves there is none, and with
-    moves that forget little it is too small.
+    independent; where means drift to the end of moves there is none, and with moves that forget little it is too small.
 
     References:
         Karamanis & Seljak (2024), Persistent sampling: enhancing the efficiency of sequential Monte Carlo,
