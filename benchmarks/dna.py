@@ -35,7 +35,6 @@ import torch
 from torch import Tensor
 
 import motes
-from motes.core import MotesWarning
 from motes.diffusion.discrete import (
     MarkovLaw,
     Masked,
@@ -45,6 +44,7 @@ from motes.diffusion.discrete import (
     TokenComposition,
     TokenModel,
 )
+from motes.errors import MotesWarning
 from motes.rng import Rng
 
 torch.set_num_threads(1)

@@ -34,9 +34,9 @@ import torch
 from torch import Tensor
 
 import motes
-from motes.core import MotesWarning
 from motes.core.resampling import find_scheme
 from motes.diffusion import DIGITS_PROCESS, DIGITS_SHAPE, Guided, ReverseDiffusion, empirical, inverse, load
+from motes.errors import MotesWarning
 from motes.rng import Rng
 
 torch.set_num_threads(1)

@@ -30,8 +30,8 @@ import torch
 from torch import Tensor
 
 import motes
-from motes.core import MotesWarning, NanLogPotential
 from motes.diffusion import DIGITS_SHAPE, FASHION_SHAPE, AdaptiveReward, Denoiser, Guided, guidance, load
+from motes.errors import MotesWarning, NanLogPotential
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 

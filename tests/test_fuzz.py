@@ -9,7 +9,7 @@ import pytest
 
 from fuzz.harness import BYTES, Reader, run
 from fuzz.readers import readers
-from motes.core.errors import MotesError
+from motes.errors import MotesError
 
 
 @pytest.mark.parametrize("name", readers())

@@ -8,9 +8,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from motes import core, density, diffusion, kernels, language, laws, report, rng, statespace
+    from motes import core, density, diffusion, errors, kernels, language, laws, report, rng, statespace
     from motes.core.cite import cite
-    from motes.core.errors import MotesError
     from motes.core.files.checkpoint import Checkpoint
     from motes.core.files.runfile import load
     from motes.core.model import FeynmanKac
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
     from motes.core.smc import steps
     from motes.density import Chains, Tempering
     from motes.diffusion import ReverseDiffusion
+    from motes.errors import MotesError
     from motes.language import Generation
     from motes.laws import Density
     from motes.rng import Rng
@@ -43,6 +43,7 @@ __all__ = [
     "core",
     "density",
     "diffusion",
+    "errors",
     "kernels",
     "language",
     "laws",
@@ -61,7 +62,7 @@ _HOME = {
     "Density": "motes.laws",
     "FeynmanKac": "motes.core.model",
     "Generation": "motes.language",
-    "MotesError": "motes.core.errors",
+    "MotesError": "motes.errors",
     "Particles": "motes.core.particles",
     "Result": "motes.core.run",
     "ReverseDiffusion": "motes.diffusion",
@@ -74,7 +75,7 @@ _HOME = {
     "sample": "motes.core.sample",
     "steps": "motes.core.smc",
 }
-_PACKAGES = ("core", "density", "diffusion", "kernels", "language", "laws", "report", "rng", "statespace")
+_PACKAGES = ("core", "density", "diffusion", "errors", "kernels", "language", "laws", "report", "rng", "statespace")
 
 
 def __getattr__(name: str) -> object:

@@ -59,7 +59,7 @@ def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]
 
 def test_a_warning_of_a_command_is_a_sentence_without_a_place_in_the_code(tmp_path: Path) -> None:
     file = tmp_path / "warns.py"
-    file.write_text(MODEL.read_text() + "\n\nfrom motes.core.errors import warn\nwarn('mind the gap')\n")
+    file.write_text(MODEL.read_text() + "\n\nfrom motes.errors import warn\nwarn('mind the gap')\n")
     command = [
         sys.executable,
         "-m",

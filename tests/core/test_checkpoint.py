@@ -16,12 +16,12 @@ import pytest
 import motes
 from core.test_faults import same
 from core.toys import Walk, data
-from motes.core.errors import FileError, MotesWarning
 from motes.core.files import atomic
 from motes.core.files.checkpoint import Checkpoint
 from motes.core.files.lock import Lock
 from motes.core.files.runfile import before, load
 from motes.core.sample import resume, sample
+from motes.errors import FileError, MotesWarning
 
 TESTS = Path(__file__).parents[1]
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 import motes
-from motes.core.errors import FileError
 from motes.core.estimate.coarse_level import CoarseLevel
 from motes.core.particles import Particles
+from motes.errors import FileError
 
 F64 = torch.float64
 

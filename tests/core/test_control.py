@@ -8,10 +8,10 @@ import torch
 from torch.distributions import Normal
 
 import motes
-from motes.core.errors import MotesError
 from motes.core.estimate.control_variates import controlled
 from motes.core.model import FeynmanKac
 from motes.core.particles import Particles
+from motes.errors import MotesError
 
 Z = 4.9
 GRID = torch.linspace(-12, 12, 200001, dtype=torch.float64)

@@ -12,12 +12,12 @@ import torch
 import motes
 from core.toys import Breaks, Flat, Walk, data
 from motes.core import smc, weights
-from motes.core.errors import AllWeightsZero, MotesError, MotesWarning, NanLogPotential, ShapeError, UnknownName
 from motes.core.estimate.estimate import Estimate
 from motes.core.model import FeynmanKac
 from motes.core.particles import Particles
 from motes.core.run import Result
 from motes.core.sample import sample
+from motes.errors import AllWeightsZero, MotesError, MotesWarning, NanLogPotential, ShapeError, UnknownName
 
 
 def test_likelihood_of_a_linear_gaussian_model():

@@ -17,11 +17,11 @@ from safetensors.torch import save_file
 import motes
 from core.toys import Walk, data
 from motes.core import tree
-from motes.core.errors import FileError
 from motes.core.files import store as files
 from motes.core.files.runfile import load
 from motes.core.run import Result
 from motes.core.sample import Checkpoint, resume, sample
+from motes.errors import FileError
 
 TESTS = Path(__file__).parents[1]
 

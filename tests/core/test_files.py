@@ -14,11 +14,11 @@ from core.test_faults import same
 from core.toys import Walk, data
 from fuzz.readers.runs import sealed, whole
 from motes.core import tree
-from motes.core.errors import FileError, MotesWarning
 from motes.core.files import store as files
 from motes.core.files.checkpoint import Checkpoint
 from motes.core.files.runfile import before, load
 from motes.core.sample import resume, sample
+from motes.errors import FileError, MotesWarning
 
 
 def model() -> Walk:

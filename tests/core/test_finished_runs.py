@@ -11,7 +11,7 @@ from golden.densities import spins
 from motes.kernels import DiscreteLangevin, GibbsWithGradients
 from motes.language import TableModel
 
-pytestmark = pytest.mark.filterwarnings("ignore::motes.core.errors.MotesWarning")
+pytestmark = pytest.mark.filterwarnings("ignore::motes.errors.MotesWarning")
 TABLE = TableModel(["a", "b", "."], torch.tensor([0.4, 0.3, 0.3], dtype=torch.float64).log().expand(4, 3))
 
 

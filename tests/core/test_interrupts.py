@@ -15,9 +15,9 @@ import motes
 from core.toys import Walk, data
 from motes.core import drive, joined, replicas, run, smc, trace
 from motes.core.drive import uninterrupted
-from motes.core.errors import MotesWarning
 from motes.core.history import genealogy, growing
 from motes.core.result import Result
+from motes.errors import MotesWarning
 
 TESTS = Path(__file__).parents[1]
 WATCHED = {m.__file__ for m in (drive, genealogy, growing, joined, replicas, run, smc, trace)}

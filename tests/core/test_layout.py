@@ -6,12 +6,12 @@ import pytest
 import torch
 
 import motes
-from motes.core.errors import FileError
 from motes.core.files import store as files
 from motes.core.files.layout import LINE, laid, layout
 from motes.core.model import FeynmanKac
 from motes.core.particles import Particles
 from motes.core.smc import State
+from motes.errors import FileError
 from place import place_changes_bits
 
 BIG = torch.arange(4000, dtype=torch.float64)

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from motes.core.errors import MotesError
 from motes.core.modules import gradient, in_training, networks, refuse_training_mode
+from motes.errors import MotesError
 
 
 class Functional(nn.Module):

@@ -8,10 +8,10 @@ import pytest
 
 import motes
 from core.toys import Walk, data
-from motes.core.errors import FileError, MotesWarning
 from motes.core.files.checkpoint import Checkpoint, Writer
 from motes.core.files.runfile import before, load
 from motes.core.sample import resume, sample
+from motes.errors import FileError, MotesWarning
 
 
 def model(a: float = 0.9) -> Walk:

@@ -9,10 +9,10 @@ import torch
 from arviz_stats.base.array import array_stats
 
 import motes
-from motes.core.errors import MotesError
 from motes.core.estimate.psis import smooth
 from motes.core.model import FeynmanKac
 from motes.core.particles import Particles
+from motes.errors import MotesError
 
 
 class Scaled(FeynmanKac):

@@ -9,8 +9,8 @@ import pytest
 
 import motes
 from core.toys import Walk, data
-from motes.core.errors import MotesWarning
 from motes.core.remark import ALL, EVIDENCE, MEANS, Remark
+from motes.errors import MotesWarning
 
 
 class Doubtful(Walk):

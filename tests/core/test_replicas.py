@@ -10,12 +10,12 @@ import torch
 import motes
 from core.toys import Walk, data
 from motes.core import replicas
-from motes.core.errors import AllWeightsZero, MotesError, MotesWarning, NanLogPotential
 from motes.core.joined import joined
 from motes.core.model import FeynmanKac
 from motes.core.particles import Particles
 from motes.core.remark import EVIDENCE, Remark
 from motes.core.result import Result
+from motes.errors import AllWeightsZero, MotesError, MotesWarning, NanLogPotential
 
 K = 6
 

@@ -9,9 +9,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from motes.core.errors import AllWeightsZero, MotesError, NanLogPotential, ShapeError, UnknownName
 from motes.core.resampling import _fast, find_scheme, scheme, schemes
 from motes.core.resampling._grid import bits_for, ends, lattice, tally
+from motes.errors import AllWeightsZero, MotesError, NanLogPotential, ShapeError, UnknownName
 from motes.rng import Rng
 
 INF = math.inf

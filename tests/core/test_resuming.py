@@ -9,7 +9,7 @@ import torch
 from torch.distributions import Normal
 
 import motes
-from motes.core.errors import FileError
+from motes.errors import FileError
 
 
 def model() -> motes.Tempering:

@@ -8,8 +8,8 @@ import pytest
 import torch
 from scipy import stats
 
-from motes.core.errors import ShapeError
 from motes.core.estimate.wasserstein import _squared, sliced_wasserstein
+from motes.errors import ShapeError
 from motes.rng import Rng
 
 

@@ -9,7 +9,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from motes.core.errors import AllWeightsZero, NanLogPotential, ShapeError
 from motes.core.weights import (
     check_log_weight,
     conditional_ess,
@@ -20,6 +19,7 @@ from motes.core.weights import (
     normalise,
     total,
 )
+from motes.errors import AllWeightsZero, NanLogPotential, ShapeError
 
 INF = math.inf
 

@@ -8,7 +8,7 @@ import torch
 from torch.distributions import Normal
 
 from density.known import NOISE, ONE, WIDE, T, V, X, Y, curved, evidence, holds, off, same, sampled
-from motes.core.errors import MotesError, NanLogPotential, ShapeError
+from motes.errors import MotesError, NanLogPotential, ShapeError
 from motes.laws.adapters import from_jax
 from motes.rng import Rng
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from density.known import NOISE, WIDE, T, V, X, Y, at_their_addresses, curved, holds, same, whole
-from motes.core.errors import MotesError, NanLogPotential, ShapeError
+from motes.errors import MotesError, NanLogPotential, ShapeError
 from motes.laws.adapters import from_numpyro
 from motes.rng import Rng
 

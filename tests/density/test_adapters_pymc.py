@@ -8,7 +8,7 @@ import torch
 from torch.distributions import Normal
 
 from density.known import NOISE, WIDE, T, V, X, Y, at_their_addresses, curved, holds, off, same, sampled, whole
-from motes.core.errors import MotesError, NanLogPotential
+from motes.errors import MotesError, NanLogPotential
 from motes.laws.adapters import from_pymc
 from motes.rng import Rng
 

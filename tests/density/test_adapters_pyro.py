@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from density.known import NOISE, WIDE, T, V, X, Y, at_their_addresses, curved, holds, same, whole
-from motes.core.errors import MotesError, NanLogPotential
+from motes.errors import MotesError, NanLogPotential
 from motes.laws.adapters import from_pyro
 from motes.rng import Rng
 

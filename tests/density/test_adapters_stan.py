@@ -15,7 +15,7 @@ import torch
 from torch.distributions import Normal
 
 from density.known import off, sampled
-from motes.core.errors import MotesError, NanLogPotential
+from motes.errors import MotesError, NanLogPotential
 from motes.laws.adapters import from_stan
 from motes.rng import Rng
 

@@ -7,7 +7,7 @@ import torch
 from torch.distributions import Beta, Categorical, Exponential, Gamma, MultivariateNormal, Normal, StudentT
 
 from density.known import NOISE, ONE, WIDE, X, Y, evidence, holds, off, sampled, slopes
-from motes.core.errors import MotesError, NanLogPotential, ShapeError
+from motes.errors import MotesError, NanLogPotential, ShapeError
 from motes.laws.adapters import from_distribution, from_torch
 from motes.laws.adapters.start import around_mode
 from motes.rng import Rng

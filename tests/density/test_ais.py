@@ -9,8 +9,8 @@ import torch
 from torch.distributions import Normal
 
 import motes
-from motes.core.errors import AllWeightsZero, FileError, MotesError
 from motes.density.annealing.ais import AnnealedImportanceSampling, nearest, spaced
+from motes.errors import AllWeightsZero, FileError, MotesError
 from motes.laws import Density
 
 Z = 4.9  # two-sided level 1e-6

@@ -9,10 +9,10 @@ import torch
 from torch.distributions import Normal, StudentT
 
 import motes
-from motes.core.errors import MotesError
 from motes.core.smc import steps
 from motes.density import amis
 from motes.density.amis import AMIS
+from motes.errors import MotesError
 from motes.laws import Density
 
 Z = 4.9  # two-sided level 1e-6
@@ -60,7 +60,7 @@ def runs(density: Density, truth: float, n: int, seeds: int, **knobs: Any) -> tu
     return np.array([r.log_evidence - truth for r in found]), np.array([r.log_evidence_se for r in found])
 
 
-@pytest.mark.filterwarnings("ignore::motes.core.errors.MotesWarning")
+@pytest.mark.filterwarnings("ignore::motes.errors.MotesWarning")
 @pytest.mark.parametrize(
     "problem",
     [lambda: gaussian(3), *(pytest.param(p, marks=pytest.mark.slow) for p in (banana, two))],
@@ -75,7 +75,7 @@ def test_evidence_and_coverage_over_24_seeds(problem):
     assert (np.abs(error) < 1.96 * 0.25 * se).sum() < 18
 
 
-@pytest.mark.filterwarnings("ignore::motes.core.errors.MotesWarning")
+@pytest.mark.filterwarnings("ignore::motes.errors.MotesWarning")
 @pytest.mark.parametrize("problem", [banana, two])
 def test_evidence_of_laws_that_are_no_gaussian(problem):
     density, truth = problem()
@@ -126,7 +126,7 @@ def test_the_defence_bounds_the_weights():
     assert heavy(freedom=math.inf, ess=20.0) <= 1e-9
 
 
-@pytest.mark.filterwarnings("ignore::motes.core.errors.MotesWarning")
+@pytest.mark.filterwarnings("ignore::motes.errors.MotesWarning")
 def test_without_the_defence_weights_are_not_bounded():
     assert heavy(freedom=math.inf, defence=0.0, ess=20.0, elite=0.9) > 0
 
@@ -153,7 +153,7 @@ def test_a_run_that_stopped_goes_on_to_the_same_bits(tmp_path):
     assert resumed.log_evidence_se == whole.log_evidence_se and math.isfinite(whole.log_evidence_se)
 
 
-@pytest.mark.filterwarnings("ignore::motes.core.errors.MotesWarning")
+@pytest.mark.filterwarnings("ignore::motes.errors.MotesWarning")
 def test_a_run_that_did_not_get_there_says_so():
     density, _ = gaussian(10)
     run = motes.sample(AMIS(density, most=3), 200, seed=0, progress=False)
@@ -165,7 +165,7 @@ def test_a_run_that_did_not_get_there_says_so():
     assert any("4 rounds ended" in r for r in run.remarks)
 
 
-@pytest.mark.filterwarnings("ignore::motes.core.errors.MotesWarning")
+@pytest.mark.filterwarnings("ignore::motes.errors.MotesWarning")
 def test_weights_whose_tail_is_too_heavy_leave_no_error_bar():
     """A target with the tails of x^-2 under a proposal of normal ones; under its own family the bars stay."""
     cauchy = Density(

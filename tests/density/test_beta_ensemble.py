@@ -48,7 +48,7 @@ def exact(beta: float, n: int) -> np.ndarray:
     return np.linalg.eigvalsh(matrix / math.sqrt(2))
 
 
-@pytest.mark.filterwarnings("ignore::motes.core.errors.MotesWarning")  # orders of the points are modes
+@pytest.mark.filterwarnings("ignore::motes.errors.MotesWarning")  # orders of the points are modes
 @pytest.mark.parametrize(("kernel", "beta"), [("chees", 2.0), ("chees", 4.0), ("slice", 1.0), ("nuts", 2.0)])
 def test_chains_have_the_law_of_the_tridiagonal_sampler(kernel: str, beta: float) -> None:
     """The largest, the middle and the sum of squares; an error of a tenth of a standard deviation would be caught."""
@@ -66,7 +66,7 @@ def test_chains_have_the_law_of_the_tridiagonal_sampler(kernel: str, beta: float
     assert abs(float(moment) - (N + beta * N * (N - 1) / 2)) < Z * float(moment.se)
 
 
-@pytest.mark.filterwarnings("ignore::motes.core.errors.MotesWarning")
+@pytest.mark.filterwarnings("ignore::motes.errors.MotesWarning")
 def test_another_strength_of_repulsion_is_found_out() -> None:
     run = motes.sample(motes.Chains(ensemble(2.0), draws=60, warmup=60), 64, seed=0, progress=False)
     largest, truth = run.mean(lambda x: x.max(1).values), np.sort(exact(1.5, 40_000), axis=1)[:, -1]

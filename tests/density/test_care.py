@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.distributions import HalfCauchy, Normal
 
 import motes
-from motes.core.errors import MotesWarning
 from motes.density.annealing.care import ADAPTATION
+from motes.errors import MotesWarning
 from motes.kernels import RandomWalk
 from motes.kernels.stationarity.noncentred import NonCentred
 

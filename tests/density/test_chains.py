@@ -8,16 +8,16 @@ import torch
 from torch.distributions import Beta, Normal
 
 import motes
-from motes.core.errors import FileError, MotesError, MotesWarning, UnknownName
 from motes.core.estimate.batch_means import chain_mean
 from motes.density import Chains
 from motes.density.markov.warmup import complaints, mixed, stationary
+from motes.errors import FileError, MotesError, MotesWarning, UnknownName
 from motes.kernels import HMC, NUTS, ChEES, Gibbs, RandomWalk, Sweep, kernels
 from motes.laws import Density
 from motes.laws.discrete import Discrete
 from motes.rng import Rng
 
-pytestmark = pytest.mark.filterwarnings("ignore::motes.core.errors.MotesWarning")
+pytestmark = pytest.mark.filterwarnings("ignore::motes.errors.MotesWarning")
 ONE = torch.ones((), dtype=torch.float64)
 Z = 4.9  # two-sided level 1e-6
 

@@ -88,7 +88,7 @@ def test_draws_that_are_not_the_priors_are_found(family, what: str) -> None:
     assert not found.ok and f"slope from the prior have another {what}" in found.findings[0].said, str(found)
 
 
-@pytest.mark.filterwarnings("ignore::motes.core.errors.MotesWarning")
+@pytest.mark.filterwarnings("ignore::motes.errors.MotesWarning")
 @pytest.mark.parametrize("seed", range(5))
 def test_data_in_float32_make_no_false_alarm(seed: int) -> None:
     x, prior = torch.linspace(-1, 1, 20), {"slope": Normal(0.0, 2.0), "shift": Normal(0.0, 2.0)}
@@ -97,5 +97,5 @@ def test_data_in_float32_make_no_false_alarm(seed: int) -> None:
 
 
 def test_an_unknown_check_is_refused() -> None:
-    with pytest.raises(motes.core.errors.UnknownName, match="batch, calibration, geweke, gradient, predictive, prior"):
+    with pytest.raises(motes.errors.UnknownName, match="batch, calibration, geweke, gradient, predictive, prior"):
         check(motes.Density(right, PRIOR, vectorised=True), only=["all"])

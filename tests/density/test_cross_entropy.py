@@ -8,8 +8,8 @@ import torch
 from torch.distributions import Exponential, Normal
 
 import motes
-from motes.core.errors import FileError, MotesError, NanLogPotential, ShapeError
 from motes.density.rare.cross_entropy import CrossEntropy
+from motes.errors import FileError, MotesError, NanLogPotential, ShapeError
 from motes.laws import Density
 from motes.laws.fits.proposal import Started
 

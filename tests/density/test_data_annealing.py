@@ -8,8 +8,8 @@ import torch
 from torch.distributions import Bernoulli, Beta, Normal
 
 import motes
-from motes.core.errors import AllWeightsZero, FileError, MotesError, ShapeError
 from motes.density.annealing.data_annealing import DataAnnealing, evidence_path
+from motes.errors import AllWeightsZero, FileError, MotesError, ShapeError
 
 ONE = torch.ones((), dtype=torch.float64)
 Z = 4.9  # two-sided level 1e-6

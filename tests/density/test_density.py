@@ -20,7 +20,7 @@ from torch.distributions import (
 )
 
 import motes
-from motes.core.errors import MotesError, MotesWarning, NanLogPotential, ShapeError, UnknownName
+from motes.errors import MotesError, MotesWarning, NanLogPotential, ShapeError, UnknownName
 from motes.laws import Density
 from motes.laws.parameters import Parameters
 from motes.rng import Rng

@@ -8,8 +8,8 @@ import torch
 from torch.distributions import MultivariateNormal, Normal
 
 import motes
-from motes.core.errors import FileError, MotesError, ShapeError
 from motes.density.eki import EnsembleKalman, GaussianData, _update
+from motes.errors import FileError, MotesError, ShapeError
 from motes.laws import Density
 from motes.laws.fits.proposal import Mixture, Started, fit_mixture
 

@@ -10,9 +10,9 @@ import torch
 from torch.distributions import Beta, Normal
 
 import motes
-from motes.core.errors import MotesError
 from motes.density.estimates.bridge import bridge_sampling
 from motes.density.estimates.path_sampling import path_sampling
+from motes.errors import MotesError
 
 Z = 4.9
 
@@ -116,7 +116,7 @@ def test_bridge_sampling_refuses():
         bridge_sampling(run, gaussian(3)[0])
 
 
-@pytest.mark.filterwarnings("ignore::motes.core.errors.MotesWarning")
+@pytest.mark.filterwarnings("ignore::motes.errors.MotesWarning")
 def test_an_evidence_without_an_error_bar_says_why():
     density, _ = gaussian(2)
     run = motes.sample(motes.Chains(density, kernel="random-walk", draws=30, warmup=20), 2, seed=0, progress=False)

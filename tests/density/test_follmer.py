@@ -9,9 +9,9 @@ import torch
 from torch.distributions import Normal
 
 import motes
-from motes.core.errors import FileError, MotesError
 from motes.density import follmer
 from motes.density.follmer import Follmer
+from motes.errors import FileError, MotesError
 from motes.laws import Density
 
 Z = 4.9  # two-sided level 1e-6

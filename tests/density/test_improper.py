@@ -10,8 +10,8 @@ from torch.distributions import Cauchy, Dirichlet, HalfCauchy, Normal, StudentT
 
 import motes
 from motes import Density, Rng
-from motes.core.errors import MotesError
 from motes.density import WasteFree
+from motes.errors import MotesError
 from motes.laws.adapters import from_torch
 from motes.laws.improper import improper
 
@@ -24,7 +24,7 @@ def growing(power: float = 1.0) -> Density:
     return Density(lambda x: power * x.square().sum(1), WIDE, vectorised=True)
 
 
-@pytest.mark.filterwarnings("ignore::motes.core.errors.MotesWarning")
+@pytest.mark.filterwarnings("ignore::motes.errors.MotesWarning")
 @pytest.mark.parametrize("model", [motes.Tempering, WasteFree])
 def test_a_posterior_that_grows_without_end_is_called_improper(model):
     """exp(x^2) under N(0, 1)."""

@@ -11,11 +11,11 @@ from torch import Tensor
 from torch.distributions import HalfCauchy, Normal
 
 import motes
-from motes.core.errors import MotesWarning
 from motes.density import AMIS, AnnealedImportanceSampling, NestedSampling, PersistentSampling, WasteFree, amis
 from motes.density.annealing import ais, annealed, tempering
 from motes.density.last_look import LastLook
 from motes.density.nested import nested
+from motes.errors import MotesWarning
 from motes.kernels import RandomWalk
 
 REAL = torch.float64

@@ -7,7 +7,7 @@ import torch
 from torch.distributions import HalfNormal, Normal
 
 import motes
-from motes.core.errors import MotesError, NanLogPotential
+from motes.errors import MotesError, NanLogPotential
 from motes.laws import Density
 from motes.laws.explaining import cleaned
 

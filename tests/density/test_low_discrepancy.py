@@ -21,7 +21,7 @@ from torch.distributions import (
 )
 
 import motes
-from motes.core.errors import MotesError, ShapeError
+from motes.errors import MotesError, ShapeError
 from motes.laws.low_discrepancy import LowDiscrepancy
 
 ONE = torch.ones((), dtype=torch.float64)

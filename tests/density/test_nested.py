@@ -251,14 +251,14 @@ def test_a_run_that_stopped_goes_on_to_the_same_bits(tmp_path):
 def test_control_variates_need_a_kernel_with_gradients_and_the_end_of_the_run():
     density = Density(lambda x: -0.5 * ((x - 2) / 0.3).square().sum(-1), Normal(torch.zeros(2, dtype=F), 1.0))
     plain = motes.sample(NestedSampling(density), 200, seed=0, progress=False)
-    with pytest.raises(motes.core.errors.MotesError, match=r"its kernel, RandomWalk.*kernel='mala'"):
+    with pytest.raises(motes.errors.MotesError, match=r"its kernel, RandomWalk.*kernel='mala'"):
         plain.mean(control=True)
     run = motes.sample(NestedSampling(density, kernel="mala"), 200, seed=0, progress=False)
     truth = 2 / 1.09
     better = run.mean(control=True)
     assert bool(((better.value - truth).abs() < 1e-6).all()) and float(run.mean().se.max()) > 0.005
     early = motes.sample(NestedSampling(density, kernel="mala"), 200, seed=0, progress=False, max_steps=3)
-    with pytest.raises(motes.core.errors.MotesError, match="ended as MAX_STEPS"):
+    with pytest.raises(motes.errors.MotesError, match="ended as MAX_STEPS"):
         early.mean(control=True)
 
 

@@ -8,8 +8,8 @@ import torch
 from torch.distributions import Normal, Uniform
 
 import motes
-from motes.core.errors import FileError, MotesWarning, NanLogPotential, ShapeError
 from motes.density.annealing.data_annealing import evidence_path
+from motes.errors import FileError, MotesWarning, NanLogPotential, ShapeError
 from motes.statespace.particle_filter import BootstrapFilter, systematic_rows
 from motes.statespace.smc2 import SMC2
 

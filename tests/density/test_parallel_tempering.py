@@ -10,11 +10,11 @@ import torch
 from torch.distributions import Normal
 
 import motes
-from motes.core.errors import FileError, MotesError
 from motes.core.estimate.estimate import Estimate
 from motes.density.markov.exchange import bridge, equal_rejection, exchanged, pairs, swap_probability
 from motes.density.markov.parallel_tempering import ParallelTempering
 from motes.density.markov.rungs import Rungs, levelled
+from motes.errors import FileError, MotesError
 from motes.laws import Density
 from motes.laws.discrete import Discrete
 

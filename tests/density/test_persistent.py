@@ -10,11 +10,11 @@ import torch
 from torch.distributions import Normal
 
 import motes
-from motes.core.errors import FileError, MotesError
 from motes.density import Tempering
 from motes.density.annealing import persistent
 from motes.density.annealing.mixture import component, influence, log_total, mixture_weights, next_temperature, worth
 from motes.density.annealing.persistent import PersistentSampling
+from motes.errors import FileError, MotesError
 from motes.laws import Density
 
 REAL = torch.float64

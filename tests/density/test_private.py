@@ -9,8 +9,8 @@ from scipy import stats
 from torch.distributions import Normal
 
 import motes
-from motes.core.errors import MotesError
 from motes.density.differential_privacy import PrivateRelease
+from motes.errors import MotesError
 from motes.rng import Rng
 
 SECRET = 0x51F0_92A7_C3D4_886B  # known to all readers of this file

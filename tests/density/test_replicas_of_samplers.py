@@ -35,7 +35,7 @@ K = 4
 
 
 @pytest.mark.parametrize("name", MODELS)
-@pytest.mark.filterwarnings("ignore::motes.core.errors.MotesWarning")
+@pytest.mark.filterwarnings("ignore::motes.errors.MotesWarning")
 def test_replicas_of(name, tmp_path):
     model, n = MODELS[name]
     run = motes.sample(model, n, seed=1, progress=False, replicas=K)
@@ -56,7 +56,7 @@ def test_replicas_of(name, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(40, 44))
-@pytest.mark.filterwarnings("ignore::motes.core.errors.MotesWarning")
+@pytest.mark.filterwarnings("ignore::motes.errors.MotesWarning")
 def test_a_narrow_mode_that_some_populations_lost_is_told(seed):
     """Two modes in 8 dimensions; 40 of 40 other seeds had a population that met the narrow one, and said so."""
     centre, scale = torch.tensor([[-3.0], [3.0]], dtype=double), torch.tensor([0.3, 0.15], dtype=double)

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 import motes
-from motes.core.errors import FileError, MotesError
 from motes.density.self_repellent import SelfRepellentWalk, metropolis
+from motes.errors import FileError, MotesError
 
 WALKS, Z = 4000, 4.9
 MU = torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64)

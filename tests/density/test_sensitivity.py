@@ -9,8 +9,8 @@ from scipy import stats
 from torch.distributions import Normal
 
 import motes
-from motes.core.errors import MotesError, ShapeError
 from motes.density.estimates.global_sensitivity import _Neighbours, _window, sensitivity, sobol_indices
+from motes.errors import MotesError, ShapeError
 from motes.rng import Rng
 
 A, B = 7.0, 0.1

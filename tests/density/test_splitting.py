@@ -10,8 +10,8 @@ import torch
 from torch.distributions import Normal, Uniform
 
 import motes
-from motes.core.errors import AllWeightsZero, FileError, MotesError
 from motes.density.rare.splitting import Splitting
+from motes.errors import AllWeightsZero, FileError, MotesError
 from motes.kernels import HMC, Kernel, Sweep
 from motes.laws import Density
 

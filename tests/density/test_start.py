@@ -9,8 +9,8 @@ from torch.distributions import Beta, MultivariateNormal, Normal, TransformedDis
 from torch.distributions.transforms import AffineTransform
 
 import motes
-from motes.core.errors import MotesError, NanLogPotential, ShapeError
 from motes.density import Tempering
+from motes.errors import MotesError, NanLogPotential, ShapeError
 from motes.laws import Density
 from motes.laws.fits.laplace import Laplace
 from motes.laws.fits.lbfgs import climb

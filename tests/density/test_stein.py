@@ -9,7 +9,6 @@ import torch
 from torch.distributions import Normal
 
 import motes
-from motes.core.errors import MotesError, ShapeError
 from motes.density.estimates.stein import (
     _precision,
     _stein,
@@ -18,6 +17,7 @@ from motes.density.estimates.stein import (
     stein_thinned,
     stein_thinning,
 )
+from motes.errors import MotesError, ShapeError
 from motes.rng import Rng
 
 PRECISION = torch.tensor([[1.3, 0.4], [0.4, 0.7]], dtype=torch.float64)

@@ -10,10 +10,10 @@ import torch
 from torch.distributions import Beta, Dirichlet, Gamma, Normal
 
 import motes
-from motes.core.errors import AllWeightsZero, FileError, MotesError, NanLogPotential
 from motes.core.temperature import next_temperature
 from motes.density import Tempering
 from motes.density.demo import logistic_regression
+from motes.errors import AllWeightsZero, FileError, MotesError, NanLogPotential
 from motes.kernels import HMC, RandomWalk
 from motes.laws import Density
 from motes.laws.compiling import PRODUCT, work

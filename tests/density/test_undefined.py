@@ -11,8 +11,8 @@ from torch.distributions import Normal
 
 import motes
 from motes import Density, Rng
-from motes.core.errors import MotesError, MotesWarning, NanLogPotential
 from motes.density import AMIS, Chains, WasteFree
+from motes.errors import MotesError, MotesWarning, NanLogPotential
 from motes.kernels import Tally, find_kernel
 from motes.laws.discrete import Discrete
 from motes.laws.refusal import refused
@@ -153,7 +153,7 @@ def test_a_run_whose_trajectories_leave_the_support_goes_on():
     assert abs(run.log_evidence - exact) < 4.9 * run.log_evidence_se
 
 
-@pytest.mark.filterwarnings("ignore::motes.core.errors.MotesWarning")
+@pytest.mark.filterwarnings("ignore::motes.errors.MotesWarning")
 @pytest.mark.parametrize("model", [WasteFree, AMIS])
 def test_a_matrix_that_is_not_positive_definite_ends_no_run(model):
     run = motes.sample(model(gaussian_process()), 64, seed=1, progress=False)

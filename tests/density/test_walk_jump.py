@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 import motes
-from motes.core.errors import FileError, MotesError, NanLogPotential, ShapeError
 from motes.density.walk_jump import Measurement, WalkJump
+from motes.errors import FileError, MotesError, NanLogPotential, ShapeError
 
 N, Z = 3000, 4.9  # two-sided level 1e-6
 MIX = torch.tensor([[2.0, 0.0], [0.9, 0.5]], dtype=torch.float64)

@@ -9,10 +9,10 @@ import torch
 from torch.distributions import Normal
 
 import motes
-from motes.core.errors import MotesError
 from motes.core.smc import steps
 from motes.density.annealing.chain_variance import relative_variance
 from motes.density.annealing.waste_free import WasteFree, chain_length
+from motes.errors import MotesError
 from motes.laws import Density
 
 Z = 4.9  # two-sided level 1e-6

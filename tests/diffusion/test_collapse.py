@@ -9,7 +9,7 @@ from motes.diffusion.inverse import Observation, posterior
 from motes.diffusion.processes.edm import EDM
 from motes.diffusion.processes.interpolant import RectifiedFlow
 
-pytestmark = pytest.mark.filterwarnings("ignore::motes.core.errors.MotesWarning")
+pytestmark = pytest.mark.filterwarnings("ignore::motes.errors.MotesWarning")
 VP = VariancePreserving()
 
 

@@ -24,13 +24,13 @@ from diffusion.two_modes import (
     truth,
 )
 from motes.core import tree
-from motes.core.errors import FileError, MotesError, UnknownName
 from motes.diffusion import Denoiser, VarianceExploding, VariancePreserving, gaussian
 from motes.diffusion.composing import composition
 from motes.diffusion.composing.composition import Composition
 from motes.diffusion.composing.compositions import annealed, classifier_free, geometric_mean, product, rl_guidance
+from motes.errors import FileError, MotesError, UnknownName
 
-pytestmark = pytest.mark.filterwarnings("ignore::motes.core.errors.MotesWarning")
+pytestmark = pytest.mark.filterwarnings("ignore::motes.errors.MotesWarning")
 VP = VariancePreserving()
 TIMES = VP.times(9)[[5, 7, 8]]  # two steps so mild that a coarse grid of nodes integrates them
 ONE = (0.4, 0.6)  # mean and variance

@@ -7,7 +7,7 @@ from benchmarks.trust.targets import diffusion_composed
 
 from motes.diffusion.composing import step_doubling as halving
 
-pytestmark = pytest.mark.filterwarnings("ignore::motes.core.errors.MotesWarning")
+pytestmark = pytest.mark.filterwarnings("ignore::motes.errors.MotesWarning")
 SQUARED = next(t for t in diffusion_composed.TARGETS if t.name == "diffusion-squared-4")
 
 

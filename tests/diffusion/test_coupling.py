@@ -6,7 +6,6 @@ import pytest
 import torch
 
 import motes
-from motes.core.errors import AllWeightsZero, FileError
 from motes.diffusion import (
     AdaptiveReward,
     Denoiser,
@@ -21,8 +20,9 @@ from motes.diffusion import (
 )
 from motes.diffusion.composing.composition import Composition
 from motes.diffusion.flows import tilted_flow
+from motes.errors import AllWeightsZero, FileError
 
-pytestmark = pytest.mark.filterwarnings("ignore::motes.core.errors.MotesWarning")
+pytestmark = pytest.mark.filterwarnings("ignore::motes.errors.MotesWarning")
 F64 = torch.float64
 PROCESS = RectifiedFlow()
 

@@ -10,7 +10,6 @@ from scipy import stats
 
 import motes
 from motes import Rng
-from motes.core.errors import FileError, NanLogPotential, ShapeError, UnknownName
 from motes.diffusion import Denoiser, Guided, VarianceExploding, VariancePreserving, gaussian
 from motes.diffusion.corruptions import (
     CorruptDenoise,
@@ -22,6 +21,7 @@ from motes.diffusion.corruptions import (
     poisson_empirical,
     poisson_noised,
 )
+from motes.errors import FileError, NanLogPotential, ShapeError, UnknownName
 
 F64 = torch.float64
 BOX = Reflected("box")

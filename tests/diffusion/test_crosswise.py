@@ -13,7 +13,7 @@ from motes.diffusion.composing.composition import Composition
 from motes.diffusion.composing.crosswise import LEAST, by_half, is_split, other_half
 from motes.diffusion.composing.driftlite import DriftLite
 
-pytestmark = pytest.mark.filterwarnings("ignore::motes.core.errors.MotesWarning")
+pytestmark = pytest.mark.filterwarnings("ignore::motes.errors.MotesWarning")
 VP = VariancePreserving()
 
 

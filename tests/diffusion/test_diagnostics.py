@@ -8,7 +8,6 @@ import torch
 
 import motes
 from motes import Rng
-from motes.core.errors import ShapeError
 from motes.diffusion import Denoiser, VarianceExploding, VariancePreserving, demo, gaussian
 from motes.diffusion.diagnostics import (
     by_noise_level,
@@ -23,6 +22,7 @@ from motes.diffusion.diagnostics import (
     step_errors,
 )
 from motes.diffusion.diagnostics.calibration import squared_mean
+from motes.errors import ShapeError
 
 F64 = torch.float64
 VP, VE = VariancePreserving(), VarianceExploding(sigma_min=0.02, sigma_max=60.0)

@@ -8,13 +8,13 @@ from torch import nn
 
 import motes
 from diffusion.linear import F64
-from motes.core.errors import MotesError, ShapeError
 from motes.diffusion import Denoiser, gaussian
 from motes.diffusion.denoisers.adapters.diffusers import from_diffusers
 from motes.diffusion.flows.flow import ProbabilityFlow
 from motes.diffusion.processes.edm import EDM
 from motes.diffusion.processes.interpolant import RectifiedFlow
 from motes.diffusion.processes.tabulated import Tabulated
+from motes.errors import MotesError, ShapeError
 
 TABLE = torch.cumprod(1 - torch.linspace(1e-3, 0.05, 200, dtype=F64), 0)
 PROCESS = Tabulated(TABLE)

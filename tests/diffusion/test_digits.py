@@ -9,9 +9,9 @@ import torch
 
 import motes
 from motes.core import tree
-from motes.core.errors import UnknownName
 from motes.diffusion import demo, load
 from motes.diffusion.denoisers import pretrained as zoo
+from motes.errors import UnknownName
 
 DIGIT, STEPS = 3, 25
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from motes import Rng
-from motes.core.errors import ShapeError
 from motes.diffusion.diagnostics.distances import frechet_distance
+from motes.errors import ShapeError
 
 F64 = torch.float64
 

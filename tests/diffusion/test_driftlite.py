@@ -7,13 +7,13 @@ import torch
 
 import motes
 from diffusion.two_modes import F64, A, made, moments, truth
-from motes.core.errors import MotesError, ShapeError, UnknownName
 from motes.diffusion import VariancePreserving, gaussian
 from motes.diffusion.composing import driftlite
 from motes.diffusion.composing.composition import Composition
 from motes.diffusion.composing.driftlite import DriftLite, divergence
+from motes.errors import MotesError, ShapeError, UnknownName
 
-pytestmark = pytest.mark.filterwarnings("ignore::motes.core.errors.MotesWarning")
+pytestmark = pytest.mark.filterwarnings("ignore::motes.errors.MotesWarning")
 VP = VariancePreserving()
 
 

@@ -7,9 +7,9 @@ import torch
 
 import motes
 from diffusion.linear import F64
-from motes.core.errors import ShapeError
 from motes.diffusion import VarianceExploding, VariancePreserving, mixture
 from motes.diffusion.denoisers.exact import empirical
+from motes.errors import ShapeError
 from motes.rng import Rng
 
 PROCESS = VariancePreserving()

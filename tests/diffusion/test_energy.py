@@ -7,11 +7,11 @@ import torch
 
 import motes
 from diffusion.two_modes import F64, NARROW, PROCESS, WIDE, A, B, blind, law, moments, truth
-from motes.core.errors import MotesError, ShapeError
 from motes.diffusion import VariancePreserving, gaussian
 from motes.diffusion.composing.composition import Composition
 from motes.diffusion.composing.compositions import blend
 from motes.diffusion.denoisers.energy import energy_denoiser
+from motes.errors import MotesError, ShapeError
 
 X = torch.linspace(-3, 3, 9, dtype=F64)[:, None]
 

@@ -18,7 +18,7 @@ from motes.diffusion import (
 )  # fmt: skip
 from motes.diffusion.inverse import ActiveDiffusion, Observation
 
-pytestmark = pytest.mark.filterwarnings("ignore::motes.core.errors.MotesWarning")  # of bias and discretisation
+pytestmark = pytest.mark.filterwarnings("ignore::motes.errors.MotesWarning")  # of bias and discretisation
 VP = VariancePreserving()
 D, K, N = 3, 7, 11
 EXACT = gaussian(VP, torch.zeros(D), torch.eye(D))

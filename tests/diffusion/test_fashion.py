@@ -6,10 +6,10 @@ import pytest
 import torch
 
 import motes
-from motes.core.errors import UnknownName
 from motes.diffusion import load
 from motes.diffusion.denoisers.pretrained import FASHION_CLASSES, FASHION_PROCESS, FASHION_SHAPE
 from motes.diffusion.training.denoising import noised
+from motes.errors import UnknownName
 
 
 def drawn(label, many: int, steps: int = 20) -> torch.Tensor:

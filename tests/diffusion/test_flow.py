@@ -7,12 +7,12 @@ import torch
 
 import motes
 from diffusion.linear import F64
-from motes.core.errors import FileError, NanLogPotential, UnknownName
 from motes.diffusion import Denoiser, VariancePreserving, gaussian, mixture
 from motes.diffusion.flows import solvers
 from motes.diffusion.flows.flow import ProbabilityFlow
 from motes.diffusion.processes.edm import EDM
 from motes.diffusion.processes.interpolant import Interpolant, RectifiedFlow
+from motes.errors import FileError, NanLogPotential, UnknownName
 
 PROCESSES = {
     "vp": VariancePreserving(),

@@ -7,10 +7,10 @@ import torch
 
 import motes
 from diffusion.linear import expected_weight
-from motes.core.errors import MotesError
 from motes.diffusion import Denoiser, Guided, VarianceExploding, VariancePreserving, gaussian, guidance
 from motes.diffusion.guidance import Event, Look, Minority, Modulation, ReferenceControl, TrainingFree, rarity, tune
 from motes.diffusion.guidance import training_free as rules
+from motes.errors import MotesError
 
 F64 = torch.float64
 VP = VariancePreserving()

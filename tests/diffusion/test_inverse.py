@@ -8,9 +8,9 @@ import torch
 
 import motes
 from diffusion.linear import expected_weight
-from motes.core.errors import MotesError
 from motes.diffusion import VarianceExploding, VariancePreserving, gaussian, inverse, mixture
 from motes.diffusion.inverse import Observation, posterior
+from motes.errors import MotesError
 
 F64 = torch.float64
 VP = VariancePreserving()

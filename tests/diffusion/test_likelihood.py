@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from diffusion.linear import F64
-from motes.core.errors import MotesError, NanLogPotential
 from motes.diffusion import Denoiser, VariancePreserving, gaussian, load, mixture
 from motes.diffusion.flows import likelihood
 from motes.diffusion.flows.likelihood import log_likelihood
 from motes.diffusion.processes.edm import EDM
 from motes.diffusion.processes.interpolant import Interpolant, RectifiedFlow
+from motes.errors import MotesError, NanLogPotential
 from motes.rng import Rng
 
 PROCESSES = {

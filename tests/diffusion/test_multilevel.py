@@ -17,7 +17,7 @@ from motes.diffusion.processes.edm import EDM
 from motes.diffusion.processes.interpolant import RectifiedFlow
 from motes.diffusion.sampling import multilevel
 
-pytestmark = pytest.mark.filterwarnings("ignore::motes.core.errors.MotesWarning")
+pytestmark = pytest.mark.filterwarnings("ignore::motes.errors.MotesWarning")
 VP = VariancePreserving()
 ONE = Normal(torch.zeros(1, dtype=F64), torch.eye(1, dtype=F64))
 

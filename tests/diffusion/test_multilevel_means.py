@@ -11,7 +11,7 @@ from motes.diffusion import AdaptiveReward, RectifiedFlow, ValueDecoding, Varian
 from motes.diffusion.guidance import Event
 from motes.diffusion.sampling import multilevel, multilevel_error
 
-pytestmark = pytest.mark.filterwarnings("ignore::motes.core.errors.MotesWarning")
+pytestmark = pytest.mark.filterwarnings("ignore::motes.errors.MotesWarning")
 VP = VariancePreserving()
 ONE = gaussian(VP, torch.zeros(1), torch.eye(1))
 

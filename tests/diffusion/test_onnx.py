@@ -7,10 +7,10 @@ import torch
 
 import motes
 from diffusion.linear import F64
-from motes.core.errors import MotesError, UnknownName
 from motes.diffusion import gaussian
 from motes.diffusion.denoisers.adapters.onnx import from_onnx
 from motes.diffusion.processes.edm import EDM
+from motes.errors import MotesError, UnknownName
 
 EDMS = EDM(t_max=20.0)
 X = torch.linspace(-2, 2, 24, dtype=torch.float32).reshape(6, 1, 2, 2)

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from diffusion.linear import F64
-from motes.core.errors import MotesError, ShapeError, UnknownName
 from motes.diffusion import Denoiser, VarianceExploding, VariancePreserving, gaussian, mixture, transitions
 from motes.diffusion.processes.edm import EDM, preconditioned
 from motes.diffusion.processes.interpolant import Interpolant, RectifiedFlow
+from motes.errors import MotesError, ShapeError, UnknownName
 
 PROCESSES = [
     EDM(),

@@ -7,8 +7,8 @@ import torch
 
 import motes
 from motes.core import tree
-from motes.core.errors import AllWeightsZero, MotesError, NanLogPotential, ShapeError, UnknownName
 from motes.diffusion import Denoiser, VariancePreserving, gaussian
+from motes.errors import AllWeightsZero, MotesError, NanLogPotential, ShapeError, UnknownName
 
 PROCESS = VariancePreserving()
 DENOISER = gaussian(PROCESS, torch.zeros(3), torch.eye(3))

@@ -8,11 +8,11 @@ import torch
 
 import motes
 from motes import Rng
-from motes.core.errors import ShapeError, UnknownName
 from motes.diffusion import Denoiser, Guided, VarianceExploding, VariancePreserving, gaussian, mixture
 from motes.diffusion.denoisers.calibrated import calibrated
 from motes.diffusion.schedule import Teleport, align_your_steps, cost, deterministic_spread, steps_for_spread
 from motes.diffusion.schedule.path import best_path, finer
+from motes.errors import ShapeError, UnknownName
 
 F64 = torch.float64
 STD = 0.5

@@ -19,7 +19,7 @@ from motes.diffusion import (
 from motes.diffusion.discrete import Masked, ReverseDiscrete, TokenComposition, Uniform, joint
 from motes.diffusion.flows.tilted_flow import TiltedFlow
 
-pytestmark = pytest.mark.filterwarnings("ignore::motes.core.errors.MotesWarning")
+pytestmark = pytest.mark.filterwarnings("ignore::motes.errors.MotesWarning")
 ONE = torch.zeros(1), torch.eye(1)
 NORMAL = gaussian(EDM(), *ONE)
 

@@ -7,7 +7,7 @@ import motes
 from motes.core.particles import Particles
 from motes.diffusion import AdaptiveReward, VariancePreserving, gaussian, mixture, tails
 
-pytestmark = pytest.mark.filterwarnings("ignore::motes.core.errors.MotesWarning")
+pytestmark = pytest.mark.filterwarnings("ignore::motes.errors.MotesWarning")
 F64 = torch.float64
 VP = VariancePreserving()
 WIDE = mixture(  # the tilt by exp(1.5 x) makes the widest of three the heaviest

@@ -10,7 +10,6 @@ from torch import nn
 
 from diffusion.linear import F64
 from motes import Rng
-from motes.core.errors import FileError, MotesWarning, ShapeError, UnknownName
 from motes.core.files import store as files
 from motes.diffusion import Denoiser, VarianceExploding, VariancePreserving, gaussian, mixture
 from motes.diffusion.networks import ImageUNet, Labelled, PointNetwork, build
@@ -30,6 +29,7 @@ from motes.diffusion.training import (
     train,
 )
 from motes.diffusion.training.denoising import noised
+from motes.errors import FileError, MotesWarning, ShapeError, UnknownName
 
 VP = VariancePreserving()
 POINTS = Rng(0).at("points").normal((400, 2), dtype=torch.float32)

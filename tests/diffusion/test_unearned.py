@@ -12,7 +12,7 @@ from motes.core.estimate import unearned
 from motes.diffusion import AdaptiveReward, RectifiedFlow, TiltedFlow, VariancePreserving, gaussian
 from motes.diffusion.discrete import Masked, Ordered, ReverseDiscrete, joint
 
-pytestmark = pytest.mark.filterwarnings("ignore::motes.core.errors.MotesWarning")
+pytestmark = pytest.mark.filterwarnings("ignore::motes.errors.MotesWarning")
 N = 64
 ONE = gaussian(VariancePreserving(), torch.zeros(1), torch.eye(1))
 FLOW = gaussian(RectifiedFlow(), torch.zeros(1), torch.eye(1))

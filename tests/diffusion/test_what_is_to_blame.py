@@ -7,7 +7,6 @@ import torch
 from torch import nn
 
 import motes
-from motes.core.errors import MotesError, NanLogPotential
 from motes.diffusion import (
     AdaptiveReward,
     Denoiser,
@@ -27,8 +26,9 @@ from motes.diffusion.discrete import Masked, ReverseDiscrete, TokenComposition, 
 from motes.diffusion.flows.coupling import coupling_test
 from motes.diffusion.guidance import Modulation, TrainingFree
 from motes.diffusion.inverse import Observation, posterior
+from motes.errors import MotesError, NanLogPotential
 
-pytestmark = pytest.mark.filterwarnings("ignore::motes.core.errors.MotesWarning")
+pytestmark = pytest.mark.filterwarnings("ignore::motes.errors.MotesWarning")
 VP = VariancePreserving()
 EXACT = gaussian(VP, torch.zeros(2), torch.eye(2))
 

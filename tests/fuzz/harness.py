@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from motes.core.errors import MotesError
+from motes.errors import MotesError
 
 SECONDS, BYTES = 2.0, 500_000_000
 """What one input may cost: seconds of the processor (not of the clock), and memory."""

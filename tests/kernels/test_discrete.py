@@ -11,7 +11,7 @@ import torch
 from scipy.stats import chi2
 from torch import Tensor
 
-from motes.core.errors import MotesError, NanLogPotential, ShapeError
+from motes.errors import MotesError, NanLogPotential, ShapeError
 from motes.kernels import Kernel, State, kernels, move
 from motes.kernels.discrete_langevin import DiscreteLangevin
 from motes.kernels.flip import Flip

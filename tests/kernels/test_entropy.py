@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from bent import Bent, after, bias
-from motes.core.errors import MotesError
+from motes.errors import MotesError
 from motes.kernels import HMC, Kernel, State, Target
 from motes.kernels.entropy import EntropyMCMC, Tethered
 from motes.rng import Rng

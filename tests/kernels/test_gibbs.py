@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from bent import Bent, after, bias
-from motes.core.errors import MotesError, ShapeError
+from motes.errors import MotesError, ShapeError
 from motes.kernels import HMC, State, Target, move
 from motes.kernels.flip import Flip
 from motes.kernels.gibbs import Conditional, Gibbs

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.distributions import Beta, Gamma, Normal
 
-from motes.core.errors import UnknownName
+from motes.errors import UnknownName
 from motes.kernels import HMC, RandomWalk, Sweep, find_kernel, hmc, kernels, move
 from motes.kernels.adaptation.scale import fit_scale, pull, scaled
 from motes.laws import Density

@@ -9,7 +9,7 @@ from kernels.test_chees import Gaussian
 from kernels.test_kernels import Z, worst
 from kernels.test_nuts import Bent
 from kernels.test_ranks import ALPHA, p_value
-from motes.core.errors import MotesError
+from motes.errors import MotesError
 from motes.kernels import mams
 from motes.kernels.dynamics import isokinetic
 from motes.kernels.dynamics.isokinetic import trajectory, turn, uniform_directions

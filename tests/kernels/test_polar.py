@@ -10,7 +10,7 @@ from scipy.stats import f as fisher
 from torch import Tensor
 
 from bent import Bent, after, bias
-from motes.core.errors import MotesError
+from motes.errors import MotesError
 from motes.kernels import State, Target, polar
 from motes.kernels.polar import PolarSlice
 from motes.rng import Rng

@@ -11,7 +11,7 @@ from torch.distributions import Beta, Gamma, Normal
 
 import motes
 from bent import Bent
-from motes.core.errors import MotesError
+from motes.errors import MotesError
 from motes.kernels import HMC, Kernel, State, Sweep, Target
 from motes.kernels.score_repellent import Repelled, ScoreRepellent
 from motes.laws import Density

@@ -12,7 +12,7 @@ from torch.distributions import Normal
 
 import motes
 from bent import Bent, after, bias
-from motes.core.errors import MotesError
+from motes.errors import MotesError
 from motes.kernels import Kernel, State, Target, elliptical
 from motes.kernels.dynamics import bracket
 from motes.kernels.elliptical import EllipticalSlice

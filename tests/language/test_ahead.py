@@ -7,7 +7,7 @@ import torch
 
 import motes
 from language.tables import TABLE, table
-from motes.core.errors import MotesError
+from motes.errors import MotesError
 from motes.language import Generation, TableModel, mirostat_2, nucleus, regex, repetition
 from motes.language.speculation import ModelDraft, PromptLookup, single, speculating
 from motes.language.speculation.guesses import Guesser

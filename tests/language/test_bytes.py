@@ -11,8 +11,8 @@ import torch
 
 import motes
 from language.test_exact import TOLERANCE, assert_same_law, mean_law
-from motes.core.errors import MotesError
 from motes.core.smc import steps
+from motes.errors import MotesError
 from motes.language import (
     ByteModel,
     Generation,

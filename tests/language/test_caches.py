@@ -9,7 +9,7 @@ import torch
 
 import motes
 from language.test_ragged_prefixes import alone, random_walk
-from motes.core.errors import MotesError, MotesWarning
+from motes.errors import MotesError, MotesWarning
 from motes.language import Generation, TransformersModel
 from motes.language.models import cache_check, states
 from motes.language.models.cache_check import KINDS, find_cache

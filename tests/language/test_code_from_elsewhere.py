@@ -14,7 +14,7 @@ import torch
 
 import motes
 from language.test_gguf import write
-from motes.core.errors import FileError, MotesError
+from motes.errors import FileError, MotesError
 from motes.language import reward_model
 from motes.language.models import bounded
 from motes.language.models import hugging_face as hub

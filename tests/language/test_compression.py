@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from language.tables import TABLE, spell, table, texts
-from motes.core.errors import FileError, MotesError
+from motes.errors import FileError, MotesError
 from motes.language import TableModel
 from motes.language.compression import HEAD, compress, decompress, decompress_tokens, frequencies
 

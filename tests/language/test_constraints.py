@@ -12,7 +12,7 @@ import torch
 
 from language.tables import TABLE, exact, table
 from language.test_exact import assert_same_law, mean_law
-from motes.core.errors import EmptyConstraint, MotesError
+from motes.errors import EmptyConstraint, MotesError
 from motes.language import Generation, TableModel, json_schema, regex
 from motes.language.constraint import no_room
 from motes.language.constraints import both, canonical, choices, predicate, starts_with

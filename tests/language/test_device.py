@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from motes import language
-from motes.core.errors import MotesError
+from motes.errors import MotesError
 from motes.language.models.device import device_here, names
 
 

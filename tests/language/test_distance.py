@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import motes
-from motes.core.errors import AllWeightsZero, EmptyConstraint
+from motes.errors import AllWeightsZero, EmptyConstraint
 from motes.language import Generation, TableModel, regex
 from motes.language.constraints.distance import distance
 from motes.language.constraints.parsed import Parsers

@@ -14,9 +14,9 @@ import torch
 import motes
 from enumerator import enumerate_runs
 from language.tables import exact, table
-from motes.core.errors import AllWeightsZero, MotesError, UnknownName
 from motes.core.resampling import Scheme
 from motes.core.smc import steps
+from motes.errors import AllWeightsZero, MotesError, UnknownName
 from motes.language import (
     Generation,
     TableModel,

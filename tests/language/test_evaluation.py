@@ -11,7 +11,7 @@ import torch
 from scipy.special import owens_t
 
 import motes
-from motes.core.errors import MotesError, MotesWarning, ShapeError
+from motes.errors import MotesError, MotesWarning, ShapeError
 from motes.language import Generation, TableModel, regex
 from motes.language.evaluation import (
     Counts,

@@ -12,9 +12,9 @@ import torch
 import motes
 from enumerator import enumerate_runs
 from language.tables import TABLE, exact, table
-from motes.core.errors import AllWeightsZero
 from motes.core.resampling import schemes
 from motes.core.smc import steps
+from motes.errors import AllWeightsZero
 from motes.language import Generation, nucleus, regex, temperature
 
 TOLERANCE = 1e-12

@@ -13,7 +13,7 @@ from enumerator import enumerate_runs
 from language.tables import exact, spell, table
 from language.test_exact import TOLERANCE, assert_same_law
 from language.test_exact import mean_law as law_of_generation
-from motes.core.errors import AllWeightsZero, EmptyConstraint, MotesError, ShapeError
+from motes.errors import AllWeightsZero, EmptyConstraint, MotesError, ShapeError
 from motes.language import Generation, Potential, nucleus, predicate, regex
 from motes.language.generation.discrete_filter import Expansion
 from motes.language.generation.optimal_resampling import thin

@@ -7,8 +7,8 @@ import torch
 
 import motes
 from language.tables import TABLE, table
-from motes.core.errors import AllWeightsZero, EmptyConstraint, MotesError, NanLogPotential, ShapeError, UnknownName
 from motes.core.smc import steps
+from motes.errors import AllWeightsZero, EmptyConstraint, MotesError, NanLogPotential, ShapeError, UnknownName
 from motes.language import Generation, TableModel, grammar, json_schema, nucleus, regex
 
 

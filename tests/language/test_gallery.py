@@ -9,7 +9,7 @@ import torch
 
 import motes
 from language.tables import TABLE, table
-from motes.core.errors import MotesError
+from motes.errors import MotesError
 from motes.language import Generation, TableModel
 from motes.language.gallery import laws_html, local_and_global, surprise, surprise_html
 

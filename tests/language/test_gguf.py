@@ -13,7 +13,7 @@ import torch
 import motes
 from fuzz.harness import limits
 from fuzz.readers.gguf_files import Array, File, good, nested, written
-from motes.core.errors import FileError, MotesError
+from motes.errors import FileError, MotesError
 from motes.language.models import gguf
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import motes
-from motes.core.errors import MotesError
+from motes.errors import MotesError
 from motes.language import Generation, TableModel, grammar, regex
 from motes.language.constraints.schema.marks import BEGINNING, JSON, of_grammar, scanned
 

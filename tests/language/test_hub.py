@@ -6,8 +6,8 @@ import pytest
 import torch
 
 import motes
-from motes.core.errors import FileError, MotesError
 from motes.core.smc import steps
+from motes.errors import FileError, MotesError
 from motes.language import Generation, TransformersModel, nucleus, regex
 from motes.language.models.cache import CachedPrefixes
 from motes.language.models.model import in_place

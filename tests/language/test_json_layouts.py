@@ -13,7 +13,7 @@ import torch
 
 import motes
 from language.json_texts import SCHEMAS, automaton, judge, texts
-from motes.core.errors import EmptyConstraint, MotesError
+from motes.errors import EmptyConstraint, MotesError
 from motes.language import Generation, TableModel, json_schema
 from motes.language.constraints.schema.pattern import Pattern
 from motes.language.constraints.schema.smallest import smallest

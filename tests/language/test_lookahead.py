@@ -11,7 +11,7 @@ import motes
 from enumerator import enumerate_runs
 from language.tables import exact, spell, table
 from language.test_exact import TOLERANCE, assert_same_law, mean_law
-from motes.core.errors import AllWeightsZero, MotesError, ShapeError
+from motes.errors import AllWeightsZero, MotesError, ShapeError
 from motes.language import Generation, Potential, nucleus, on_tokens, predicate, regex
 from motes.language.generation.lookahead import ahead, draw
 from motes.language.generation.optimal_resampling import thin

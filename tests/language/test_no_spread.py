@@ -10,7 +10,7 @@ import torch
 
 import motes
 from language.tables import table
-from motes.core.errors import MotesWarning
+from motes.errors import MotesWarning
 from motes.language import Expansion, Generation, regex, search
 from motes.language.generation.particle_gibbs import particle_gibbs
 from motes.language.uncertainty import (

@@ -9,7 +9,7 @@ import torch
 
 import motes
 from enumerator import enumerate_runs
-from motes.core.errors import MotesError
+from motes.errors import MotesError
 from motes.language.speculation import optimal, recursive, sequential
 
 P = torch.tensor([0.5, 0.2, 0.05, 0.25], dtype=torch.float64)

@@ -15,8 +15,8 @@ from language.tables import exact, table
 from language.test_exact import TOLERANCE, texts_of
 from language.test_rewriting import Z, ends_in_b
 from language.test_steering import critic, rewards, worth
-from motes.core.errors import AllWeightsZero, MotesError, ShapeError
 from motes.core.resampling import Scheme
+from motes.errors import AllWeightsZero, MotesError, ShapeError
 from motes.language import Generation, nucleus, predicate, regex, temperature
 from motes.language.generation.particle_gibbs import Text, TextChains, _taken, effective_size, particle_gibbs, sweep
 

@@ -12,7 +12,7 @@ import torch
 
 from enumerator import enumerate_runs
 from language.tables import TABLE, exact, spell, table
-from motes.core.errors import EmptyConstraint, MotesError
+from motes.errors import EmptyConstraint, MotesError
 from motes.language import TableModel, predicate, regex
 from motes.language.search import foresight_weights, phi_decoding
 from motes.language.search.phi import without_replacement

@@ -8,7 +8,7 @@ from itertools import pairwise
 import pytest
 import torch
 
-from motes.core.errors import MotesError
+from motes.errors import MotesError
 from motes.language import Generation, rules
 from motes.language.generation.frontier import Front
 from motes.language.models.hugging_face import TransformersModel

@@ -7,7 +7,7 @@ import torch
 
 import motes
 from language.tables import table
-from motes.core.errors import MotesError, ShapeError
+from motes.errors import MotesError, ShapeError
 from motes.language.models.cache import CachedPrefixes
 from motes.language.models.model import in_place
 

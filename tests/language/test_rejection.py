@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from enumerator import enumerate_runs
-from motes.core.errors import MotesError, ShapeError, UnknownName
+from motes.errors import MotesError, ShapeError, UnknownName
 from motes.language.generation.rejection import draw
 from motes.rng import Rng
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from enumerator import enumerate_runs
-from motes.core.errors import MotesError
+from motes.errors import MotesError
 from motes.language import TableModel, regex
 from motes.language.search import Problem, reprompting
 from motes.language.search.reprompting import last_word

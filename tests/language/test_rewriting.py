@@ -13,9 +13,9 @@ import motes
 from enumerator import enumerate_runs
 from language.tables import exact, table, texts
 from language.test_exact import TOLERANCE, assert_same_law, mean_law, texts_of
-from motes.core.errors import FileError, MotesError
 from motes.core.particles import Particles
 from motes.core.tree import take
+from motes.errors import FileError, MotesError
 from motes.language import Generation, nucleus, predicate, regex, temperature
 from motes.language.generation.resample_move import Rewriting
 

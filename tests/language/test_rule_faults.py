@@ -14,8 +14,8 @@ from torch import Tensor
 import motes
 from language.tables import table
 from language.test_rule_laws import CASES, OTHER, other
-from motes.core.errors import MotesError
 from motes.core.smc import steps
+from motes.errors import MotesError
 from motes.language import Generation, TableModel, rules
 from motes.language.generation.frontier import Front
 from motes.language.rule import Rule, renormalised

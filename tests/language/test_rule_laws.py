@@ -13,8 +13,8 @@ from torch import Tensor
 
 from enumerator import enumerate_runs
 from language.tables import TABLE, table
-from motes.core.errors import AllWeightsZero
 from motes.core.smc import steps
+from motes.errors import AllWeightsZero
 from motes.language import Generation, TableModel, rules
 from motes.language.rule import Rule, SeenTokens
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from language.tables import table
-from motes.core.errors import MotesError, UnknownName
+from motes.errors import MotesError, UnknownName
 from motes.language import rules
 from motes.language.rule import Rule, SeenTokens
 from motes.language.rules.entropy_temperature import EntropyTemperature

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from motes.core.errors import MotesError
+from motes.errors import MotesError
 from motes.language import nucleus, temperature, top_k
 
 ROW = st.lists(st.floats(-30, 5), min_size=1, max_size=12)

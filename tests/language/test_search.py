@@ -11,7 +11,7 @@ import torch
 
 import motes
 from language.tables import TABLE, exact, spell, table, texts
-from motes.core.errors import EmptyConstraint, MotesError
+from motes.errors import EmptyConstraint, MotesError
 from motes.language import TableModel, predicate, regex, temperature, top_k
 from motes.language.search import (
     Arithmetic,

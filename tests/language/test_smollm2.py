@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import motes
-from motes.core.errors import FileError
+from motes.errors import FileError
 from motes.language import Generation, json_schema, regex
 from motes.language.demo import json_generation
 from motes.language.models import gguf, gguf_file

@@ -10,7 +10,7 @@ import pytest
 import scipy.stats as stats
 import torch
 
-from motes.core.errors import MotesError
+from motes.errors import MotesError
 from motes.language import TableModel
 from motes.language.source import WindowChain, bet, bias, examine, flips, ngrams, runs, serial_correlation
 from motes.language.source.bias import binomial_p

@@ -10,7 +10,7 @@ import torch
 import motes
 from language.tables import exact, table
 from language.test_exact import TOLERANCE, assert_same_law, mean_law
-from motes.core.errors import MotesError, NanLogPotential, UnknownName
+from motes.errors import MotesError, NanLogPotential, UnknownName
 from motes.language import Generation, Potential, on_tokens, regex, reward_model
 
 

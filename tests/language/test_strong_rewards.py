@@ -65,7 +65,7 @@ def task(reward, **options) -> Generation:
     return Generation(model(), "", reward=reward, max_tokens=MOST, **options)
 
 
-@pytest.mark.filterwarnings("ignore::motes.core.errors.MotesWarning")
+@pytest.mark.filterwarnings("ignore::motes.errors.MotesWarning")
 @pytest.mark.parametrize(("worth", "n"), [(1.0, 12), (2.0, 12), (3.0, 80)])
 def test_a_reward_that_few_families_found_has_no_bar(worth, n, monkeypatch):
     """So much for each d; in the broken twin 20, 6 and 2 of 40 runs print a bar, and half of these or none covers."""
@@ -103,7 +103,7 @@ def test_a_checkpoint_before_the_reward_goes_on(tmp_path):
     assert rest.texts == whole.texts and torch.equal(rest.log_weight, whole.log_weight)
 
 
-@pytest.mark.filterwarnings("ignore::motes.core.errors.MotesWarning")
+@pytest.mark.filterwarnings("ignore::motes.errors.MotesWarning")
 @pytest.mark.parametrize("n", [12, 64])
 def test_rewards_that_rewriting_climbed_to_have_no_bar(n, monkeypatch):
     """Two nats for each d, by degrees: in the broken twin bars are printed, and several of them are wrong."""
@@ -121,7 +121,7 @@ def test_rewards_that_many_had_before_they_were_rewritten_keep_their_bar():
     assert printed >= 9 and covered >= 8
 
 
-@pytest.mark.filterwarnings("ignore::motes.core.errors.MotesWarning")
+@pytest.mark.filterwarnings("ignore::motes.errors.MotesWarning")
 def test_a_reward_that_no_text_earned_under_a_constraint_has_no_bar():
     """Texts of different weights, none of which the reward prefers: six nats for what four texts in a million hold."""
     options = {"constraint": regex("[abc]*d?")}
@@ -133,7 +133,7 @@ def test_a_reward_that_no_text_earned_under_a_constraint_has_no_bar():
     assert motes.sample(plain, 32, seed=0, progress=False).log_evidence_se > 0
 
 
-@pytest.mark.filterwarnings("ignore::motes.core.errors.MotesWarning")
+@pytest.mark.filterwarnings("ignore::motes.errors.MotesWarning")
 def test_a_reward_that_no_text_earned_gives_no_means():
     never = Generation(model(), "", reward=lambda texts: torch.zeros(len(texts)), max_tokens=MOST)
     run = motes.sample(never, 8, seed=0, progress=False)

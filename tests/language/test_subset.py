@@ -10,7 +10,7 @@ import torch
 
 import motes
 from enumerator import enumerate_runs
-from motes.core.errors import MotesError, NanLogPotential, ShapeError
+from motes.errors import MotesError, NanLogPotential, ShapeError
 from motes.language.speculation import single, subset
 
 V, T = 2, 4

@@ -9,7 +9,7 @@ import torch
 
 import motes
 from language.tables import exact, table
-from motes.core.errors import AllWeightsZero, MotesError
+from motes.errors import AllWeightsZero, MotesError
 from motes.language import Generation, TableModel, predicate, regex, temperature
 
 

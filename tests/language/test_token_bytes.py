@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import motes
-from motes.core.errors import MotesError
+from motes.errors import MotesError
 from motes.language import Generation, TransformersModel, predicate, regex
 from motes.language.compression import compress, decompress
 from motes.language.constraints.pieces import pieces

@@ -8,7 +8,7 @@ from torch import nn
 
 import motes
 from language.tables import table
-from motes.core.errors import MotesError
+from motes.errors import MotesError
 from motes.language import Generation, reward_model
 from motes.language.uncertainty import MiniLM
 from motes.language.uncertainty.embedding import embed_texts

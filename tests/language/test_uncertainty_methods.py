@@ -10,7 +10,7 @@ import torch
 
 import motes
 from language.tables import TABLE, exact, table, texts
-from motes.core.errors import MotesError, NanLogPotential, ShapeError
+from motes.errors import MotesError, NanLogPotential, ShapeError
 from motes.language import TableModel, regex
 from motes.language.search import Arithmetic, StochasticBeam
 from motes.language.uncertainty import (

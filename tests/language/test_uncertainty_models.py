@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from motes.core.errors import MotesError, ShapeError
+from motes.errors import MotesError, ShapeError
 from motes.language import LanguageModel
 from motes.language.models.model import Prefixes
 from motes.language.uncertainty import (

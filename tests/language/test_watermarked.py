@@ -10,7 +10,7 @@ import torch
 
 import motes
 from language.tables import exact, table
-from motes.core.errors import MotesError, MotesWarning
+from motes.errors import MotesError, MotesWarning
 from motes.language import TableModel, gumbel_watermark, nucleus, predicate, regex
 from motes.language.search import (
     Watermarked,

@@ -12,8 +12,8 @@ import torch
 import motes
 from enumerator import enumerate_runs
 from language.tables import exact, table
-from motes.core.errors import AllWeightsZero, MotesError
 from motes.core.smc import steps
+from motes.errors import AllWeightsZero, MotesError
 from motes.language import nucleus, regex
 from motes.language.search.arithmetic import Arithmetic
 from motes.language.search.poisson_beam import PoissonBeam, subset

@@ -9,7 +9,7 @@ import torch
 
 import motes
 from language.tables import table
-from motes.core.errors import MotesError, ShapeError
+from motes.errors import MotesError, ShapeError
 from motes.language import Expansion, Generation, TableModel, compression, evaluation, nucleus, rules, search
 from motes.language.generation.particle_gibbs import particle_gibbs
 from motes.language.speculation import ModelDraft, speculating

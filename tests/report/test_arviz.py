@@ -10,7 +10,7 @@ import pytest
 import torch
 import xarray
 
-from motes.core.errors import MotesError
+from motes.errors import MotesError
 from report import made
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import motes
-from motes.core.errors import MotesError
+from motes.errors import MotesError
 from report.made import Tempered, Words
 
 pd = pytest.importorskip("pandas", reason="comes with the extra motes[arviz]")

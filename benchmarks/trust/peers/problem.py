@@ -18,7 +18,7 @@ from scipy.special import betaincinv, gammaincinv, ndtri
 from torch import Tensor
 from torch.distributions import Beta, Dirichlet, Gamma, HalfCauchy, Normal, Uniform
 
-from motes.core import MotesError
+from motes.errors import MotesError
 
 LOWEST = -1e300
 """What packages get that take no infinities."""

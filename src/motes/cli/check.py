@@ -68,9 +68,9 @@ def read(path: Path) -> tuple[Law, Setting | None]:
     Raises:
         FileError: it defines neither, or only some of what simulation needs.
     """
-    from motes.core.errors import FileError
     from motes.density import Chains, Tempering
     from motes.density.checks import Setting
+    from motes.errors import FileError
     from motes.laws import Law
 
     names: dict[str, Any] = userfile.run(path)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from motes.cli import running
+from motes.errors import MissingPackage
 
 if TYPE_CHECKING:
     from motes.core.files.schema import Check
@@ -86,7 +87,7 @@ def run(args: argparse.Namespace) -> int:
 
 def chosen(only: str) -> list[str]:
     """The parts asked for, all of them runnable here, before the first one costs time."""
-    from motes.core.errors import UnknownName
+    from motes.errors import UnknownName
 
     names = [name.strip() for name in only.split(",") if name.strip()]
     for name in names:
@@ -96,12 +97,12 @@ def chosen(only: str) -> list[str]:
         missing = [p for p in PIECES[name].needs if find_spec(p) is None]
         if missing:
             rest = ",".join(n for n in names if n != name)
-            raise ImportError(
+            raise MissingPackage(
                 f"the {name} part needs {', '.join(missing)}: pip install 'motes[{name}]'"
                 + (f", or leave it out with --only {rest}" if rest else "")
             )
     if find_spec("matplotlib") is None or find_spec("jinja2") is None:
-        raise ImportError("the report needs matplotlib and jinja2: pip install 'motes[report]'")
+        raise MissingPackage("the report needs matplotlib and jinja2: pip install 'motes[report]'")
     return list(dict.fromkeys(names))
 
 

@@ -107,8 +107,8 @@ def registries() -> Iterator[Check]:
 
 def models() -> Iterator[Check]:
     """The models that come with motes, and the one that `make setup` installs."""
-    from motes.core.errors import MotesError
     from motes.diffusion.denoisers import pretrained as zoo
+    from motes.errors import MotesError
 
     for name in zoo.MODELS:
         zoo.load(name)

@@ -107,7 +107,7 @@ def unescaped(text: str) -> str:
 
 def constraint(args: argparse.Namespace) -> list[Any] | None:
     """The constraint as JSON: which kind, and its text (the run must not depend on a file that may change)."""
-    from motes.core.errors import FileError
+    from motes.errors import FileError
 
     if args.regex is not None:
         return ["regex", args.regex]

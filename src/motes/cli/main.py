@@ -86,8 +86,8 @@ def _warning_plainly() -> Iterator[None]:
     usual = warnings.formatwarning
 
     def formatted(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> str:
-        from motes.core.errors import MotesWarning
         from motes.core.visible import visible
+        from motes.errors import MotesWarning
 
         if issubclass(category, MotesWarning):
             return f"motes: warning: {visible(str(message))}\n"
@@ -110,7 +110,7 @@ class _Version(argparse.Action):
 
 def failed(error: Exception) -> bool:
     """Whether a run failed, and not the request: it had begun, its weights did, or the error was not foreseen."""
-    from motes.core.errors import AllWeightsZero, NanLogPotential
+    from motes.errors import AllWeightsZero, NanLogPotential
 
     if isinstance(error, (AllWeightsZero, NanLogPotential, RunFailed)):
         return True
@@ -119,7 +119,7 @@ def failed(error: Exception) -> bool:
 
 def sentence(error: Exception) -> str:
     """What an error says; its type too where its own words may be a bare name."""
-    from motes.core.errors import MotesError
+    from motes.errors import MotesError
 
     said = str(error)
     if isinstance(error, FileNotFoundError) and error.filename is not None:

@@ -63,8 +63,8 @@ def checked(recipe: dict[str, Any] | None, path: Path) -> dict[str, Any]:
     Raises:
         FileError: it does not.
     """
-    from motes.core.errors import FileError
     from motes.core.files.schema import record, text, whole
+    from motes.errors import FileError
 
     if not recipe or "command" not in recipe:
         raise FileError(
@@ -101,8 +101,8 @@ def named(recipe: dict[str, Any], path: Path, model: str | None, trusted: bool) 
     Raises:
         FileError: a file alone names it, or the run has no such model.
     """
-    from motes.core.errors import FileError
     from motes.core.visible import visible
+    from motes.errors import FileError
 
     inside = import_module(f"motes.cli.{recipe['command']}").foreign(recipe)
     if inside is None:

@@ -10,11 +10,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from motes.errors import MissingFile
+
 if TYPE_CHECKING:
-    from motes.core.errors import FileError
     from motes.core.model import FeynmanKac
     from motes.core.run import Run
     from motes.core.smc import State
+    from motes.errors import FileError
 
 FILE = "run.safetensors"
 PAGE = "report.html"
@@ -132,7 +134,7 @@ def watched(go: Callable[[Callable[[State], None]], Run], file: Path, recipe: di
     An error that comes after the first step is a failed run, not a wrong request. Ctrl-C ends the command too.
     """
     from motes.core.drive import uninterrupted
-    from motes.core.errors import FileError
+    from motes.errors import FileError
 
     steps: list[int] = []
     try:
@@ -214,15 +216,15 @@ def find(path: Path) -> Path:
         FileNotFoundError: nothing is there.
         FileError: the folder holds several runs.
     """
-    from motes.core.errors import FileError
+    from motes.errors import FileError
 
     if not path.is_dir():
         if not path.exists():
-            raise FileNotFoundError(f"there is no run at {path}")
+            raise MissingFile(f"there is no run at {path}")
         return path
     found = sorted(path.glob("*.safetensors"))
     if not found:
-        raise FileNotFoundError(f"there is no run in the folder {path}")
+        raise MissingFile(f"there is no run in the folder {path}")
     if len(found) > 1:
         raise FileError(f"{path} holds several runs, choose one: {', '.join(f.name for f in found)}")
     return found[0]

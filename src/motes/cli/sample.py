@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from motes.cli import running, userfile
+from motes.errors import MissingFile
 
 if TYPE_CHECKING:
     from motes.core.files.schema import Check
@@ -42,11 +43,11 @@ def foreign(recipe: dict[str, Any]) -> str | None:
 
 def rebuild(recipe: dict[str, Any], *, force: bool, model: str | None) -> FeynmanKac:
     """The model of a saved run, from the file `model`, if that is still what it was."""
-    from motes.core.errors import FileError
+    from motes.errors import FileError
 
     path = Path(recipe["file"] if model is None else model)
     if not path.is_file():
-        raise FileNotFoundError(f"there is no file {path}, from which the model would be made")
+        raise MissingFile(f"there is no file {path}, from which the model would be made")
     if userfile.digest(path) != recipe["sha256"] and not force:
         raise FileError(
             f"{path} has changed since the run began, or is another file, so the end would not fit the beginning; "

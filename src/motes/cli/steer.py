@@ -6,6 +6,7 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from motes.cli import running
+from motes.errors import MotesError
 
 if TYPE_CHECKING:
     from motes.core.files.schema import Check
@@ -50,7 +51,7 @@ def number(text: str) -> float:
     try:
         return float(text)
     except ValueError:
-        raise ValueError(f"--guidance must be reward, none or a number, not {text!r}") from None
+        raise MotesError(f"--guidance must be reward, none or a number, not {text!r}") from None
 
 
 def recipe_of() -> Check:

@@ -9,6 +9,8 @@ from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from motes.errors import MissingFile
+
 if TYPE_CHECKING:
     from motes.core.model import FeynmanKac
 
@@ -27,7 +29,7 @@ def read(path: Path) -> FeynmanKac:
         FileNotFoundError: there is no such file.
         FileError: the file fails, or defines no model; the message names the line.
     """
-    from motes.core.errors import FileError
+    from motes.errors import FileError
 
     names = run(path)
     try:
@@ -49,10 +51,10 @@ def run(path: Path) -> dict[str, Any]:
         FileNotFoundError: there is no such file.
         FileError: the file fails; the message names the line.
     """
-    from motes.core.errors import FileError
+    from motes.errors import FileError
 
     if not path.is_file():
-        raise FileNotFoundError(f"there is no file {path}")
+        raise MissingFile(f"there is no file {path}")
     spec = spec_from_file_location(NAME, path)
     if spec is None or spec.loader is None:
         raise FileError(f"{path} is no Python file: its name must end in .py")
@@ -72,9 +74,9 @@ NAME_OF_MODEL = "model"
 
 def as_model(value: Any, path: Path) -> FeynmanKac:
     """A FeynmanKac as it is, a Density under tempering, and what a function returns."""
-    from motes.core.errors import FileError
     from motes.core.model import FeynmanKac
     from motes.density import Tempering
+    from motes.errors import FileError
     from motes.laws import Density
 
     if callable(value) and not isinstance(value, (FeynmanKac, Density)):

@@ -7,16 +7,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from motes.core.errors import (
-        AllWeightsZero,
-        EmptyConstraint,
-        FileError,
-        MotesError,
-        MotesWarning,
-        NanLogPotential,
-        ShapeError,
-        UnknownName,
-    )
     from motes.core.estimate.estimate import Estimate
     from motes.core.estimate.systematic import Systematic
     from motes.core.estimate.variance import StandardError
@@ -30,30 +20,21 @@ if TYPE_CHECKING:
     from motes.core.weights import ess
 
 __all__ = [
-    "AllWeightsZero",
     "Checkpoint",
-    "EmptyConstraint",
     "Estimate",
     "FeynmanKac",
-    "FileError",
-    "MotesError",
-    "MotesWarning",
-    "NanLogPotential",
     "Particles",
     "Remark",
     "Result",
     "Run",
-    "ShapeError",
     "StandardError",
     "State",
     "Systematic",
-    "UnknownName",
     "ess",
     "sliced_wasserstein",
 ]
 
 _HOME = {
-    "errors": "AllWeightsZero EmptyConstraint FileError MotesError MotesWarning NanLogPotential ShapeError UnknownName",
     "estimate.estimate": "Estimate",
     "estimate.systematic": "Systematic",
     "estimate.variance": "StandardError",

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from motes.errors import MotesError
+
 if TYPE_CHECKING:
     from motes.core.run import Run
 
@@ -58,6 +60,6 @@ ENGINE = (
 def cite(run: Run, style: str = "bibtex") -> str:
     """The sources of everything that `run` used, as BibTeX (`style="bibtex"`) or lines of prose (`style="text"`)."""
     if style not in ("bibtex", "text"):
-        raise ValueError(f"style must be 'bibtex' or 'text', not {style!r}")
+        raise MotesError(f"style must be 'bibtex' or 'text', not {style!r}")
     references = {r.key: r for r in run.references}.values()
     return "\n\n".join(r.bibtex() if style == "bibtex" else r.text() for r in references)

@@ -10,7 +10,6 @@ from typing import Any, Self
 from tqdm.auto import tqdm
 
 from motes.core.cite import ENGINE
-from motes.core.errors import AllWeightsZero, MotesError, NanLogPotential, warn
 from motes.core.estimate import variance
 from motes.core.files.checkpoint import Writer
 from motes.core.files.resuming import first_step
@@ -22,6 +21,7 @@ from motes.core.resampling import find_scheme
 from motes.core.result import Result
 from motes.core.run import Run
 from motes.core.smc import State, steps
+from motes.errors import AllWeightsZero, MotesError, NanLogPotential, warn
 from motes.rng import Rng
 
 

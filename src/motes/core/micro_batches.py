@@ -13,6 +13,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from motes.errors import MotesError
+
 Rows = TypeVar("Rows", Tensor, tuple[Tensor, ...])
 
 
@@ -28,7 +30,7 @@ def in_parts(f: Callable[..., Rows], size: int | None, *args: Tensor) -> Rows:
     if size is None:
         return f(*args)
     if size < 1:
-        raise ValueError(f"micro_batch must be at least 1, not {size}")
+        raise MotesError(f"micro_batch must be at least 1, not {size}")
     out: list[Any] = []
     for start in range(0, n, size):
         part = [a[start : start + size] for a in args]

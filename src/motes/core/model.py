@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from torch import Tensor
 
 from motes.core.cite import Reference
-from motes.core.errors import ShapeError
 from motes.core.particles import Particles
 from motes.core.tree import PyTree
+from motes.errors import ShapeError
 from motes.rng import Rng
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from motes.core.errors import MotesError
+from motes.errors import MotesError
 
 MOST_OBJECTS = 2000
 """Objects that a search for networks looks at, and how deep they may lie."""

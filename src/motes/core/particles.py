@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from motes.core import tree
-from motes.core.errors import ShapeError
 from motes.core.tree import PyTree
 from motes.core.weights import ess, log_mean_exp
+from motes.errors import ShapeError
 
 
 @dataclass(frozen=True)

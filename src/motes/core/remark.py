@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Literal, Self
 
+from motes.errors import MotesError
+
 Doubted = Literal["evidence", "means"]
 """The estimates of a run that can be in doubt: the normaliser, whatever the model calls it, and all expectations."""
 EVIDENCE: tuple[Doubted, ...] = ("evidence",)
@@ -29,7 +31,7 @@ class Remark(str):
         self = super().__new__(cls, text)
         self.doubts, self.withholds = tuple(doubts), withholds
         if not set(self.doubts) <= set(ALL):
-            raise ValueError(f"a remark may doubt {' and '.join(map(repr, ALL))}, not {self.doubts!r}")
+            raise MotesError(f"a remark may doubt {' and '.join(map(repr, ALL))}, not {self.doubts!r}")
         return self
 
     @classmethod

@@ -16,11 +16,11 @@ import torch
 from torch import Tensor
 
 from motes.core import tree
-from motes.core.errors import MotesError
 from motes.core.estimate.estimate import Estimate
 from motes.core.estimate.variance import StandardError
 from motes.core.remark import ALL, Remark
 from motes.core.result import Result
+from motes.errors import MotesError
 
 if TYPE_CHECKING:
     from motes.core.run import Run

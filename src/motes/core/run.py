@@ -15,7 +15,6 @@ from torch import Tensor
 
 from motes.core import replicas, tree
 from motes.core.cite import ENGINE, Reference
-from motes.core.errors import MotesError
 from motes.core.estimate.batch_means import SAME, chain_mean
 from motes.core.estimate.coarse_level import CoarseLevel
 from motes.core.estimate.control_variates import control as take_out
@@ -36,6 +35,7 @@ from motes.core.result import Result
 from motes.core.trace import Trace
 from motes.core.tree import PyTree
 from motes.core.weights import normalise
+from motes.errors import MotesError
 from motes.rng import Rng
 
 DIGITLESS = 1e13

@@ -9,7 +9,6 @@ from numbers import Integral
 from typing import Any
 
 from motes.core.drive import Drive
-from motes.core.errors import FileError, warn
 from motes.core.files.checkpoint import Checkpoint, Source, Writer
 from motes.core.files.machine import differences, machine
 from motes.core.files.resuming import taking_up
@@ -19,6 +18,7 @@ from motes.core.resampling import Scheme, find_scheme
 from motes.core.result import Result
 from motes.core.run import Run
 from motes.core.smc import State, must_be_model, source
+from motes.errors import FileError, MotesError, WrongType, warn
 from motes.rng import Rng
 
 
@@ -97,14 +97,14 @@ def sample(
 def _sources(seed: int | Rng, replicas: int) -> Sequence[int | Rng]:
     """The seed of each population, or its random numbers; that of the first is the run's own."""
     if isinstance(replicas, bool) or not isinstance(replicas, Integral):
-        raise TypeError(f"replicas, the number of populations, must be a whole number, not {replicas!r}")
+        raise WrongType(f"replicas, the number of populations, must be a whole number, not {replicas!r}")
     if replicas < 1:
-        raise ValueError(f"replicas, the number of populations, must be at least 1, not {replicas}")
+        raise MotesError(f"replicas, the number of populations, must be at least 1, not {replicas}")
     if replicas == 1:
         return [seed]
     first = source(seed)
     if not isinstance(first, Rng):
-        raise TypeError(f"replicas need a seed or an Rng, from which those of the others follow, not {seed!r}")
+        raise WrongType(f"replicas need a seed or an Rng, from which those of the others follow, not {seed!r}")
     others = [first.replica(j) for j in range(replicas)]
     return others if isinstance(seed, Rng) else [rng.seed for rng in others]
 

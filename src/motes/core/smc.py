@@ -13,13 +13,13 @@ from numbers import Integral
 
 import torch
 
-from motes.core.errors import AllWeightsZero, MotesError, ShapeError
 from motes.core.history.genealogy import Genealogy
 from motes.core.model import FeynmanKac
 from motes.core.particles import Particles
 from motes.core.resampling import Scheme, find_scheme
 from motes.core.trace import Trace, row
 from motes.core.weights import check_log_weight
+from motes.errors import AllWeightsZero, MotesError, ShapeError, WrongType
 from motes.rng import Rng
 
 
@@ -88,14 +88,14 @@ def source(seed: int | Rng) -> Rng:
     if isinstance(seed, (int, Integral)) and not isinstance(seed, bool):
         return Rng(int(seed))
     if seed is None or isinstance(seed, (bool, str, float)):
-        raise TypeError(f"seed must be a whole number (or an Rng), not {seed!r}")
+        raise WrongType(f"seed must be a whole number (or an Rng), not {seed!r}")
     return seed
 
 
 def must_be_model(model: object) -> None:
     """A TypeError for what the engine cannot run."""
     if not isinstance(model, FeynmanKac):
-        raise TypeError(
+        raise WrongType(
             f"a model to sample is a FeynmanKac, and this is a {type(model).__name__}; "
             "a Density is sampled by wrapping it: motes.Tempering(density)"
         )
@@ -139,11 +139,11 @@ def steps(
     must_be_model(model)
     scheme, name = find_scheme(resampling), type(model).__name__
     if isinstance(n, bool) or not isinstance(n, Integral):
-        raise TypeError(f"n, the number of particles, must be a whole number, not {n!r}")
+        raise WrongType(f"n, the number of particles, must be a whole number, not {n!r}")
     if n < 1:
-        raise ValueError(f"n, the number of particles, must be at least 1, not {n}")
+        raise MotesError(f"n, the number of particles, must be at least 1, not {n}")
     if isinstance(ess_threshold, str) or not 0 <= ess_threshold <= 1:
-        raise ValueError(f"ess_threshold must lie in [0, 1], not {ess_threshold!r}")
+        raise MotesError(f"ess_threshold must lie in [0, 1], not {ess_threshold!r}")
     rng = source(seed)
     state, clock = start, time.perf_counter()
     if state is None:

@@ -12,6 +12,7 @@ import torch
 from motes.core.history.growing import Growing
 from motes.core.particles import Particles
 from motes.core.weights import summary
+from motes.errors import UnknownName
 
 COLUMNS = ("t", "log_evidence", "ess", "entropy", "max_weight", "roots", "resampled", "seconds")
 """What every step says; models add their own."""
@@ -46,7 +47,7 @@ class Trace(Mapping[str, np.ndarray]):
 
     def __getitem__(self, name: str) -> np.ndarray:
         if name not in iter(self):
-            raise KeyError(f"no step recorded {name!r}; there are: {', '.join(self)}")
+            raise UnknownName("number of a step", name, self)
         return np.array([r.get(name, np.nan) for r in self.rows])
 
     def __iter__(self) -> Iterator[str]:

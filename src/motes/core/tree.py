@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from motes.core.errors import ShapeError
+from motes.errors import ShapeError
 
 PyTree = Any
 

@@ -11,7 +11,7 @@ import math
 import torch
 from torch import Tensor
 
-from motes.core.errors import AllWeightsZero, NanLogPotential, ShapeError, name_particles
+from motes.errors import AllWeightsZero, NanLogPotential, ShapeError, name_particles
 
 PART = 4096
 """Rows in which long vectors are summed, so that the rounding does not depend on the number of threads."""

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from motes.core import tree
 from motes.core.cite import Reference
-from motes.core.errors import MotesError
 from motes.core.estimate.psis import smooth
 from motes.core.estimate.variance import StandardError
 from motes.core.model import FeynmanKac
@@ -21,6 +20,7 @@ from motes.core.resampling import Scheme
 from motes.core.weights import ess
 from motes.density.kernel_choice import choose_kernel
 from motes.density.last_look import LastLook, last_look
+from motes.errors import MotesError
 from motes.kernels import State, told
 from motes.laws.checking import undefined_met
 from motes.laws.fits.proposal import Mixture, Started, fit_mixture
@@ -103,9 +103,9 @@ class AMIS(FeynmanKac):
         if self.density.levels is not None:
             raise MotesError("AMIS fits mixtures on R^d, and this density is over whole numbers")
         if not (0 <= self.defence < 1 and 0 < self.elite < 1):
-            raise ValueError(f"defence must lie in [0, 1) and elite in (0, 1), not {self.defence} and {self.elite}")
+            raise MotesError(f"defence must lie in [0, 1) and elite in (0, 1), not {self.defence} and {self.elite}")
         if not (self.freedom > 0 and self.ess > 0 and min(self.components, self.most) >= 1):
-            raise ValueError("freedom and ess must be positive, components and most at least 1")
+            raise MotesError("freedom and ess must be positive, components and most at least 1")
 
     @property
     def references(self) -> tuple[Reference, ...]:  # type: ignore[override]
@@ -113,7 +113,7 @@ class AMIS(FeynmanKac):
 
     def init(self, rng: Rng, n: int) -> Particles:
         if n < 4:
-            raise ValueError(f"AMIS needs at least 4 particles, not {n}")
+            raise MotesError(f"AMIS needs at least 4 particles, not {n}")
         x = self.density.evaluate(self.density.sample(rng.at("reference"), n))
         pools = [{**part, "log_proposals": part["log_prior"], "log_late": part["log_prior"]} for part in _halves(x)]
         shared = {"pools": pools, "rounds": 1, "late": 0, "fits": [[], []], "complete": False, "final": False}

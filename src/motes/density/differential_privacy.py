@@ -8,7 +8,7 @@ from dataclasses import KW_ONLY, dataclass
 import torch
 from torch import Tensor
 
-from motes.core.errors import MotesError, ShapeError
+from motes.errors import MotesError, ShapeError
 from motes.laws.law import Law
 from motes.laws.parameters import Values
 from motes.rng import Rng
@@ -154,7 +154,7 @@ class PrivateRelease:
                 contradicts the constants.
         """
         if (epsilon is None) == (mu is None) or n < 1 or not noise > 0:
-            raise ValueError(f"give one of epsilon and mu, n >= 1 and noise > 0, not {epsilon}, {mu}, {n} and {noise}")
+            raise MotesError(f"give one of epsilon and mu, n >= 1 and noise > 0, not {epsilon}, {mu}, {n} and {noise}")
         rng = Rng(seed).at("private")
         if seed >> SECRET == 0:
             raise MotesError(

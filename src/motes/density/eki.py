@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from motes.core.cite import Reference
-from motes.core.errors import FileError, MotesError, ShapeError, name_particles
 from motes.core.model import FeynmanKac
 from motes.core.particles import Particles
 from motes.density.annealing.tempering import Tempering
+from motes.errors import FileError, MotesError, ShapeError, name_particles
 from motes.kernels import Kernel
 from motes.laws.fits.proposal import Mixture, Started, fit_mixture
 from motes.laws.law import Law
@@ -155,17 +155,17 @@ class EnsembleKalman(FeynmanKac):
         if self.density.levels is not None:
             raise MotesError("EnsembleKalman moves on R^d, and this law is discrete: use Tempering")
         if self.form not in ("transform", "perturbed") or self.correct not in ("temper", "weigh"):
-            raise ValueError(
+            raise MotesError(
                 f'form must be "transform" or "perturbed" and correct "temper" or "weigh", not {self.form!r} and '
                 f"{self.correct!r}"
             )
         if (self.steps != "auto" and self.steps < 1) or not (self.inflate >= 1 and self.freedom > 0):
-            raise ValueError(
+            raise MotesError(
                 f"need steps >= 1 or 'auto', inflate >= 1 and freedom > 0, not {self.steps}, {self.inflate} and "
                 f"{self.freedom}"
             )
         if not 0 <= self.defence < 1:
-            raise ValueError(f"defence must lie in [0, 1), not {self.defence}")
+            raise MotesError(f"defence must lie in [0, 1), not {self.defence}")
         object.__setattr__(self, "kernel", Tempering(self.density, kernel=self.kernel).kernel)
 
     @property
@@ -175,7 +175,7 @@ class EnsembleKalman(FeynmanKac):
 
     def init(self, rng: Rng, n: int) -> Particles:
         if n < 3:
-            raise ValueError(f"an ensemble needs at least 3 particles to have a covariance, not {n}")
+            raise MotesError(f"an ensemble needs at least 3 particles to have a covariance, not {n}")
         x = self._state(self.density.sample(rng.at("prior"), n))
         shared = {"stage": "invert", "temperature": 0.0, "spread": _log_scale(x["position"]), "fit": {}, "inner": {}}
         return Particles.start(x, torch.zeros(n, dtype=torch.float64), shared=shared, info=self._info(x, shared))

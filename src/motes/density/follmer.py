@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from motes.core.cite import Reference
-from motes.core.errors import MotesError
 from motes.core.model import FeynmanKac
 from motes.core.particles import Particles
+from motes.errors import MotesError
 from motes.laws.law import Law
 from motes.laws.parameters import Values
 from motes.laws.restore import same_values
@@ -96,15 +96,15 @@ class Follmer(FeynmanKac):
         if self.density.levels is not None:
             raise MotesError("Follmer diffuses on R^d, and this law is discrete: use Tempering with a discrete kernel")
         if self.steps < 1 or self.draws < 2 or self.draws % 2:
-            raise ValueError(f"need steps >= 1 and an even number draws >= 2, not {self.steps} and {self.draws}")
+            raise MotesError(f"need steps >= 1 and an even number draws >= 2, not {self.steps} and {self.draws}")
         for name, given in (("location", self.location), ("scale", self.scale)):
             if given is None:
                 continue
             numbers = torch.as_tensor(given, dtype=torch.float64)
             if numbers.ndim > 1 or (numbers.ndim == 1 and len(numbers) != self.density.dim):
-                raise ValueError(f"{name} must be one number or {self.density.dim} of them, not {given}")
+                raise MotesError(f"{name} must be one number or {self.density.dim} of them, not {given}")
             if not torch.isfinite(numbers).all() or (name == "scale" and not (numbers > 0).all()):
-                raise ValueError(f"{name} must be finite{' and positive' * (name == 'scale')}, not {given}")
+                raise MotesError(f"{name} must be finite{' and positive' * (name == 'scale')}, not {given}")
             object.__setattr__(self, name, tuple(numbers.tolist()) if numbers.ndim else float(numbers))
 
     @property

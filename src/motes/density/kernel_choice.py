@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from motes.core.errors import MotesError
+from motes.errors import MotesError
 from motes.kernels import Kernel, find_kernel, kernels
 from motes.laws.law import Law
 

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from motes.core.cite import Reference
-from motes.core.errors import FileError, MotesError
 from motes.core.estimate.variance import StandardError
 from motes.core.model import FeynmanKac
 from motes.core.particles import Particles
+from motes.errors import FileError, MotesError
 from motes.rng import Rng
 
 
@@ -72,9 +72,9 @@ class SelfRepellentWalk(FeynmanKac):
 
     def __post_init__(self) -> None:
         if not self.alpha >= 0:
-            raise ValueError(f"alpha must be at least 0, not {self.alpha}")
+            raise MotesError(f"alpha must be at least 0, not {self.alpha}")
         if self.stride < 1 or self.steps < 1 or self.steps % self.stride:
-            raise ValueError(f"steps must be a positive multiple of stride, not {self.steps} and {self.stride}")
+            raise MotesError(f"steps must be a positive multiple of stride, not {self.steps} and {self.stride}")
         p = self.transition.to(torch.float64)
         if p.ndim != 2 or p.shape[0] != p.shape[1] or bool((p < 0).any() | ((p.sum(1) - 1).abs() > 1e-6).any()):
             raise MotesError("transition must be a square matrix of probabilities, whose rows have sum 1")

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from motes.core.cite import Reference
-from motes.core.errors import FileError, MotesError, NanLogPotential, ShapeError, name_particles
 from motes.core.estimate.variance import StandardError
 from motes.core.model import FeynmanKac
 from motes.core.particles import Particles
+from motes.errors import FileError, MotesError, NanLogPotential, ShapeError, name_particles
 from motes.kernels import Kernel, State, Tally, Target, Undefined, find_kernel, move
 from motes.rng import Rng
 
@@ -80,7 +80,7 @@ class WalkJump(FeynmanKac):
     def __post_init__(self) -> None:
         numbers = (self.dim, self.sigma, self.measurements, self.sweeps, 1.0 if self.spread is None else self.spread)
         if not min(numbers) > 0:
-            raise ValueError("dim, sigma, measurements, sweeps and spread must be positive")
+            raise MotesError("dim, sigma, measurements, sweeps and spread must be positive")
         kernel = find_kernel(self.kernel)
         if kernel.discrete:
             raise MotesError(f"measurements are real vectors, and {type(kernel).__name__} moves whole numbers")

@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 
-from motes.core.errors import ShapeError
 from motes.core.modules import refuse_training_mode
 from motes.core.smc import source
+from motes.errors import MotesError, ShapeError, WrongType
 from motes.rng import Rng
 
 
@@ -23,7 +23,7 @@ def check_function(name: str, function: Any, example: str) -> None:
         example: what would do.
     """
     if function is not None and (not callable(function) or isinstance(function, type)):
-        raise TypeError(f"{name} must be a function, {example}, not {function!r}")
+        raise WrongType(f"{name} must be a function, {example}, not {function!r}")
 
 
 def check_networks(**given: Any) -> None:
@@ -40,14 +40,14 @@ def check_tensors(**given: Any) -> None:
     """Raise a TypeError unless all of these are tensors; names the argument."""
     for name, value in given.items():
         if not isinstance(value, torch.Tensor):
-            raise TypeError(f"{name} must be a torch tensor, not a {type(value).__name__}: torch.as_tensor makes one")
+            raise WrongType(f"{name} must be a torch tensor, not a {type(value).__name__}: torch.as_tensor makes one")
 
 
 def seeded(seed: Any) -> Rng:
     """The random numbers of a seed; a TypeError unless it is a whole number or an address of random numbers."""
     rng = source(seed)
     if not isinstance(rng, Rng):
-        raise TypeError(f"seed must be a whole number or an address such as motes.Rng(0), not {rng!r}")
+        raise WrongType(f"seed must be a whole number or an address such as motes.Rng(0), not {rng!r}")
     return rng
 
 
@@ -64,10 +64,10 @@ def check_image(shape: Any, dtype: Any, device: Any) -> None:
     if not all(isinstance(s, Integral) and not isinstance(s, bool) and int(s) > 0 for s in shape):
         raise ShapeError(f"shape must hold positive whole numbers, not {shape!r}")
     if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
-        raise TypeError(f"dtype must be a floating-point type such as torch.float32, not {dtype!r}")
+        raise WrongType(f"dtype must be a floating-point type such as torch.float32, not {dtype!r}")
     try:
         kind = torch.device(device).type
     except (RuntimeError, TypeError):
-        raise ValueError(f'device must be a device of torch such as "cpu" or "cuda", not {device!r}') from None
+        raise MotesError(f'device must be a device of torch such as "cpu" or "cuda", not {device!r}') from None
     if kind == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"device={device!r}, but torch sees no CUDA device here; use the CPU")
+        raise MotesError(f"device={device!r}, but torch sees no CUDA device here; use the CPU")

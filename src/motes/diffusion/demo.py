@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from motes.diffusion.denoisers.pretrained import DIGITS_SHAPE, load
 from motes.diffusion.sampling.reverse import Guides, ReverseDiffusion
+from motes.errors import MotesError
 
 
 def steered_digits(
@@ -28,7 +29,7 @@ def steered_digits(
         micro_batch: images a call of the networks.
     """
     if digit not in range(10):
-        raise ValueError(f"digit must be 0 to 9, not {digit}")
+        raise MotesError(f"digit must be 0 to 9, not {digit}")
     classifier = load("digits-classifier")
     return ReverseDiffusion(
         load("digits"),

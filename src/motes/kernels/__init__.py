@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from importlib import import_module
 from pkgutil import iter_modules
 
-from motes.core.errors import UnknownName, folded
+from motes.errors import UnknownName, folded
 from motes.kernels.adaptation.scale import fit_scale, scaled
 from motes.kernels.baoab import BAOAB
 from motes.kernels.barker import Barker

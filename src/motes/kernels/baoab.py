@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from motes.core.cite import Reference
+from motes.errors import MotesError
 from motes.kernels.adaptation.scale import fit_scale, pull, scaled
 from motes.kernels.kernel import Kernel, Parameters, State, Sweep, Target, select
 from motes.kernels.ula import steadied
@@ -68,7 +69,7 @@ class BAOAB(Kernel):
 
     def __post_init__(self) -> None:
         if not (self.friction > 0 and self.error > 0):
-            raise ValueError(f"BAOAB needs friction > 0 and error > 0, not {self}")
+            raise MotesError(f"BAOAB needs friction > 0 and error > 0, not {self}")
 
     def start(self, d: int, dtype: torch.dtype) -> Parameters:
         low, high = 0.0, 1.0

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from motes.core.cite import Reference
+from motes.errors import MotesError
 from motes.kernels.adaptation.scale import fit_scale, pull, scaled
 from motes.kernels.kernel import Kernel, Parameters, State, Sweep, Target, accepted, mean_acceptance, select
 from motes.kernels.mala import cubic_learn, cubic_step
@@ -73,7 +74,7 @@ class Barker(Kernel):
 
     def __post_init__(self) -> None:
         if not 0 < self.acceptance < 1:
-            raise ValueError(f"Barker needs an acceptance in (0, 1), not {self.acceptance}")
+            raise MotesError(f"Barker needs an acceptance in (0, 1), not {self.acceptance}")
 
     def start(self, d: int, dtype: torch.dtype) -> Parameters:
         step = cubic_step(math.sqrt(15 * d) / 8, self.acceptance)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from motes.core.cite import Reference
+from motes.errors import MotesError
 from motes.kernels.adaptation.length import LENGTHS, ideal_length, jittered_steps, learnt, rescaled, seen
 from motes.kernels.adaptation.scale import fit_scale
 from motes.kernels.adaptation.step_size import UNTRIED, next_step_size, reopened
@@ -82,7 +83,7 @@ class ChEES(Kernel):
 
     def __post_init__(self) -> None:
         if not (0 < self.acceptance < 1 and 0 <= self.jitter <= 1 and self.rate > 0 and self.max_steps >= 1):
-            raise ValueError(
+            raise MotesError(
                 f"ChEES needs 0 < acceptance < 1, 0 <= jitter <= 1, rate > 0 and max_steps >= 1, not {self}"
             )
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from motes.core.cite import Reference
+from motes.errors import MotesError
 from motes.kernels.adaptation.emulator import fit_emulator, predict
 from motes.kernels.adaptation.scale import fit_scale, scaled
 from motes.kernels.kernel import Kernel, Parameters, State, Sweep, Target, accepted, mean_acceptance
@@ -71,7 +72,7 @@ class DelayedAcceptance(Kernel):
 
     def __post_init__(self) -> None:
         if self.steps < 1 or not 0 < self.acceptance < 1:
-            raise ValueError(f"steps must be at least 1 and acceptance in (0, 1), not {self.steps}, {self.acceptance}")
+            raise MotesError(f"steps must be at least 1 and acceptance in (0, 1), not {self.steps}, {self.acceptance}")
 
     def start(self, d: int, dtype: torch.dtype) -> Parameters:
         scale, step = torch.ones(2, d, dtype=dtype), 1.5 / math.sqrt(d)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from motes.core.cite import Reference
+from motes.errors import MotesError
 from motes.kernels.flip import levels_of
 from motes.kernels.gwg import gains
 from motes.kernels.kernel import Kernel, Parameters, State, Sweep, Target, accepted, mean_acceptance, select
@@ -66,7 +67,7 @@ class DiscreteLangevin(Kernel):
 
     def __post_init__(self) -> None:
         if not 0 < self.acceptance < 1:
-            raise ValueError(f"acceptance must lie in (0, 1), not {self.acceptance}")
+            raise MotesError(f"acceptance must lie in (0, 1), not {self.acceptance}")
 
     def start(self, d: int, dtype: torch.dtype) -> Parameters:
         return {"price": 0.5 + 0.5 * math.log(d)}

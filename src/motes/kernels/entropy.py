@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from motes.core.cite import Reference
-from motes.core.errors import MotesError
+from motes.errors import MotesError
 from motes.kernels.kernel import Kernel, Parameters, State, Sweep, Target
 from motes.kernels.tally import Tally
 from motes.rng import Rng
@@ -96,7 +96,7 @@ class EntropyMCMC(Kernel):
         from motes.kernels import find_kernel  # which imports this file
 
         if not self.eta > 0:
-            raise ValueError(f"eta must be above 0, not {self.eta}")
+            raise MotesError(f"eta must be above 0, not {self.eta}")
         base = find_kernel(self.kernel)
         if base.discrete or base.ensemble:
             raise MotesError(

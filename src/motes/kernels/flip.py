@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from motes.core.cite import Reference
-from motes.core.errors import MotesError
+from motes.errors import MotesError
 from motes.kernels.kernel import Kernel, Parameters, State, Sweep, Target, accepted, select
 from motes.rng import Rng
 
@@ -50,7 +50,7 @@ class Flip(Kernel):
 
     def __post_init__(self) -> None:
         if self.updates is not None and self.updates < 1:
-            raise ValueError(f"updates must be at least 1, or None for as many as coordinates, not {self.updates}")
+            raise MotesError(f"updates must be at least 1, or None for as many as coordinates, not {self.updates}")
 
     def start(self, d: int, dtype: torch.dtype) -> Parameters:
         return {}

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from motes.core.cite import Reference
-from motes.core.errors import MotesError, ShapeError, name_particles
+from motes.errors import MotesError, ShapeError, name_particles
 from motes.kernels.kernel import Kernel, Parameters, State, Sweep, Target
 from motes.kernels.slice import Slice
 from motes.kernels.tally import Tally

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from motes.core.cite import Reference
+from motes.errors import MotesError
 from motes.kernels.flip import levels_of
 from motes.kernels.kernel import Kernel, Parameters, State, Sweep, Target, accepted, select
 from motes.rng import Rng
@@ -65,9 +66,9 @@ class GibbsWithGradients(Kernel):
 
     def __post_init__(self) -> None:
         if self.updates is not None and self.updates < 1:
-            raise ValueError(f"updates must be at least 1, or None for as many as coordinates, not {self.updates}")
+            raise MotesError(f"updates must be at least 1, or None for as many as coordinates, not {self.updates}")
         if self.balance not in ("sqrt", "barker"):
-            raise ValueError(f'balance must be "sqrt" or "barker", not {self.balance!r}')
+            raise MotesError(f'balance must be "sqrt" or "barker", not {self.balance!r}')
 
     def start(self, d: int, dtype: torch.dtype) -> Parameters:
         return {}

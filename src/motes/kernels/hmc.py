@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from motes.core.cite import Reference
+from motes.errors import MotesError
 from motes.kernels.adaptation.scale import fit_scale
 from motes.kernels.dynamics.leapfrog import DIVERGED as DIVERGED  # kernels with trajectories of their own give up alike
 from motes.kernels.dynamics.leapfrog import leapfrog, least_work
@@ -71,7 +72,7 @@ class HMC(Kernel):
 
     def __post_init__(self) -> None:
         if not (self.length > 0 and 0 <= self.jitter < 1 and self.max_steps >= 1):
-            raise ValueError(f"HMC needs length > 0, 0 <= jitter < 1 and max_steps >= 1, not {self}")
+            raise MotesError(f"HMC needs length > 0, 0 <= jitter < 1 and max_steps >= 1, not {self}")
 
     def start(self, d: int, dtype: torch.dtype) -> Parameters:
         # a standard Gaussian in d dimensions has k = sqrt(d) / 8 for small steps

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from motes.core.cite import Reference
+from motes.errors import MotesError
 from motes.kernels.adaptation.scale import by_half, fit_mean, fit_scale, scaled, whiten
 from motes.kernels.kernel import Kernel, Parameters, State, Sweep, Target, accepted, select
 from motes.rng import Rng
@@ -72,7 +73,7 @@ class IndependenceMetropolis(Kernel):
 
     def __post_init__(self) -> None:
         if not (0 <= self.defensive <= 1 and self.degrees > 0):
-            raise ValueError(f"IndependenceMetropolis needs 0 <= defensive <= 1 and degrees > 0, not {self}")
+            raise MotesError(f"IndependenceMetropolis needs 0 <= defensive <= 1 and degrees > 0, not {self}")
 
     def start(self, d: int, dtype: torch.dtype) -> Parameters:
         return {"mean": torch.zeros(2, d, dtype=dtype), "scale": torch.ones(2, d, dtype=dtype)}

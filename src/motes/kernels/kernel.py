@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from motes.core.cite import Reference
-from motes.core.errors import MotesError
+from motes.errors import MotesError
 from motes.kernels.tally import Tally
 from motes.rng import Rng
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from motes.core.cite import Reference
+from motes.errors import MotesError
 from motes.kernels.adaptation.scale import fit_scale, pull, scaled
 from motes.kernels.kernel import Kernel, Parameters, State, Sweep, Target, accepted, mean_acceptance, select
 from motes.rng import Rng
@@ -63,7 +64,7 @@ class MALA(Kernel):
 
     def __post_init__(self) -> None:
         if not 0 < self.acceptance < 1:
-            raise ValueError(f"MALA needs an acceptance in (0, 1), not {self.acceptance}")
+            raise MotesError(f"MALA needs an acceptance in (0, 1), not {self.acceptance}")
 
     def start(self, d: int, dtype: torch.dtype) -> Parameters:
         step = cubic_step(math.sqrt(d) / 8, self.acceptance)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from motes.core.cite import Reference
+from motes.errors import MotesError
 from motes.kernels.adaptation.scale import fit_scale
 from motes.kernels.dynamics.leapfrog import leapfrog, least_work
 from motes.kernels.kernel import Kernel, Parameters, State, Sweep, Target, accepted, mean_acceptance, select
@@ -72,11 +73,11 @@ class MALT(Kernel):
 
     def __post_init__(self) -> None:
         if not (self.friction >= 0 and 0 <= self.jitter < 1 and self.max_steps >= 1):
-            raise ValueError(f"MALT needs friction >= 0, 0 <= jitter < 1 and max_steps >= 1, not {self}")
+            raise MotesError(f"MALT needs friction >= 0, 0 <= jitter < 1 and max_steps >= 1, not {self}")
         if self.length is None and self.friction > 1.5:
-            raise ValueError(f"MALT needs a length where friction is above 1.5, not {self}")
+            raise MotesError(f"MALT needs a length where friction is above 1.5, not {self}")
         if self.length is not None and not self.length > 0:
-            raise ValueError(f"MALT needs length > 0, not {self}")
+            raise MotesError(f"MALT needs length > 0, not {self}")
 
     @property
     def _length(self) -> float:

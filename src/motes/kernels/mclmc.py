@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from motes.core.cite import Reference
-from motes.core.errors import MotesError
+from motes.errors import MotesError
 from motes.kernels.adaptation.length import longest
 from motes.kernels.adaptation.scale import fit_scale
 from motes.kernels.adaptation.step_size import UNTRIED, next_step_size, reopened
@@ -77,7 +77,7 @@ class MCLMC(Kernel):
 
     def __post_init__(self) -> None:
         if not (self.energy_error > 0 and self.length > 0 and self.max_steps >= 1):
-            raise ValueError(f"MCLMC needs energy_error > 0, length > 0 and max_steps >= 1, not {self}")
+            raise MotesError(f"MCLMC needs energy_error > 0, length > 0 and max_steps >= 1, not {self}")
 
     def start(self, d: int, dtype: torch.dtype) -> Parameters:
         if d < 2:

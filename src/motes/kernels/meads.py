@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from motes.core.cite import Reference
+from motes.errors import MotesError
 from motes.kernels.kernel import Kernel, Parameters, State, Sweep, Target, select
 from motes.rng import Rng
 
@@ -76,7 +77,7 @@ class MEADS(Kernel):
 
     def __post_init__(self) -> None:
         if not self.multiplier > 0:
-            raise ValueError(f"MEADS needs multiplier > 0, not {self.multiplier}")
+            raise MotesError(f"MEADS needs multiplier > 0, not {self.multiplier}")
 
     def start(self, d: int, dtype: torch.dtype) -> Parameters:
         one = torch.ones(FOLDS, dtype=dtype)

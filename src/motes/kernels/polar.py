@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from motes.core.cite import Reference
-from motes.core.errors import MotesError
+from motes.errors import MotesError
 from motes.kernels.adaptation.scale import by_half, fit_mean, fit_scale, scaled, whiten
 from motes.kernels.dynamics.bracket import shrink, step_out
 from motes.kernels.kernel import Kernel, Parameters, State, Sweep, Target
@@ -65,7 +65,7 @@ class PolarSlice(Kernel):
 
     def __post_init__(self) -> None:
         if not (self.width > 0 and self.steps >= 1):
-            raise ValueError(f"PolarSlice needs width > 0 and steps >= 1, not {self}")
+            raise MotesError(f"PolarSlice needs width > 0 and steps >= 1, not {self}")
 
     def start(self, d: int, dtype: torch.dtype) -> Parameters:
         if d < 2:

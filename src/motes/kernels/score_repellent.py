@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from motes.core.cite import Reference
-from motes.core.errors import MotesError
+from motes.errors import MotesError
 from motes.kernels.adaptation.scale import fit_scale, pull, scaled
 from motes.kernels.kernel import Kernel, Parameters, State, Sweep, Target
 from motes.kernels.tally import Tally
@@ -125,7 +125,7 @@ class ScoreRepellent(Kernel):
         from motes.kernels import find_kernel  # which imports this file
 
         if not (self.alpha >= 0 and self.bound > 0):
-            raise ValueError(f"ScoreRepellent needs alpha >= 0 and bound > 0, not {self.alpha} and {self.bound}")
+            raise MotesError(f"ScoreRepellent needs alpha >= 0 and bound > 0, not {self.alpha} and {self.bound}")
         base = find_kernel(self.kernel)
         if base.discrete or base.ensemble:
             raise MotesError(

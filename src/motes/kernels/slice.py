@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from motes.core.cite import Reference
+from motes.errors import MotesError
 from motes.kernels.adaptation.scale import fit_scale, scaled
 from motes.kernels.dynamics.bracket import shrink, step_out
 from motes.kernels.kernel import Kernel, Parameters, State, Sweep, Target
@@ -61,9 +62,9 @@ class Slice(Kernel):
 
     def __post_init__(self) -> None:
         if self.directions not in ("sphere", "axes"):
-            raise ValueError(f'directions must be "sphere" or "axes", not {self.directions!r}')
+            raise MotesError(f'directions must be "sphere" or "axes", not {self.directions!r}')
         if not (self.width > 0 and self.steps >= 1):
-            raise ValueError(f"Slice needs width > 0 and steps >= 1, not {self}")
+            raise MotesError(f"Slice needs width > 0 and steps >= 1, not {self}")
 
     def start(self, d: int, dtype: torch.dtype) -> Parameters:
         return {"scale": torch.ones(2, d, dtype=dtype)}

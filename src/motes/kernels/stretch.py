@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from motes.core.cite import Reference
-from motes.core.errors import MotesError
+from motes.errors import MotesError
 from motes.kernels.dynamics.bracket import rows_of
 from motes.kernels.kernel import Kernel, Parameters, State, Sweep, Target, accepted, select
 from motes.rng import Rng
@@ -57,7 +57,7 @@ class Stretch(Kernel):
 
     def __post_init__(self) -> None:
         if not self.a > 1:
-            raise ValueError(f"a must be above 1, not {self.a}")
+            raise MotesError(f"a must be above 1, not {self.a}")
 
     def start(self, d: int, dtype: torch.dtype) -> Parameters:
         return {}

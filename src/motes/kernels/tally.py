@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from motes.core.errors import NanLogPotential
+from motes.errors import NanLogPotential
 
 NEARLY_ALL = 0.8
 """The share of moves with an undefined trial point above which the law is at fault, not the step."""

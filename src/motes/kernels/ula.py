@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from motes.core.cite import Reference
+from motes.errors import MotesError
 from motes.kernels.adaptation.scale import fit_scale, pull, scaled
 from motes.kernels.kernel import Kernel, Parameters, State, Sweep, Target, select
 from motes.rng import Rng
@@ -75,7 +76,7 @@ class ULA(Kernel):
 
     def __post_init__(self) -> None:
         if not 0 < self.bias < 1:
-            raise ValueError(f"ULA needs a bias in (0, 1), not {self.bias}")
+            raise MotesError(f"ULA needs a bias in (0, 1), not {self.bias}")
 
     def start(self, d: int, dtype: torch.dtype) -> Parameters:
         # step_size is the standard deviation of the noise, sqrt(2 t), as for the kernels that adjust

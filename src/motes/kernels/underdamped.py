@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from motes.core.cite import Reference
+from motes.errors import MotesError
 from motes.kernels.adaptation.scale import fit_scale, pull, scaled
 from motes.kernels.kernel import Kernel, Parameters, State, Sweep, Target, accepted, mean_acceptance, select
 from motes.kernels.mala import cubic_learn, cubic_step
@@ -67,7 +68,7 @@ class Underdamped(Kernel):
 
     def __post_init__(self) -> None:
         if not (self.friction > 0 and 0 < self.acceptance < 1):
-            raise ValueError(f"Underdamped needs friction > 0 and an acceptance in (0, 1), not {self}")
+            raise MotesError(f"Underdamped needs friction > 0 and an acceptance in (0, 1), not {self}")
 
     def start(self, d: int, dtype: torch.dtype) -> Parameters:
         step = cubic_step(math.sqrt(d) / 8, self.acceptance)

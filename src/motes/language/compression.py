@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from motes.core.cite import Reference
-from motes.core.errors import FileError, MotesError, NanLogPotential
+from motes.errors import FileError, MotesError, NanLogPotential
 from motes.language.models.model import LanguageModel, Prefixes
 from motes.language.models.table import TableModel
 

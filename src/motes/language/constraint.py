@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from motes.core.errors import EmptyConstraint, MotesError
+from motes.errors import EmptyConstraint, MotesError
 from motes.language.models.model import LanguageModel
 
 

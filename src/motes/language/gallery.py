@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import torch
 
-from motes.core.errors import MotesError, NanLogPotential
 from motes.core.run import Run
+from motes.errors import MotesError, NanLogPotential
 from motes.language.compression import tokenise
 from motes.language.models.model import LanguageModel, Message
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from motes.core.errors import MotesError, ShapeError
+from motes.errors import MotesError, ShapeError
 from motes.language.generation.arguments import Rules, as_rules
 from motes.language.models.model import LanguageModel
 from motes.language.rule import Chain, Rule

@@ -19,8 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from motes.core.errors import MotesError, ShapeError
 from motes.core.tree import take
+from motes.errors import MotesError, ShapeError
 from motes.language.models.model import LanguageModel, Prefixes
 
 SUM = 1e-5

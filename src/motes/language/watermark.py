@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from motes.core.errors import MotesError
+from motes.errors import MotesError
 from motes.rng import Rng
 
 MULTIPLIERS = (0x2C1B3C6D, 0x297A2D39)

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from motes.core.errors import NanLogPotential, name_particles
 from motes.core.remark import ALL, Remark
+from motes.errors import NanLogPotential, name_particles
 from motes.kernels import State, Undefined
 from motes.laws.parameters import Values
 

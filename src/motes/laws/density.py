@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from motes.core import tree
-from motes.core.errors import MotesError, ShapeError, warn
 from motes.core.micro_batches import in_parts
+from motes.errors import MotesError, ShapeError, warn
 from motes.kernels import State, Undefined
 from motes.laws.checking import check, pardon
 from motes.laws.explaining import alone, failure
@@ -91,7 +91,7 @@ class Density(Law):
         compile: bool | Literal["auto"] = "auto",
     ):
         if compile not in (True, False, "auto"):
-            raise ValueError(f'compile must be True, False or "auto", not {compile!r}')
+            raise MotesError(f'compile must be True, False or "auto", not {compile!r}')
         self.parameters = Parameters(prior, dtype)
         self.dim, self.dtype, self.compile = self.parameters.dim, dtype, compile
         self._user, self._likelihood = log_likelihood, batched(log_likelihood, self.parameters, vectorised)
@@ -103,7 +103,7 @@ class Density(Law):
         elif micro_batch is None or micro_batch >= 1:
             self.micro_batch, self._part = micro_batch, None
         else:
-            raise ValueError(f'micro_batch must be at least 1, "auto" or None, not {micro_batch}')
+            raise MotesError(f'micro_batch must be at least 1, "auto" or None, not {micro_batch}')
 
     def _probe(self, compare: bool) -> tuple[int, bool]:
         """Bytes that an evaluation with its gradient keeps for one point, and whether there is a gradient.

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from motes.core.errors import MotesError, NanLogPotential, ShapeError, name_particles
+from motes.errors import MotesError, NanLogPotential, ShapeError, name_particles
 from motes.kernels import State, Undefined
 from motes.laws.checking import pardon
 from motes.laws.law import Law
@@ -66,7 +66,7 @@ class Discrete(Law):
         dtype: torch.dtype = torch.float64,
     ):
         if dim < 1 or levels < 2:
-            raise ValueError(f"dim must be at least 1 and levels at least 2, not {dim} and {levels}")
+            raise MotesError(f"dim must be at least 1 and levels at least 2, not {dim} and {levels}")
         self.dim, self.levels, self.one_hot, self.dtype = dim, levels, one_hot, dtype
         self._log_density, self._level = log_density, torch.arange(levels, dtype=dtype)
         probe = self._input(self.sample(Rng(0).at("probe"), 3)).requires_grad_()

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from motes.core import tree
-from motes.core.errors import MotesError
+from motes.errors import MotesError
 
 ALONE = 8
 """Points at which a function that raised is called alone, at most."""

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from motes.core.errors import MotesError
+from motes.errors import MotesError
 from motes.kernels import State, Undefined
 from motes.laws.parameters import Values
 from motes.rng import Rng

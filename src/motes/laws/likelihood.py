@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from motes.core import tree
-from motes.core.errors import MotesError, ShapeError, UnknownName
+from motes.errors import MotesError, ShapeError, UnknownName
 from motes.laws.explaining import cleaned
 from motes.laws.parameters import Parameters, Values
 from motes.rng import Rng

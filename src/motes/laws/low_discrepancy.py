@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, Independent, MultivariateNormal, TransformedDistribution
 
-from motes.core.errors import MotesError, ShapeError
 from motes.core.estimate.estimate import Estimate
+from motes.errors import MotesError, ShapeError
 from motes.kernels import State, Undefined
 from motes.laws.density import Density
 from motes.laws.law import Law
@@ -57,9 +57,9 @@ class LowDiscrepancy(Law):
 
     def __init__(self, density: Density, *, points: Literal["sobol", "lattice"] = "sobol", replicates: int = 1):
         if points not in ("sobol", "lattice"):
-            raise ValueError(f'points must be "sobol" or "lattice", not {points!r}')
+            raise MotesError(f'points must be "sobol" or "lattice", not {points!r}')
         if replicates < 1:
-            raise ValueError(f"replicates must be at least 1, not {replicates}")
+            raise MotesError(f"replicates must be at least 1, not {replicates}")
         self.density, self.points, self.replicates = density, points, replicates
         self.dim, self.dtype, self.compile = density.dim, density.dtype, density.compile
         self.differentiable, self.levels = density.differentiable, density.levels

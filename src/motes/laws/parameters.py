@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.distributions import Distribution, Independent, Normal, TransformedDistribution, biject_to, constraints
 from torch.distributions.transforms import Transform, identity_transform
 
-from motes.core.errors import MotesError, ShapeError, name_particles
+from motes.errors import MotesError, ShapeError, name_particles
 from motes.laws.log_space import LogSpace, log_space
 from motes.rng import Rng
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from motes.core.errors import MotesError
+from motes.errors import MotesError
 from motes.kernels import State
 
 RAISED = (ArithmeticError, ValueError, RuntimeError)

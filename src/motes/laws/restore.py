@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from motes.core.errors import FileError
+from motes.errors import FileError
 from motes.kernels import State
 from motes.laws.law import Law
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from motes.core.errors import MotesError, NanLogPotential, ShapeError, name_particles
+from motes.errors import MotesError, NanLogPotential, ShapeError, name_particles
 from motes.kernels import State, Undefined
 from motes.laws.fits.proposal import Mixture
 from motes.laws.law import Law
@@ -117,7 +117,7 @@ class From(Law):
         if density.levels is not None:
             raise MotesError("From starts from a law on R^d, and this density is over whole numbers")
         if not 0 <= share < 1:
-            raise ValueError(f"share must lie in [0, 1), not {share}")
+            raise MotesError(f"share must lie in [0, 1), not {share}")
         if isinstance(q, Distribution):
             q = _Distribution(q)
         elif isinstance(q, Mixture):

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import Tensor
 
-from motes.core.errors import MotesError
 from motes.core.replicas import estimating
 from motes.core.run import Run
+from motes.errors import MissingPackage, MotesError
 from motes.report import values
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def to_arviz(run: Run, resampled: bool = False) -> DataTree:
         import arviz_base
         import xarray
     except ImportError as error:
-        raise ImportError(INSTALL) from error
+        raise MissingPackage(INSTALL) from error
     parts = [run] if run.chains or not run.replicas else estimating(run.replicas)
     if len({part.n for part in parts}) > 1:
         raise MotesError("the populations of this run have different sizes: give ArviZ one of run.replicas")

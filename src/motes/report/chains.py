@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from motes.core.errors import MotesError
 from motes.core.run import Run
+from motes.errors import MissingPackage, MotesError
 from motes.report import numerals, values
 
 INSTALL = "run.diagnose needs arviz-stats: pip install 'motes[arviz]'"
@@ -91,7 +91,7 @@ def diagnose(run: Run, most: int = 100_000) -> Diagnosis:
     try:
         from arviz_stats.base.array import array_stats
     except ImportError as error:
-        raise ImportError(INSTALL) from error
+        raise MissingPackage(INSTALL) from error
     chains = draws = 0
     rows = []
     for name, leaf in values.leaves(run.view):

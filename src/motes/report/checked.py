@@ -13,6 +13,7 @@ import numpy as np
 from motes.core.files.atomic import write_text
 from motes.density.checks import Checked, Finding
 from motes.density.checks.finding import FAILED, OK
+from motes.errors import MissingPackage
 from motes.report import numerals
 from motes.report.html import INSTALL
 from motes.report.page import environment
@@ -44,7 +45,7 @@ def render_check(checked: Checked, title: str = "Model check") -> str:
         import jinja2  # noqa: F401
         import matplotlib  # noqa: F401
     except ImportError as error:
-        raise ImportError(INSTALL) from error
+        raise MissingPackage(INSTALL) from error
     by_name = {f.name: f for f in checked.findings}
     done = [f for f in checked.findings if f.mark in (OK, FAILED)]
     passed = sum(f.mark == OK for f in done)

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from motes.core import tree
-from motes.core.errors import MotesError
 from motes.core.replicas import estimating
 from motes.core.run import Run
+from motes.errors import MissingPackage, MotesError
 from motes.report import values
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def to_dataframe(run: Run, resampled: bool = False) -> DataFrame:
     try:
         import pandas
     except ImportError as error:
-        raise ImportError(INSTALL) from error
+        raise MissingPackage(INSTALL) from error
     view = run.draws(run.n) if resampled and not run.chains else run.flat
     if values.kind(view) == "texts":
         drawn = {"text": np.array(view, dtype=object)}

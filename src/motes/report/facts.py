@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from motes.core import tree
-from motes.core.errors import MotesError
 from motes.core.estimate import student
 from motes.core.run import Result, Run
 from motes.core.visible import visible
+from motes.errors import MotesError, WrongType
 from motes.report import values
 from motes.report.chains import Diagnosis, diagnose
 
@@ -128,10 +128,10 @@ def named(runs: Run | list[Run] | tuple[Run, ...] | dict[str, Run]) -> dict[str,
             names.append(f"{m} {seen[m]}" if models.count(m) > 1 else m)
         runs = dict(zip(names, runs, strict=True))
     if not runs:
-        raise ValueError("a report needs at least one run")
+        raise MotesError("a report needs at least one run")
     for name, run in runs.items():
         if not isinstance(run, Run):
-            raise TypeError(f"a report shows motes runs, and {name!r} is a {type(run).__name__}")
+            raise WrongType(f"a report shows motes runs, and {name!r} is a {type(run).__name__}")
     return {visible(str(k)): v for k, v in runs.items()}
 
 

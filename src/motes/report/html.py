@@ -16,6 +16,7 @@ import numpy as np
 from motes.core.files.atomic import write_text
 from motes.core.run import Result, Run
 from motes.core.visible import visible
+from motes.errors import MissingPackage
 from motes.report import facts, numerals, values
 from motes.report.cautions import cautions, sentence
 from motes.report.facts import Facts, Summary, named
@@ -53,7 +54,7 @@ def render(runs: Run | list[Run] | dict[str, Run], title: str | None = None) -> 
         import jinja2  # noqa: F401
         import matplotlib  # noqa: F401
     except ImportError as error:
-        raise ImportError(INSTALL) from error
+        raise MissingPackage(INSTALL) from error
     from motes.report import charts
 
     runs = named(runs)

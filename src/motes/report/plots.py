@@ -10,6 +10,7 @@ from matplotlib.path import Path
 from matplotlib.ticker import MaxNLocator
 
 from motes.core.run import Run
+from motes.errors import UnknownName
 from motes.report import facts as facts_module
 from motes.report import numerals
 from motes.report.facts import Facts, Summary
@@ -211,7 +212,7 @@ def plot_marginals(run: Run, names: list[str] | None = None, most: int = 24, the
     f = facts_module.read(run, most=200)
     known = {s.name: s for s in f.summaries}
     if names is not None and (missing := [n for n in names if n not in known]):
-        raise KeyError(f"no number is called {missing[0]!r}; there are: {', '.join(known)}")
+        raise UnknownName("number", missing[0], known)
     chosen = [known[n] for n in names] if names is not None else f.summaries[:most]
     with styled(theme):
         if not chosen:

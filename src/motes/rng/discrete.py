@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from motes.errors import MotesError
+
 from .elementary import exp, log, sqrt
 from .gamma import as_tensor, check
 
@@ -24,14 +26,14 @@ def bernoulli(rng: Rng, p: Tensor | float) -> Tensor:
     p = as_tensor(rng, p)
     bad = ~((p >= 0.0) & (p <= 1.0))
     if bool(bad.any()):
-        raise ValueError(f"bernoulli: p must lie in [0, 1]; it does not at {bad.nonzero()[:5].tolist()}")
+        raise MotesError(f"bernoulli: p must lie in [0, 1]; it does not at {bad.nonzero()[:5].tolist()}")
     return rng._draw("uniform", "bernoulli", tuple(p.shape), torch.float64) < p
 
 
 def integers(rng: Rng, shape: tuple[int, ...], high: int) -> Tensor:
     """0..high-1: the high part of the product of `high` and 64 random bits, so equal up to high / 2^64."""
     if not 0 < high <= 1 << 32:
-        raise ValueError(f"integers: high must lie in 1..2^32, got {high}")
+        raise MotesError(f"integers: high must lie in 1..2^32, got {high}")
     w = rng._draw("bits", "integers", (*shape, 2), torch.int64) if shape else rng._words("integers", 2)
     w0, w1 = w[..., 0], w[..., 1]
     # (w0 2^32 + w1) high / 2^64 in two halves; each product has at most 64 bits, so shift and mask the sign away
@@ -44,7 +46,7 @@ def integers(rng: Rng, shape: tuple[int, ...], high: int) -> Tensor:
 def permutation(rng: Rng, n: int) -> Tensor:
     """A uniformly random order of 0..n-1, the same whatever shard is bound: item i gets 63 random bits, then sort."""
     if n < 0:
-        raise ValueError(f"permutation: n must not be negative, got {n}")
+        raise MotesError(f"permutation: n must not be negative, got {n}")
     w = rng._whole()._draw("bits", "permutation", (n, 2), torch.int64)
     return torch.argsort((w[:, 0] << 31) | (w[:, 1] >> 1), stable=True)
 
@@ -57,7 +59,7 @@ def categorical(rng: Rng, log_weight: Tensor, n: int | None, row: Tensor | None)
     weight = log_weight.to(rng.device, torch.float64)
     if weight.ndim == 2:
         if n is not None and n != weight.shape[0]:
-            raise ValueError(f"categorical: n = {n} does not agree with {weight.shape[0]} rows of log-weights")
+            raise MotesError(f"categorical: n = {n} does not agree with {weight.shape[0]} rows of log-weights")
         u = rng._draw("uniform", "categorical", (weight.shape[0],), torch.float64)
         return invert(weight, u.unsqueeze(-1), top).squeeze(-1)
     u = rng._draw("uniform", "categorical", () if n is None else (n,), torch.float64)
@@ -67,7 +69,7 @@ def categorical(rng: Rng, log_weight: Tensor, n: int | None, row: Tensor | None)
 def by_rows(rng: Rng, log_weight: Tensor, n: int | None, row: Tensor) -> Tensor:
     """The same numbers as of `log_weight[row]`, with running sums of each row that is named, once."""
     if log_weight.ndim != 2 or row.ndim != 1 or (n is not None and n != len(row)):
-        raise ValueError(
+        raise MotesError(
             f"categorical: row (n,) names rows of log-weights (R, K), n = {len(row) if n is None else n} of them; got "
             f"{tuple(row.shape)} and {tuple(log_weight.shape)}"
         )
@@ -98,7 +100,7 @@ def invert(log_weight: Tensor, u: Tensor, top: Tensor | None = None) -> Tensor:
 def check_log_weight(log_weight: Tensor, names: Tensor | None = None) -> Tensor:
     """The largest of each row, (n,) or (1,), or an error for what no category can be drawn from; rows have `names`."""
     if log_weight.ndim not in (1, 2) or log_weight.shape[-1] == 0:
-        raise ValueError(f"categorical: log_weight must be (K,) or (n, K) with K > 0, got {tuple(log_weight.shape)}")
+        raise MotesError(f"categorical: log_weight must be (K,) or (n, K) with K > 0, got {tuple(log_weight.shape)}")
     # one reduction finds every fault: the maximum is NaN if any entry is, +inf if any is, -inf only if all are
     top = torch.atleast_1d(log_weight.amax(-1))
     for fault, text in (
@@ -109,7 +111,7 @@ def check_log_weight(log_weight: Tensor, names: Tensor | None = None) -> Tensor:
         if bool(fault.any()):
             at = fault.nonzero()[:10, 0]
             rows = "" if log_weight.ndim == 1 else f" (rows {(at if names is None else names[at]).tolist()})"
-            raise ValueError(f"categorical: {text}{rows}; mend the model that made them")
+            raise MotesError(f"categorical: {text}{rows}; mend the model that made them")
     return top
 
 
@@ -128,7 +130,7 @@ def poisson(rng: Rng, rate: Tensor | float) -> Tensor:
     rate = as_tensor(rng, rate)
     rate = check(rng, "rate", rate, tuple(rate.shape), zero=True)
     if bool((rate > COUNT_LIMIT).any()):
-        raise ValueError("poisson: rates above 1e9 are not supported; draw a normal with that mean and variance")
+        raise MotesError("poisson: rates above 1e9 are not supported; draw a normal with that mean and variance")
     small = rate < 10.0
     value = torch.zeros_like(rate)
     if bool(small.any()):
@@ -181,7 +183,7 @@ def binomial(rng: Rng, total_count: Tensor, p: Tensor) -> Tensor:
     bad = ~((p >= 0.0) & (p <= 1.0)) | (total != torch.floor(total)) | (total > COUNT_LIMIT)
     if bool(bad.any()):
         where = bad.nonzero()[:5].tolist()
-        raise ValueError(f"binomial: p must lie in [0, 1] and total_count be whole and at most 1e9; not so at {where}")
+        raise MotesError(f"binomial: p must lie in [0, 1] and total_count be whole and at most 1e9; not so at {where}")
     swap = p > 0.5
     q = torch.where(swap, 1.0 - p, p)
     small = total * q < 10.0

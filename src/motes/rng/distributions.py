@@ -14,6 +14,8 @@ import torch
 import torch.distributions as td
 from torch import Tensor
 
+from motes.errors import MotesError, Unsupported
+
 from . import discrete
 from .elementary import exp, log, sqrt
 from .gamma import log_gamma
@@ -50,7 +52,7 @@ def register(*families: type) -> Callable[[Sampler], Sampler]:
 def sample(rng: Rng, distribution: td.Distribution, n: int | None) -> Tensor:
     """n draws (n, *batch_shape, *event_shape), or one of each element of a batch whose first axis is particles."""
     if n is not None and (isinstance(n, bool) or not isinstance(n, int) or n < 0):
-        raise ValueError(f"sample: n must be None or a whole number, not negative, got {n!r}")
+        raise MotesError(f"sample: n must be None or a whole number, not negative, got {n!r}")
     if n is None and not distribution.batch_shape:  # nothing in it counts particles: one draw that all share
         return sample(rng._whole().at("shared"), distribution, 1)[0]
     sampler = SAMPLERS.get(type(distribution))
@@ -60,7 +62,7 @@ def sample(rng: Rng, distribution: td.Distribution, n: int | None) -> Tensor:
             sampler = _transformed
     if sampler is None:
         known = ", ".join(sorted({f.__name__ for f in SAMPLERS}))  # packages may register families of one name
-        raise NotImplementedError(
+        raise Unsupported(
             f"sample: no way to draw from {type(distribution).__name__} by address. Known are {known}, and whatever "
             "TransformedDistribution builds on them; add another with motes.rng.register"
         )
@@ -68,7 +70,7 @@ def sample(rng: Rng, distribution: td.Distribution, n: int | None) -> Tensor:
         value = sampler(rng.at("sample()"), distribution, n)
     expected = _shape(distribution, n)
     if tuple(value.shape) != expected:
-        raise ValueError(
+        raise MotesError(
             f"sample: the sampler for {type(distribution).__name__} returned {tuple(value.shape)}, not {expected}"
         )
     return value

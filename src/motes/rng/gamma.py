@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from motes.errors import MotesError
+
 from .elementary import exp, log, sqrt
 from .normal import normal64
 
@@ -59,7 +61,7 @@ def dirichlet(rng: Rng, shape: tuple[int, ...], concentration: Tensor, dtype: to
     """Points of the simplex (*shape, K) for concentrations (..., K)."""
     concentration = as_tensor(rng, concentration)
     if concentration.ndim < 1:
-        raise ValueError("dirichlet: concentration needs an axis of categories, (..., K); got a scalar")
+        raise MotesError("dirichlet: concentration needs an axis of categories, (..., K); got a scalar")
     full = (*shape, concentration.shape[-1])
     g = log_gamma(rng, "dirichlet", full, concentration)
     g = exp(g - g.amax(-1, keepdim=True))
@@ -77,9 +79,9 @@ def check(rng: Rng, name: str, value: Tensor, shape: tuple[int, ...], *, zero: b
     try:
         value = value.expand(shape)
     except RuntimeError:
-        raise ValueError(f"{name} has shape {tuple(value.shape)}, which does not expand to {shape}") from None
+        raise MotesError(f"{name} has shape {tuple(value.shape)}, which does not expand to {shape}") from None
     bad = ~((value >= 0.0 if zero else value > 0.0) & torch.isfinite(value))
     if bool(bad.any()):
         where = bad.nonzero()[:5].tolist()
-        raise ValueError(f"{name} must be finite and {'not negative' if zero else 'positive'}; it is not at {where}")
+        raise MotesError(f"{name} must be finite and {'not negative' if zero else 'positive'}; it is not at {where}")
     return value.contiguous()

@@ -8,6 +8,8 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from motes.errors import MotesError
+
 from .rng import Rng
 
 LEVELS = 20
@@ -43,7 +45,7 @@ def sobol(rng: Rng, n: int, d: int) -> Tensor:
     """
     index = _index(rng, n, 1 << 30)
     if not 1 <= d <= DIMENSIONS:
-        raise ValueError(f"sobol: d must be in 1..{DIMENSIONS}, not {d}")
+        raise MotesError(f"sobol: d must be in 1..{DIMENSIONS}, not {d}")
     digits = _sobol_digits(index, d) >> (30 - LEVELS)
     whole, out = rng.at("sobol"), torch.zeros_like(digits)
     dimension = torch.arange(d, device=digits.device) << LEVELS
@@ -76,10 +78,10 @@ def lattice(rng: Rng, n: int, d: int, total: int | None = None) -> Tensor:
     """
     total = n if total is None else total
     if rng.ids is not None and total < n:
-        raise ValueError(f"lattice: a shard of {n} points cannot be of a lattice of {total}")
+        raise MotesError(f"lattice: a shard of {n} points cannot be of a lattice of {total}")
     index = _index(rng, n, total)
     if d < 1:
-        raise ValueError(f"lattice: d must be at least 1, not {d}")
+        raise MotesError(f"lattice: d must be at least 1, not {d}")
     z = torch.tensor(_generator(total, d), device=index.device)
     shift = rng.at("lattice").shard(torch.arange(d)).uniform((d,)) if d else torch.empty(0)
     place = (index[:, None] * z % total).to(torch.float64) / total + shift
@@ -91,11 +93,11 @@ POINTS = {"sobol": sobol, "lattice": lattice}
 
 def _index(rng: Rng, n: int, most: int) -> Tensor:
     if n < 1 or n > most:
-        raise ValueError(f"there are 1 to {most} points, not {n}")
+        raise MotesError(f"there are 1 to {most} points, not {n}")
     if rng.ids is None:
         return torch.arange(n, device=rng.device)
     if len(rng.ids) != n or int(rng.ids.max()) >= most:
-        raise ValueError(f"a shard of {len(rng.ids)} points up to number {int(rng.ids.max())} is no {n} of {most}")
+        raise MotesError(f"a shard of {len(rng.ids)} points up to number {int(rng.ids.max())} is no {n} of {most}")
     return rng.ids
 
 

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
+from motes.errors import MotesError
+
 from . import discrete, distributions, gamma, routes
 from .generators import Generator, address_hash
 from .philox import Philox4x32
@@ -48,18 +50,18 @@ class Rng:
 
     def __post_init__(self) -> None:
         if isinstance(self.seed, bool) or not isinstance(self.seed, int) or not 0 <= self.seed < 1 << 64:
-            raise ValueError(f"seed must be an int in 0..2^64-1, got {self.seed!r}")
+            raise MotesError(f"seed must be an int in 0..2^64-1, got {self.seed!r}")
         if self.generator not in GENERATORS:
-            raise ValueError(f"unknown generator {self.generator!r}; there are {', '.join(GENERATORS)}")
+            raise MotesError(f"unknown generator {self.generator!r}; there are {', '.join(GENERATORS)}")
         if self.route not in routes.ROUTES:
-            raise ValueError(f"unknown route {self.route!r}; there are {', '.join(routes.ROUTES)}")
+            raise MotesError(f"unknown route {self.route!r}; there are {', '.join(routes.ROUTES)}")
         if not isinstance(self.device, torch.device):
             object.__setattr__(self, "device", _here(self.device))
         if torch.device(self.device).type not in ("cpu", "cuda"):  # float64 is needed
-            raise ValueError(f"device must be cpu or cuda, got {self.device}; draw on the CPU and move the numbers")
+            raise MotesError(f"device must be cpu or cuda, got {self.device}; draw on the CPU and move the numbers")
         for name, value in (("step", self.step), ("inner", self.inner)):
             if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < LIMIT:
-                raise ValueError(f"{name} must be an int in 0..2^32-1, got {value!r}")
+                raise MotesError(f"{name} must be an int in 0..2^32-1, got {value!r}")
 
     # ---------------------------------------------------------------- addresses
 
@@ -73,7 +75,7 @@ class Rng:
         'round[2]/sweep'
         """
         if not isinstance(purpose, str) or not purpose:
-            raise ValueError(f"purpose must be a string that is not empty, got {purpose!r}")
+            raise MotesError(f"purpose must be a string that is not empty, got {purpose!r}")
         outer = f"{self.purpose}[{self.inner}]" if inner is not None and step is None and self.inner else self.purpose
         return replace(
             self,
@@ -85,9 +87,9 @@ class Rng:
     def shard(self, ids: Tensor) -> Rng:
         """The same numbers for a part of the population: `ids` (n,) int64 name the particles of the first axis."""
         if not isinstance(ids, Tensor) or ids.dtype != torch.int64 or ids.ndim != 1:
-            raise ValueError("ids must be an int64 tensor with one axis: the global numbers of the particles")
+            raise MotesError("ids must be an int64 tensor with one axis: the global numbers of the particles")
         if ids.numel() and not (int(ids.min()) >= 0 and int(ids.max()) < LIMIT):
-            raise ValueError(f"ids must lie in 0..2^32-1, got {int(ids.min())}..{int(ids.max())}")
+            raise MotesError(f"ids must lie in 0..2^32-1, got {int(ids.min())}..{int(ids.max())}")
         return replace(self, ids=ids.to(self.device).contiguous())
 
     def replica(self, j: int) -> Rng:
@@ -97,7 +99,7 @@ class Rng:
         (5, 8746443018868306026)
         """
         if isinstance(j, bool) or not isinstance(j, int) or j < 0:
-            raise ValueError(f"replicas count from 0, and there is no {j!r}")
+            raise MotesError(f"replicas count from 0, and there is no {j!r}")
         return self if j == 0 else replace(self, seed=address_hash(self.seed, "replica", j))
 
     # ---------------------------------------------------------------- numbers
@@ -190,11 +192,11 @@ class Rng:
         for size in shape[1:]:
             count *= size
         if n > LIMIT or count * 4 > LIMIT:
-            raise ValueError(f"shape {shape} asks for more than 2^32 particles or 2^30 draws of one particle")
+            raise MotesError(f"shape {shape} asks for more than 2^32 particles or 2^30 draws of one particle")
         if self.ids is None:
             return torch.arange(n, device=self.device), count
         if n != self.ids.shape[0]:
-            raise ValueError(f"shape {shape} has {n} particles, but this shard has {self.ids.shape[0]}")
+            raise MotesError(f"shape {shape} has {n} particles, but this shard has {self.ids.shape[0]}")
         return self.ids, count
 
     def _key(self, kind: str) -> tuple[int, int]:
@@ -203,7 +205,7 @@ class Rng:
     def _draw(self, what: str, kind: str, shape: Shape, dtype: torch.dtype) -> Tensor:
         """Numbers of a simple kind; `kind` goes into the key."""
         if what != "bits" and dtype not in (torch.float32, torch.float64):
-            raise ValueError(f"dtype must be torch.float32 or torch.float64, got {dtype}")
+            raise MotesError(f"dtype must be torch.float32 or torch.float64, got {dtype}")
         shape = tuple(shape)
         if not shape:
             return self._whole()._draw(what, kind + " shared", (1,), dtype).reshape(())
@@ -230,7 +232,7 @@ class Rng:
             return self._whole()._attempts(kind + " shared", (1,), attempt).reshape(())
         particle, count = self._particles(shape)
         if count * 4 * ATTEMPTS > LIMIT:
-            raise ValueError(f"shape {shape} asks for more than 2^24 draws of one particle")
+            raise MotesError(f"shape {shape} asks for more than 2^24 draws of one particle")
         generator, key = GENERATORS[self.generator], self._key(kind)
         draw = torch.arange(count, device=self.device)
         particle, draw = particle.repeat_interleave(count), draw.repeat(particle.shape[0])
@@ -244,7 +246,7 @@ class Rng:
             value, accepted = attempt(at, uniform64(w[:, 0], w[:, 1]), uniform64(w[:, 2], w[:, 3]))
             out[at[accepted]] = value[accepted]
             at = at[~accepted]
-        raise RuntimeError(f"{kind}: {at.numel()} elements rejected {ATTEMPTS} times; their parameters are at fault")
+        raise MotesError(f"{kind}: {at.numel()} elements rejected {ATTEMPTS} times; their parameters are at fault")
 
 
 def _here(device: str) -> torch.device:
@@ -253,7 +255,7 @@ def _here(device: str) -> torch.device:
     try:
         found = torch.device(device)
     except (RuntimeError, TypeError):
-        raise ValueError(f"device must be cpu or cuda, got {device!r}; {there}") from None
+        raise MotesError(f"device must be cpu or cuda, got {device!r}; {there}") from None
     if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
-        raise ValueError(f"device {device!r} is not here, as torch sees it; {there}")
+        raise MotesError(f"device {device!r} is not here, as torch sees it; {there}")
     return found

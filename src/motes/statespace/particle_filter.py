@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from motes.core import tree
-from motes.core.errors import NanLogPotential, ShapeError, name_particles
 from motes.core.tree import PyTree
+from motes.errors import NanLogPotential, ShapeError, name_particles
 from motes.laws.parameters import Values
 from motes.rng import Rng
 

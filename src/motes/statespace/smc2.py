@@ -12,11 +12,11 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from motes.core.cite import Reference
-from motes.core.errors import FileError
 from motes.core.model import FeynmanKac
 from motes.core.particles import Particles
 from motes.core.resampling import Scheme
 from motes.core.weights import normalise
+from motes.errors import FileError, MotesError
 from motes.kernels.adaptation.scale import fit_scale, scaled
 from motes.kernels.kernel import accepted, select
 from motes.kernels.stationarity.drift import CERTAIN, FEWEST, drift, effective_families, lagged, median
@@ -103,7 +103,7 @@ class SMC2(FeynmanKac):
 
     def __post_init__(self) -> None:
         if min(self.size, self.sweeps) < 1 or self.largest < self.size or not 0 <= self.acceptance < 1:
-            raise ValueError(
+            raise MotesError(
                 "need size >= 1, sweeps >= 1, largest >= size and acceptance in [0, 1), not "
                 f"size={self.size}, sweeps={self.sweeps}, largest={self.largest}, acceptance={self.acceptance}"
             )

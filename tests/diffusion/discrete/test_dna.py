@@ -7,11 +7,11 @@ import torch
 
 import motes
 from motes import Rng
-from motes.core.errors import UnknownName
 from motes.diffusion import load
 from motes.diffusion.denoisers.pretrained import DNA_BASES, DNA_LENGTH, DNA_PROCESS
 from motes.diffusion.discrete import ReverseDiscrete
 from motes.diffusion.training import TokenDenoising
+from motes.errors import UnknownName
 
 
 def drawn(many: int, steps: int) -> torch.Tensor:

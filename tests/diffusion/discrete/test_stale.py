@@ -9,7 +9,7 @@ import torch
 import motes
 from motes.diffusion.discrete import Blackout, Masked, Ordered, ReverseBlackout, ReverseDiscrete, joint
 
-pytestmark = pytest.mark.filterwarnings("ignore::motes.core.errors.MotesWarning")
+pytestmark = pytest.mark.filterwarnings("ignore::motes.errors.MotesWarning")
 F64 = torch.float64
 TABLE = torch.tensor([[[0.25, 0.03], [0.02, 0.2]], [[0.05, 0.1], [0.05, 0.3]]], dtype=F64)  # 3 places of 2 tokens
 PROCESS = Masked(2)

@@ -11,10 +11,10 @@ import torch
 
 import motes
 from motes import Rng
-from motes.core.errors import MotesWarning, NanLogPotential, ShapeError, UnknownName
 from motes.diffusion.discrete import Blackout, ReverseBlackout
+from motes.errors import MotesWarning, NanLogPotential, ShapeError, UnknownName
 
-pytestmark = pytest.mark.filterwarnings("ignore::motes.core.errors.MotesWarning")
+pytestmark = pytest.mark.filterwarnings("ignore::motes.errors.MotesWarning")
 F64 = torch.float64
 LAM, N = 6.0, 40_000
 TABLE = torch.tensor([0.3, 0, 0, 0.1, 0, 0.6], dtype=F64)

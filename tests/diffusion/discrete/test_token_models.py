@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from motes import Rng
-from motes.core.errors import NanLogPotential, ShapeError, UnknownName
 from motes.diffusion.discrete import MarkovLaw, Masked, Rates, TokenModel, Uniform, joint
+from motes.errors import NanLogPotential, ShapeError, UnknownName
 
 F64 = torch.float64
 V, L = 3, 3

@@ -12,7 +12,6 @@ import torch
 import motes
 from motes import Rng
 from motes.core import tree
-from motes.core.errors import MotesWarning, NanLogPotential, ShapeError, UnknownName
 from motes.diffusion.discrete import (
     Masked,
     Ordered,
@@ -26,8 +25,9 @@ from motes.diffusion.discrete import (
     Uniform,
     joint,
 )
+from motes.errors import MotesWarning, NanLogPotential, ShapeError, UnknownName
 
-pytestmark = pytest.mark.filterwarnings("ignore::motes.core.errors.MotesWarning")
+pytestmark = pytest.mark.filterwarnings("ignore::motes.errors.MotesWarning")
 TABLE = torch.softmax(1.2 * Rng(2).at("table").normal((81,)), 0).reshape(3, 3, 3, 3)
 RULES = [(Masked(3), Posterior()), (Masked(3), Ordered("margin", temperature=0.3)), (Masked(3), Remask(0.4))]
 RULES += [

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from motes import Rng
-from motes.core.errors import ShapeError, UnknownName
 from motes.diffusion.discrete import Masked, Uniform, joint
 from motes.diffusion.networks import SequenceNetwork, build
 from motes.diffusion.training import Plan, TokenDenoising, train_discrete
+from motes.errors import ShapeError, UnknownName
 
 TABLE = Rng(0).exponential((3, 3, 3)) ** 2
 TABLE = TABLE / TABLE.sum()

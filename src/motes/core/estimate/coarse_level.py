@@ -17,12 +17,12 @@ import torch
 from torch import Tensor
 
 from motes.core import tree
-from motes.core.errors import FileError, MotesError
 from motes.core.estimate.draws import Function, values
 from motes.core.estimate.estimate import Estimate
 from motes.core.files import schema
 from motes.core.tree import PyTree
 from motes.core.weights import normalise
+from motes.errors import FileError, MotesError
 
 FEWEST = 2
 """Fewer coarser particles than this tell nothing."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from motes.core import replicas
-from motes.core.errors import MotesError, ShapeError, name_particles
+from motes.errors import MotesError, ShapeError, name_particles
 
 if TYPE_CHECKING:
     from motes.core.run import Run

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from motes.core.errors import MotesError, ShapeError, UnknownName, name_particles
 from motes.core.tree import PyTree
+from motes.errors import MotesError, ShapeError, UnknownName, name_particles
 
 Function = Callable[[Any], Tensor] | str | None
 

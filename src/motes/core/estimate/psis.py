@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from motes.core.errors import MotesError
 from motes.core.weights import check_log_weight, ess
+from motes.errors import MissingPackage, MotesError
 
 INSTALL = "Pareto smoothing needs arviz-stats: pip install 'motes[arviz]'"
 FEWEST = 25
@@ -57,7 +57,7 @@ def smooth(log_weight: Tensor) -> Smoothed:
     try:
         from arviz_stats.base.array import array_stats
     except ImportError as error:
-        raise ImportError(INSTALL) from error
+        raise MissingPackage(INSTALL) from error
     check_log_weight(log_weight, None, "smooth")
     positive = log_weight > -math.inf
     raw = log_weight[positive]

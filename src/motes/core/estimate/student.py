@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from statistics import NormalDist
 
+from motes.errors import MotesError
+
 TINY = 1e-300
 
 
@@ -19,9 +21,9 @@ def quantile(level: float, freedom: float) -> float:
         ValueError: `level` or `freedom` is outside of its range.
     """
     if not 0 < level < 1:
-        raise ValueError(f"the level of an interval must lie in (0, 1), not {level!r}")
+        raise MotesError(f"the level of an interval must lie in (0, 1), not {level!r}")
     if not freedom > 0:
-        raise ValueError(f"degrees of freedom must be above 0, not {freedom!r}")
+        raise MotesError(f"degrees of freedom must be above 0, not {freedom!r}")
     normal = -NormalDist().inv_cdf((1 - level) / 2)
     if math.isinf(freedom):
         return normal

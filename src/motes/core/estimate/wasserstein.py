@@ -7,10 +7,10 @@ import math
 import torch
 from torch import Tensor
 
-from motes.core.errors import ShapeError
 from motes.core.estimate.control_variates import FOLDS, controlled
 from motes.core.estimate.estimate import Estimate
 from motes.core.weights import check_log_weight, normalise
+from motes.errors import MotesError, ShapeError
 from motes.rng import Rng
 
 BLOCK = 1 << 22
@@ -67,7 +67,7 @@ def sliced_wasserstein(
     True
     """
     if directions < 2:
-        raise ValueError(f"an average with an error bar needs 2 or more directions, not {directions}")
+        raise MotesError(f"an average with an error bar needs 2 or more directions, not {directions}")
     x, y = x.detach().to(torch.float64), y.detach().to(torch.float64)
     if x.ndim != 2 or y.ndim != 2 or x.shape[1] != y.shape[1] or not len(x) or not len(y):
         raise ShapeError(f"points must be (N, d) and (M, d), not {tuple(x.shape)} and {tuple(y.shape)}")

@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
 
-from motes.core.errors import FileError
+from motes.errors import FileError
 
 if sys.platform != "win32":
     import fcntl

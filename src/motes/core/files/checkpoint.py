@@ -10,12 +10,12 @@ from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from motes.core.errors import FileError, warn
 from motes.core.files import store as files
 from motes.core.files.lock import Lock
 from motes.core.files.occupied import must_be_free
 from motes.core.files.runfile import before, recovered
 from motes.core.run import Run
+from motes.errors import FileError, warn
 
 Found = Literal["another", "same", "damaged"]
 """What stands at a checkpoint's path when a run begins to write there: nothing or another run, an earlier state of this

@@ -10,8 +10,8 @@ import time
 from pathlib import Path
 from typing import Self
 
-from motes.core.errors import FileError, warn
 from motes.core.files import atomic
+from motes.errors import FileError, warn
 
 MODE = os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NONBLOCK", 0)
 UNLOCKABLE = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}

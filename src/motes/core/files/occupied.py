@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from motes.core.errors import FileError
 from motes.core.files.runfile import before, header, newest
 from motes.core.result import Result
 from motes.core.visible import visible
+from motes.errors import FileError
 
 SAME = ("seed", "n", "resampling", "ess_threshold", "model", "settings", "replicas")
 """What two runs of one setup have in common, besides the recipe; the same seed then gives the same particles."""

@@ -10,11 +10,11 @@ from typing import Any
 from torch import Tensor
 
 from motes.core import tree
-from motes.core.errors import FileError, MotesError
 from motes.core.files.schema import shown
 from motes.core.model import FeynmanKac
 from motes.core.particles import Particles
 from motes.core.smc import State, source
+from motes.errors import FileError, MotesError
 from motes.rng import Rng
 
 UNFIT = (AttributeError, IndexError, KeyError, TypeError, ValueError, RuntimeError, ArithmeticError)

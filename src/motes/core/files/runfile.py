@@ -12,7 +12,6 @@ from torch import Tensor
 
 from motes.core import tree
 from motes.core.cite import Reference
-from motes.core.errors import FileError, MotesError, warn
 from motes.core.estimate.coarse_level import CoarseLevel
 from motes.core.estimate.systematic import Systematic
 from motes.core.estimate.variance import StandardError
@@ -41,6 +40,7 @@ from motes.core.run import Run
 from motes.core.trace import COLUMNS, Trace
 from motes.core.tree import PyTree
 from motes.core.visible import visible
+from motes.errors import FileError, MotesError, warn
 
 Read = TypeVar("Read")
 

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from motes.core.errors import FileError
+from motes.errors import FileError
 
 Check = Callable[[Any, str], Any]
 LARGEST = 1 << 64

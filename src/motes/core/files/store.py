@@ -21,11 +21,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from motes.core.errors import FileError
 from motes.core.files.atomic import replacing
 from motes.core.files.layout import laid, layout
 from motes.core.files.schema import array, dictionary, either, number, record, text, whole
 from motes.core.tree import Leaf, Missing, PyTree
+from motes.errors import FileError, MissingFile
 
 FORMAT = 2
 DEEPEST = 60
@@ -142,7 +142,7 @@ def header(path: str | os.PathLike[str]) -> dict[str, Any]:
 def _opened(path: Path) -> Iterator[tuple[Any, dict[str, Any]]]:
     """A file that motes wrote, with the JSON of its header."""
     if not path.is_file():
-        raise FileNotFoundError(f"there is no run at {path}")
+        raise MissingFile(f"there is no run at {path}")
     try:
         with safe_open(path, framework="pt") as f:
             said = f.metadata() or {}

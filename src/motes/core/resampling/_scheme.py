@@ -10,8 +10,8 @@ from typing import Literal
 from torch import Tensor
 
 from motes.core.cite import Reference
-from motes.core.errors import AllWeightsZero, ShapeError, UnknownName
 from motes.core.weights import check_log_weight
+from motes.errors import AllWeightsZero, MotesError, ShapeError, UnknownName
 from motes.rng import Rng
 
 schemes: dict[str, Scheme] = {}
@@ -63,7 +63,7 @@ class Scheme:
         if float(log_weight.max()) == -math.inf:
             raise AllWeightsZero(f"{self.name}: all {size} weights are zero, so there are no parents to choose")
         if n < 0 or (self.same_n and n != size):
-            raise ValueError(f"{self.name} cannot make {n} children of {size} particles")
+            raise MotesError(f"{self.name} cannot make {n} children of {size} particles")
         if not self.needs_order:
             return self.function(rng, log_weight, n)
         if order is None or order.shape != log_weight.shape or bool(order.isnan().any()):

@@ -10,7 +10,6 @@ from typing import Any, ClassVar, Literal
 import torch
 
 from motes.core.cite import Reference
-from motes.core.errors import AllWeightsZero, MotesError
 from motes.core.estimate.upper_tail import pareto_shape
 from motes.core.estimate.variance import StandardError
 from motes.core.particles import Particles
@@ -19,6 +18,7 @@ from motes.core.weights import normalise
 from motes.density.annealing.annealed import Annealed
 from motes.density.annealing.tempering import Tempering
 from motes.density.last_look import LastLook, excess
+from motes.errors import AllWeightsZero, MotesError
 from motes.kernels.stationarity.noncentred import NonCentred
 from motes.kernels.stationarity.settle import mapped
 from motes.rng import Rng
@@ -96,13 +96,13 @@ class AnnealedImportanceSampling(Annealed):
                 "sampling needs independent particles: use another kernel, or motes.Tempering"
             )
         if self.steps != "auto" and (not isinstance(self.steps, int) or self.steps < 1):
-            raise ValueError(f'steps must be "auto" or at least 1, not {self.steps!r}')
+            raise MotesError(f'steps must be "auto" or at least 1, not {self.steps!r}')
         if self.sweeps < 1 or self.pilot < 8:
-            raise ValueError(f"need sweeps >= 1 and pilot >= 8, not sweeps={self.sweeps}, pilot={self.pilot}")
+            raise MotesError(f"need sweeps >= 1 and pilot >= 8, not sweeps={self.sweeps}, pilot={self.pilot}")
         if self.temperatures is not None:
             b = tuple(float(v) for v in self.temperatures)
             if not b or b[-1] != 1.0 or not all(0 <= x < y for x, y in zip((0.0, *b), b, strict=False)):
-                raise ValueError(f"temperatures must increase from above 0 to 1, not {b}")
+                raise MotesError(f"temperatures must increase from above 0 to 1, not {b}")
             object.__setattr__(self, "temperatures", b)
 
     def init(self, rng: Rng, n: int) -> Particles:

@@ -14,7 +14,6 @@ from torch.distributions import Distribution
 
 from motes.core import tree
 from motes.core.cite import Reference
-from motes.core.errors import FileError, MotesError, ShapeError
 from motes.core.model import FeynmanKac
 from motes.core.particles import Particles
 from motes.core.resampling import Scheme
@@ -25,6 +24,7 @@ from motes.core.weights import normalise
 from motes.density.annealing.care import FINE
 from motes.density.kernel_choice import choose_kernel
 from motes.density.last_look import LastLook, last_look
+from motes.errors import FileError, MotesError, ShapeError
 from motes.kernels import Kernel, move
 from motes.kernels.stationarity.drift import CERTAIN, FEWEST, MeanDrift, drift_between, effective_families, lagged
 from motes.kernels.stationarity.settle import settle
@@ -112,7 +112,7 @@ class DataAnnealing(FeynmanKac):
 
     def __post_init__(self) -> None:
         if self.batch < 1 or not 0 < self.conditional_ess < 1 or (self.sweeps != "auto" and self.sweeps < 1):
-            raise ValueError(
+            raise MotesError(
                 'need batch >= 1, conditional_ess in (0, 1) and sweeps >= 1 or "auto", '
                 f"not batch={self.batch}, conditional_ess={self.conditional_ess}, sweeps={self.sweeps}"
             )
@@ -277,7 +277,7 @@ class DataAnnealing(FeynmanKac):
             if not isinstance(terms, Tensor) or terms.ndim == 0 or terms.shape[-1] != stop - start:
                 what = tuple(terms.shape) if isinstance(terms, Tensor) else type(terms).__name__
                 # no MotesError, so that both ways of calling it are tried
-                raise ValueError(
+                raise MotesError(
                     f"for {stop - start} observations the last axis must count them, and it returned {what}"
                 )
             return (terms if power is None else terms * power).sum(-1)

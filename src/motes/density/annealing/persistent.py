@@ -11,7 +11,6 @@ from torch import Tensor
 
 from motes.core import tree
 from motes.core.cite import Reference
-from motes.core.errors import MotesError
 from motes.core.estimate.variance import StandardError, freedom_of
 from motes.core.particles import Particles
 from motes.core.resampling import find_scheme
@@ -19,6 +18,7 @@ from motes.core.run import Run
 from motes.density.annealing.annealed import Annealed
 from motes.density.annealing.mixture import component, influence, log_total, mixture_weights, next_temperature, worth
 from motes.density.last_look import LastLook
+from motes.errors import MotesError
 from motes.kernels import State, move
 from motes.kernels.stationarity.drift import CERTAIN, FEWEST, drift_between, effective_families, lagged
 from motes.laws.parameters import Values
@@ -100,7 +100,7 @@ class PersistentSampling(Annealed):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not (0 < self.ess and 0 < self.max_correlation < 1) or (self.sweeps != "auto" and self.sweeps < 1):
-            raise ValueError(
+            raise MotesError(
                 'need ess > 0, max_correlation in (0, 1) and sweeps >= 1 or "auto", '
                 f"not ess={self.ess}, max_correlation={self.max_correlation}, sweeps={self.sweeps}"
             )

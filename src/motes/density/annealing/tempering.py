@@ -13,7 +13,6 @@ from torch import Tensor
 
 from motes.core import tree
 from motes.core.cite import Reference
-from motes.core.errors import MotesError
 from motes.core.estimate.systematic import Systematic
 from motes.core.estimate.unearned import unearned
 from motes.core.particles import Particles
@@ -23,6 +22,7 @@ from motes.core.temperature import SHAPE, next_temperature
 from motes.core.weights import normalise
 from motes.density.annealing.annealed import Annealed
 from motes.density.annealing.care import ADAPTATION, FINE, HIGH, SHARE, SWEEPS, Care
+from motes.errors import MotesError
 from motes.kernels import Moved, State, move
 from motes.kernels.stationarity.dependence import FAINT, Dependence, find_dependence
 from motes.kernels.stationarity.drift import CERTAIN, FEWEST, MeanDrift, drift_between, effective_families
@@ -117,12 +117,12 @@ class Tempering(Annealed):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 0 < self.conditional_ess < 1 or not 0 < self.max_correlation < 1:
-            raise ValueError(
+            raise MotesError(
                 f"conditional_ess and max_correlation must lie in (0, 1), "
                 f"not {self.conditional_ess} and {self.max_correlation}"
             )
         if self.sweeps != "auto" and (not isinstance(self.sweeps, int) or self.sweeps < 1):
-            raise ValueError(f'sweeps must be "auto" or a number of sweeps, not {self.sweeps!r}')
+            raise MotesError(f'sweeps must be "auto" or a number of sweeps, not {self.sweeps!r}')
 
     def init(self, rng: Rng, n: int) -> Particles:
         return self._begin(rng, n, Care(careful=self.careful is True))

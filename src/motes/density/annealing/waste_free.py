@@ -13,7 +13,6 @@ from torch import Tensor
 
 from motes.core import tree
 from motes.core.cite import Reference
-from motes.core.errors import MotesError
 from motes.core.estimate.variance import StandardError
 from motes.core.particles import Particles
 from motes.core.resampling import Scheme
@@ -24,6 +23,7 @@ from motes.density.annealing.annealed import Annealed
 from motes.density.annealing.chain_variance import relative_variance
 from motes.density.annealing.families import Families
 from motes.density.last_look import LastLook
+from motes.errors import MotesError
 from motes.kernels import Sweep
 from motes.kernels.kernel import mean_acceptance
 from motes.rng import Rng
@@ -107,9 +107,9 @@ class WasteFree(Annealed):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 0 < self.conditional_ess < 1:
-            raise ValueError(f"conditional_ess must lie in (0, 1), not {self.conditional_ess}")
+            raise MotesError(f"conditional_ess must lie in (0, 1), not {self.conditional_ess}")
         if self.length != "auto" and (not isinstance(self.length, int) or self.length < 2):
-            raise ValueError(f'length must be "auto" or a number of states from 2 on, not {self.length!r}')
+            raise MotesError(f'length must be "auto" or a number of states from 2 on, not {self.length!r}')
 
     def init(self, rng: Rng, n: int) -> Particles:
         length = chain_length(n, self.length)

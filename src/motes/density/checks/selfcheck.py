@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from motes.core.errors import MotesError, UnknownName
 from motes.density.checks.batch import batch
 from motes.density.checks.calibration import calibration
 from motes.density.checks.finding import FAILED, SKIPPED, Checked, Finding
@@ -13,6 +12,7 @@ from motes.density.checks.gradient import gradient
 from motes.density.checks.predictive import predictive
 from motes.density.checks.prior import prior
 from motes.density.checks.setting import Setting
+from motes.errors import MotesError, UnknownName
 from motes.laws.law import Law
 from motes.rng import Rng
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from motes.core import tree
-from motes.core.errors import MotesError
+from motes.errors import MotesError
 from motes.laws.density import Density
 from motes.laws.parameters import Values
 from motes.rng import Rng

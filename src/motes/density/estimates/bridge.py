@@ -8,13 +8,13 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from motes.core.errors import MotesError, ShapeError
 from motes.core.estimate.batch_means import chain_mean
 from motes.core.estimate.estimate import Estimate
 from motes.core.estimate.variance import mean_se
 from motes.core.resampling import find_scheme
 from motes.core.run import Run
 from motes.core.weights import normalise
+from motes.errors import MotesError, ShapeError
 from motes.laws.law import Law
 from motes.rng import Rng
 

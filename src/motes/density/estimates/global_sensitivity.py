@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from motes.core import tree
-from motes.core.errors import MotesError, ShapeError
 from motes.core.estimate.estimate import Estimate
 from motes.core.run import Run
 from motes.core.weights import normalise
+from motes.errors import MotesError, ShapeError
 
 GROUPS = 20
 """Parts of the sample that are left out one at a time for the standard errors."""

@@ -7,9 +7,9 @@ import math
 import numpy as np
 import torch
 
-from motes.core.errors import MotesError
 from motes.core.estimate.estimate import Estimate
 from motes.core.run import Run
+from motes.errors import MotesError
 
 NEEDS = ("temperature", "log_likelihood_mean", "log_likelihood_variance")
 

@@ -8,9 +8,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from motes.core.errors import MotesError, ShapeError, name_particles
 from motes.core.run import Run
 from motes.core.weights import normalise
+from motes.errors import MotesError, ShapeError, name_particles
 from motes.laws.law import Law
 
 Preconditioner = Literal["median", "scaled-median", "covariance"]
@@ -77,7 +77,7 @@ def stein_thinning(x: Tensor, score: Tensor, m: int, *, preconditioner: Precondi
     """
     x, score, _ = _checked(x, score, None)
     if m < 1:
-        raise ValueError(f"m must be at least 1, not {m}")
+        raise MotesError(f"m must be at least 1, not {m}")
     precision = _precision(x, preconditioner, m)
     gain = (precision.trace() + score.square().sum(1)) / 2
     chosen = []
@@ -144,7 +144,7 @@ def _precision(x: Tensor, preconditioner: Preconditioner, m: int) -> Tensor:
             raise MotesError(f"{len(x)} points do not fill {d} dimensions, so their covariance has no inverse")
         return torch.linalg.inv(covariance)
     if preconditioner not in ("median", "scaled-median"):
-        raise ValueError(f"preconditioner must be median, scaled-median or covariance, not {preconditioner!r}")
+        raise MotesError(f"preconditioner must be median, scaled-median or covariance, not {preconditioner!r}")
     some = x[torch.linspace(0, len(x) - 1, min(len(x), PAIRS)).round().long()]
     distance = torch.pdist(some)
     distance = distance[distance > 0]  # draws that a chain rejected, or that were resampled, repeat

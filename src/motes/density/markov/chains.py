@@ -11,7 +11,6 @@ from torch import Tensor
 
 from motes.core import tree
 from motes.core.cite import Reference
-from motes.core.errors import MotesError, name_particles
 from motes.core.estimate.variance import StandardError
 from motes.core.particles import Particles
 from motes.core.temperature import next_temperature
@@ -20,6 +19,7 @@ from motes.core.weights import normalise
 from motes.density.annealing.annealed import Annealed
 from motes.density.kernel_choice import choose_kernel
 from motes.density.markov.warmup import agreement, chains_called, complaints, known_before, learn_from, settled
+from motes.errors import MotesError, name_particles
 from motes.laws.checking import undefined_met
 from motes.laws.compiling import if_long
 from motes.laws.improper import improper
@@ -120,7 +120,7 @@ class Chains(Annealed):
     def __post_init__(self) -> None:
         object.__setattr__(self, "kernel", choose_kernel(self.density, self.kernel, "chees", biased=True))
         if self.draws < 1 or (self.warmup != "auto" and self.warmup < 0) or (self.thin != "auto" and self.thin < 1):
-            raise ValueError(
+            raise MotesError(
                 f'need draws >= 1, warmup >= 0 or "auto" and thin >= 1 or "auto", '
                 f"not draws={self.draws}, warmup={self.warmup!r}, thin={self.thin!r}"
             )
@@ -135,7 +135,7 @@ class Chains(Annealed):
         thin = self._thin(n)
         if thin > self.draws:
             if self.thin != "auto":
-                raise ValueError(f"thin={thin} keeps none of {self.draws} draws: it must be at most draws")
+                raise MotesError(f"thin={thin} keeps none of {self.draws} draws: it must be at most draws")
             raise MotesError(
                 f"{n} chains of {self.density.dim} numbers cannot keep one draw each in {self.memory} bytes: raise "
                 "memory, or run fewer chains"

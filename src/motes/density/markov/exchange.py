@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from motes.core.errors import MotesError
+from motes.errors import MotesError
 
 
 def pairs(rungs: int, parity: int) -> Tensor:

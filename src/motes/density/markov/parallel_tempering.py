@@ -11,7 +11,6 @@ from torch import Tensor
 
 from motes.core import tree
 from motes.core.cite import Reference
-from motes.core.errors import MotesError
 from motes.core.estimate.batch_means import chain_mean
 from motes.core.estimate.variance import StandardError
 from motes.core.particles import Particles
@@ -22,6 +21,7 @@ from motes.density.annealing.annealed import Annealed
 from motes.density.markov.exchange import bridge, equal_rejection
 from motes.density.markov.rung_walk import RungWalk
 from motes.density.markov.rungs import levelled, white
+from motes.errors import MotesError
 from motes.laws.restore import same_values
 from motes.rng import Rng
 
@@ -118,7 +118,7 @@ class ParallelTempering(Annealed):
                 "here: use another kernel"
             )
         if self.temperatures < 2 or min(self.draws, self.rounds, self.sweeps) < 1:
-            raise ValueError(
+            raise MotesError(
                 "need temperatures >= 2, draws >= 1, rounds >= 1 and sweeps >= 1, not "
                 f"{self.temperatures}, {self.draws}, {self.rounds} and {self.sweeps}"
             )

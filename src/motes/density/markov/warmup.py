@@ -7,9 +7,9 @@ import math
 import torch
 from torch import Tensor
 
-from motes.core.errors import name_particles
 from motes.core.estimate.batch_means import APART, apart
 from motes.core.remark import MEANS, Remark
+from motes.errors import name_particles
 from motes.kernels import Kernel, Parameters, State, Sweep, Target
 from motes.rng import Rng
 

@@ -18,6 +18,7 @@ from motes.core.resampling import Scheme, find_scheme
 from motes.density.annealing.annealed import Annealed
 from motes.density.kernel_choice import choose_kernel
 from motes.density.nested.nested_error import Shells, ranks, unlikely
+from motes.errors import MotesError
 from motes.kernels import State, Tally, Target, move
 from motes.laws.law import Law
 from motes.rng import Rng
@@ -169,17 +170,17 @@ class NestedSampling(Annealed):
     def __post_init__(self) -> None:
         for name in ("discard", "tolerance", "max_correlation"):
             if not 0 < getattr(self, name) < 1:
-                raise ValueError(f"{name} must lie in (0, 1), not {getattr(self, name)}")
+                raise MotesError(f"{name} must lie in (0, 1), not {getattr(self, name)}")
         if self.sweeps != "auto" and (not isinstance(self.sweeps, int) or self.sweeps < 1):
-            raise ValueError(f'sweeps must be "auto" or a number of sweeps, not {self.sweeps!r}')
+            raise MotesError(f'sweeps must be "auto" or a number of sweeps, not {self.sweeps!r}')
         if self.keep < 2:
-            raise ValueError(f"keep must be at least 2, not {self.keep}")
+            raise MotesError(f"keep must be at least 2, not {self.keep}")
         kernel = self.kernel or ("flip" if self.density.levels is not None else "random-walk")
         object.__setattr__(self, "kernel", choose_kernel(self.density, kernel, "random-walk"))
 
     def init(self, rng: Rng, n: int) -> Particles:
         if n < 4:
-            raise ValueError(f"nested sampling needs at least 4 live points, not {n}")
+            raise MotesError(f"nested sampling needs at least 4 live points, not {n}")
         z = self.density.sample(rng.at("reference"), n)
         x = self.density.evaluate(z, self.mover.gradient)
         shared = {

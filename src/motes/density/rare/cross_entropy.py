@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from motes.core.cite import Reference
-from motes.core.errors import MotesError
 from motes.core.model import FeynmanKac
 from motes.core.particles import Particles
 from motes.core.weights import ess, normalise
 from motes.density.rare.performance import Performance, performances, same_performance
+from motes.errors import MotesError
 from motes.kernels import State, told
 from motes.laws.checking import undefined_met
 from motes.laws.fits.proposal import Mixture, Started, fit_mixture
@@ -106,18 +106,18 @@ class CrossEntropy(FeynmanKac):
         if self.density.levels is not None:
             raise MotesError("CrossEntropy fits Gaussians on R^d, and this law is discrete: use Splitting or Tempering")
         if (self.performance is None) != (self.level is None):
-            raise ValueError("give performance and level both (for an event), or neither (for the density)")
+            raise MotesError("give performance and level both (for an event), or neither (for the density)")
         if self.level is not None and not math.isfinite(self.level):
-            raise ValueError(f"level must be finite, not {self.level}")
+            raise MotesError(f"level must be finite, not {self.level}")
         if not (0 < self.elite < 1 and 0 < self.smoothing <= 1 and 0 < self.spread <= 1 and 0 <= self.defence < 1):
-            raise ValueError(
+            raise MotesError(
                 "elite must lie in (0, 1), smoothing and spread in (0, 1] and defence in [0, 1), not "
                 f"{self.elite}, {self.smoothing}, {self.spread} and {self.defence}"
             )
         if self.family not in ("full", "diagonal"):
-            raise ValueError(f'family must be "full" or "diagonal", not {self.family!r}')
+            raise MotesError(f'family must be "full" or "diagonal", not {self.family!r}')
         if not (self.freedom > 0 and min(self.components, self.refine, self.most) >= 1):
-            raise ValueError("freedom must be positive, and components, refine and most at least 1")
+            raise MotesError("freedom must be positive, and components, refine and most at least 1")
 
     @property
     def quantity(self) -> str:  # type: ignore[override]

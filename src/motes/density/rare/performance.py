@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from motes.core.errors import FileError, NanLogPotential, ShapeError, name_particles
+from motes.errors import FileError, NanLogPotential, ShapeError, name_particles
 from motes.kernels import State
 from motes.laws.law import Law
 from motes.laws.parameters import Values

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from motes.core import tree
 from motes.core.cite import Reference
-from motes.core.errors import MotesError
 from motes.core.estimate.variance import StandardError
 from motes.core.model import FeynmanKac
 from motes.core.particles import Particles
@@ -20,6 +19,7 @@ from motes.core.resampling import Scheme
 from motes.core.run import Run
 from motes.density.kernel_choice import choose_kernel
 from motes.density.rare.performance import Performance, performances, same_performance
+from motes.errors import MotesError
 from motes.kernels import Kernel, State, Tally, Target, move
 from motes.laws.law import Law
 from motes.laws.parameters import Values
@@ -146,20 +146,20 @@ class Splitting(FeynmanKac):
     def __post_init__(self) -> None:
         kernel = choose_kernel(self.density, self.kernel, "random-walk")
         if isinstance(self.kill, bool) or not (0 < self.kill < 1 or (isinstance(self.kill, int) and self.kill >= 1)):
-            raise ValueError(f"kill must be a fraction in (0, 1) or a whole number of particles, not {self.kill!r}")
+            raise MotesError(f"kill must be a fraction in (0, 1) or a whole number of particles, not {self.kill!r}")
         if kernel.ensemble and isinstance(self.kill, int):
             raise MotesError(f"{type(kernel).__name__} moves whole populations: use it with kill as a fraction")
         if not math.isfinite(self.level) or not 0 < self.max_correlation < 1:
-            raise ValueError(
+            raise MotesError(
                 f"level must be finite and max_correlation lie in (0, 1), not {self.level} and {self.max_correlation}"
             )
         if self.sweeps != "auto" and (not isinstance(self.sweeps, int) or self.sweeps < 1):
-            raise ValueError(f'sweeps must be "auto" or a number of sweeps, not {self.sweeps!r}')
+            raise MotesError(f'sweeps must be "auto" or a number of sweeps, not {self.sweeps!r}')
         object.__setattr__(self, "kernel", kernel)
         if self.levels is not None:
             levels = [float(v) for v in self.levels]
             if isinstance(self.kill, int) or levels != sorted(set(levels)) or (levels and levels[-1] >= self.level):
-                raise ValueError("levels must increase and stay below `level`, and do not go with a number to kill")
+                raise MotesError("levels must increase and stay below `level`, and do not go with a number to kill")
             object.__setattr__(self, "levels", tuple(levels))
 
     @property
@@ -173,11 +173,11 @@ class Splitting(FeynmanKac):
 
     def init(self, rng: Rng, n: int) -> Particles:
         if n < 2:
-            raise ValueError(
+            raise MotesError(
                 f"splitting replaces the dead by clones of survivors, so it needs at least 2 particles, not {n}"
             )
         if isinstance(self.kill, int) and self.kill >= n:
-            raise ValueError(f"of {n} particles at most {n - 1} can be killed at a level, not {self.kill}")
+            raise MotesError(f"of {n} particles at most {n - 1} can be killed at a level, not {self.kill}")
         z = self.density.sample(rng.at("reference"), n)
         x = Above(self.density, self.performance, -math.inf, False).evaluate(z, self._kernel.gradient)
         if bool((x["log_likelihood"] != 0).any()):

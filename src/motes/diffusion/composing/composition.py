@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 
 from motes.core.cite import Reference
-from motes.core.errors import MotesError, UnknownName
 from motes.core.estimate.coarse_level import CoarseLevel
 from motes.core.estimate.systematic import Systematic
 from motes.core.estimate.variance import StandardError
@@ -40,6 +39,7 @@ from motes.diffusion.processes.process import Process
 from motes.diffusion.processes.transition import transitions
 from motes.diffusion.sampling.guided_step import log_reference_over_guided
 from motes.diffusion.sampling.reverse import SAMPLER, Guides, as_guidance
+from motes.errors import MotesError, UnknownName, WrongType
 from motes.rng import Rng
 
 CORRECTORS = Reference(
@@ -153,33 +153,33 @@ class Composition(FeynmanKac):
     def __post_init__(self) -> None:
         denoisers = tuple(self.denoisers)
         if not denoisers or not all(isinstance(d, Denoiser) for d in denoisers):
-            raise TypeError("give a list of Denoiser(model, process, predicts=...), at least one")
+            raise WrongType("give a list of Denoiser(model, process, predicts=...), at least one")
         object.__setattr__(self, "process", denoisers[0].process)
         if foreign := [d.process for d in denoisers if d.process != self.process]:
-            raise ValueError(f"models of one process compose, not of {self.process} and {foreign[0]}")
+            raise MotesError(f"models of one process compose, not of {self.process} and {foreign[0]}")
         if len(self.exponents) != len(denoisers):
-            raise ValueError(f"{len(denoisers)} models need as many exponents, not {len(self.exponents)}")
+            raise MotesError(f"{len(denoisers)} models need as many exponents, not {len(self.exponents)}")
         for kind, name, legal in (("rule", self.weights, RULES), ("final", self.final, ("denoised", "state"))):
             if name not in legal:
                 raise UnknownName(kind, name, legal)
         if not (math.isfinite(self.noise) and self.noise > 0):
-            raise ValueError(f"noise must be positive, not {self.noise}: without noise no resampled particles separate")
+            raise MotesError(f"noise must be positive, not {self.noise}: without noise no resampled particles separate")
         if self.curvature != "measured" and (isinstance(self.curvature, str) or not self.curvature >= 0):
-            raise ValueError(f'curvature must be "measured" or a standard deviation >= 0, not {self.curvature!r}')
+            raise MotesError(f'curvature must be "measured" or a standard deviation >= 0, not {self.curvature!r}')
         steps = self.process.times(self.steps, "snr") if isinstance(self.steps, int) else self.steps
         if not float(self.process.sigma(steps[-1])) > 0:
-            raise ValueError("the last time has no noise, so the last step has no law: end the grid before sigma = 0")
+            raise MotesError("the last time has no noise, so the last step has no law: end the grid before sigma = 0")
         times = transitions(self.process, steps, still=True).times
         table = torch.tensor(
             [[float(e(float(t))) if callable(e) else float(e) for e in self.exponents] for t in times],
             dtype=torch.float64,
         )
         if not float((power := table.sum(1)).min()) > 0:
-            raise ValueError(f"the exponents must add to more than 0, or noise has no law: {table[0].tolist()}")
+            raise MotesError(f"the exponents must add to more than 0, or noise has no law: {table[0].tolist()}")
         check_networks(initial=self.initial)
         guidance = as_guidance(self.guidance)
         if self.reward is None and guidance is not None and guidance.value:
-            raise ValueError("guidance by the reward needs a reward; give one, or a function (x, t)")
+            raise MotesError("guidance by the reward needs a reward; give one, or a function (x, t)")
         rule = self._rule()
         flow = 1 / power[:-1] if rule == "energy" else torch.ones_like(power[:-1])
         grid = Grid(self.process, times, table, flow * self.noise**2, flow)

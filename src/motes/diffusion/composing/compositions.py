@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from motes.core.errors import MotesError
 from motes.diffusion.composing.composition import Composition
 from motes.diffusion.denoisers.denoiser import Denoiser
+from motes.errors import MotesError
 
 
 def classifier_free(
@@ -75,7 +75,7 @@ def geometric_mean(
     """
     shares = [1.0] * len(denoisers) if shares is None else [float(s) for s in shares]
     if not all(s > 0 for s in shares):
-        raise ValueError(f"the shares of a geometric mean must be positive, not {shares}")
+        raise MotesError(f"the shares of a geometric mean must be positive, not {shares}")
     return Composition(denoisers, [s / sum(shares) for s in shares], steps, **options)
 
 
@@ -122,9 +122,9 @@ def blend(denoisers: Sequence[Denoiser], shares: Sequence[float]) -> Denoiser:
     denoisers, process = tuple(denoisers), denoisers[0].process
     weight = torch.tensor([float(s) for s in shares], dtype=torch.float64)
     if len(weight) != len(denoisers) or not bool((weight > 0).all()):
-        raise ValueError(f"{len(denoisers)} models need as many positive shares, not {list(shares)}")
+        raise MotesError(f"{len(denoisers)} models need as many positive shares, not {list(shares)}")
     if any(d.process != process for d in denoisers):
-        raise ValueError("models of different processes have no mixture: their noise levels do not match")
+        raise MotesError("models of different processes have no mixture: their noise levels do not match")
     if not all(d.has_log_density for d in denoisers):
         raise MotesError("a mixture needs the log-density of every model, Denoiser(..., log_density=f)")
     log_share = torch.log(weight / weight.sum())

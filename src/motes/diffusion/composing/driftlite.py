@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from motes.core.cite import Reference
-from motes.core.errors import ShapeError, UnknownName
+from motes.errors import MotesError, ShapeError, UnknownName
 from motes.rng import Rng
 
 BASES = ("affine", "diagonal", "scale", "scores")
@@ -93,9 +93,9 @@ class DriftLite:
             if name not in BASES:
                 raise UnknownName("basis", name, BASES)
         if not self.basis and not self.functions:
-            raise ValueError("give at least one basis or function")
+            raise MotesError("give at least one basis or function")
         if not self.ridge >= 0:
-            raise ValueError(f"ridge must be at least 0, not {self.ridge}")
+            raise MotesError(f"ridge must be at least 0, not {self.ridge}")
 
     @property
     def scores(self) -> bool:

@@ -7,8 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from motes.core.errors import ShapeError
 from motes.diffusion.arguments import check_networks
+from motes.errors import MotesError, ShapeError
 
 
 def alpha_blending(
@@ -45,9 +45,9 @@ def alpha_blending(
     check_networks(difference=difference)
     blends = torch.linspace(0, 1, steps + 1, dtype=torch.float64) if isinstance(steps, int) else steps.double()
     if blends.ndim != 1 or len(blends) < 2 or not bool((blends.diff() > 0).all()):
-        raise ValueError(f"blends must rise, at least 2 of them, not {blends.tolist()}")
+        raise MotesError(f"blends must rise, at least 2 of them, not {blends.tolist()}")
     if order not in (1, 2):
-        raise ValueError(f"order must be 1 or 2, not {order}")
+        raise MotesError(f"order must be 1 or 2, not {order}")
 
     def slope(x: Tensor, blend: float) -> Tensor:
         out = difference(x, torch.full((len(x),), blend, dtype=x.dtype, device=x.device))

@@ -7,8 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from motes.core.errors import ShapeError
 from motes.diffusion.arguments import check_networks
+from motes.errors import MotesError, ShapeError
 
 
 def cold_diffusion(
@@ -45,7 +45,7 @@ def cold_diffusion(
     """
     check_networks(degrade=degrade, restore=restore)
     if levels < 1:
-        raise ValueError(f"levels must be at least 1, not {levels}")
+        raise MotesError(f"levels must be at least 1, not {levels}")
     with torch.no_grad():
         for s in range(levels, 0, -1):
             guess = restore(x, s)

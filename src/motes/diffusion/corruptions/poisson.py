@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from motes.core.errors import ShapeError
 from motes.diffusion.denoisers.denoiser import Denoiser
 from motes.diffusion.processes.process import Process
 from motes.diffusion.processes.start import InitialLaw
+from motes.errors import MotesError, ShapeError
 from motes.rng import Rng
 
 
@@ -34,7 +34,7 @@ def poisson_noised(rng: Rng, x: Tensor, sigma: float, extra: int) -> Tensor:
         Models, ICML, section 3.2 and appendix B.
     """
     if extra < 1:
-        raise ValueError(f"there must be at least 1 extra dimension, not {extra}")
+        raise MotesError(f"there must be at least 1 extra dimension, not {extra}")
     flat = x.flatten(1)
     direction = rng.at("direction").normal(tuple(flat.shape))
     direction = direction / direction.norm(dim=1, keepdim=True)
@@ -64,7 +64,7 @@ class PoissonStart(InitialLaw):
 
     def __post_init__(self) -> None:
         if self.extra < 1:
-            raise ValueError(f"there must be at least 1 extra dimension, not {self.extra}")
+            raise MotesError(f"there must be at least 1 extra dimension, not {self.extra}")
 
     def __call__(self, rng: Rng, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         return poisson_noised(rng, torch.zeros(shape, dtype=dtype), self.process.start_std, self.extra)

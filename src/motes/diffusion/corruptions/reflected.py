@@ -11,7 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from motes.core.errors import ShapeError, UnknownName
+from motes.errors import MotesError, ShapeError, UnknownName
 from motes.rng import Rng
 
 DOMAINS = ("box", "simplex")
@@ -63,14 +63,14 @@ class Reflected:
         if self.domain not in DOMAINS:
             raise UnknownName("domain", self.domain, DOMAINS)
         if not self.low < self.high or (self.domain == "simplex" and (self.low, self.high) != (0, 1)):
-            raise ValueError(f"need low < high, and 0 and 1 on the simplex, not {self.low}, {self.high}")
+            raise MotesError(f"need low < high, and 0 and 1 on the simplex, not {self.low}, {self.high}")
         if not 0 < self.sigma_min < self.sigma_max:
-            raise ValueError(f"need 0 < sigma_min < sigma_max, not {self.sigma_min}, {self.sigma_max}")
+            raise MotesError(f"need 0 < sigma_min < sigma_max, not {self.sigma_min}, {self.sigma_max}")
 
     def sigmas(self, steps: int) -> Tensor:
         """(steps + 1,) falling noise levels in proportion."""
         if steps < 1:
-            raise ValueError(f"a sampler needs at least 1 step, not {steps}")
+            raise MotesError(f"a sampler needs at least 1 step, not {steps}")
         ends = math.log(self.sigma_max), math.log(self.sigma_min)
         return torch.linspace(*ends, steps + 1, dtype=torch.float64).exp()
 

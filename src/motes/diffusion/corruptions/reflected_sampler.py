@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from motes.core.cite import Reference
-from motes.core.errors import FileError, ShapeError, UnknownName
 from motes.core.micro_batches import in_parts
 from motes.core.model import FeynmanKac
 from motes.core.particles import Particles
@@ -19,6 +18,7 @@ from motes.diffusion.arguments import check_networks
 from motes.diffusion.corruptions.reflected import Reflected
 from motes.diffusion.evaluation.look import not_finite, refuse
 from motes.diffusion.evaluation.potential import checked_reward
+from motes.errors import FileError, MotesError, ShapeError, UnknownName
 from motes.rng import Rng
 
 REFLECTED = Reference(
@@ -93,7 +93,7 @@ class ReflectedDiffusion(FeynmanKac):
             raise UnknownName("schedule", self.schedule, SCHEDULES)
         sigmas = self.reflected.sigmas(self.steps) if isinstance(self.steps, int) else self.steps.double()
         if sigmas.ndim != 1 or len(sigmas) < 2 or not bool((sigmas.diff() < 0).all()) or not bool((sigmas > 0).all()):
-            raise ValueError("noise levels must be positive and fall, at least 2 of them")
+            raise MotesError("noise levels must be positive and fall, at least 2 of them")
         object.__setattr__(self, "sigmas", sigmas)
         object.__setattr__(self, "quantity", f"log normaliser of the chain of {len(sigmas) - 1} steps")
 

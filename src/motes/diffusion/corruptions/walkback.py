@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from motes.core.cite import Reference
-from motes.core.errors import ShapeError
 from motes.core.estimate.variance import StandardError
 from motes.core.micro_batches import in_parts
 from motes.core.model import FeynmanKac
@@ -19,6 +18,7 @@ from motes.diffusion.arguments import check_networks
 from motes.diffusion.denoisers.denoiser import Denoiser
 from motes.diffusion.evaluation.look import not_finite, refuse
 from motes.diffusion.processes.transition import Transitions, transitions
+from motes.errors import MotesError, ShapeError
 from motes.rng import Rng
 
 WALKBACK = Reference(
@@ -89,9 +89,9 @@ class CorruptDenoise(FeynmanKac):
         if self.samples.ndim < 2 or not len(self.samples):
             raise ShapeError(f"samples must be (M, *shape), not {tuple(self.samples.shape)}")
         if self.sweeps < 1:
-            raise ValueError(f"sweeps must be at least 1, not {self.sweeps}")
+            raise MotesError(f"sweeps must be at least 1, not {self.sweeps}")
         if not process.t_min < self.t <= process.t_max:
-            raise ValueError(f"t must lie in ({process.t_min}, {process.t_max}], not {self.t}")
+            raise MotesError(f"t must lie in ({process.t_min}, {process.t_max}], not {self.t}")
         if isinstance(self.steps, int):
             ends = [float(process.log_snr(t)) for t in (self.t, process.t_min)]
             times = process.time(torch.linspace(ends[0], ends[1], self.steps + 1, dtype=torch.float64))
@@ -99,7 +99,7 @@ class CorruptDenoise(FeynmanKac):
         else:
             times = self.steps.double()
             if float(times[0]) != self.t:
-                raise ValueError(f"the times must begin with t={self.t}, not {float(times[0])}")
+                raise MotesError(f"the times must begin with t={self.t}, not {float(times[0])}")
         object.__setattr__(
             self, "table", transitions(process, times, integrator=self.integrator, noise=self.noise, still=True)
         )

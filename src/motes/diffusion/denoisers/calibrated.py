@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from motes.core.errors import ShapeError
 from motes.core.micro_batches import in_parts
 from motes.diffusion.arguments import check_networks, check_tensors, seeded
 from motes.diffusion.denoisers.denoiser import Denoiser
+from motes.errors import ShapeError
 from motes.rng import Rng
 
 

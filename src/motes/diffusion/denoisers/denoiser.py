@@ -14,8 +14,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from motes.core.errors import MotesError, ShapeError, UnknownName
 from motes.diffusion.processes.process import Process
+from motes.errors import MotesError, ShapeError, UnknownName, WrongType
 
 PREDICTIONS = ("noise", "data", "velocity", "score", "flow", "backward flow")
 CONDITIONS = ("t", "sigma")
@@ -101,9 +101,9 @@ class Denoiser:
 
     def __post_init__(self) -> None:
         if not callable(self.model):
-            raise TypeError(f"model must be a function (x, condition) -> like x, not {self.model!r}")
+            raise WrongType(f"model must be a function (x, condition) -> like x, not {self.model!r}")
         if not isinstance(self.process, Process):
-            raise TypeError(f"process must be a process such as VariancePreserving(), not {self.process!r}")
+            raise WrongType(f"process must be a process such as VariancePreserving(), not {self.process!r}")
         if self.predicts not in PREDICTIONS:
             raise UnknownName("prediction", self.predicts, PREDICTIONS)
         if not callable(self.condition) and self.condition not in CONDITIONS:

@@ -8,9 +8,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from motes.core.errors import ShapeError
 from motes.diffusion.denoisers.denoiser import Denoiser
 from motes.diffusion.processes.process import Process
+from motes.errors import ShapeError
 
 
 class Gradient:

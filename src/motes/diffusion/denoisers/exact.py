@@ -8,9 +8,9 @@ import math
 import torch
 from torch import Tensor
 
-from motes.core.errors import ShapeError
 from motes.diffusion.denoisers.denoiser import Denoiser
 from motes.diffusion.processes.process import Process
+from motes.errors import MotesError, ShapeError
 
 
 def gaussian(process: Process, mean: Tensor, covariance: Tensor) -> Denoiser:
@@ -41,7 +41,7 @@ def mixture(process: Process, weights: Tensor, means: Tensor, covariances: Tenso
     log_weight = torch.log(weights / weights.sum())
     variances, axes = torch.linalg.eigh(covariances)  # (M, d), (M, d, d): then any time costs no inverse
     if not bool((weights > 0).all()) or not bool((variances > 0).all()):
-        raise ValueError("the weights must be positive and the covariances positive definite")
+        raise MotesError("the weights must be positive and the covariances positive definite")
 
     def components(x: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """log P(m) p(x | m) (N, M), residuals over their variances (N, M, d), both along the axes; alpha (N, 1, 1)."""
@@ -112,9 +112,9 @@ def empirical(
     if weights is not None and weights.shape != (len(examples),):
         raise ShapeError(f"weights must have shape ({len(examples)},), not {tuple(weights.shape)}")
     if not bool(torch.isfinite(flat).all()) or (weights is not None and not bool((weights > 0).all())):
-        raise ValueError("examples must be finite and weights positive")
+        raise MotesError("examples must be finite and weights positive")
     if not bandwidth >= 0 or chunk < 1:
-        raise ValueError(f"need bandwidth >= 0 and chunk >= 1, not {bandwidth}, {chunk}")
+        raise MotesError(f"need bandwidth >= 0 and chunk >= 1, not {bandwidth}, {chunk}")
     equal = torch.ones(len(flat), dtype=torch.float64)
     log_weight = torch.log_softmax(torch.log((equal if weights is None else weights).to(flat)), 0)
     square, shape, d = flat.square().sum(1), examples.shape[1:], flat.shape[1]
@@ -127,7 +127,7 @@ def empirical(
         alpha = process.alpha(t)
         spread = process.sigma(t) ** 2 + (alpha * bandwidth) ** 2
         if not bool((spread > 0).all()):
-            raise ValueError("a data set without blur has no density where sigma = 0: end the grid above t_min = 0")
+            raise MotesError("a data set without blur has no density where sigma = 0: end the grid above t_min = 0")
         best = z.new_full((len(z), 1), -math.inf)
         total, mean = torch.zeros_like(best), torch.zeros_like(z)
         for i in range(0, len(flat), chunk):  # the sums are kept relative to the largest term so far

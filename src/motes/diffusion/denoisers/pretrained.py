@@ -15,13 +15,13 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from motes.core.errors import UnknownName
 from motes.core.files.atomic import replacing
 from motes.diffusion.denoisers.denoiser import Denoiser
 from motes.diffusion.discrete.model import TokenModel
 from motes.diffusion.discrete.process import Masked
 from motes.diffusion.networks import Classifier, ImageClassifier, ImageUNet, Labelled, SequenceNetwork, UNet
 from motes.diffusion.processes.process import VariancePreserving
+from motes.errors import MotesError, UnknownName
 
 DIGITS_PROCESS = VariancePreserving(schedule="cosine", t_min=0.01, t_max=0.99)
 DIGITS_SHAPE = (1, 8, 8)
@@ -73,7 +73,7 @@ def load(name: str, label: int | str | None = None) -> Denoiser | TokenModel | C
         dnadiffusion.
     """
     if label is not None and name in MODELS and name not in LABELS:
-        raise ValueError(f"{name} has no labels; {' and '.join(LABELS)} do")
+        raise MotesError(f"{name} has no labels; {' and '.join(LABELS)} do")
     if name == "digits":
         return Denoiser(_shipped(UNet, name), DIGITS_PROCESS, predicts="velocity", name=name)
     if name == "digits-classifier":

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from motes.core.errors import ShapeError
 from motes.core.estimate.estimate import Estimate
 from motes.diffusion.arguments import check_networks, seeded
 from motes.diffusion.denoisers.denoiser import Denoiser
 from motes.diffusion.diagnostics.common import estimate, noised, prediction
+from motes.errors import ShapeError
 from motes.rng import Rng
 
 

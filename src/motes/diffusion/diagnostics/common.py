@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from motes.core.errors import ShapeError
 from motes.core.estimate.estimate import Estimate
 from motes.core.micro_batches import in_parts
 from motes.diffusion.denoisers.denoiser import Denoiser
 from motes.diffusion.processes.process import Process
+from motes.errors import ShapeError
 from motes.rng import Rng
 
 

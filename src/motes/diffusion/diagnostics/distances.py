@@ -7,8 +7,8 @@ import math
 import torch
 from torch import Tensor
 
-from motes.core.errors import ShapeError
 from motes.core.estimate.estimate import Estimate
+from motes.errors import MissingPackage, MotesError, ShapeError
 
 INSTALL = "the Fréchet distance is computed by torchmetrics: pip install 'motes[distances]'"
 
@@ -38,7 +38,7 @@ def frechet_distance(features: Tensor, reference: Tensor, *, groups: int = 10) -
     try:
         from torchmetrics.image.fid import FrechetInceptionDistance
     except ImportError as error:
-        raise ImportError(INSTALL) from error
+        raise MissingPackage(INSTALL) from error
     sets = [s.detach().double().cpu() for s in (features, reference)]
     if any(s.ndim != 2 or len(s) < 2 * groups for s in sets) or sets[0].shape[1] != sets[1].shape[1]:
         raise ShapeError(
@@ -46,7 +46,7 @@ def frechet_distance(features: Tensor, reference: Tensor, *, groups: int = 10) -
             f"{tuple(reference.shape)}"
         )
     if groups < 2:
-        raise ValueError(f"groups must be at least 2, not {groups}")
+        raise MotesError(f"groups must be at least 2, not {groups}")
     identity = torch.nn.Identity()
     identity.num_features = sets[0].shape[1]  # type: ignore[assignment]
 

@@ -7,12 +7,12 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from motes.core.errors import ShapeError
 from motes.core.estimate.estimate import Estimate
 from motes.core.micro_batches import in_parts
 from motes.diffusion.arguments import check_networks, seeded
 from motes.diffusion.denoisers.denoiser import Denoiser
 from motes.diffusion.diagnostics.common import by_snr, estimate, noised, prediction
+from motes.errors import MotesError, ShapeError
 from motes.rng import Rng
 
 
@@ -63,7 +63,7 @@ def kl_divergence(
     rng = seeded(seed)
     check_networks(first=first, second=second)
     if first.process != second.process:
-        raise ValueError(f"the two denoisers must share a process, not {first.process} and {second.process}")
+        raise MotesError(f"the two denoisers must share a process, not {first.process} and {second.process}")
     times, gaps = first.process.times(steps, "snr"), []
     for k, t in enumerate(times.tolist()):
         x, _ = noised(first.process, samples, t, rng.at("noise", inner=k))

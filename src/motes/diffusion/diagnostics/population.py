@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from motes.core.run import Run
+from motes.errors import MotesError
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ def by_noise_level(run: Run) -> ByNoiseLevel:
     """
     run = run.alone("by_noise_level")
     if "noise_level" not in iter(run.trace):
-        raise ValueError(f"the run of {run.setup['model']} has no noise levels; diffusion samplers record them")
+        raise MotesError(f"the run of {run.setup['model']} has no noise levels; diffusion samplers record them")
     column = {name: torch.from_numpy(run.trace[name]) for name in ("noise_level", "ess", "resampled", "roots", "t")}
     survivors = torch.full_like(column["ess"], torch.nan)
     paths = run.genealogy.paths()

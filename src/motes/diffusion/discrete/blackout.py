@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from motes.core.cite import Reference
-from motes.core.errors import FileError, ShapeError, UnknownName
 from motes.core.estimate.systematic import Systematic
 from motes.core.estimate.unearned import unearned
 from motes.core.estimate.variance import StandardError
@@ -24,6 +23,7 @@ from motes.diffusion.discrete import stale
 from motes.diffusion.evaluation.look import not_finite, refuse
 from motes.diffusion.evaluation.observer import EARLY
 from motes.diffusion.evaluation.potential import POTENTIALS, Schedule, checked_reward, strengths
+from motes.errors import FileError, MotesError, ShapeError, UnknownName
 from motes.rng import Rng
 
 SANTOS = Reference(
@@ -55,7 +55,7 @@ class Blackout:
 
     def __post_init__(self) -> None:
         if not 0 <= self.t_min < self.t_max:
-            raise ValueError(f"need 0 <= t_min < t_max, not t_min={self.t_min}, t_max={self.t_max}")
+            raise MotesError(f"need 0 <= t_min < t_max, not t_min={self.t_min}, t_max={self.t_max}")
 
     def alpha(self, t: Tensor | float) -> Tensor:
         """The probability exp(-t) that a unit is alive at time t, float64."""
@@ -74,7 +74,7 @@ class Blackout:
     def times(self, steps: int) -> Tensor:
         """The (steps + 1,) falling times of a sampler, float64, with equally many births a step for a given count."""
         if steps < 1:
-            raise ValueError(f"a sampler needs at least 1 step, not {steps}")
+            raise MotesError(f"a sampler needs at least 1 step, not {steps}")
         alive = torch.linspace(math.exp(-self.t_max), math.exp(-self.t_min), steps + 1, dtype=torch.float64)
         times = -torch.log(alive)
         times[0], times[-1] = self.t_max, self.t_min
@@ -157,10 +157,10 @@ class ReverseBlackout(FeynmanKac):
         if self.potential not in POTENTIALS:
             raise UnknownName("potential", self.potential, POTENTIALS)
         if self.guidance is not None and self.births != "poisson":
-            raise ValueError('guidance changes the mean of the births, which needs births="poisson"')
+            raise MotesError('guidance changes the mean of the births, which needs births="poisson"')
         times = self.process.times(self.steps) if isinstance(self.steps, int) else self.steps.to(torch.float64)
         if times.ndim != 1 or len(times) < 2 or not bool((times.diff() < 0).all()):
-            raise ValueError("steps must be a number, or at least two falling times (K + 1,)")
+            raise MotesError("steps must be a number, or at least two falling times (K + 1,)")
         signal = self.schedule == "signal"
         curve: Schedule = (lambda t: math.exp(-t)) if signal else self.schedule
         object.__setattr__(self, "times", times)

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from motes.core.cite import Reference
-from motes.core.errors import FileError, UnknownName
 from motes.core.model import FeynmanKac
 from motes.core.particles import Particles
 from motes.core.remark import ALL, Remark
@@ -20,6 +19,7 @@ from motes.diffusion.discrete.model import TokenModel
 from motes.diffusion.discrete.process import TokenProcess
 from motes.diffusion.evaluation.look import refuse
 from motes.diffusion.short import SHORT
+from motes.errors import FileError, MotesError, UnknownName
 from motes.rng import Rng
 
 CORRECTOR = Reference(
@@ -93,21 +93,21 @@ class TokenComposition(FeynmanKac):
         if self.weights not in WEIGHTS:
             raise UnknownName("weights", self.weights, WEIGHTS)
         if len(self.models) == 0 or len(self.models) != len(self.exponents):
-            raise ValueError(f"give one exponent a model, not {len(self.exponents)} for {len(self.models)}")
+            raise MotesError(f"give one exponent a model, not {len(self.exponents)} for {len(self.models)}")
         if any(not math.isfinite(w) for w in self.exponents):
-            raise ValueError(f"exponents must be finite, not {list(self.exponents)}")
+            raise MotesError(f"exponents must be finite, not {list(self.exponents)}")
         first = self.models[0]
         if any(m.process != first.process or m.length != first.length for m in self.models):
-            raise ValueError("the models must have one process and one length")
+            raise MotesError("the models must have one process and one length")
         if self.weights == "exact" and not first.process.keeps:
-            raise ValueError(f'"exact" needs the process Masked, not {type(first.process).__name__}; use "rate"')
+            raise MotesError(f'"exact" needs the process Masked, not {type(first.process).__name__}; use "rate"')
         times = self.steps if isinstance(self.steps, Tensor) else _grid(self.process, self.steps)
         if times.ndim != 1 or len(times) < 2 or not bool((times.diff() < 0).all()):
-            raise ValueError("steps must be a number, or at least two falling times (K + 1,)")
+            raise MotesError("steps must be a number, or at least two falling times (K + 1,)")
         if not 0 <= float(times[-1]) < float(times[0]) <= self.process.t_max:
-            raise ValueError(f"the times must lie in [0, {self.process.t_max}], not {times[0]:.4g} to {times[-1]:.4g}")
+            raise MotesError(f"the times must lie in [0, {self.process.t_max}], not {times[0]:.4g} to {times[-1]:.4g}")
         if not self.exact and (left := float(self.process.alpha(times[0]))) > START:
-            raise ValueError(
+            raise MotesError(
                 f"at the first time, {times[0]:.4g}, {left:.2g} of the data is left: start where nothing is, since the "
                 "weights take the start for pure noise"
             )
@@ -261,7 +261,7 @@ class TokenComposition(FeynmanKac):
 def _grid(process: TokenProcess, steps: int) -> Tensor:
     """Falling times from t_max to t_min: where alpha stands still at an end, steps there are short."""
     if steps < 1:
-        raise ValueError(f"a sampler needs at least 1 step, not {steps}")
+        raise MotesError(f"a sampler needs at least 1 step, not {steps}")
     share = torch.linspace(0, 1, steps + 1, dtype=torch.float64)
     last = max(process.t_min, 1e-4 * process.t_max)
     first = min(process.t_max, 1 - 1e-4)

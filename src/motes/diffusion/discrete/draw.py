@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from motes.core.errors import NanLogPotential, name_particles
+from motes.errors import NanLogPotential, name_particles
 from motes.rng import Rng
 from motes.rng.discrete import invert
 

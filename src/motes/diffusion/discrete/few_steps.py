@@ -12,6 +12,7 @@ from torch import Tensor
 from motes.diffusion.arguments import check_networks
 from motes.diffusion.discrete.model import TokenModel
 from motes.diffusion.evaluation.look import refuse
+from motes.errors import MotesError
 from motes.rng import Rng
 
 LEVELS = 32
@@ -66,14 +67,14 @@ def few_steps(rng: Rng, model: TokenModel, data: Tensor, steps: int) -> FewSteps
     check_networks(model=model)
     process, (n, length) = model.process, data.shape
     if not process.keeps:
-        raise ValueError(f"few_steps schedules unmasking, it needs the process Masked, not {type(process).__name__}")
+        raise MotesError(f"few_steps schedules unmasking, it needs the process Masked, not {type(process).__name__}")
     process.check(data)
     if n < 2:
-        raise ValueError(f"give at least 2 sequences, not {n}: the entropies come with standard errors")
+        raise MotesError(f"give at least 2 sequences, not {n}: the entropies come with standard errors")
     if bool((data < 0).any()):
-        raise ValueError("data must be whole sequences, without masks")
+        raise MotesError("data must be whole sequences, without masks")
     if not 1 <= steps <= length:
-        raise ValueError(f"steps must be from 1 to the {length} places, not {steps}")
+        raise MotesError(f"steps must be from 1 to the {length} places, not {steps}")
     levels = sorted({round(i * (length - 1) / max(1, min(LEVELS, length) - 1)) for i in range(min(LEVELS, length))})
     found = torch.stack([_surprise(rng.at("level", inner=i), model, data, i) for i in levels])  # (levels, N)
     refuse(torch.isinf(found).any(0), "the model gives probability 0 to data", "data, which must be of its law")

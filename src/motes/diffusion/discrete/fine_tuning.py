@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from motes.core.errors import NanLogPotential, ShapeError
 from motes.diffusion.discrete.process import Masked
+from motes.errors import MotesError, NanLogPotential, ShapeError
 from motes.rng import Rng
 
 
@@ -76,9 +76,9 @@ def fine_tune(
         Jang, Gu & Poole (2017), Categorical Reparameterization with Gumbel-Softmax, ICLR (straight-through).
     """
     if not alpha > 0 or not temperature > 0 or min(steps, iterations, batch, length) < 1:
-        raise ValueError("alpha, temperature, steps, iterations, batch and length must be positive")
+        raise MotesError("alpha, temperature, steps, iterations, batch and length must be positive")
     if reference is network:
-        raise ValueError("the reference is the network itself, from which it never diverges: give a copy")
+        raise MotesError("the reference is the network itself, from which it never diverges: give a copy")
     rng = seed if isinstance(seed, Rng) else Rng(seed)
     parameters = [p for p in network.parameters() if p.requires_grad]
     optimiser = torch.optim.Adam(parameters, rate)

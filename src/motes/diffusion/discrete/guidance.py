@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from motes.core.cite import Reference
-from motes.core.errors import NanLogPotential, ShapeError, UnknownName, name_particles
 from motes.core.modules import gradient
 from motes.diffusion.discrete.step import TokenLook
+from motes.errors import NanLogPotential, ShapeError, UnknownName, WrongType, name_particles
 
 FIRST_ORDER = Reference(
     "nisonoff2025",
@@ -178,4 +178,4 @@ def as_guidance(guidance: Guides | None) -> TokenGuidance | None:
         return LocalReward(float(guidance)) if guidance else None
     if callable(guidance) and not isinstance(guidance, type):
         return GivenTilt(guidance)
-    raise TypeError(f"guidance must be None, 'reward', a number, a TokenGuidance or a function, not {guidance!r}")
+    raise WrongType(f"guidance must be None, 'reward', a number, a TokenGuidance or a function, not {guidance!r}")

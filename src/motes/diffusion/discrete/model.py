@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from motes.core.errors import NanLogPotential, ShapeError, name_particles
 from motes.core.micro_batches import in_parts
 from motes.diffusion.discrete.process import Masked, TokenProcess
+from motes.errors import MotesError, NanLogPotential, ShapeError, name_particles
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +42,7 @@ class TokenModel:
 
     def __post_init__(self) -> None:
         if self.length < 1:
-            raise ValueError(f"a sequence has at least 1 place, not {self.length}")
+            raise MotesError(f"a sequence has at least 1 place, not {self.length}")
 
     @property
     def vocabulary(self) -> int:
@@ -104,7 +104,7 @@ def joint(process: TokenProcess, table: Tensor, *, most: int = 1 << 20) -> Token
         raise ShapeError(f"the table must have shape (V,) * L with V={v} and at most {most} entries, not {table.shape}")
     weight = table.to(torch.float64)
     if not bool(torch.isfinite(weight).all()) or bool((weight < 0).any()) or float(weight.sum()) == 0:
-        raise ValueError("the table must hold finite weights, not negative, not all zero")
+        raise MotesError("the table must hold finite weights, not negative, not all zero")
     weight = weight.flatten() / weight.sum()
     sequences = torch.cartesian_prod(*[torch.arange(v)] * length).reshape(-1, length)
     indicator = torch.nn.functional.one_hot(sequences, v).to(torch.float64).flatten(1)  # (V^L, L V)
@@ -162,7 +162,7 @@ class MarkovLaw:
         initial, transition = self.initial.to(torch.float64), transition.to(torch.float64)
         for name, law, total in (("initial", initial, initial.sum()), ("transition", transition, transition.sum(-1))):
             if bool((law < 0).any()) or not torch.allclose(total, torch.ones_like(total), atol=1e-6):
-                raise ValueError(f"{name} must hold probabilities; each law of `transition` lies along its last axis")
+                raise MotesError(f"{name} must hold probabilities; each law of `transition` lies along its last axis")
         object.__setattr__(self, "initial", initial)
         object.__setattr__(self, "transition", transition)
 
@@ -208,7 +208,7 @@ class MarkovLaw:
     def model(self, process: TokenProcess) -> TokenModel:
         """The exact predictions under a process; a noised sequence of probability zero gives the equal law."""
         if process.vocabulary != self.vocabulary:
-            raise ValueError(f"the process has {process.vocabulary} tokens, the law {self.vocabulary}")
+            raise MotesError(f"the process has {process.vocabulary} tokens, the law {self.vocabulary}")
 
         def predict(tokens: Tensor, t: Tensor) -> Tensor:
             return torch.log(self._smooth(_likelihood(process, tokens, t)))

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from motes.core.cite import Reference
-from motes.core.errors import UnknownName
 from motes.diffusion.discrete.process import TokenProcess
 from motes.diffusion.discrete.step import PARALLEL, StepRule, TokenLook, TokenMove, needs_masks
+from motes.errors import MotesError, UnknownName
 from motes.rng import Rng
 
 ANY_ORDER = Reference(
@@ -64,7 +64,7 @@ class Ordered(StepRule):
         if self.by not in BY:
             raise UnknownName("order", self.by, BY)
         if not self.temperature >= 0:
-            raise ValueError(f"temperature must not be negative, not {self.temperature}")
+            raise MotesError(f"temperature must not be negative, not {self.temperature}")
 
     def plan(self, rng: Rng, look: TokenLook) -> TokenMove:
         masked = look.tokens < 0

@@ -15,8 +15,8 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from motes.core.errors import ShapeError, UnknownName
 from motes.diffusion.discrete.draw import draw
+from motes.errors import MotesError, ShapeError, UnknownName
 from motes.rng import Rng
 
 MASK = -1
@@ -109,7 +109,7 @@ class TokenProcess(ABC):
     def times(self, steps: int) -> Tensor:
         """The (steps + 1,) times of a sampler, float64, equally spaced from t_max down to t_min."""
         if steps < 1:
-            raise ValueError(f"a sampler needs at least 1 step, not {steps}")
+            raise MotesError(f"a sampler needs at least 1 step, not {steps}")
         return torch.linspace(self.t_max, self.t_min, steps + 1, dtype=torch.float64)
 
     def start(self, rng: Rng, shape: tuple[int, int]) -> Tensor:
@@ -181,11 +181,11 @@ class TokenProcess(ABC):
 
     def _check(self) -> None:
         if self.vocabulary < 2:
-            raise ValueError(f"a vocabulary has at least 2 tokens, not {self.vocabulary}")
+            raise MotesError(f"a vocabulary has at least 2 tokens, not {self.vocabulary}")
         if self.schedule not in SCHEDULES:
             raise UnknownName("schedule", self.schedule, SCHEDULES)
         if not 0 <= self.t_min < self.t_max <= 1:
-            raise ValueError(f"need 0 <= t_min < t_max <= 1, not t_min={self.t_min}, t_max={self.t_max}")
+            raise MotesError(f"need 0 <= t_min < t_max <= 1, not t_min={self.t_min}, t_max={self.t_max}")
 
 
 @dataclass(frozen=True)
@@ -343,13 +343,13 @@ class Rates(TokenProcess):
             raise ShapeError("rate must be a square tensor, from row to column")
         off = rate.to(torch.float64) * (1 - torch.eye(len(rate), dtype=torch.float64))
         if not bool(torch.isfinite(off).all()) or bool((off < 0).any()):
-            raise ValueError("rates must be finite and not negative")
+            raise MotesError("rates must be finite and not negative")
         if not self.stretch > 0:
-            raise ValueError(f"stretch must be positive, not {self.stretch}")
+            raise MotesError(f"stretch must be positive, not {self.stretch}")
         object.__setattr__(self, "rate", off)
         self._check()
         if torch.linalg.matrix_rank(self.matrix) < len(off) - 1:
-            raise ValueError("the chain has several stationary laws: sampling would not know where to start")
+            raise MotesError("the chain has several stationary laws: sampling would not know where to start")
 
     @property
     def vocabulary(self) -> int:  # type: ignore[override]

@@ -8,9 +8,9 @@ from typing import ClassVar, Literal
 from torch import Tensor
 
 from motes.core.cite import Reference
-from motes.core.errors import UnknownName
 from motes.diffusion.discrete.process import TokenProcess
 from motes.diffusion.discrete.step import PARALLEL, StepRule, TokenLook, TokenMove, needs_masks
+from motes.errors import MotesError, UnknownName
 from motes.rng import Rng
 
 SOURCE = Reference(
@@ -54,7 +54,7 @@ class Remask(StepRule):
 
     def __post_init__(self) -> None:
         if not 0 <= self.eta <= 1:
-            raise ValueError(f"eta must lie in [0, 1], not {self.eta}")
+            raise MotesError(f"eta must lie in [0, 1], not {self.eta}")
         if self.how not in HOW:
             raise UnknownName("way to remask", self.how, HOW)
 

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from motes.core.cite import Reference
-from motes.core.errors import FileError, ShapeError, UnknownName
 from motes.core.estimate.systematic import Systematic
 from motes.core.estimate.unearned import unearned
 from motes.core.estimate.variance import StandardError
@@ -32,6 +31,7 @@ from motes.diffusion.discrete.step import StepRule, TokenLook
 from motes.diffusion.evaluation.look import refuse
 from motes.diffusion.evaluation.observer import EARLY
 from motes.diffusion.evaluation.potential import POTENTIALS, Schedule, checked_reward, strengths
+from motes.errors import FileError, MotesError, ShapeError, UnknownName, WrongType
 from motes.rng import Rng
 
 STEERING = Reference(
@@ -113,29 +113,29 @@ class ReverseDiscrete(FeynmanKac):
 
     def __post_init__(self) -> None:
         if not isinstance(self.model, TokenModel):
-            raise TypeError(f"give a TokenModel(model, process, length), not a {type(self.model).__name__}")
+            raise WrongType(f"give a TokenModel(model, process, length), not a {type(self.model).__name__}")
         check_networks(model=self.model, reward=self.reward, twist=self.twist, guidance=self.guidance)
         object.__setattr__(self, "process", self.model.process)
         if not isinstance(self.rule, StepRule):
-            raise TypeError(f"rule must be a rule such as Posterior() or Ordered(), not {self.rule!r}")
+            raise WrongType(f"rule must be a rule such as Posterior() or Ordered(), not {self.rule!r}")
         if self.given is not None and not isinstance(self.given, Tensor):
-            raise TypeError(f"given must be a tensor (L,) int64 with -1 at the places to fill, not {self.given!r}")
+            raise WrongType(f"given must be a tensor (L,) int64 with -1 at the places to fill, not {self.given!r}")
         if self.potential not in POTENTIALS:
             raise UnknownName("potential", self.potential, POTENTIALS)
         if self.completions < 1:
-            raise ValueError(f"completions must be at least 1, not {self.completions}")
+            raise MotesError(f"completions must be at least 1, not {self.completions}")
         guide = as_guidance(self.guidance)
         if self.reward is None and ((guide is not None and guide.needs_reward) or self.twist is not None):
-            raise ValueError("a twist, and guidance by the reward, need the reward too")
+            raise MotesError("a twist, and guidance by the reward, need the reward too")
         self.rule.check(self.process)
         if not isinstance(self.steps, Integral | Tensor):
-            raise TypeError(f"steps must be a whole number or the falling times (K + 1,), a tensor, not {self.steps!r}")
+            raise WrongType(f"steps must be a whole number or the falling times (K + 1,), a tensor, not {self.steps!r}")
         whole = isinstance(self.steps, Integral)
         times = self.process.times(int(self.steps)) if whole else torch.as_tensor(self.steps, dtype=torch.float64)
         if times.ndim != 1 or len(times) < 2 or not bool((times.diff() < 0).all()):
-            raise ValueError("steps must be a number, or at least two falling times (K + 1,)")
+            raise MotesError("steps must be a number, or at least two falling times (K + 1,)")
         if not self.process.t_min <= float(times[-1]) or not float(times[0]) <= self.process.t_max:
-            raise ValueError(f"times must lie in [{self.process.t_min}, {self.process.t_max}]")
+            raise MotesError(f"times must lie in [{self.process.t_min}, {self.process.t_max}]")
         signal = self.schedule == "signal"
         curve: Schedule = (lambda t: float(self.process.alpha(t))) if signal else self.schedule
         object.__setattr__(self, "times", times)
@@ -379,12 +379,12 @@ class ReverseDiscrete(FeynmanKac):
         if self.given is None:
             return torch.ones(length, dtype=torch.bool)
         if not isinstance(self.process, Masked):
-            raise ValueError("tokens can be given to masked models only; tilt others by a reward")
+            raise MotesError("tokens can be given to masked models only; tilt others by a reward")
         if self.given.shape != (length,):
             raise ShapeError(f"given must have shape ({length},), not {tuple(self.given.shape)}")
         self.process.check(self.given[None])
         if bool((self.given >= 0).all()):
-            raise ValueError("all tokens are given: leave some places masked, as -1")
+            raise MotesError("all tokens are given: leave some places masked, as -1")
         return self.given < 0
 
     def _probe(self) -> dict[str, Tensor]:

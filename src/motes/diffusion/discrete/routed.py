@@ -12,6 +12,7 @@ from motes.core.cite import Reference
 from motes.diffusion.discrete.order import first, left_masked
 from motes.diffusion.discrete.process import MASK, TokenProcess
 from motes.diffusion.discrete.step import StepRule, TokenLook, TokenMove, needs_masks
+from motes.errors import MotesError
 from motes.rng import Rng
 
 ROUTED = Reference(
@@ -57,7 +58,7 @@ class Routed(StepRule):
 
     def __post_init__(self) -> None:
         if not self.temperature >= 0:
-            raise ValueError(f"temperature must not be negative, not {self.temperature}")
+            raise MotesError(f"temperature must not be negative, not {self.temperature}")
 
     def plan(self, rng: Rng, look: TokenLook) -> TokenMove:
         return TokenMove(look.tokens < 0, look.log_p0)

@@ -7,10 +7,10 @@ import math
 import torch
 from torch import Tensor
 
-from motes.core.errors import MotesError, name_particles
 from motes.diffusion.discrete.draw import draw
 from motes.diffusion.discrete.model import TokenModel
 from motes.diffusion.discrete.process import Masked
+from motes.errors import MotesError, name_particles
 from motes.rng import Rng
 
 
@@ -35,7 +35,7 @@ def first_hitting(rng: Rng, model: TokenModel, n: int, *, given: Tensor | None =
     """
     process = model.process
     if not isinstance(process, Masked):
-        raise ValueError(f"the first-hitting sampler needs the process Masked, not {type(process).__name__}")
+        raise MotesError(f"the first-hitting sampler needs the process Masked, not {type(process).__name__}")
     start = torch.full((model.length,), -1) if given is None else given
     process.check(start[None])
     tokens = start.expand(n, -1).clone()
@@ -84,11 +84,11 @@ def uniformised(
     """
     process, matrix = model.process, model.process.matrix
     if not 0 < until < process.t_max:
-        raise ValueError(f"until must lie between 0 and {process.t_max}, not {until}")
+        raise MotesError(f"until must lie between 0 and {process.t_max}, not {until}")
     ends = torch.log(process.clock(process.t_max)), torch.log(process.clock(until))
     clocks = torch.exp(torch.linspace(float(ends[0]), float(ends[1]), pieces + 1, dtype=torch.float64)).tolist()
     if not bool((process.kernel(0.0, until) > 0).all()):
-        raise ValueError("uniformisation needs a process in which each state leads to each; masks: see first_hitting")
+        raise MotesError("uniformisation needs a process in which each state leads to each; masks: see first_hitting")
     tokens = process.start(rng, (n, model.length))
     for piece in range(pieces):
         low = clocks[piece + 1]

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from motes.core.cite import Reference
-from motes.core.errors import FileError, name_particles
 from motes.core.estimate.variance import StandardError
 from motes.core.micro_batches import in_parts
 from motes.core.model import FeynmanKac
@@ -22,6 +21,7 @@ from motes.diffusion.discrete.model import TokenModel
 from motes.diffusion.discrete.process import Uniform
 from motes.diffusion.evaluation.look import refuse
 from motes.diffusion.evaluation.potential import checked_reward
+from motes.errors import FileError, MotesError, name_particles
 from motes.rng import Rng
 
 SPLIT = Reference(
@@ -82,15 +82,15 @@ class SplitGibbs(FeynmanKac):
         check_networks(model=self.model, likelihood=self.log_likelihood)
         process = self.model.process
         if not isinstance(process, Uniform):
-            raise ValueError(f"split Gibbs needs the process Uniform, not {type(process).__name__}")
+            raise MotesError(f"split Gibbs needs the process Uniform, not {type(process).__name__}")
         most = 1 - 1 / process.vocabulary
         if not 0 < self.tightest <= self.loosest < most:
-            raise ValueError(f"need 0 < tightest <= loosest < {most:.3g}, not {self.tightest} and {self.loosest}")
+            raise MotesError(f"need 0 < tightest <= loosest < {most:.3g}, not {self.tightest} and {self.loosest}")
         for name in ("sweeps", "reverse", "flips"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+                raise MotesError(f"{name} must be at least 1, not {getattr(self, name)}")
         if not 0 <= self.annealed <= 1:
-            raise ValueError(f"annealed must be in [0, 1], not {self.annealed}")
+            raise MotesError(f"annealed must be in [0, 1], not {self.annealed}")
         falling = max(1, round(self.annealed * self.sweeps))
         share = torch.ones(self.sweeps, dtype=torch.float64)
         share[:falling] = torch.linspace(0, 1, falling, dtype=torch.float64) if falling > 1 else 1.0

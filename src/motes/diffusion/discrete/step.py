@@ -11,6 +11,7 @@ from torch import Tensor
 
 from motes.core.cite import Reference
 from motes.diffusion.discrete.process import Masked, TokenProcess
+from motes.errors import MotesError
 from motes.rng import Rng
 
 
@@ -92,7 +93,7 @@ def needs_masks(rule: StepRule, process: TokenProcess) -> None:
     """Raise a ValueError unless the process masks all tokens alike."""
     if not isinstance(process, Masked):
         name = type(rule).__name__
-        raise ValueError(f"{name} fills masks, so it needs the process Masked, not {type(process).__name__}")
+        raise MotesError(f"{name} fills masks, so it needs the process Masked, not {type(process).__name__}")
 
 
 PARALLEL = (

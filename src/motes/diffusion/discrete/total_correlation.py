@@ -10,6 +10,7 @@ from torch import Tensor
 
 from motes.diffusion.discrete.model import TokenModel
 from motes.diffusion.discrete.process import Masked
+from motes.errors import MotesError
 from motes.rng import Rng
 
 
@@ -51,9 +52,9 @@ def chain_law(model: TokenModel, steps: int | Tensor, *, most: int = 1 << 24) ->
     times = process.times(steps) if isinstance(steps, int) else steps
     count = process.states**length
     if count * count > most:
-        raise ValueError(f"{count} sequences have too many pairs; estimate by `parallel_cost`")
+        raise MotesError(f"{count} sequences have too many pairs; estimate by `parallel_cost`")
     if float(times[-1]) != 0:
-        raise ValueError("the times must end at 0")
+        raise MotesError("the times must end at 0")
     state = torch.cartesian_prod(*[torch.arange(process.states)] * length).reshape(-1, length)
     tokens = process.tokens(state)
     law = process.stationary[state].prod(1)
@@ -116,10 +117,10 @@ def parallel_cost(rng: Rng, model: TokenModel, data: Tensor, steps: int | Tensor
     """
     process, (n, length) = model.process, data.shape
     if not isinstance(process, Masked):
-        raise ValueError(f"parallel_cost measures unmasking, it needs the process Masked, not {type(process).__name__}")
+        raise MotesError(f"parallel_cost measures unmasking, it needs the process Masked, not {type(process).__name__}")
     process.check(data)
     if bool((data < 0).any()):
-        raise ValueError("data must be whole sequences, without masks")
+        raise MotesError("data must be whole sequences, without masks")
     times = process.times(steps) if isinstance(steps, int) else steps
     edges = process.alpha(times)  # (K + 1,), rising; the last step takes what is left
     edges = torch.cat([edges[:-1], edges.new_ones(1)])

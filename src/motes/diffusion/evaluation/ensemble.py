@@ -9,7 +9,6 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from motes.core.errors import FileError, ShapeError, name_particles
 from motes.core.micro_batches import in_parts
 from motes.diffusion.arguments import check_networks
 from motes.diffusion.composing.driftlite import divergence
@@ -17,6 +16,7 @@ from motes.diffusion.composing.weighing import Grid
 from motes.diffusion.denoisers.denoiser import Denoiser
 from motes.diffusion.evaluation.look import Guidance, Look, blamed, not_finite, refuse
 from motes.diffusion.evaluation.potential import checked_reward
+from motes.errors import FileError, ShapeError, name_particles
 from motes.rng import Rng
 
 RAN = "models, or at the exponents: states that ran away are a sign of a product that cannot be normalised"

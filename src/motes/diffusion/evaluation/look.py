@@ -15,9 +15,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from motes.core.errors import NanLogPotential, name_particles
 from motes.core.modules import gradient
 from motes.diffusion.denoisers.denoiser import Denoiser
+from motes.errors import NanLogPotential, name_particles
 from motes.rng import Rng
 
 

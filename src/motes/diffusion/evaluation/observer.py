@@ -9,13 +9,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from motes.core.errors import FileError, ShapeError, name_particles
 from motes.core.micro_batches import in_parts
 from motes.diffusion.arguments import check_networks
 from motes.diffusion.denoisers.denoiser import Denoiser
 from motes.diffusion.evaluation.look import Guidance, Look, Twist, blamed, not_finite, refuse
 from motes.diffusion.evaluation.potential import checked_reward
 from motes.diffusion.processes.transition import Transitions
+from motes.errors import FileError, ShapeError, name_particles
 from motes.rng import Rng
 
 EARLY = (

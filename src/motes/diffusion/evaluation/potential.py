@@ -12,8 +12,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from motes.core.errors import ShapeError, UnknownName
 from motes.diffusion.processes.process import Process
+from motes.errors import MotesError, ShapeError, UnknownName
 
 Schedule = str | Callable[[float], float]
 SCHEDULES = ("signal", "linear", "constant", "end")
@@ -42,7 +42,7 @@ def strengths(schedule: Schedule, process: Process, times: Tensor) -> Tensor:
     else:
         raise UnknownName("schedule", schedule, SCHEDULES)
     if not bool(torch.isfinite(value).all()):
-        raise ValueError(f"the schedule must give a finite number at every time, not {value.tolist()}")
+        raise MotesError(f"the schedule must give a finite number at every time, not {value.tolist()}")
     value[-1] = 1.0
     return value
 

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from motes.core.cite import Reference
-from motes.core.errors import FileError, UnknownName
 from motes.core.estimate.variance import StandardError
 from motes.core.micro_batches import in_parts
 from motes.core.model import FeynmanKac
@@ -24,6 +23,7 @@ from motes.diffusion.flows.coupling import coupling_remarks, tested
 from motes.diffusion.flows.solvers import FLOWS, Leg
 from motes.diffusion.processes.transition import falling
 from motes.diffusion.short import alone
+from motes.errors import FileError, MotesError, UnknownName
 from motes.rng import Rng
 
 REFERENCES = (
@@ -116,14 +116,14 @@ class ProbabilityFlow(FeynmanKac):
         if self.final not in ("denoised", "state"):
             raise UnknownName("final", self.final, ("denoised", "state"))
         if not 0 <= self.churn < math.inf:
-            raise ValueError(f"churn must be at least 0 and finite, not {self.churn}")
+            raise MotesError(f"churn must be at least 0 and finite, not {self.churn}")
         if self.churn and self.integrator == "dpm++2m":
-            raise ValueError('"dpm++2m" extrapolates along its path, which churn would tear: use "heun" or "ddim"')
+            raise MotesError('"dpm++2m" extrapolates along its path, which churn would tear: use "heun" or "ddim"')
         process = self.denoiser.process
         times = process.times(self.steps) if isinstance(self.steps, int) else falling(self.steps, process)
         nu = torch.exp(-process.log_snr(times))
         if not bool(torch.isfinite(nu).all()):
-            raise ValueError("nothing is left of the data at the first time: start where alpha is positive")
+            raise MotesError("nothing is left of the data at the first time: start where alpha is positive")
         high = torch.sqrt(nu[:-1] ** 2 + self.churn * (nu[:-1] ** 2 - nu[1:] ** 2)).clamp(max=float(nu[0]))
         higher = high > nu[:-1] * (1 + 1e-12)
         raised = torch.where(higher, process.time(-torch.log(high)), times[:-1])

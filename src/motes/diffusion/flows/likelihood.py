@@ -15,6 +15,7 @@ from motes.diffusion.denoisers.denoiser import Denoiser
 from motes.diffusion.evaluation.look import not_finite, refuse
 from motes.diffusion.flows.solvers import flow
 from motes.diffusion.processes.transition import falling
+from motes.errors import MotesError
 from motes.rng import Rng
 
 LARGE = 1024
@@ -88,14 +89,14 @@ def log_likelihood(
     process, d = denoiser.process, x[0].numel()
     times = process.times(steps) if isinstance(steps, int) else falling(steps, process)
     if len(times) % 2 == 0:
-        raise ValueError(f"the number of steps must be even, for the run with half of them; not {len(times) - 1}")
+        raise MotesError(f"the number of steps must be even, for the run with half of them; not {len(times) - 1}")
     if probes < 1:
-        raise ValueError(f"probes must be at least 1, not {probes}")
+        raise MotesError(f"probes must be at least 1, not {probes}")
     if rng is None and d > LARGE:
-        raise ValueError(f"{d} dimensions need as many backward passes a step: give a seed for random probes")
+        raise MotesError(f"{d} dimensions need as many backward passes a step: give a seed for random probes")
     up = times.flip(0).tolist()
     if float(process.sigma(up[0])) == 0:
-        raise ValueError("the flow cannot start where sigma = 0: give the process a small t_min > 0")
+        raise MotesError("the flow cannot start where sigma = 0: give the process a small t_min > 0")
     if rng is None:
         signs = torch.zeros(len(x), 0, *x.shape[1:], dtype=x.dtype, device=x.device)
     else:

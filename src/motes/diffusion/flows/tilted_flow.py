@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from motes.core.cite import Reference
-from motes.core.errors import FileError, UnknownName
 from motes.core.estimate.coarse_level import CoarseLevel
 from motes.core.estimate.systematic import Systematic
 from motes.core.estimate.unearned import unearned
@@ -32,6 +31,7 @@ from motes.diffusion.evaluation.potential import checked_reward
 from motes.diffusion.flows.flow import REFERENCES
 from motes.diffusion.flows.solvers import FLOWS, Leg
 from motes.diffusion.processes.transition import falling
+from motes.errors import FileError, MotesError, UnknownName, WrongType
 from motes.rng import Rng
 
 LATENT = Reference(
@@ -111,20 +111,20 @@ class TiltedFlow(FeynmanKac):
 
     def __post_init__(self) -> None:
         if not isinstance(self.denoiser, Denoiser):
-            raise TypeError(f"give a Denoiser(model, process, predicts=...), not a {type(self.denoiser).__name__}")
+            raise WrongType(f"give a Denoiser(model, process, predicts=...), not a {type(self.denoiser).__name__}")
         check_image(self.shape, self.dtype, self.device)
         check_networks(denoiser=self.denoiser, reward=self.reward)
         check_function("reward", self.reward, "images (N, *shape) -> (N,) nats")
         if self.integrator not in FLOWS:
             raise UnknownName("integrator of a flow", self.integrator, FLOWS)
         if not 0 < self.conditional_ess < 1 or self.max_sweeps < 1:
-            raise ValueError(
+            raise MotesError(
                 f"need 0 < conditional_ess < 1 and max_sweeps >= 1, not {self.conditional_ess} and {self.max_sweeps}"
             )
         process = self.denoiser.process
         times = process.times(self.steps) if isinstance(self.steps, int) else falling(self.steps, process)
         if len(times) % 2 == 0:
-            raise ValueError(f"the number of steps must be even, for the check with half of them; not {len(times) - 1}")
+            raise MotesError(f"the number of steps must be even, for the check with half of them; not {len(times) - 1}")
         object.__setattr__(self, "times", times)
 
     def init(self, rng: Rng, n: int) -> Particles:

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from motes.core.errors import ShapeError
 from motes.diffusion.evaluation.look import Guidance, Look, Twist, digest, slope_of
 from motes.diffusion.evaluation.potential import checked_reward
+from motes.errors import MotesError, ShapeError
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +42,7 @@ class ReferenceControl(Twist):
 
     def __post_init__(self) -> None:
         if not self.strength > 0 or not self.scale > 0:
-            raise ValueError(f"strength and scale must be positive, not {self.strength} and {self.scale}")
+            raise MotesError(f"strength and scale must be positive, not {self.strength} and {self.scale}")
 
     @property
     def data_scale(self) -> float:
@@ -96,7 +96,7 @@ class Modulation(Guidance):
 
     def __post_init__(self) -> None:
         if not self.rate > 0 or self.iterations < 1:
-            raise ValueError(f"need rate > 0 and iterations >= 1, not {self.rate} and {self.iterations}")
+            raise MotesError(f"need rate > 0 and iterations >= 1, not {self.rate} and {self.iterations}")
 
     @property
     def graph(self) -> bool:

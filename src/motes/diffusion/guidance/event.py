@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from motes.core.errors import ShapeError
 from motes.diffusion.evaluation.look import Look, Twist, slope_of
+from motes.errors import MotesError, ShapeError
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +52,7 @@ class Event(Twist):
 
     def __post_init__(self) -> None:
         if not self.floor > 0:
-            raise ValueError(f"floor must be positive, not {self.floor}")
+            raise MotesError(f"floor must be positive, not {self.floor}")
 
     @property
     def graph(self) -> bool:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from motes.core.errors import ShapeError
 from motes.diffusion.evaluation.look import Guidance, Look
+from motes.errors import ShapeError
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from torch import Tensor
 from motes.diffusion.arguments import seeded
 from motes.diffusion.denoisers.denoiser import Denoiser
 from motes.diffusion.evaluation.look import Guidance, Look
+from motes.errors import MotesError
 from motes.rng import Rng
 
 
@@ -40,7 +41,7 @@ class Minority(Guidance):
 
     def __post_init__(self) -> None:
         if self.every < 1 or not 0 < self.until <= 1:
-            raise ValueError(f"need every >= 1 and 0 < until <= 1, not {self.every} and {self.until}")
+            raise MotesError(f"need every >= 1 and 0 < until <= 1, not {self.every} and {self.until}")
 
     def __call__(self, look: Look) -> Tensor:
         if look.step % self.every or look.step >= self.until * (len(look.times) - 1):

@@ -10,9 +10,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from motes.core.errors import UnknownName
 from motes.diffusion.evaluation.look import Guidance, Look, slope_of
 from motes.diffusion.evaluation.potential import checked_reward
+from motes.errors import MotesError, UnknownName
 
 Shape = Literal["increase", "decrease", "constant", "variance"]
 SHAPES = ("increase", "decrease", "constant", "variance")
@@ -67,10 +67,10 @@ class TrainingFree(Guidance):
     def __post_init__(self) -> None:
         for name in ("rho", "mu", "smooth"):
             if not getattr(self, name) >= 0 or not math.isfinite(getattr(self, name)):
-                raise ValueError(f"{name} must be at least 0, not {getattr(self, name)}")
+                raise MotesError(f"{name} must be at least 0, not {getattr(self, name)}")
         for name in ("samples", "iterations"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+                raise MotesError(f"{name} must be at least 1, not {getattr(self, name)}")
         for shape in self.shapes or ():
             if shape not in SHAPES:
                 raise UnknownName("shape", shape, SHAPES)
@@ -122,7 +122,7 @@ class TrainingFree(Guidance):
     def _value(self, look: Look, z: Tensor, cloud: Tensor | None) -> Tensor:
         reward = self.reward or look.reward
         if reward is None:
-            raise ValueError("training-free guidance needs a reward: give one to it or to the sampler")
+            raise MotesError("training-free guidance needs a reward: give one to it or to the sampler")
         if cloud is None:
             return checked_reward(reward(z), len(z))
         n, m = cloud.shape[:2]

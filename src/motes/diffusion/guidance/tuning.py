@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from motes.diffusion.guidance.training_free import TrainingFree
+from motes.errors import MotesError
 
 START = TrainingFree(rho=0.25, mu=0.25, smooth=0.1)
 KNOBS = ("rho", "mu", "smooth")
@@ -53,14 +54,14 @@ def tune(
         (2.0, 0.5)
     """
     if beam < 1 or rounds < 1:
-        raise ValueError(f"beam and rounds must be at least 1, not {beam} and {rounds}")
+        raise MotesError(f"beam and rounds must be at least 1, not {beam} and {rounds}")
     tried: dict[TrainingFree, float] = {}
 
     def ask(guidance: TrainingFree) -> None:
         if guidance not in tried:
             tried[guidance] = value = float(score(guidance))
             if math.isnan(value):
-                raise ValueError(f"the score of {guidance} is NaN")
+                raise MotesError(f"the score of {guidance} is NaN")
 
     ask(start)
     kept: list[TrainingFree] = []

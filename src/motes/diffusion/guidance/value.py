@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from motes.diffusion.evaluation.look import Guidance, Look
+from motes.errors import MotesError
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class ValueGradient(Guidance):
 
     def __call__(self, look: Look) -> Tensor:
         if look.log_value is None:
-            raise ValueError("guidance by the reward needs a reward; give one, or a function (x, t) as guidance")
+            raise MotesError("guidance by the reward needs a reward; give one, or a function (x, t) as guidance")
         what = "twist" if look.predicted is None else "reward"
         return look.shift(self.scale * look.gradient(look.log_value, what))
 

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from motes.core.cite import Reference
-from motes.core.errors import FileError, ShapeError, UnknownName
 from motes.core.estimate.coarse_level import CoarseLevel
 from motes.core.estimate.systematic import Systematic
 from motes.core.model import FeynmanKac
@@ -30,6 +29,7 @@ from motes.diffusion.sampling.guided_step import guided_step
 from motes.diffusion.sampling.multilevel import Coarse, begun, set_level, stepped
 from motes.diffusion.sampling.multilevel_error import coarse_level, remarks, systematic
 from motes.diffusion.sampling.reverse import SAMPLER
+from motes.errors import FileError, MotesError, ShapeError, UnknownName
 from motes.rng import Rng
 
 ACTIVE = Reference(
@@ -109,9 +109,9 @@ class ActiveDiffusion(FeynmanKac):
             raise UnknownName("choice", self.choice, CHOICES)
         for name in ("std", "scale"):
             if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be positive, not {getattr(self, name)}")
+                raise MotesError(f"{name} must be positive, not {getattr(self, name)}")
         if not 0 <= self.window[0] < self.window[1] <= 1:
-            raise ValueError(f"window must be two rising shares of the steps in [0, 1], not {self.window}")
+            raise MotesError(f"window must be two rising shares of the steps in [0, 1], not {self.window}")
         table = transitions(
             self.denoiser.process, self.steps, integrator=self.integrator, noise=self.noise, history=True
         )
@@ -120,9 +120,9 @@ class ActiveDiffusion(FeynmanKac):
             raise ShapeError(f"measure must return (n, L, m) for n images, not {tuple(blank.shape)} for one")
         count = blank.shape[1]
         if not len(self.first) <= self.budget <= count or self.budget < 1:
-            raise ValueError(f"budget must be from {max(1, len(self.first))} to {count}, not {self.budget}")
+            raise MotesError(f"budget must be from {max(1, len(self.first))} to {count}, not {self.budget}")
         if len(set(self.first)) != len(self.first) or any(not 0 <= l < count for l in self.first):  # noqa: E741
-            raise ValueError(f"first must name different candidates from 0 to {count - 1}, not {self.first}")
+            raise MotesError(f"first must name different candidates from 0 to {count - 1}, not {self.first}")
         object.__setattr__(self, "table", table)
         set_level(self, self._observer(None), torch.zeros_like(table.times), self.noise)
         object.__setattr__(self, "_size", tuple(blank.shape[1:]))
@@ -242,7 +242,7 @@ class ActiveDiffusion(FeynmanKac):
         if y.shape != shared["y"].shape[1:]:
             raise ShapeError(f"ask({candidate}) returned shape {tuple(y.shape)}, not {tuple(shared['y'].shape[1:])}")
         if not bool(torch.isfinite(y).all()):
-            raise ValueError(f"ask({candidate}) returned a number that is not finite")
+            raise MotesError(f"ask({candidate}) returned a number that is not finite")
         i = self._count(shared)
         new = {name: value.clone() for name, value in shared.items()}
         new["asked"][i], new["y"][candidate], new["entropy"][i] = candidate, y.to(new["y"]), entropy

@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from motes.core.errors import ShapeError
 from motes.core.weights import normalise
 from motes.diffusion.arguments import check_tensors
 from motes.diffusion.denoisers.denoiser import Denoiser
@@ -18,6 +17,7 @@ from motes.diffusion.evaluation.look import Look, Twist, digest
 from motes.diffusion.guidance.control import variance_left
 from motes.diffusion.inverse.operator import LinearOperator
 from motes.diffusion.sampling.reverse import ReverseDiffusion
+from motes.errors import MotesError, ShapeError
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,10 +57,10 @@ class Observation(Twist):
     def __post_init__(self) -> None:
         for name in ("std", "scale", "gain"):
             if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be positive, not {getattr(self, name)}")
+                raise MotesError(f"{name} must be positive, not {getattr(self, name)}")
         check_tensors(y=self.y)
         if self.y.is_complex() or not bool(torch.isfinite(self.y).all()):
-            raise ValueError("the measurement y must be real numbers, all finite; leave out what was not measured")
+            raise MotesError("the measurement y must be real numbers, all finite; leave out what was not measured")
 
     @property
     def data_scale(self) -> float:

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from motes.core.errors import MotesError
 from motes.diffusion.evaluation.look import digest
+from motes.errors import MotesError
 
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-10}
 LIMIT = 1000

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from motes.diffusion.arguments import seeded
+from motes.errors import MotesError
 from motes.rng import Rng
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -37,7 +38,7 @@ def build(make: Callable[[], Network], *, seed: int | Rng, device: torch.device 
         network = make()
     held = [name for name, _ in network.named_buffers()]
     if held:
-        raise ValueError(f"the network holds buffers ({', '.join(held)}); make it yourself and call `initialise`")
+        raise MotesError(f"the network holds buffers ({', '.join(held)}); make it yourself and call `initialise`")
     network.to_empty(device=device)
     initialise(network, seed=seed)
     return network

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from motes.diffusion.denoisers.denoiser import Denoiser
 from motes.diffusion.processes.process import Process
+from motes.errors import MotesError
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class EDM(Process):
     def __post_init__(self) -> None:
         self._check()
         if not self.rho > 0:
-            raise ValueError(f"rho must be positive, not {self.rho}")
+            raise MotesError(f"rho must be positive, not {self.rho}")
 
     def alpha(self, t: Tensor | float) -> Tensor:
         return torch.ones_like(self.sigma(t))
@@ -89,7 +90,7 @@ def preconditioned(
         Karras, Aittala, Aila & Laine (2022), NeurIPS, Eq. (7) and Table 1.
     """
     if not sigma_data > 0:
-        raise ValueError(f"sigma_data must be positive, not {sigma_data}")
+        raise MotesError(f"sigma_data must be positive, not {sigma_data}")
 
     def model(x: Tensor, t: Tensor) -> Tensor:
         """The prediction of the data."""

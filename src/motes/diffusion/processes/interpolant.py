@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from motes.core.errors import UnknownName
 from motes.diffusion.processes.process import Process
+from motes.errors import MotesError, UnknownName
 
 Function = Callable[[Tensor], Tensor]
 PATHS: dict[str, tuple[Function, Function]] = {
@@ -130,18 +130,18 @@ class Interpolant(Process):
         t = torch.linspace(self.t_min, self.t_max, 201, dtype=torch.float64)
         alpha, sigma = self.alpha(t), self.sigma(t)
         if not (bool((alpha > 0).all()) and bool((sigma[1:] > 0).all()) and float(sigma[0]) >= 0):
-            raise ValueError("alpha and sigma must be positive between t_min and t_max (sigma may be 0 at t_min)")
+            raise MotesError("alpha and sigma must be positive between t_min and t_max (sigma may be 0 at t_min)")
         alpha_rate, sigma_rate = self.rates(t)
         middle, step = t[1:-1], 1e-5 * (self.t_max - self.t_min)
         for name, rate, f in (("alpha", alpha_rate, self.alpha), ("sigma", sigma_rate, self.sigma)):
             slope = (f(middle + step) - f(middle - step)) / (2 * step)
             if not torch.allclose(rate[1:-1], slope, rtol=1e-4, atol=1e-6 * float(slope.abs().max()) + 1e-9):
-                raise ValueError(
+                raise MotesError(
                     f"the derivative of {name} is not what its values say: write the function in torch operations that "
                     "keep gradients, or give the right rates_of=(alpha', sigma')"
                 )
         if not bool((alpha * sigma_rate - alpha_rate * sigma > 0).all()):
-            raise ValueError("alpha / sigma must fall from t_min to t_max: t runs from data to noise")
+            raise MotesError("alpha / sigma must fall from t_min to t_max: t runs from data to noise")
 
     @property
     def _functions(self) -> tuple[Function, Function]:
@@ -171,7 +171,7 @@ class Interpolant(Process):
         log_snr = _t(log_snr)
         most, least = self.log_snr(self.t_min), self.log_snr(self.t_max)
         if bool((log_snr > most + 1e-9 * most.abs()).any()) or bool((log_snr < least - 1e-9 * least.abs()).any()):
-            raise ValueError(f"log(alpha / sigma) lies between {float(least):.4g} and {float(most):.4g} on this path")
+            raise MotesError(f"log(alpha / sigma) lies between {float(least):.4g} and {float(most):.4g} on this path")
         low, high = torch.full_like(log_snr, self.t_min), torch.full_like(log_snr, self.t_max)
         for _ in range(60):
             middle = 0.5 * (low + high)
@@ -199,7 +199,7 @@ def _derivative(f: Function, t: Tensor) -> Tensor:
 
 def _below_one(t_max: float) -> None:
     if t_max >= 1:
-        raise ValueError(f"t_max={t_max} must be less than 1, where nothing is left of the data")
+        raise MotesError(f"t_max={t_max} must be less than 1, where nothing is left of the data")
 
 
 def _t(t: Tensor | float) -> Tensor:

@@ -15,7 +15,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from motes.core.errors import UnknownName
+from motes.errors import MotesError, UnknownName
 
 SPACINGS = ("time", "snr", "karras", "geometric")
 
@@ -89,17 +89,17 @@ class Process(ABC):
         if spacing not in SPACINGS:
             raise UnknownName("spacing", spacing, SPACINGS)
         if steps < 1:
-            raise ValueError(f"a sampler needs at least 1 step, not {steps}")
+            raise MotesError(f"a sampler needs at least 1 step, not {steps}")
         if spacing == "time":
             times = torch.linspace(self.t_max, self.t_min, steps + 1, dtype=torch.float64)
         elif spacing == "geometric":
             if self.t_min <= 0:
-                raise ValueError('equal ratios of t never reach t_min=0: give the process t_min > 0, or use "snr"')
+                raise MotesError('equal ratios of t never reach t_min=0: give the process t_min > 0, or use "snr"')
             times = self.t_max * (self.t_min / self.t_max) ** torch.linspace(0, 1, steps + 1, dtype=torch.float64)
         else:
             ends = [float(self.log_snr(t)) for t in (self.t_max, self.t_min)]
             if not math.isfinite(ends[0]) or (spacing == "snr" and not math.isfinite(ends[1])):
-                raise ValueError(
+                raise MotesError(
                     f'spacing "{spacing}" needs a finite log(alpha / sigma) at both ends, not {ends[0]:.4g} '
                     f'at t_max and {ends[1]:.4g} at t_min: move them, or use "time"'
                 )
@@ -114,7 +114,7 @@ class Process(ABC):
 
     def _check(self) -> None:
         if not 0 <= self.t_min < self.t_max:
-            raise ValueError(f"need 0 <= t_min < t_max, not t_min={self.t_min}, t_max={self.t_max}")
+            raise MotesError(f"need 0 <= t_min < t_max, not t_min={self.t_min}, t_max={self.t_max}")
         if self.spacing not in SPACINGS:
             raise UnknownName("spacing", self.spacing, SPACINGS)
 
@@ -147,9 +147,9 @@ class VariancePreserving(Process):
         if self.schedule not in ("linear", "cosine"):
             raise UnknownName("schedule", self.schedule, ("linear", "cosine"))
         if not 0 < self.beta_min <= self.beta_max:
-            raise ValueError(f"need 0 < beta_min <= beta_max, not {self.beta_min}, {self.beta_max}")
+            raise MotesError(f"need 0 < beta_min <= beta_max, not {self.beta_min}, {self.beta_max}")
         if self.t_max > 1 or (self.schedule == "cosine" and self.t_max >= 1):
-            raise ValueError(f"t_max={self.t_max} must be at most 1, and less for the cosine schedule: alpha(1) = 0")
+            raise MotesError(f"t_max={self.t_max} must be at most 1, and less for the cosine schedule: alpha(1) = 0")
 
     def _log_alpha(self, t: Tensor) -> Tensor:
         return -0.5 * (self.beta_min * t + 0.5 * (self.beta_max - self.beta_min) * t * t)
@@ -209,7 +209,7 @@ class VarianceExploding(Process):
     def __post_init__(self) -> None:
         self._check()
         if not 0 < self.sigma_min < self.sigma_max:
-            raise ValueError(f"need 0 < sigma_min < sigma_max, not {self.sigma_min}, {self.sigma_max}")
+            raise MotesError(f"need 0 < sigma_min < sigma_max, not {self.sigma_min}, {self.sigma_max}")
 
     @property
     def _rate(self) -> float:

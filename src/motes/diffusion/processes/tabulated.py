@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from motes.core.errors import ShapeError
 from motes.diffusion.processes.process import Process
+from motes.errors import MotesError, ShapeError
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,7 +47,7 @@ class Tabulated(Process):
         if table.ndim != 1 or len(table) < 2:
             raise ShapeError(f"the table must have shape (T,) with T >= 2, not {tuple(table.shape)}")
         if not bool(((table > 0) & (table < 1)).all()) or not bool((table.diff() < 0).all()):
-            raise ValueError("the table must fall and lie strictly between 0 and 1")
+            raise MotesError("the table must fall and lie strictly between 0 and 1")
         object.__setattr__(self, "table", table)
         self._check()
 

@@ -19,9 +19,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from motes.core.errors import ShapeError, UnknownName
 from motes.diffusion.evaluation.look import digest
 from motes.diffusion.processes.process import Process
+from motes.errors import MotesError, ShapeError, UnknownName, WrongType
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ def ancestral(process: Process, t: Tensor, s: Tensor, noise: float) -> tuple[Ten
     variance = noise**2 * added * (sigma_s / sigma_t) ** 2
     rest = sigma_s**2 - variance
     if bool((rest < -1e-12 * sigma_s**2).any()):
-        raise ValueError(f"noise={noise} asks for more variance than the process has at some step; at most 1 fits")
+        raise MotesError(f"noise={noise} asks for more variance than the process has at some step; at most 1 fits")
     keep = torch.sqrt(rest.clamp(min=0)) / sigma_t
     return keep, alpha_s - keep * alpha_t, torch.sqrt(variance)
 
@@ -191,13 +191,13 @@ def transitions(
         raise UnknownName("integrator", integrator, legal)
     if isinstance(steps, Transitions):
         if steps.back is not None and not history:
-            raise ValueError("this sampler does not keep the step before, which the given table of steps looks back at")
+            raise MotesError("this sampler does not keep the step before, which the given table of steps looks back at")
         return _noisy(steps, still)
     if isinstance(steps, float | str) or steps is None:
-        raise TypeError(f"steps must be a whole number, the falling times (K + 1,), or a table, not {steps!r}")
+        raise WrongType(f"steps must be a whole number, the falling times (K + 1,), or a table, not {steps!r}")
     times = _grid(process, int(steps), integrator) if isinstance(steps, Integral) else falling(steps, process)
     if not (noise > 0 or (still and noise == 0)):
-        raise ValueError(_without_noise(f"noise={noise}"))
+        raise MotesError(_without_noise(f"noise={noise}"))
     keep, pull, std = INTEGRATORS[integrator](process, times[:-1], times[1:], noise)
     back = corrections(process, times, keep, noise) if integrator == "multistep" else None
     return _noisy(Transitions(times, keep, pull, std, back), still)
@@ -220,7 +220,7 @@ def _noisy(table: Transitions, still: bool) -> Transitions:
     if quiet and not still:
         times = table.times
         where = [f"{float(times[k]):.4g} -> {float(times[k + 1]):.4g}" for k in quiet[:3]]
-        raise ValueError(_without_noise(f"the transition of step {quiet[0] + 1} (t: {', '.join(where)}) has no noise"))
+        raise MotesError(_without_noise(f"the transition of step {quiet[0] + 1} (t: {', '.join(where)}) has no noise"))
     return table
 
 
@@ -243,5 +243,5 @@ def falling(times: Any, process: Process) -> Tensor:
     if times.ndim != 1 or len(times) < 2 or not bool((times[1:] < times[:-1]).all()):
         raise ShapeError(f"times must be a falling vector of at least 2 numbers, from noise to data, not {times}")
     if float(times[0]) > process.t_max or float(times[-1]) < 0:
-        raise ValueError(f"times must lie in [0, {process.t_max}], not from {times[0]:.4g} to {times[-1]:.4g}")
+        raise MotesError(f"times must lie in [0, {process.t_max}], not from {times[0]:.4g} to {times[-1]:.4g}")
     return times

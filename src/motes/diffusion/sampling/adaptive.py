@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from motes.core.cite import Reference
-from motes.core.errors import UnknownName
 from motes.core.estimate.coarse_level import CoarseLevel
 from motes.core.estimate.systematic import Systematic
 from motes.core.estimate.unearned import unearned
@@ -31,6 +30,7 @@ from motes.diffusion.sampling.guided_step import guided_step
 from motes.diffusion.sampling.multilevel import Coarse, begun, set_level, stepped
 from motes.diffusion.sampling.multilevel_error import coarse_level, remarks, systematic
 from motes.diffusion.sampling.reverse import SAMPLER, STEERING
+from motes.errors import MotesError, UnknownName, WrongType
 from motes.rng import Rng
 
 TEMPERED = Reference(
@@ -97,11 +97,11 @@ class AdaptiveReward(FeynmanKac):
 
     def __post_init__(self) -> None:
         if not isinstance(self.denoiser, Denoiser):
-            raise TypeError(f"give a Denoiser(model, process, predicts=...), not a {type(self.denoiser).__name__}")
+            raise WrongType(f"give a Denoiser(model, process, predicts=...), not a {type(self.denoiser).__name__}")
         check_image(self.shape, self.dtype, self.device)
         check_function("reward", self.reward, "images (N, *shape) -> (N,) nats")
         if not 0 < self.conditional_ess < 1:
-            raise ValueError(f"conditional_ess must be between 0 and 1, not {self.conditional_ess}")
+            raise MotesError(f"conditional_ess must be between 0 and 1, not {self.conditional_ess}")
         table = transitions(
             self.denoiser.process, self.steps, integrator=self.integrator, noise=self.noise, history=True
         )

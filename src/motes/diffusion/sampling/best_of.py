@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from motes.core.errors import MotesError
 from motes.core.run import Run
+from motes.errors import MotesError
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def best_of(run: Run, n: int) -> BestOf:
     run = run.alone("best_of")
     particles, images = run.particles, run.view
     if n < 1 or particles.n % n:
-        raise ValueError(f"n must divide the {particles.n} particles, not {n}")
+        raise MotesError(f"n must divide the {particles.n} particles, not {n}")
     asked = "reward" in run.trace  # the particles hold zeros where there is no reward
     if not isinstance(particles.x, dict) or "reward" not in particles.x or not asked:
         raise MotesError("the run has no reward: give its model one")

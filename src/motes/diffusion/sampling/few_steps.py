@@ -11,6 +11,7 @@ from motes.diffusion.arguments import check_networks
 from motes.diffusion.denoisers.denoiser import Denoiser
 from motes.diffusion.evaluation.look import not_finite, refuse
 from motes.diffusion.processes.transition import Transitions, falling, transitions
+from motes.errors import MotesError
 from motes.rng import Rng
 
 
@@ -53,7 +54,7 @@ def learned_steps(
     """
     check_networks(denoiser=denoiser)
     if n < 2 or fine < 2:
-        raise ValueError(f"n and fine must be at least 2, not {n} and {fine}")
+        raise MotesError(f"n and fine must be at least 2, not {n} and {fine}")
     rng, process = seed if isinstance(seed, Rng) else Rng(seed), denoiser.process
     times = process.times(steps) if isinstance(steps, int) else falling(steps, process)
     table = transitions(process, times, noise=0.0, still=True)

@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 
 from motes.core.cite import Reference
-from motes.core.errors import UnknownName
 from motes.core.estimate.variance import StandardError
 from motes.core.model import FeynmanKac
 from motes.core.particles import Particles
@@ -31,6 +30,7 @@ from motes.diffusion.processes.start import InitialLaw, started
 from motes.diffusion.processes.transition import Transitions, transitions
 from motes.diffusion.sampling.reverse import SAMPLER, Guides, as_guidance
 from motes.diffusion.short import alone
+from motes.errors import MotesError, UnknownName, WrongType
 from motes.rng import Rng
 
 FINAL = ("denoised", "state")
@@ -103,16 +103,16 @@ class Guided(FeynmanKac):
 
     def __post_init__(self) -> None:
         if self.repeats < 1:
-            raise ValueError(f"repeats must be at least 1, not {self.repeats}")
+            raise MotesError(f"repeats must be at least 1, not {self.repeats}")
         if self.final not in FINAL:
             raise UnknownName("final", self.final, FINAL)
         if not isinstance(self.denoiser, Denoiser):
-            raise TypeError(f"give a Denoiser(model, process, predicts=...), not a {type(self.denoiser).__name__}")
+            raise WrongType(f"give a Denoiser(model, process, predicts=...), not a {type(self.denoiser).__name__}")
         check_image(self.shape, self.dtype, self.device)
         check_function("reward", self.reward, "images (N, *shape) -> (N,) nats")
         guidance = as_guidance(self.guidance)
         if self.reward is None and self.twist is None and guidance is not None and guidance.value:
-            raise ValueError("guidance by the reward needs a reward or a twist")
+            raise MotesError("guidance by the reward needs a reward or a twist")
         process = self.denoiser.process
         table = transitions(process, self.steps, integrator=self.integrator, noise=self.noise, still=True)
         gain = table.pull * process.sigma(table.times[:-1]) ** 2 / process.alpha(table.times[:-1])

@@ -11,12 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from motes.core.errors import MotesError, ShapeError
 from motes.core.particles import Particles
 from motes.core.smc import steps as stepped
 from motes.core.weights import normalise
 from motes.diffusion.evaluation.look import Guidance, Look
 from motes.diffusion.sampling.reverse import ReverseDiffusion
+from motes.errors import MotesError, ShapeError
 from motes.rng import Rng
 
 Basis = Callable[[Look], Sequence[Tensor]]
@@ -121,11 +121,11 @@ def iterated_twisting(
         and Optimal Control of Diffusions, SIAM J. Sci. Comput. 36 (the least-squares fit of the drift).
     """
     if not trust > 0 or iterations < 1 or not ridge > 0:
-        raise ValueError(f"trust, iterations and ridge must be positive, not {trust}, {iterations}, {ridge}")
+        raise MotesError(f"trust, iterations and ridge must be positive, not {trust}, {iterations}, {ridge}")
     if model.reward is None:
-        raise ValueError("the model has no reward, so there is nothing to learn: give it one")
+        raise MotesError("the model has no reward, so there is nothing to learn: give it one")
     if pool is not None and pool < 0:
-        raise ValueError(f"pool must be at least 0, not {pool}")
+        raise MotesError(f"pool must be at least 0, not {pool}")
     rng = seed if isinstance(seed, Rng) else Rng(seed)
     window = model.table.steps // 20 if pool is None else pool
     powers: list[float] = []

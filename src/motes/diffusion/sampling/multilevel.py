@@ -21,6 +21,7 @@ from motes.diffusion.evaluation.observer import Observer
 from motes.diffusion.processes.transition import ORDER, Transitions, transitions
 from motes.diffusion.sampling.guided_step import log_reference_over_guided
 from motes.diffusion.short import SHORT
+from motes.errors import MotesError
 from motes.rng import Rng
 
 LEVELS = Reference(
@@ -228,7 +229,7 @@ def set_level(model: Any, observer: Observer, strength: Tensor, noise: float) ->
         ValueError: `coarse` is negative.
     """
     if model.coarse < 0:
-        raise ValueError(f"coarse must be at least 1, or 0 for no coarse paths, not {model.coarse}")
+        raise MotesError(f"coarse must be at least 1, or 0 for no coarse paths, not {model.coarse}")
     every = 0 if isinstance(model.steps, Transitions) else model.coarse
     level = Coarse.beside(every, observer, model.integrator, noise, strength)
     object.__setattr__(model, "level", level)

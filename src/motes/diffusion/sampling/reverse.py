@@ -18,7 +18,6 @@ import torch
 from torch import Tensor
 
 from motes.core.cite import Reference
-from motes.core.errors import UnknownName
 from motes.core.estimate.coarse_level import CoarseLevel
 from motes.core.estimate.systematic import Systematic
 from motes.core.estimate.unearned import unearned
@@ -40,6 +39,7 @@ from motes.diffusion.processes.transition import Transitions, transitions
 from motes.diffusion.sampling.guided_step import guided_step
 from motes.diffusion.sampling.multilevel import LEVELS, Coarse, begun, set_level, stepped
 from motes.diffusion.sampling.multilevel_error import coarse_level, remarks, systematic
+from motes.errors import MotesError, UnknownName, WrongType
 from motes.rng import Rng
 
 SAMPLER = Reference(
@@ -147,23 +147,23 @@ class ReverseDiffusion(FeynmanKac):
 
     def __post_init__(self) -> None:
         if not isinstance(self.denoiser, Denoiser):
-            raise TypeError(f"give a Denoiser(model, process, predicts=...), not a {type(self.denoiser).__name__}")
+            raise WrongType(f"give a Denoiser(model, process, predicts=...), not a {type(self.denoiser).__name__}")
         object.__setattr__(self, "process", self.denoiser.process)
         check_image(self.shape, self.dtype, self.device)
         check_function("reward", self.reward, "images (N, *shape) -> (N,) nats")
         if self.twist is not None and not isinstance(self.twist, Twist):
-            raise TypeError(f"twist must be a guidance.Twist, such as inverse.Observation, not {self.twist!r}")
+            raise WrongType(f"twist must be a guidance.Twist, such as inverse.Observation, not {self.twist!r}")
         if self.start is not None and not isinstance(self.start, InitialLaw):
-            raise TypeError(f"start must be a law to start from, such as schedule.Teleport, not {self.start!r}")
+            raise WrongType(f"start must be a law to start from, such as schedule.Teleport, not {self.start!r}")
         if self.potential not in POTENTIALS:
             raise UnknownName("potential", self.potential, POTENTIALS)
         if self.final not in ("denoised", "state"):
             raise UnknownName("final", self.final, ("denoised", "state"))
         guidance = as_guidance(self.guidance)
         if self.reward is None and guidance is not None and guidance.value:
-            raise ValueError("guidance by the reward needs a reward; give one, or a function (x, t) as guidance")
+            raise MotesError("guidance by the reward needs a reward; give one, or a function (x, t) as guidance")
         if self.reward is None and self.twist is not None:
-            raise ValueError("a twist guesses what the reward will be: give the reward too")
+            raise MotesError("a twist guesses what the reward will be: give the reward too")
         table = transitions(self.process, self.steps, integrator=self.integrator, noise=self.noise, history=True)
         strength = strengths(self.schedule, self.process, table.times)
         observer = Observer(
@@ -320,4 +320,4 @@ def as_guidance(guidance: Guides | None) -> Guidance | None:
         return ValueGradient(float(guidance)) if guidance else None
     if callable(guidance) and not isinstance(guidance, type):
         return Given(guidance)
-    raise TypeError(f'guidance must be None, "reward", a number, a Guidance or a function (x, t), not {guidance!r}')
+    raise WrongType(f'guidance must be None, "reward", a number, a Guidance or a function (x, t), not {guidance!r}')

@@ -17,6 +17,7 @@ from motes.core.model import FeynmanKac
 from motes.core.particles import Particles
 from motes.diffusion import tails
 from motes.diffusion.sampling.reverse import ReverseDiffusion
+from motes.errors import MotesError, WrongType
 from motes.rng import Rng
 
 VALUE = Reference(
@@ -59,11 +60,11 @@ class ValueDecoding(FeynmanKac):
 
     def __post_init__(self) -> None:
         if not isinstance(self.inner, ReverseDiffusion):
-            raise TypeError(
+            raise WrongType(
                 f"give the sampler whose steps are proposed, a ReverseDiffusion, not a {type(self.inner).__name__}"
             )
         if self.proposals < 1:
-            raise ValueError(f"proposals must be at least 1, not {self.proposals}")
+            raise MotesError(f"proposals must be at least 1, not {self.proposals}")
         object.__setattr__(self, "references", (*self.inner.references, VALUE))
         object.__setattr__(self, "quantity", self.inner.quantity)
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from motes.core.errors import ShapeError, UnknownName
 from motes.core.micro_batches import in_parts
 from motes.diffusion.arguments import check_networks, check_tensors, seeded
 from motes.diffusion.denoisers.denoiser import Denoiser
 from motes.diffusion.processes.transition import INTEGRATORS
 from motes.diffusion.schedule.cost import flow_cost, path_divergence
 from motes.diffusion.schedule.path import best_path, finer
+from motes.errors import MotesError, ShapeError, UnknownName
 from motes.rng import Rng
 
 REFINE = 6
@@ -87,7 +87,7 @@ def align_your_steps(
         raise UnknownName("integrator", integrator, INTEGRATORS)
     bounded = (noise == 1 and integrator in ("ancestral", "ddim")) or (noise > 0 and integrator == "exponential")
     if noise != 0 and not bounded:
-        raise ValueError(
+        raise MotesError(
             "steps can be aligned for noise=0, for 'ancestral' with noise=1 and for 'exponential', not for "
             f"{integrator!r} with noise={noise}: only then is there a path divergence or an error of a step"
         )
@@ -100,7 +100,7 @@ def align_your_steps(
     process = denoiser.process
     end = process.t_min if last is None else last
     if not process.t_min <= end < process.t_max:
-        raise ValueError(f"last must lie in [{process.t_min}, {process.t_max}), not {last}")
+        raise MotesError(f"last must lie in [{process.t_min}, {process.t_max}), not {last}")
     ends = [float(process.log_snr(t)) for t in (process.t_max, end)]
     log_snr = torch.linspace(ends[0], ends[1], grid + 1, dtype=torch.float64)
     for again in range(2):

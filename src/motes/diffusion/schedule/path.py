@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from motes.errors import MotesError
+
 
 def best_path(cost: Tensor, steps: int) -> Tensor:
     """(steps + 1,) the rising places, from the first to the last, whose jumps cost least in total.
@@ -17,7 +19,7 @@ def best_path(cost: Tensor, steps: int) -> Tensor:
     """
     m = len(cost)
     if not 1 <= steps < m:
-        raise ValueError(f"{m} places have room for 1 to {m - 1} steps, not {steps}")
+        raise MotesError(f"{m} places have room for 1 to {m - 1} steps, not {steps}")
     later = torch.ones(m, m, dtype=torch.bool).triu(1)
     cost = torch.where(later, cost.to(torch.float64), torch.inf)
     best, came = cost[0], []

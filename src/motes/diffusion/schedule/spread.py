@@ -8,12 +8,13 @@ import torch
 from torch import Tensor
 
 from motes.diffusion.processes.process import Process
+from motes.errors import MotesError
 
 
 def angles(process: Process, times: Tensor, std: float) -> Tensor:
     """arctan(sigma / (alpha std)) at times (M,), rad: the coordinate in which deterministic steps shrink alike."""
     if not std > 0:
-        raise ValueError(f"the standard deviation of the data must be positive, not {std}")
+        raise MotesError(f"the standard deviation of the data must be positive, not {std}")
     return torch.atan(torch.exp(-process.log_snr(times)) / std)
 
 
@@ -66,7 +67,7 @@ def steps_for_spread(process: Process, std: float, share: float) -> Tensor:
     first, whole = float(ends[0]), float(ends[0] - ends[1])
     least = math.cos(whole)
     if not least <= share < 1:
-        raise ValueError(f"deterministic steps keep shares from {least:.4g} (one step) to less than 1, not {share}")
+        raise MotesError(f"deterministic steps keep shares from {least:.4g} (one step) to less than 1, not {share}")
     n = 1
     while n * math.log(math.cos(whole / n)) < math.log(share) - 1e-12:
         n += 1

@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from motes.core.errors import ShapeError
 from motes.core.estimate.estimate import Estimate
 from motes.diffusion.denoisers.denoiser import Denoiser
 from motes.diffusion.processes.process import Process
 from motes.diffusion.processes.start import InitialLaw
+from motes.errors import MotesError, ShapeError
 from motes.rng import Rng
 
 
@@ -66,10 +66,10 @@ class Teleport(InitialLaw):
         if self.covariance.shape != (d, d):
             raise ShapeError(f"a mean of {d} numbers needs a covariance ({d}, {d}), not {tuple(self.covariance.shape)}")
         if not self.process.t_min <= self.t <= self.process.t_max:
-            raise ValueError(f"t={self.t} must lie in [{self.process.t_min}, {self.process.t_max}]")
+            raise MotesError(f"t={self.t} must lie in [{self.process.t_min}, {self.process.t_max}]")
         values, axes = torch.linalg.eigh(self.covariance.double().cpu())
         if float(values[0]) < -1e-8 * float(values[-1]):
-            raise ValueError(f"the covariance has the negative eigenvalue {float(values[0]):.3g}")
+            raise MotesError(f"the covariance has the negative eigenvalue {float(values[0]):.3g}")
         object.__setattr__(self, "values", values.clamp(min=0))
         object.__setattr__(self, "axes", axes)
 

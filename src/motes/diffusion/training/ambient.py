@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from motes.diffusion.processes.process import Process
 from motes.diffusion.training.denoising import noised, noised_at
 from motes.diffusion.training.objective import Objective
+from motes.errors import MotesError
 from motes.rng import Rng
 
 
@@ -47,7 +48,7 @@ class MissingParts(Objective):
 
     def __post_init__(self) -> None:
         if not 0 < self.hide < 1:
-            raise ValueError(f"hide must lie in (0, 1), not {self.hide}: with 0 there is nothing to learn from")
+            raise MotesError(f"hide must lie in (0, 1), not {self.hide}: with 0 there is nothing to learn from")
 
     def __call__(self, network: nn.Module, rng: Rng, batch: tuple[Tensor, ...]) -> Tensor:
         seen = batch[1].to(batch[0])
@@ -87,7 +88,7 @@ class NoisyData(Objective):
 
     def __post_init__(self) -> None:
         if not self.std > 0 or self.earliest >= self.process.t_max:
-            raise ValueError(
+            raise MotesError(
                 f"the noise of the examples must have a std above 0 and below that of the process, not {self.std}"
             )
 

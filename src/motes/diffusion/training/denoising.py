@@ -8,11 +8,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from motes.core.errors import UnknownName
 from motes.diffusion.denoisers.denoiser import CONDITIONS, PREDICTIONS, Denoiser
 from motes.diffusion.processes.process import Process
 from motes.diffusion.training.conservative import asymmetry
 from motes.diffusion.training.objective import Objective
+from motes.errors import MotesError, UnknownName
 from motes.rng import Rng
 
 WEIGHTINGS = ("plain", "data", "truncated", "likelihood")
@@ -105,11 +105,11 @@ class Denoising(Objective):
                 raise UnknownName(kind, value, (str(name) for name in legal))
         for name in ("self_conditioning", "drop"):
             if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} must lie in [0, 1], not {getattr(self, name)}")
+                raise MotesError(f"{name} must lie in [0, 1], not {getattr(self, name)}")
         if self.self_conditioning and self.condition != "t":
-            raise ValueError('self-conditioning needs condition="t", so that an estimate can be made of an answer')
+            raise MotesError('self-conditioning needs condition="t", so that an estimate can be made of an answer')
         if self.perturbation < 0 or self.symmetry < 0:
-            raise ValueError(f"need perturbation >= 0, symmetry >= 0, not {self.perturbation}, {self.symmetry}")
+            raise MotesError(f"need perturbation >= 0, symmetry >= 0, not {self.perturbation}, {self.symmetry}")
 
     def __call__(self, network: nn.Module, rng: Rng, batch: tuple[Tensor, ...]) -> Tensor:
         at = noised(rng, self.process, batch[0], self.spacing)

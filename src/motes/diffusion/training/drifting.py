@@ -9,8 +9,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from motes.core.errors import MotesError, ShapeError, UnknownName, name_particles
 from motes.diffusion.training.objective import Objective
+from motes.errors import MotesError, ShapeError, UnknownName, name_particles
 from motes.rng import Rng
 
 KERNELS = ("laplace", "gaussian")
@@ -68,7 +68,7 @@ class Drift:
         if self.field not in FIELDS:
             raise UnknownName("field", self.field, FIELDS)
         if not self.scales or min(self.scales) <= 0:
-            raise ValueError(f"scales must be positive widths, at least one, not {self.scales}")
+            raise MotesError(f"scales must be positive widths, at least one, not {self.scales}")
 
     def __call__(self, x: Tensor, data: Tensor, own: Tensor | None = None) -> Tensor:
         """V (N, ...) at x (N, ...), towards data (M, ...), away from `own` (K, ...); None means the other rows of x.
@@ -172,7 +172,7 @@ def flow(x: Tensor, data: Tensor, *, drift: Drift | None = None, steps: int = 10
         True
     """
     if steps < 1 or not 0 < rate <= 1:
-        raise ValueError(f"need steps >= 1 and rate in (0, 1], not {steps}, {rate}")
+        raise MotesError(f"need steps >= 1 and rate in (0, 1], not {steps}, {rate}")
     drift = drift or Drift()
     with torch.no_grad():
         for k in range(steps):

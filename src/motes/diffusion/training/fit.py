@@ -14,12 +14,12 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from motes.core.errors import FileError, ShapeError, warn
 from motes.core.files import store as files
 from motes.core.files.lock import Lock
 from motes.core.files.runfile import before, newest
 from motes.core.files.schema import anything, array, dictionary, number, record, tensor, whole
 from motes.diffusion.training.objective import Diverged, Objective
+from motes.errors import FileError, MotesError, ShapeError, warn
 from motes.rng import Rng
 
 
@@ -56,12 +56,12 @@ class Plan:
     def __post_init__(self) -> None:
         for name in ("steps", "batch", "every", "most"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+                raise MotesError(f"{name} must be at least 1, not {getattr(self, name)}")
         for name in ("average", "held_out"):
             if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name} must lie in [0, 1), not {getattr(self, name)}")
+                raise MotesError(f"{name} must lie in [0, 1), not {getattr(self, name)}")
         if self.rate <= 0 or self.warm_up < 0 or (self.clip is not None and self.clip <= 0):
-            raise ValueError(f"need rate > 0, warm_up >= 0, clip > 0, not {self.rate}, {self.warm_up}, {self.clip}")
+            raise MotesError(f"need rate > 0, warm_up >= 0, clip > 0, not {self.rate}, {self.warm_up}, {self.clip}")
 
     def rate_at(self, step: int) -> float:
         """The learning rate of a step, counted from 0."""

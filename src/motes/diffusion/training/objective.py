@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from motes.core.errors import MotesError
+from motes.errors import MotesError
 from motes.rng import Rng
 
 

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from motes.core.errors import UnknownName
 from motes.diffusion.discrete.process import TokenProcess
 from motes.diffusion.training.objective import Objective
+from motes.errors import MotesError, UnknownName
 from motes.rng import Rng
 
 WEIGHTINGS = ("bound", "plain")
@@ -50,9 +50,9 @@ class TokenDenoising(Objective):
         if self.weighting not in (None, *WEIGHTINGS):
             raise UnknownName("weighting", self.weighting, WEIGHTINGS)
         if self.weighting == "bound" and not self.process.masks:
-            raise ValueError('weighting="bound" needs a process with a mask; use "plain"')
+            raise MotesError('weighting="bound" needs a process with a mask; use "plain"')
         if not 0 <= self.drop <= 1:
-            raise ValueError(f"drop must lie in [0, 1], not {self.drop}")
+            raise MotesError(f"drop must lie in [0, 1], not {self.drop}")
 
     def __call__(self, network: nn.Module, rng: Rng, batch: tuple[Tensor, ...]) -> Tensor:
         clean, masks = batch[0], self.process.masks

@@ -21,6 +21,7 @@ from motes.diffusion.training.energy import Distillation, Energy
 from motes.diffusion.training.fit import Fitted, Plan, fit
 from motes.diffusion.training.objective import Objective
 from motes.diffusion.training.tokens import TokenDenoising
+from motes.errors import MotesError
 
 
 def train(
@@ -88,11 +89,11 @@ def train(
 def settled(objective: Objective, predicts: Predicts | None, options: dict[str, Any]) -> Predicts:
     """What the network of an objective predicts."""
     if options:
-        raise ValueError(f"{', '.join(options)}: give these to the objective, {type(objective).__name__}, instead")
+        raise MotesError(f"{', '.join(options)}: give these to the objective, {type(objective).__name__}, instead")
     known: dict[type, Predicts] = {MissingParts: "data", NoisyData: "data", Distillation: "noise"}
     wanted: Any = objective.predicts if isinstance(objective, Denoising) else known.get(type(objective), predicts)
     if wanted is None or predicts not in (None, wanted):
-        raise ValueError(
+        raise MotesError(
             f"{type(objective).__name__} trains a prediction of {wanted or 'something of yours'}: say so with predicts="
             f", which is {predicts!r}"
         )

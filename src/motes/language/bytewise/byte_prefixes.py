@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from motes.core.errors import NanLogPotential
+from motes.errors import NanLogPotential
 from motes.language.bytewise.tokenization_covers import Branch, Cover, CoverRow, Spelling, step
 from motes.language.models.model import Prefixes, check_keep, check_look, check_shorten, in_place, kept_logits
 

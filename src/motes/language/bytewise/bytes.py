@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from motes.core.cite import Reference
-from motes.core.errors import MotesError
+from motes.errors import MotesError
 from motes.language.bytewise.byte_prefixes import BytePrefixes
 from motes.language.bytewise.tokenization_covers import Spelling
 from motes.language.constraints.pieces import pieces

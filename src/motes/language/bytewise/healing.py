@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from motes.core.errors import MotesError
+from motes.errors import MotesError
 from motes.language.bytewise.bytes import ByteModel
 from motes.language.constraint import Constraint
 from motes.language.constraints.pieces import Pieces, pieces, whole

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from motes.core.errors import MotesError
+from motes.errors import MotesError
 from motes.language.constraint import Constraint, Recogniser, distinct
 from motes.language.constraints.pieces import pieces, whole
 from motes.language.models.model import LanguageModel

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from motes.core.errors import EmptyConstraint, MotesError, UnknownName
+from motes.errors import EmptyConstraint, MotesError, UnknownName
 from motes.language.constraint import Constraint, Recogniser, distinct, must_be_text, shorten
 from motes.language.constraints.distance import distance
 from motes.language.constraints.pieces import pieces

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from motes.core.errors import MotesError
+from motes.errors import MotesError
 from motes.language.constraint import Constraint, Recogniser, distinct, shorten
 from motes.language.constraints.pieces import whole
 from motes.language.constraints.spelt import Spelt

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from motes.core.errors import EmptyConstraint, MotesError
+from motes.errors import EmptyConstraint, MotesError
 from motes.language.constraint import Constraint, Recogniser
 from motes.language.models.model import LanguageModel
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from motes.core.errors import MotesError
+from motes.errors import MotesError
 from motes.language.constraint import Constraint, Recogniser, must_be_text
 from motes.language.constraints.spelt import Spelt
 from motes.language.models.model import LanguageModel

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from motes.core import weights
 from motes.core.cite import Reference
-from motes.core.errors import MotesError, ShapeError
 from motes.core.run import Run
+from motes.errors import MotesError, ShapeError
 from motes.language.evaluation.beta import beta_interval, check_level
 
 Judge = Callable[[list[str]], Tensor]

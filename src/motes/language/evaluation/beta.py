@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from motes.core.errors import MotesError
+from motes.errors import MotesError
 
 KINDS = ("equal-tailed", "shortest")
 ACCURACY = 1e-15

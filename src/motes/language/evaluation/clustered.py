@@ -9,8 +9,8 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from motes.core.errors import MotesError, ShapeError
 from motes.core.run import Run
+from motes.errors import MotesError, ShapeError
 from motes.language.evaluation.accuracy import BOWYER, Accuracy, Judge, worth
 from motes.language.evaluation.beta import check_level
 

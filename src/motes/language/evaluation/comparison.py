@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from motes.core import weights
-from motes.core.errors import MotesError, ShapeError, warn
+from motes.errors import MotesError, ShapeError, warn
 from motes.language.evaluation.accuracy import BOWYER, Correct, check_values, counts
 from motes.language.evaluation.beta import check_level
 from motes.language.evaluation.binormal import binormal_cdf

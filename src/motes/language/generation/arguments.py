@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 
 from torch import Tensor
 
-from motes.core.errors import MotesError
 from motes.core.modules import refuse_training_mode
+from motes.errors import MotesError
 from motes.language.constraint import Constraint
 from motes.language.generation.potential import Potential
 from motes.language.models.model import LanguageModel, Message, check_prompt

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from motes.core.errors import MotesError, NanLogPotential, name_particles
 from motes.core.tree import Leaf
+from motes.errors import MotesError, NanLogPotential, name_particles
 from motes.language.constraint import Constraint, Recogniser
 from motes.language.models.model import LanguageModel, Prefixes, in_place
 from motes.language.rule import Chain, Rule, renormalised

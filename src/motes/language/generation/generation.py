@@ -11,12 +11,12 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from motes.core.errors import EmptyConstraint, MotesError
 from motes.core.estimate.variance import StandardError
 from motes.core.model import FeynmanKac
 from motes.core.particles import Particles
 from motes.core.resampling import Scheme
 from motes.core.weights import log_mean_exp
+from motes.errors import EmptyConstraint, MotesError
 from motes.language.constraint import Constraint
 from motes.language.generation.arguments import Rules, as_rules, check_arguments, check_step, encoded
 from motes.language.generation.dead_ends import why

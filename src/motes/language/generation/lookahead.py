@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from motes.core.errors import MotesError, ShapeError
+from motes.errors import MotesError, ShapeError
 from motes.language.constraint import distinct
 from motes.language.generation.frontier import Front
 from motes.language.generation.optimal_resampling import thin

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from motes.core.errors import MotesError, NanLogPotential, ShapeError
 from motes.core.modules import refuse_training_mode
+from motes.errors import MotesError, NanLogPotential, ShapeError
 
 Reward = Callable[[Any], Tensor]
 """Maps n texts (or, wrapped by `on_tokens`, n tensors of tokens) to their log-potentials (n,), nats."""

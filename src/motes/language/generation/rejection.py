@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from motes.core.cite import Reference
-from motes.core.errors import MotesError, ShapeError, UnknownName
+from motes.errors import MotesError, ShapeError, UnknownName
 from motes.rng import Rng
 
 Test = Callable[[Tensor, Tensor], Tensor]

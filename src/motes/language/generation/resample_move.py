@@ -13,13 +13,13 @@ import torch
 from torch import Tensor
 
 from motes.core.cite import Reference
-from motes.core.errors import MotesError
 from motes.core.estimate.variance import StandardError
 from motes.core.model import FeynmanKac
 from motes.core.particles import Particles
 from motes.core.resampling import Scheme
 from motes.core.run import Run
 from motes.core.temperature import next_temperature
+from motes.errors import MotesError
 from motes.language.generation.conditional_draw import Forced
 from motes.language.generation.equal_weights import no_spread, reached_by_few, same_reward
 from motes.language.generation.frontier import Closed

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from motes.core.errors import FileError, name_particles
 from motes.core.particles import Particles
+from motes.errors import FileError, name_particles
 from motes.language.generation.frontier import Closed, Front, Frontier
 
 if TYPE_CHECKING:

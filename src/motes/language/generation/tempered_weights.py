@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from motes.core.errors import UnknownName
+from motes.errors import UnknownName
 
 Anneal = Callable[[float, float], float]
 """Maps (ESS / N, progress in [0, 1]) to the T >= 1 whose power 1/T of the weights is resampled by."""

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from motes.core.errors import MotesError
+from motes.errors import MotesError
 
 SECONDS, BYTES, LONGEST = 5.0, 500_000_000, 16_000_000
 """Processor time and memory that a copy may use beside what it began with, and the most bytes that it may say."""

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin, DynamicCache
 
-from motes.core.errors import MotesError
+from motes.errors import MotesError
 from motes.language.models.attention import MASK, PROMPT
 from motes.language.models.model import Prefixes, check_keep, check_look, check_shorten, kept_logits
 

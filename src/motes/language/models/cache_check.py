@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from motes.core.errors import MotesError
+from motes.errors import MotesError
 from motes.language.models import attention
 from motes.language.models.cache import CachedPrefixes
 from motes.language.models.model import Prefixes

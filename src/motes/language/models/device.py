@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from motes.core.errors import MotesError
+from motes.errors import MotesError
 
 
 def device_here(device: object) -> torch.device:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from motes.core.errors import FileError
+from motes.errors import FileError
 from motes.language.models.gguf_file import BLOCKS, Header, read_tensors
 from motes.language.models.gguf_file import read_header as read_header
 

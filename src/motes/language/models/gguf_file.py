@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from motes.core.errors import FileError
+from motes.errors import FileError
 
 SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 STRING, ARRAY = 8, 9

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from motes.core.errors import FileError, MotesError, perhaps, warn
 from motes.core.modules import refuse_training_mode
+from motes.errors import FileError, MotesError, perhaps, warn
 from motes.language.models import gguf
 from motes.language.models.bounded import bounded
 from motes.language.models.device import device_here

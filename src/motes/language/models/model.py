@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from motes.core.errors import MotesError, ShapeError, UnknownName
+from motes.errors import MotesError, ShapeError, UnknownName
 
 Message = dict[str, str]
 

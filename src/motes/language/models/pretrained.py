@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from motes.core.errors import FileError, MotesError
+from motes.errors import FileError, MotesError
 
 
 def read(auto: str, place: str, *, trust_remote_code: bool = False, **options: Any) -> Any:

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from motes.core.errors import MotesError
+from motes.errors import MotesError
 from motes.language.models.cache import MOST_ROWS
 from motes.language.models.model import Prefixes, check_keep, check_look, check_shorten, kept_logits
 from motes.language.models.whole import accepts, by_length, in_batches

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from motes.core.errors import MotesError, ShapeError
+from motes.errors import MotesError, ShapeError
 from motes.language.models.model import (
     LanguageModel,
     Message,

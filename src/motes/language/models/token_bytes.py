@@ -12,7 +12,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from motes.core.errors import MotesError
+from motes.errors import MotesError
 
 CHECKED = 512
 """Tokens whose bytes are compared with the tokenizer's own decoding behind another token."""

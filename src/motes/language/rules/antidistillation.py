@@ -12,7 +12,7 @@ from dataclasses import KW_ONLY, dataclass
 import torch
 from torch import Tensor
 
-from motes.core.errors import MotesError
+from motes.errors import MotesError
 from motes.language.models.model import LanguageModel
 from motes.language.rule import Rule, SeenTokens, plain
 from motes.language.rules import check

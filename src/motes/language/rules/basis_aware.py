@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from motes.core.errors import MotesError
+from motes.errors import MissingPackage, MotesError
 from motes.language.models.model import LanguageModel
 from motes.language.rule import Rule, SeenTokens
 from motes.language.rules import check
@@ -73,7 +73,7 @@ class BasisAware(Rule):
         try:
             from scipy.optimize import linprog
         except ImportError as error:
-            raise ImportError("basis_aware solves linear programmes with scipy: pip install scipy") from error
+            raise MissingPackage("basis_aware solves linear programmes with scipy: pip install scipy") from error
         basis = self.basis.to(torch.float64)
         upper = p / (1 - self.delta)
         upper[token] = 0.0

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from motes.core.errors import MotesError, UnknownName
+from motes.errors import MotesError, UnknownName
 from motes.language.models.model import LanguageModel, check_prompt
 from motes.language.rule import Rule, SeenTokens
 

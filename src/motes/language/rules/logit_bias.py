@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from motes.core.errors import MotesError
+from motes.errors import MotesError
 from motes.language.rule import Rule, SeenTokens
 from motes.language.rules import check
 from motes.language.rules.ranking import renormalised

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from motes.core.errors import MotesError
+from motes.errors import MotesError
 from motes.language.models.model import LanguageModel, Message
 from motes.language.rule import Rule, SeenTokens
 

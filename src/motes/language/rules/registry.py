@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Iterator
 from typing import Any
 
-from motes.core.errors import MotesError, UnknownName, perhaps
+from motes.errors import MotesError, UnknownName, perhaps
 from motes.language.constraint import shorten
 from motes.language.rule import Rule
 

@@ -9,8 +9,8 @@ from dataclasses import KW_ONLY, dataclass
 import torch
 from torch import Tensor
 
-from motes.core.errors import MotesError
 from motes.core.smc import source
+from motes.errors import MotesError
 from motes.language.models.model import LanguageModel, Message
 from motes.language.rule import Rule, SeenTokens
 from motes.language.rules import check

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from motes.core.errors import MotesError
+from motes.errors import MotesError
 from motes.language.rule import Rule, SeenTokens
 from motes.language.rules.ranking import renormalised
 

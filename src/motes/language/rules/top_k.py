@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from motes.core.errors import MotesError
+from motes.errors import MotesError
 from motes.language.rule import Rule, SeenTokens
 from motes.language.rules.ranking import keep_best
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from motes.core.errors import MotesError
+from motes.errors import MotesError
 from motes.language.constraint import Constraint
 from motes.language.generation.frontier import BadLogits, Front, NextTokenLaw
 from motes.language.models.model import LanguageModel, in_place

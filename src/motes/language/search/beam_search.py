@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
-from motes.core.errors import MotesError
+from motes.errors import MotesError
 from motes.language.constraint import Constraint
 from motes.language.generation.arguments import Rules
 from motes.language.models.model import LanguageModel, Message

@@ -7,8 +7,8 @@ import math
 import torch
 from torch import Tensor
 
-from motes.core.errors import ShapeError
 from motes.core.weights import normalise
+from motes.errors import ShapeError
 from motes.language.search.found import check_whole
 
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from motes.core.errors import ShapeError
 from motes.core.weights import ess, normalise
+from motes.errors import ShapeError
 
 
 @dataclass(frozen=True)

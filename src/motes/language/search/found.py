@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from motes.core.errors import EmptyConstraint, MotesError
+from motes.errors import EmptyConstraint, MotesError
 from motes.language.constraint import Constraint
 from motes.language.generation.arguments import Rules, as_rules, check_arguments
 from motes.language.models.model import LanguageModel, Message

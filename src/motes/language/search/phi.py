@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from motes.core.errors import MotesError, ShapeError
+from motes.errors import MotesError, ShapeError
 from motes.language.constraint import Constraint
 from motes.language.generation.arguments import Rules
 from motes.language.models.model import LanguageModel, Message

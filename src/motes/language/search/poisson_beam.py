@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from motes.core.cite import Reference
-from motes.core.errors import MotesError
+from motes.errors import MotesError
 from motes.language.search.beam import Beam
 from motes.language.search.population import Choice, TextPopulation
 from motes.rng import Rng

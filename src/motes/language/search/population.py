@@ -12,12 +12,12 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from motes.core.errors import EmptyConstraint, MotesError
 from motes.core.estimate.estimate import Estimate
 from motes.core.estimate.variance import StandardError
 from motes.core.model import FeynmanKac
 from motes.core.particles import Particles
 from motes.core.run import Run
+from motes.errors import EmptyConstraint, MotesError
 from motes.language.constraint import Constraint
 from motes.language.generation.arguments import Rules, as_rules, check_arguments, encoded
 from motes.language.generation.frontier import Frontier

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import torch
 
-from motes.core.errors import UnknownName
+from motes.errors import UnknownName
 from motes.language.constraint import Constraint
 from motes.language.generation.arguments import Rules
 from motes.language.models.model import LanguageModel, Message

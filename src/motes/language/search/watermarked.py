@@ -12,10 +12,10 @@ from torch import Tensor
 
 from motes.core.cite import Reference
 from motes.core.drive import uninterrupted
-from motes.core.errors import MotesError, warn
 from motes.core.estimate.variance import StandardError
 from motes.core.particles import Particles
 from motes.core.sample import sample
+from motes.errors import MotesError, warn
 from motes.language.constraint import Constraint
 from motes.language.generation.arguments import Rules
 from motes.language.generation.potential import Reward, ask

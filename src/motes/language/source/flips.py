@@ -12,9 +12,9 @@ from torch import Tensor
 
 from motes.core import weights
 from motes.core.drive import uninterrupted
-from motes.core.errors import MotesError
 from motes.core.run import Run
 from motes.core.sample import sample
+from motes.errors import MotesError
 from motes.language.generation.generation import Generation
 from motes.language.models.model import LanguageModel, Message
 from motes.language.source.bias import bias

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from motes.core.cite import Reference
-from motes.core.errors import MotesError, ShapeError
+from motes.errors import MotesError, ShapeError
 from motes.language.models.table import TableModel
 from motes.rng import Rng
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from motes.core.errors import MotesError
+from motes.errors import MotesError
 from motes.language.models.model import LanguageModel, Message, Prefixes, check_keep
 from motes.language.speculation.guesses import Draft, Guesser, PromptLookup
 from motes.language.speculation.patience import Patient

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from motes.core.cite import Reference
-from motes.core.errors import MotesError
+from motes.errors import MotesError
 from motes.language.models.model import LanguageModel
 
 LEVIATHAN = Reference(

@@ -8,7 +8,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from motes.core.errors import MotesError
+from motes.errors import MotesError
 from motes.language.speculation.recursive import residual
 from motes.rng import Rng
 

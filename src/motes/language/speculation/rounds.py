@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from motes.core.cite import Reference
-from motes.core.errors import FileError, MotesError, UnknownName
 from motes.core.model import FeynmanKac
 from motes.core.particles import Particles
 from motes.core.resampling import Scheme
+from motes.errors import FileError, MotesError, UnknownName
 from motes.language.generation.frontier import BadLogits, Closed, Front, Frontier
 from motes.language.generation.generation import STRUCTURE, Generation
 from motes.language.generation.potential import due

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from motes.core.errors import MotesError, NanLogPotential, ShapeError, name_particles
+from motes.errors import MotesError, NanLogPotential, ShapeError, name_particles
 from motes.language.speculation.single import verify
 from motes.rng import Rng
 

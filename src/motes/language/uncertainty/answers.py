@@ -10,13 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from motes.core.errors import MotesError, ShapeError
 from motes.core.estimate.variance import mean_se
 from motes.core.history.genealogy import Genealogy, spread
 from motes.core.particles import Particles
 from motes.core.resampling import find_scheme
 from motes.core.run import Run
 from motes.core.weights import check_log_weight, ess, normalise
+from motes.errors import MotesError, ShapeError
 from motes.language.uncertainty.score import Scored
 from motes.rng import Rng
 

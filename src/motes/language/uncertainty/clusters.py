@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from motes.core.errors import MotesError, UnknownName
+from motes.errors import MotesError, UnknownName
 from motes.language.models.model import LanguageModel
 from motes.language.uncertainty.embedding import Embed, embed_texts
 

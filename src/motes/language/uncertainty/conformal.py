@@ -9,7 +9,7 @@ from fractions import Fraction
 import torch
 from torch import Tensor
 
-from motes.core.errors import MotesError, ShapeError
+from motes.errors import MotesError, ShapeError
 from motes.language.uncertainty.answers import Given, answers_of, check_share
 from motes.language.uncertainty.semantic import Clusters, labels_of, shares
 

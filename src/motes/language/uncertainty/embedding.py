@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from motes.core.errors import MotesError, ShapeError
 from motes.core.modules import refuse_training_mode
+from motes.errors import MotesError, ShapeError
 from motes.language.models.pretrained import read
 
 Embed = Callable[[list[str]], Tensor]

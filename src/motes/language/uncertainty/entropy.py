@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from motes.core.errors import MotesError
+from motes.errors import MotesError
 from motes.language.uncertainty.answers import Answers, Given, Uncertainty, answers_of
 from motes.language.uncertainty.score import Scored
 

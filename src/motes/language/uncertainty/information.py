@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from motes.core.errors import MotesError, ShapeError
+from motes.errors import MotesError, ShapeError
 from motes.language.models.model import LanguageModel, Message
 from motes.language.uncertainty.answers import Uncertainty, shares
 from motes.language.uncertainty.score import score

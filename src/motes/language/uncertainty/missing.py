@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from motes.core.errors import MotesError
+from motes.errors import MotesError
 from motes.language.uncertainty.answers import Given, Uncertainty, answers_of, shares
 
 

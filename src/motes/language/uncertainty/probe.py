@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from motes.core.errors import MotesError, ShapeError
 from motes.core.modules import refuse_training_mode
+from motes.errors import MotesError, ShapeError
 from motes.language.models.hugging_face import TransformersModel
 from motes.language.models.model import LanguageModel, Message
 from motes.rng import Rng

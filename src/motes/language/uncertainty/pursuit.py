@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from motes.core.errors import MotesError, ShapeError
+from motes.errors import MotesError, ShapeError
 from motes.language.uncertainty.answers import check_share
 from motes.language.uncertainty.conformal import conformal_quantile
 from motes.rng import Rng

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from motes.core.errors import MotesError, NanLogPotential, name_particles
+from motes.errors import MotesError, NanLogPotential, name_particles
 from motes.language.models.hugging_face import TransformersModel
 from motes.language.models.model import LanguageModel, Message
 

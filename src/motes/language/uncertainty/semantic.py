@@ -9,8 +9,8 @@ from numbers import Integral
 import torch
 from torch import Tensor
 
-from motes.core.errors import MotesError, ShapeError
 from motes.core.smc import source
+from motes.errors import MotesError, ShapeError
 from motes.language.uncertainty.answers import Answers, Given, Uncertainty, answers_of, entropy_of, shares
 from motes.language.uncertainty.clusters import ByEmbedding, Meaning, cluster
 from motes.language.uncertainty.embedding import Embed

@@ -7,8 +7,8 @@ import math
 import torch
 from torch import Tensor
 
-from motes.core.errors import MotesError, ShapeError
 from motes.core.smc import source
+from motes.errors import MotesError, ShapeError
 from motes.language.uncertainty.answers import Given, Uncertainty, answers_of, entropy_of, shares
 from motes.language.uncertainty.embedding import Embed, embed_texts
 from motes.language.uncertainty.missing import ONE_TEXT

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from motes.core.errors import MotesError
 from motes.core.smc import source
+from motes.errors import MotesError
 from motes.language.uncertainty.answers import Given, Uncertainty, answers_of
 from motes.language.uncertainty.embedding import Embed, embed_texts
 from motes.rng import Rng

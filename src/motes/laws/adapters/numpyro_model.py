@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from motes.core.errors import MotesError
+from motes.errors import MissingPackage, MotesError
 from motes.kernels import State
 from motes.laws.adapters.outside import (
     EDGE,
@@ -59,7 +59,7 @@ def from_numpyro(model: Callable[..., Any], *args: Any, **kwargs: Any) -> Outsid
     try:
         import numpyro
     except ImportError as error:
-        raise ImportError(INSTALL) from error
+        raise MissingPackage(INSTALL) from error
     del numpyro
     return NumPyro(model, args, kwargs)
 

@@ -8,7 +8,7 @@ from abc import abstractmethod
 import torch
 from torch import Tensor
 
-from motes.core.errors import MotesError, ShapeError, name_particles
+from motes.errors import MotesError, ShapeError, name_particles
 from motes.kernels import State, Undefined
 from motes.laws.checking import check, pardon
 from motes.laws.law import Law

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from motes.core.errors import MotesError
+from motes.errors import MissingPackage, MotesError
 from motes.kernels import State
 from motes.laws.adapters.outside import (
     EDGE,
@@ -72,11 +72,11 @@ def from_pymc(
     try:
         import pymc
     except ImportError as error:
-        raise ImportError(INSTALL) from error
+        raise MissingPackage(INSTALL) from error
     if not isinstance(model, pymc.Model):
         raise MotesError(f"from_pymc takes a pm.Model, not a {type(model).__name__}")
     if backend not in ("auto", "jax", "pytensor"):
-        raise ValueError(f'backend must be "auto", "jax" or "pytensor", not {backend!r}')
+        raise MotesError(f'backend must be "auto", "jax" or "pytensor", not {backend!r}')
     return PyMC(model, start, backend)
 
 

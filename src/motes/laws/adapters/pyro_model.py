@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, Transform, biject_to, constraints
 
-from motes.core.errors import MotesError
+from motes.errors import MissingPackage, MotesError
 from motes.kernels import State
 from motes.laws.adapters.outside import (
     EDGE,
@@ -74,7 +74,7 @@ def from_pyro(model: Callable[..., Any], *args: Any, **kwargs: Any) -> Outside:
     try:
         import pyro.distributions
     except ImportError as error:
-        raise ImportError(INSTALL) from error
+        raise MissingPackage(INSTALL) from error
     for family in list(SAMPLERS):  # Pyro's classes are torch's with more methods
         own = vars(pyro.distributions).get(family.__name__)
         if isinstance(own, type) and own is not family and issubclass(own, family):

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from motes.core.errors import MotesError
+from motes.errors import MissingPackage, MotesError
 from motes.kernels import State
 from motes.laws.adapters.outside import EDGE, Outside, Shapes, named, shapes_as_json
 from motes.laws.adapters.start import AdapterStart, around_mode, initial_point
@@ -58,7 +58,7 @@ def from_stan(
         try:
             import bridgestan
         except ImportError as error:
-            raise ImportError(INSTALL) from error
+            raise MissingPackage(INSTALL) from error
         model = bridgestan.StanModel(os.fspath(model), dict(data) if isinstance(data, Mapping) else data)
     elif data is not None:
         raise MotesError("give data with a file only: a StanModel has its own")

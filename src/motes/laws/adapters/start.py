@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, MultivariateNormal
 
-from motes.core.errors import MotesError, ShapeError
+from motes.errors import MotesError, ShapeError
 from motes.kernels import State
 from motes.laws.fits.lbfgs import Look, ascend
 from motes.laws.parameters import Parameters
@@ -74,7 +74,7 @@ def around_mode(look: Look, initial: Tensor, widen: float) -> MultivariateNormal
         MotesError: the density is zero or not a number at `initial`, or rises without end.
     """
     if not 1 <= widen < math.inf:
-        raise ValueError(f"widen must be finite and at least 1, not {widen}")
+        raise MotesError(f"widen must be finite and at least 1, not {widen}")
     value, slope = look(initial[None])
     if not (torch.isfinite(value).all() and torch.isfinite(slope).all()):
         raise MotesError(

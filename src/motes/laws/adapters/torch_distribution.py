@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from motes.core.errors import ShapeError
+from motes.errors import ShapeError
 from motes.laws.adapters.torch_function import from_torch
 from motes.laws.density import Density
 from motes.laws.parameters import Parameters, Values

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from motes.errors import MissingPackage
 from motes.kernels import State
 
 INSTALL = "this needs JAX (and NumPyro for its models): pip install 'motes[jax]'"
@@ -27,7 +28,7 @@ def need_jax() -> Any:
     try:
         import jax
     except ImportError as error:
-        raise ImportError(INSTALL) from error
+        raise MissingPackage(INSTALL) from error
     return jax
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from motes.core.cite import Reference
-from motes.core.errors import MotesError
+from motes.errors import MotesError
 from motes.laws.fits.lbfgs import climb, starts
 from motes.laws.fits.proposal import Mixture
 from motes.laws.law import Law
@@ -66,7 +66,7 @@ class Laplace:
 
     def __post_init__(self) -> None:
         if min(self.starts, self.steps) < 1 or not (self.freedom > 0 and self.inflate > 0):
-            raise ValueError(f"starts and steps must be at least 1, freedom and inflate positive, not {self}")
+            raise MotesError(f"starts and steps must be at least 1, freedom and inflate positive, not {self}")
 
     def fit(self, density: Law, rng: Rng) -> tuple[Mixture, float]:
         """The mixture, for `motes.laws.start.From`, and Laplace's estimate of the log evidence, nats.

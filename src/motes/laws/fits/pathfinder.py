@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from motes.core.cite import Reference
-from motes.core.errors import MotesError
 from motes.core.estimate.psis import Smoothed, smooth
+from motes.errors import MotesError
 from motes.laws.fits.lbfgs import Iterate, climb, starts
 from motes.laws.fits.proposal import Mixture
 from motes.laws.law import Law
@@ -102,9 +102,9 @@ class Pathfinder:
 
     def __post_init__(self) -> None:
         if min(self.paths, self.draws, self.history, self.steps, self.pool) < 1:
-            raise ValueError(f"paths, draws, history, steps and pool must be at least 1, not {self}")
+            raise MotesError(f"paths, draws, history, steps and pool must be at least 1, not {self}")
         if not (self.freedom > 0 and self.inflate > 0):
-            raise ValueError(f"freedom and inflate must be positive, not {self.freedom} and {self.inflate}")
+            raise MotesError(f"freedom and inflate must be positive, not {self.freedom} and {self.inflate}")
 
     def fit(self, density: Law, rng: Rng) -> PathGaussian:
         """Climb, and choose.

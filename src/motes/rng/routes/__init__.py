@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from motes.errors import MotesError
+
 from . import reference
 
 ROUTES = ("auto", "reference", "numba", "triton")
@@ -47,7 +49,7 @@ def available(device: torch.device | str = "cpu") -> list[str]:
 
 def _load(route: str) -> ModuleType:
     if why := missing(route):
-        raise RuntimeError(f"the {route!r} route of motes.rng cannot be used: {why}; route='auto' takes what there is")
+        raise MotesError(f"the {route!r} route of motes.rng cannot be used: {why}; route='auto' takes what there is")
     if route == "numba":
         from . import cpu
 
@@ -74,7 +76,7 @@ def _run(function: str, route: str, device: torch.device, size: int, *args: Any)
         module = reference if route == "reference" else _load(route)
         needs = {"numba": "cpu", "triton": "cuda"}.get(route, device.type)
         if needs != device.type:
-            raise ValueError(f"the {route!r} route works on {needs}, but this Rng is on {device}; use route='auto'")
+            raise MotesError(f"the {route!r} route works on {needs}, but this Rng is on {device}; use route='auto'")
     if route != "auto" or module is not reference or device.type != "cpu":
         return getattr(module, function)(*args)
     start = time.perf_counter()

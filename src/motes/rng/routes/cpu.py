@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from motes.errors import MotesError
 from motes.rng.generators import Generator
 
 from . import kernels
@@ -42,7 +43,7 @@ def words(
 ) -> Tensor:
     """As in the reference route, for quads: `count` is 4 and `first` a multiple of 4 for each particle."""
     if count != 4:
-        raise ValueError(f"this route gives four words at a time, not {count}")
+        raise MotesError(f"this route gives four words at a time, not {count}")
     found = np.empty((4, particle.shape[0]), np.uint64)
     quad = (first // 4).numpy().view(np.uint64)
     address = (np.uint64(step), np.uint64(inner), np.uint64(key[0] | key[1] << 32))

@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from motes.core.errors import MotesError, ShapeError
 from motes.diffusion.denoisers.denoiser import Denoiser
 from motes.diffusion.processes.edm import EDM, preconditioned
 from motes.diffusion.processes.interpolant import RectifiedFlow
 from motes.diffusion.processes.tabulated import Tabulated
+from motes.errors import MotesError, ShapeError
 
 PREDICTIONS = {"epsilon": "noise", "sample": "data", "v_prediction": "velocity", "flow_prediction": "flow"}
 DISTILLED = ("LCM", "TCD", "Consistency", "CMStochastic", "DMDScheduler")
@@ -47,12 +47,12 @@ def from_diffusers(model: Any, scheduler: Any, *, extra: Mapping[str, Any] | Non
         Karras, Aittala, Aila & Laine (2022), NeurIPS, Table 1 (EDM).
     """
     if getattr(model, "training", False):
-        raise ValueError("the model is in training mode, where dropout draws numbers of its own: call model.eval()")
+        raise MotesError("the model is in training mode, where dropout draws numbers of its own: call model.eval()")
     kind, config = type(scheduler).__name__, dict(scheduler.config)
     given = dict(extra or {})
     for key, value in given.items():
         if isinstance(value, Tensor) and (value.ndim == 0 or value.shape[0] != 1):
-            raise ValueError(f"{key} must have a first axis of 1, repeated for every image, not {tuple(value.shape)}")
+            raise MotesError(f"{key} must have a first axis of 1, repeated for every image, not {tuple(value.shape)}")
     learned = str(config.get("variance_type", "")).startswith("learned")
     parameter = next(model.parameters(), None)
 

@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from motes.core.errors import MotesError, UnknownName
 from motes.core.micro_batches import in_parts
 from motes.diffusion.denoisers.denoiser import Denoiser
 from motes.diffusion.processes.process import Process
+from motes.errors import MissingPackage, MotesError, UnknownName
 
 INSTALL = "denoisers from ONNX files need onnxruntime: pip install 'motes[onnx]'"
 TYPES = {
@@ -67,7 +67,7 @@ def from_onnx(
     try:
         import onnxruntime
     except ImportError as error:
-        raise ImportError(INSTALL) from error
+        raise MissingPackage(INSTALL) from error
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     session = onnxruntime.InferenceSession(str(path), options, providers=list(providers))

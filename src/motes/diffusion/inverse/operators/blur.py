@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from motes.core.errors import ShapeError
 from motes.diffusion.arguments import check_tensors
 from motes.diffusion.inverse.operator import LinearOperator
+from motes.errors import ShapeError
 
 
 @dataclass(frozen=True, eq=False)

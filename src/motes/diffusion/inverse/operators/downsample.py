@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from motes.core.errors import ShapeError
 from motes.diffusion.inverse.operator import LinearOperator
+from motes.errors import MotesError, ShapeError
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Downsample(LinearOperator):
 
     def __post_init__(self) -> None:
         if self.factor < 1:
-            raise ValueError(f"factor must be at least 1, not {self.factor}")
+            raise MotesError(f"factor must be at least 1, not {self.factor}")
 
     def apply(self, images: Tensor) -> Tensor:
         if images.shape[-1] % self.factor or images.shape[-2] % self.factor:

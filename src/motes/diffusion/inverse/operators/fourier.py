@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from motes.core.errors import ShapeError
 from motes.diffusion.arguments import check_tensors
 from motes.diffusion.inverse.operator import LinearOperator
+from motes.errors import MotesError, ShapeError
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,7 +25,7 @@ class Fourier(LinearOperator):
     def __post_init__(self) -> None:
         check_tensors(keep=self.keep)
         if self.keep.dtype != torch.bool or self.keep.ndim != 2 or not bool(self.keep.any()):
-            raise ValueError("need a bool tensor (height, width) with at least one True")
+            raise MotesError("need a bool tensor (height, width) with at least one True")
 
     def apply(self, images: Tensor) -> Tensor:
         if images.shape[-2:] != self.keep.shape:

@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from motes.diffusion.inverse.operator import LinearOperator, transpose
+from motes.errors import MotesError
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,7 +29,7 @@ class Function(LinearOperator):
 
     def __post_init__(self) -> None:
         if self.adjoint_function is None and self.shape is None:
-            raise ValueError("give the adjoint, or the shape of an image so that it can be derived")
+            raise MotesError("give the adjoint, or the shape of an image so that it can be derived")
 
     def apply(self, images: Tensor) -> Tensor:
         return self.function(images)

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from motes.core.errors import ShapeError
 from motes.diffusion.arguments import check_tensors
 from motes.diffusion.inverse.operator import LinearOperator
+from motes.errors import MotesError, ShapeError
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,7 +25,7 @@ class Mask(LinearOperator):
     def __post_init__(self) -> None:
         check_tensors(keep=self.keep)
         if self.keep.dtype != torch.bool or not bool(self.keep.any()):
-            raise ValueError("a mask is a bool tensor of the shape of one image with at least one True")
+            raise MotesError("a mask is a bool tensor of the shape of one image with at least one True")
 
     def apply(self, images: Tensor) -> Tensor:
         if images.shape[1:] != self.keep.shape:

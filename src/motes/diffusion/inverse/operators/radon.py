@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from motes.core.errors import ShapeError
 from motes.diffusion.inverse.operator import LinearOperator, transpose
+from motes.errors import ShapeError
 
 
 @dataclass(frozen=True, eq=False)

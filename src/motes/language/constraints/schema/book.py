@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 from urllib.parse import unquote
 
-from motes.core.errors import EmptyConstraint, MotesError
+from motes.errors import EmptyConstraint, MotesError
 from motes.language.constraint import shorten
 from motes.language.constraints.schema.expression import compiled
 from motes.language.constraints.schema.formats import FORMATS

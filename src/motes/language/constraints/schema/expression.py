@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
-from motes.core.errors import MotesError
+from motes.errors import MotesError
 from motes.language.constraints.schema.pattern import MOST, Pattern
 from motes.language.constraints.schema.ranges import (
     ANY,

@@ -8,7 +8,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from motes.core.errors import MotesError
+from motes.errors import MotesError
 from motes.language.constraints.schema.ranges import Ranges, inside
 
 MOST = 20_000

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Protocol
 
-from motes.core.errors import MotesError
+from motes.errors import MotesError
 from motes.language.constraints.schema.numbers import Numbers
 from motes.language.constraints.schema.pattern import Pattern
 from motes.language.constraints.schema.strings import Texts

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 
-from motes.core.errors import MotesError
+from motes.errors import MotesError
 from motes.language.constraints.schema.automaton import Automaton
 from motes.language.constraints.schema.numbers import Numbers
 from motes.language.constraints.schema.pattern import Pattern

@@ -13,6 +13,21 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from motes.core.run import Run
 
+__all__ = [
+    "AllWeightsZero",
+    "EmptyConstraint",
+    "FileError",
+    "MissingFile",
+    "MissingPackage",
+    "MotesError",
+    "MotesWarning",
+    "NanLogPotential",
+    "ShapeError",
+    "UnknownName",
+    "Unsupported",
+    "WrongType",
+]
+
 
 class MotesError(ValueError):
     """Base of every error that motes raises itself. `run` holds what was reached, if a run was under way."""
@@ -40,8 +55,18 @@ class ShapeError(MotesError):
     """A tensor has a shape, a type or a device that the contract does not allow."""
 
 
-class UnknownName(MotesError):
-    """A name that no registry holds."""
+class WrongType(MotesError, TypeError):
+    """An argument is of a kind that cannot be meant, such as `n="x"`."""
+
+
+class Unsupported(MotesError, NotImplementedError):
+    """What was asked has a meaning that motes has no way to compute."""
+
+
+class UnknownName(MotesError, KeyError):
+    """A name that nothing has: `legal` are those that there are."""
+
+    __str__ = Exception.__str__  # that of KeyError puts the message in quotes
 
     def __init__(self, kind: str, name: object, legal: Iterable[str]):
         legal = sorted(legal)
@@ -62,6 +87,14 @@ def folded(name: str) -> str:
 
 class FileError(MotesError):
     """A file is truncated, foreign, or belongs to another model."""
+
+
+class MissingFile(FileError, FileNotFoundError):
+    """There is no such file."""
+
+
+class MissingPackage(MotesError, ImportError):
+    """What was asked needs a package that is not installed; the message names the extra that brings it."""
 
 
 def name_particles(index: Iterable[int], most: int = 8) -> str:
