@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import inspect
 import re
+import sys
 from collections.abc import Callable
 from importlib import import_module
+from pathlib import Path
 from pkgutil import walk_packages
 from typing import Any
 
@@ -92,6 +94,22 @@ def kernels() -> str:
     )
 
 
+def rules() -> str:
+    """One row a rule of decoding, with the distance between its two laws on the model of the tests."""
+    from motes.language.rules import rules as registered
+    from motes.language.rules import signature
+
+    sys.path.append(str(Path(__file__).parents[1] / "tests"))
+    from language.test_rule_laws import distance
+
+    rows = [(f"`{signature(name)}`", doc_of(rule), f"{distance(name):.4f}") for name, rule in registered.items()]
+    return table(("rule and its knobs", "what it does", "distance"), rows)
+
+
+def doc_of(rule: type) -> str:
+    return sentence(rule.__doc__).split(": ")[0]
+
+
 def samplers(package: str) -> str:
     """One row a sampler: every model that a package and its parts export."""
     from motes.core.model import FeynmanKac
@@ -152,6 +170,7 @@ def doors(package: str) -> list[tuple[str, Any]]:
 MAKERS: dict[str, Callable[..., str]] = {
     "schemes": schemes,
     "kernels": kernels,
+    "rules": rules,
     "samplers": samplers,
     "generators": generators,
     "commands": commands,

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from motes.core.resampling import _fast, find_scheme, scheme, schemes
+from motes.core.resampling import _fast, find_scheme, schemes
 from motes.core.resampling._grid import bits_for, ends, lattice, tally
 from motes.errors import AllWeightsZero, MotesError, NanLogPotential, ShapeError, UnknownName
 from motes.rng import Rng
@@ -219,19 +219,6 @@ def test_sorted_resampling_keeps_shares_in_order():
 
     assert worst("systematic_sorted", order=order) < 1 + NEAR
     assert worst("systematic") > 2
-
-
-def test_a_new_scheme_needs_one_function():
-    @scheme("first", variance=None)
-    def first(rng, log_weight, n):
-        return torch.zeros(n, dtype=torch.int64)
-
-    try:
-        assert find_scheme("first").name == "first"
-        assert find_scheme(find_scheme("first")) is schemes["first"]
-        assert schemes["first"](Rng(0), vector([0.0, 0.0])).tolist() == [0, 0]
-    finally:
-        del schemes["first"]
 
 
 @pytest.mark.parametrize("name", ALL)

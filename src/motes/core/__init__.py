@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from motes.core.files.checkpoint import Checkpoint
     from motes.core.model import FeynmanKac
     from motes.core.particles import Particles
+    from motes.core.registry import Registry
     from motes.core.remark import Remark
     from motes.core.run import Result, Run
     from motes.core.smc import State
@@ -24,6 +25,7 @@ __all__ = [
     "Estimate",
     "FeynmanKac",
     "Particles",
+    "Registry",
     "Remark",
     "Result",
     "Run",
@@ -42,6 +44,7 @@ _HOME = {
     "files.checkpoint": "Checkpoint",
     "model": "FeynmanKac",
     "particles": "Particles",
+    "registry": "Registry",
     "remark": "Remark",
     "run": "Result Run",
     "smc": "State",

@@ -12,11 +12,12 @@ from torch import Tensor
 from motes.core.cite import Reference
 from motes.errors import MotesError
 from motes.kernels.adaptation.scale import fit_scale, pull, scaled
-from motes.kernels.kernel import Kernel, Parameters, State, Sweep, Target, select
+from motes.kernels.kernel import Kernel, Parameters, State, Sweep, Target, kernels, select
 from motes.kernels.ula import steadied
 from motes.rng import Rng
 
 
+@kernels.register
 @dataclass(frozen=True)
 class BAOAB(Kernel):
     """Unadjusted underdamped Langevin by the splitting BAOAB, whose positions are exact on Gaussians.

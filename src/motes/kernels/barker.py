@@ -13,11 +13,12 @@ from torch.nn.functional import softplus
 from motes.core.cite import Reference
 from motes.errors import MotesError
 from motes.kernels.adaptation.scale import fit_scale, pull, scaled
-from motes.kernels.kernel import Kernel, Parameters, State, Sweep, Target, accepted, mean_acceptance, select
+from motes.kernels.kernel import Kernel, Parameters, State, Sweep, Target, accepted, kernels, mean_acceptance, select
 from motes.kernels.mala import cubic_learn, cubic_step
 from motes.rng import Rng
 
 
+@kernels.register
 @dataclass(frozen=True)
 class Barker(Kernel):
     """Barker proposal: each coordinate's random step is turned round with a probability that its slope decides.

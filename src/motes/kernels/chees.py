@@ -15,7 +15,7 @@ from motes.kernels.adaptation.length import LENGTHS, ideal_length, jittered_step
 from motes.kernels.adaptation.scale import fit_scale
 from motes.kernels.adaptation.step_size import UNTRIED, next_step_size, reopened
 from motes.kernels.dynamics.leapfrog import leapfrog
-from motes.kernels.kernel import Kernel, Parameters, State, Sweep, Target, accepted, mean_acceptance, select
+from motes.kernels.kernel import Kernel, Parameters, State, Sweep, Target, accepted, kernels, mean_acceptance, select
 from motes.rng import Rng
 
 SLOPE = 0.49
@@ -27,6 +27,7 @@ CAREFUL = 0.97
 """The acceptance that is wanted where many trajectories run off."""
 
 
+@kernels.register
 @dataclass(frozen=True)
 class ChEES(Kernel):
     """Hamiltonian Monte Carlo whose trajectory length maximises the change in the estimator of the expected square.

@@ -13,10 +13,11 @@ from motes.core.cite import Reference
 from motes.errors import MotesError
 from motes.kernels.adaptation.emulator import fit_emulator, predict
 from motes.kernels.adaptation.scale import fit_scale, scaled
-from motes.kernels.kernel import Kernel, Parameters, State, Sweep, Target, accepted, mean_acceptance
+from motes.kernels.kernel import Kernel, Parameters, State, Sweep, Target, accepted, kernels, mean_acceptance
 from motes.rng import Rng
 
 
+@kernels.register
 @dataclass(frozen=True)
 class DelayedAcceptance(Kernel):
     """Random walks on an emulator of the density, each of which the density itself then accepts or refuses.

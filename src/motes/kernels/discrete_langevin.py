@@ -13,10 +13,11 @@ from motes.core.cite import Reference
 from motes.errors import MotesError
 from motes.kernels.flip import levels_of
 from motes.kernels.gwg import gains
-from motes.kernels.kernel import Kernel, Parameters, State, Sweep, Target, accepted, mean_acceptance, select
+from motes.kernels.kernel import Kernel, Parameters, State, Sweep, Target, accepted, kernels, mean_acceptance, select
 from motes.rng import Rng
 
 
+@kernels.register
 @dataclass(frozen=True)
 class DiscreteLangevin(Kernel):
     """The Metropolis-adjusted discrete Langevin kernel: each coordinate is proposed a level by itself, all at once.

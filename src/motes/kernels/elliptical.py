@@ -12,10 +12,11 @@ from torch import Tensor
 from motes.core.cite import Reference
 from motes.kernels.adaptation.scale import by_half, fit_mean, fit_scale, scaled, whiten
 from motes.kernels.dynamics.bracket import shrink
-from motes.kernels.kernel import Kernel, Parameters, State, Sweep, Target
+from motes.kernels.kernel import Kernel, Parameters, State, Sweep, Target, kernels
 from motes.rng import Rng
 
 
+@kernels.register
 @dataclass(frozen=True)
 class EllipticalSlice(Kernel):
     """Elliptical slice sampling: around an ellipse through a draw from a Gaussian, to where the slice holds.

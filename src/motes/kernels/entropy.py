@@ -11,7 +11,7 @@ from torch import Tensor
 
 from motes.core.cite import Reference
 from motes.errors import MotesError
-from motes.kernels.kernel import Kernel, Parameters, State, Sweep, Target
+from motes.kernels.kernel import Kernel, Parameters, State, Sweep, Target, find_kernel, kernels
 from motes.kernels.tally import Tally
 from motes.rng import Rng
 
@@ -52,6 +52,7 @@ class Tethered(Target):
         return self.target.hessian_vector(position, vector) - vector / self.eta
 
 
+@kernels.register
 @dataclass(frozen=True)
 class EntropyMCMC(Kernel):
     """Entropy-MCMC: each particle x has a companion a, and the pair the law p(x) exp(-|x - a|^2 / (2 eta)).
@@ -93,8 +94,6 @@ class EntropyMCMC(Kernel):
     )
 
     def __post_init__(self) -> None:
-        from motes.kernels import find_kernel  # which imports this file
-
         if not self.eta > 0:
             raise MotesError(f"eta must be above 0, not {self.eta}")
         base = find_kernel(self.kernel)

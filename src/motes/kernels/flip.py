@@ -10,10 +10,11 @@ from torch import Tensor
 
 from motes.core.cite import Reference
 from motes.errors import MotesError
-from motes.kernels.kernel import Kernel, Parameters, State, Sweep, Target, accepted, select
+from motes.kernels.kernel import Kernel, Parameters, State, Sweep, Target, accepted, kernels, select
 from motes.rng import Rng
 
 
+@kernels.register
 @dataclass(frozen=True)
 class Flip(Kernel):
     """Random-scan Metropolis: a random coordinate is proposed to take another level, all levels being equally likely.

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from motes.core.cite import Reference
 from motes.errors import MotesError, ShapeError, name_particles
-from motes.kernels.kernel import Kernel, Parameters, State, Sweep, Target
+from motes.kernels.kernel import Kernel, Parameters, State, Sweep, Target, find_kernel, kernels
 from motes.kernels.slice import Slice
 from motes.kernels.tally import Tally
 from motes.rng import Rng
@@ -69,6 +69,7 @@ class Conditional(Target):
         return self.target.hessian_vector(x, torch.zeros_like(x).index_copy_(1, self.block, vector))[:, self.block]
 
 
+@kernels.register
 @dataclass(frozen=True, repr=False)
 class Gibbs(Kernel):
     """Gibbs sampling: blocks of coordinates in a random order, each moved by a kernel for its law given the others.
@@ -112,8 +113,6 @@ class Gibbs(Kernel):
     )
 
     def __post_init__(self) -> None:
-        from motes.kernels import find_kernel  # which imports this file
-
         if self.blocks is None:
             return
         found = [(tuple(b), find_kernel(how) if isinstance(how, (str, Kernel)) else how) for b, how in self.blocks]

@@ -12,10 +12,11 @@ from torch.nn.functional import logsigmoid
 from motes.core.cite import Reference
 from motes.errors import MotesError
 from motes.kernels.flip import levels_of
-from motes.kernels.kernel import Kernel, Parameters, State, Sweep, Target, accepted, select
+from motes.kernels.kernel import Kernel, Parameters, State, Sweep, Target, accepted, kernels, select
 from motes.rng import Rng
 
 
+@kernels.register
 @dataclass(frozen=True)
 class GibbsWithGradients(Kernel):
     """Gibbs with gradients: propose the change of one coordinate that the gradient says is likely.

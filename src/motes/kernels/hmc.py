@@ -15,10 +15,11 @@ from motes.errors import MotesError
 from motes.kernels.adaptation.scale import fit_scale
 from motes.kernels.dynamics.leapfrog import DIVERGED as DIVERGED  # kernels with trajectories of their own give up alike
 from motes.kernels.dynamics.leapfrog import leapfrog, least_work
-from motes.kernels.kernel import Kernel, Parameters, State, Sweep, Target, accepted, mean_acceptance, select
+from motes.kernels.kernel import Kernel, Parameters, State, Sweep, Target, accepted, kernels, mean_acceptance, select
 from motes.rng import Rng
 
 
+@kernels.register
 @dataclass(frozen=True)
 class HMC(Kernel):
     """Hamiltonian Monte Carlo in the coordinates in which the population is white, needing no tuning.

@@ -12,10 +12,11 @@ from torch import Tensor
 from motes.core.cite import Reference
 from motes.errors import MotesError
 from motes.kernels.adaptation.scale import by_half, fit_mean, fit_scale, scaled, whiten
-from motes.kernels.kernel import Kernel, Parameters, State, Sweep, Target, accepted, select
+from motes.kernels.kernel import Kernel, Parameters, State, Sweep, Target, accepted, kernels, select
 from motes.rng import Rng
 
 
+@kernels.register
 @dataclass(frozen=True)
 class IndependenceMetropolis(Kernel):
     """Independence Metropolis: propose from a Gaussian fitted to the population, with a defensive Student-t part.

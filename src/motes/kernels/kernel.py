@@ -8,6 +8,7 @@ position, what the target evaluated there, and what the kernel itself carries on
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor
 
 from motes.core.cite import Reference
+from motes.core.registry import Registry
 from motes.errors import MotesError
 from motes.kernels.tally import Tally
 from motes.rng import Rng
@@ -159,6 +161,23 @@ class Kernel(ABC):
     @abstractmethod
     def describe(self, parameters: Parameters) -> dict[str, float]:
         """What the trace shows of the parameters."""
+
+
+kernels: Registry[type[Kernel]] = Registry("kernel", "motes.kernels", named=lambda kernel: kernel.name)
+"""Every kernel by its name."""
+
+
+def find_kernel(kernel: str | Kernel, legal: Iterable[str] | None = None) -> Kernel:
+    """The kernel called `kernel`, with its default knobs; or `kernel` itself.
+
+    Args:
+        kernel: a kernel, its name, or the name of its class; case, hyphens and underscores do not matter.
+        legal: the names that an error lists, where not all kernels would do.
+
+    Raises:
+        UnknownName: there is no such kernel.
+    """
+    return kernel if isinstance(kernel, Kernel) else kernels.find(kernel, legal)()
 
 
 def select(accept: Tensor, proposal: State, state: State) -> State:

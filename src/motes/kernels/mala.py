@@ -13,10 +13,11 @@ from torch import Tensor
 from motes.core.cite import Reference
 from motes.errors import MotesError
 from motes.kernels.adaptation.scale import fit_scale, pull, scaled
-from motes.kernels.kernel import Kernel, Parameters, State, Sweep, Target, accepted, mean_acceptance, select
+from motes.kernels.kernel import Kernel, Parameters, State, Sweep, Target, accepted, kernels, mean_acceptance, select
 from motes.rng import Rng
 
 
+@kernels.register
 @dataclass(frozen=True)
 class MALA(Kernel):
     """Metropolis-adjusted Langevin: propose a step of the Langevin diffusion whose noise has the population's shape.

@@ -14,10 +14,11 @@ from motes.core.cite import Reference
 from motes.errors import MotesError
 from motes.kernels.adaptation.scale import fit_scale
 from motes.kernels.dynamics.leapfrog import leapfrog, least_work
-from motes.kernels.kernel import Kernel, Parameters, State, Sweep, Target, accepted, mean_acceptance, select
+from motes.kernels.kernel import Kernel, Parameters, State, Sweep, Target, accepted, kernels, mean_acceptance, select
 from motes.rng import Rng
 
 
+@kernels.register
 @dataclass(frozen=True)
 class MALT(Kernel):
     """Metropolis-adjusted Langevin trajectories: leapfrog steps with friction between them, one test of their errors.

@@ -15,10 +15,11 @@ from motes.kernels.adaptation.length import LENGTHS, ideal_length, jittered_step
 from motes.kernels.adaptation.scale import fit_scale
 from motes.kernels.adaptation.step_size import UNTRIED, acceptance_error, next_step_size, reopened
 from motes.kernels.dynamics.isokinetic import trajectory, uniform_directions
-from motes.kernels.kernel import Kernel, Parameters, State, Sweep, Target, accepted, mean_acceptance, select
+from motes.kernels.kernel import Kernel, Parameters, State, Sweep, Target, accepted, kernels, mean_acceptance, select
 from motes.rng import Rng
 
 
+@kernels.register
 @dataclass(frozen=True)
 class MAMS(Kernel):
     """Microcanonical Hamiltonian Monte Carlo, adjusted: unit speed, a gradient that only turns, one test at the end.

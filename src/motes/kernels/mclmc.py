@@ -16,10 +16,11 @@ from motes.kernels.adaptation.scale import fit_scale
 from motes.kernels.adaptation.step_size import UNTRIED, next_step_size, reopened
 from motes.kernels.dynamics.isokinetic import step, uniform_directions
 from motes.kernels.dynamics.leapfrog import DIVERGED
-from motes.kernels.kernel import Kernel, Parameters, State, Sweep, Target, select
+from motes.kernels.kernel import Kernel, Parameters, State, Sweep, Target, kernels, select
 from motes.rng import Rng
 
 
+@kernels.register
 @dataclass(frozen=True)
 class MCLMC(Kernel):
     """Microcanonical Langevin Monte Carlo: unit speed, a gradient and noise that only turn, and no rejections.

@@ -11,12 +11,13 @@ from torch import Tensor
 
 from motes.core.cite import Reference
 from motes.errors import MotesError
-from motes.kernels.kernel import Kernel, Parameters, State, Sweep, Target, select
+from motes.kernels.kernel import Kernel, Parameters, State, Sweep, Target, kernels, select
 from motes.rng import Rng
 
 FOLDS = 4
 
 
+@kernels.register
 @dataclass(frozen=True)
 class MEADS(Kernel):
     """Maximum-eigenvalue adaptation of damping and step size, for one leapfrog step with persistent velocities.

@@ -15,7 +15,7 @@ from motes.kernels.adaptation.fisher import fit_fisher
 from motes.kernels.adaptation.scale import fit_scale
 from motes.kernels.adaptation.step_size import UNTRIED, acceptance_error, next_step_size, reopened
 from motes.kernels.dynamics.leapfrog import DIVERGED
-from motes.kernels.kernel import Kernel, Parameters, State, Sweep, Target, mean_acceptance, select
+from motes.kernels.kernel import Kernel, Parameters, State, Sweep, Target, kernels, mean_acceptance, select
 from motes.rng import Rng
 
 CHUNK = 64
@@ -26,6 +26,7 @@ SPARSE = 0.875
 """The share of growing trees in a batch below which the batch is cut down to them."""
 
 
+@kernels.register
 @dataclass(frozen=True)
 class NUTS(Kernel):
     """No-U-Turn sampler: a trajectory doubles in a random direction until it turns back; a state of it is drawn.

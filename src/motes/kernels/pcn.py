@@ -12,10 +12,11 @@ from torch import Tensor
 
 from motes.core.cite import Reference
 from motes.kernels.adaptation.scale import by_half, fit_mean, fit_scale, scaled, whiten
-from motes.kernels.kernel import Kernel, Parameters, State, Sweep, Target, accepted, mean_acceptance, select
+from motes.kernels.kernel import Kernel, Parameters, State, Sweep, Target, accepted, kernels, mean_acceptance, select
 from motes.rng import Rng
 
 
+@kernels.register
 @dataclass(frozen=True)
 class PCN(Kernel):
     """Preconditioned Crank-Nicolson: propose y = m + sqrt(1 - b^2) (x - m) + b S u, reversible for N(m, S S^T).

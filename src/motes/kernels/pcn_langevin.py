@@ -11,11 +11,12 @@ from torch import Tensor
 
 from motes.core.cite import Reference
 from motes.kernels.adaptation.scale import fit_scale, pull, scaled
-from motes.kernels.kernel import Kernel, Parameters, State, Sweep, Target, accepted, mean_acceptance, select
+from motes.kernels.kernel import Kernel, Parameters, State, Sweep, Target, accepted, kernels, mean_acceptance, select
 from motes.kernels.pcn import farthest
 from motes.rng import Rng
 
 
+@kernels.register
 @dataclass(frozen=True)
 class PCNLangevin(Kernel):
     """Crank-Nicolson Langevin (infinite-dimensional MALA): a semi-implicit Langevin step, exact for a Gaussian.

@@ -13,10 +13,11 @@ from motes.core.cite import Reference
 from motes.errors import MotesError
 from motes.kernels.adaptation.scale import by_half, fit_mean, fit_scale, scaled, whiten
 from motes.kernels.dynamics.bracket import shrink, step_out
-from motes.kernels.kernel import Kernel, Parameters, State, Sweep, Target
+from motes.kernels.kernel import Kernel, Parameters, State, Sweep, Target, kernels
 from motes.rng import Rng
 
 
+@kernels.register
 @dataclass(frozen=True)
 class PolarSlice(Kernel):
     """Gibbsian polar slice sampling: at one random level, first a new direction, then a new radius.

@@ -12,10 +12,11 @@ from torch import Tensor
 
 from motes.core.cite import Reference
 from motes.kernels.adaptation.scale import fit_scale, scaled
-from motes.kernels.kernel import Kernel, Parameters, State, Sweep, Target, accepted, mean_acceptance, select
+from motes.kernels.kernel import Kernel, Parameters, State, Sweep, Target, accepted, kernels, mean_acceptance, select
 from motes.rng import Rng
 
 
+@kernels.register
 @dataclass(frozen=True)
 class RandomWalk(Kernel):
     """Random-walk Metropolis: propose x + h S u with u standard normal and S S^T the population's covariance.

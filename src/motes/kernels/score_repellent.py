@@ -12,7 +12,7 @@ from torch import Tensor
 from motes.core.cite import Reference
 from motes.errors import MotesError
 from motes.kernels.adaptation.scale import fit_scale, pull, scaled
-from motes.kernels.kernel import Kernel, Parameters, State, Sweep, Target
+from motes.kernels.kernel import Kernel, Parameters, State, Sweep, Target, find_kernel, kernels
 from motes.kernels.tally import Tally
 from motes.rng import Rng
 
@@ -62,6 +62,7 @@ class Repelled(Target):
         return Repelled(self.target.part(index), self.push[index], self.bound)
 
 
+@kernels.register
 @dataclass(frozen=True)
 class ScoreRepellent(Kernel):
     """Score-repellent Monte Carlo: another kernel on a law that is tilted away from where this chain has been.
@@ -122,8 +123,6 @@ class ScoreRepellent(Kernel):
     )
 
     def __post_init__(self) -> None:
-        from motes.kernels import find_kernel  # which imports this file
-
         if not (self.alpha >= 0 and self.bound > 0):
             raise MotesError(f"ScoreRepellent needs alpha >= 0 and bound > 0, not {self.alpha} and {self.bound}")
         base = find_kernel(self.kernel)

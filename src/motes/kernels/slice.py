@@ -12,10 +12,11 @@ from motes.core.cite import Reference
 from motes.errors import MotesError
 from motes.kernels.adaptation.scale import fit_scale, scaled
 from motes.kernels.dynamics.bracket import shrink, step_out
-from motes.kernels.kernel import Kernel, Parameters, State, Sweep, Target
+from motes.kernels.kernel import Kernel, Parameters, State, Sweep, Target, kernels
 from motes.rng import Rng
 
 
+@kernels.register
 @dataclass(frozen=True)
 class Slice(Kernel):
     """Hit-and-run slice sampling: along a random line, to a place where the density is above a random level.

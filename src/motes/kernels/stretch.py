@@ -12,10 +12,11 @@ from torch import Tensor
 from motes.core.cite import Reference
 from motes.errors import MotesError
 from motes.kernels.dynamics.bracket import rows_of
-from motes.kernels.kernel import Kernel, Parameters, State, Sweep, Target, accepted, select
+from motes.kernels.kernel import Kernel, Parameters, State, Sweep, Target, accepted, kernels, select
 from motes.rng import Rng
 
 
+@kernels.register
 @dataclass(frozen=True)
 class Stretch(Kernel):
     """The affine-invariant stretch move: each particle moves on the line through itself and another one.

@@ -12,13 +12,14 @@ from torch import Tensor
 from motes.core.cite import Reference
 from motes.errors import MotesError
 from motes.kernels.adaptation.scale import fit_scale, pull, scaled
-from motes.kernels.kernel import Kernel, Parameters, State, Sweep, Target, select
+from motes.kernels.kernel import Kernel, Parameters, State, Sweep, Target, kernels, select
 from motes.rng import Rng
 
 FAR = 1000.0
 """Nats at which the energy error of a step is cut off before its variance is taken."""
 
 
+@kernels.register
 @dataclass(frozen=True)
 class ULA(Kernel):
     """Unadjusted Langevin: x' = x + t S S^T grad log p(x) + sqrt(2 t) S u, which samples a law near the target.

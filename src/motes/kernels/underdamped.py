@@ -12,11 +12,12 @@ from torch import Tensor
 from motes.core.cite import Reference
 from motes.errors import MotesError
 from motes.kernels.adaptation.scale import fit_scale, pull, scaled
-from motes.kernels.kernel import Kernel, Parameters, State, Sweep, Target, accepted, mean_acceptance, select
+from motes.kernels.kernel import Kernel, Parameters, State, Sweep, Target, accepted, kernels, mean_acceptance, select
 from motes.kernels.mala import cubic_learn, cubic_step
 from motes.rng import Rng
 
 
+@kernels.register
 @dataclass(frozen=True)
 class Underdamped(Kernel):
     """Adjusted underdamped Langevin: keep most of the momentum, one leapfrog step, accept it or turn round.

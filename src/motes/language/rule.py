@@ -13,12 +13,13 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from motes.core.registry import Registry
 from motes.core.tree import take
 from motes.errors import MotesError, ShapeError
 from motes.language.models.model import LanguageModel, Prefixes
@@ -58,6 +59,9 @@ class SeenTokens:
 class Rule(ABC):
     """One change to the next-token law."""
 
+    example: ClassVar[Mapping[str, Any]] = {}
+    """Knobs that the tests of its law try, where one has no default."""
+
     @abstractmethod
     def __call__(self, log_prob: Tensor, seen: SeenTokens | None = None) -> tuple[Tensor, Tensor]:
         """Log-probabilities (A, V) float64 to changed ones (A, V) and the log of the mass kept (A,), nats.
@@ -86,6 +90,10 @@ class Rule(ABC):
         """The rule and its knobs, as JSON: models by what identifies them, tensors by a digest."""
         knobs = {field.name: plain(getattr(self, field.name)) for field in fields(self)}  # pyright: ignore[reportArgumentType]
         return {"rule": type(self).__name__, **knobs}
+
+
+rules: Registry[type[Rule]] = Registry("rule", "motes.language.rules")
+"""Every rule by its name."""
 
 
 def plain(value: Any) -> Any:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from fuzz.harness import Reader
 from fuzz.mutate import spoil_text
-from motes.language.rules.registry import parse
+from motes.language.rules import parse
 
 WHOLE = ["temperature(0.8), min_p(0.05)", "top_k(50)", "mirostat(tau=3.0, eta=0.1)", "nucleus(0.9), typical(mass=.5)"]
 

@@ -4,13 +4,6 @@ A new scheme is a new file with a function under `@scheme(name, ...)`. The integ
 `_grid.py`, which is also where their exactness comes from.
 """
 
-from importlib import import_module
-from pkgutil import iter_modules
-
 from motes.core.resampling._scheme import Scheme, find_scheme, scheme, schemes
 
 __all__ = ["Scheme", "find_scheme", "scheme", "schemes"]
-
-for _module in iter_modules(__path__):
-    if not _module.name.startswith("_"):
-        import_module(f"{__name__}.{_module.name}")

@@ -1,4 +1,4 @@
-"""What a resampling scheme is, and the registry that holds them."""
+"""What a resampling scheme is, and the registry that holds them all."""
 
 from __future__ import annotations
 
@@ -10,12 +10,10 @@ from typing import Literal
 from torch import Tensor
 
 from motes.core.cite import Reference
+from motes.core.registry import Registry
 from motes.core.weights import check_log_weight
-from motes.errors import AllWeightsZero, MotesError, ShapeError, UnknownName
+from motes.errors import AllWeightsZero, MotesError, ShapeError
 from motes.rng import Rng
-
-schemes: dict[str, Scheme] = {}
-"""All resampling schemes by name."""
 
 
 @dataclass(frozen=True)
@@ -72,11 +70,15 @@ class Scheme:
         return self.function(rng, log_weight, n, order)
 
 
+schemes: Registry[Scheme] = Registry("resampling scheme", "motes.core.resampling", named=lambda scheme: scheme.name)
+"""All resampling schemes by name."""
+
+
 def scheme(name: str, **about: object) -> Callable[[Callable[..., Tensor]], Callable[..., Tensor]]:
     """Register the decorated function as the resampling scheme `name`; see `Scheme` for what else to say about it."""
 
     def register(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
-        schemes[name] = Scheme(name, function, **about)  # type: ignore[arg-type]
+        schemes.register(Scheme(name, function, **about), function)  # type: ignore[arg-type]
         return function
 
     return register
@@ -88,8 +90,4 @@ def find_scheme(name: str | Scheme) -> Scheme:
     Raises:
         UnknownName: there is none; the message lists those that there are.
     """
-    if isinstance(name, Scheme):
-        return name
-    if name not in schemes:
-        raise UnknownName("resampling scheme", name, schemes)
-    return schemes[name]
+    return name if isinstance(name, Scheme) else schemes.find(name)

@@ -23,7 +23,8 @@ def as_rules(rules: object) -> tuple[Rule, ...]:
     Raises:
         MotesError: something among them is no rule.
     """
-    from motes.language.rules.registry import parse, signature, snake
+    from motes.core.registry import snake
+    from motes.language.rules.reading import parse, signature
 
     if isinstance(rules, str):
         return parse(rules)

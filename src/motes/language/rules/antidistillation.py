@@ -14,11 +14,12 @@ from torch import Tensor
 
 from motes.errors import MotesError
 from motes.language.models.model import LanguageModel
-from motes.language.rule import Rule, SeenTokens, plain
+from motes.language.rule import Rule, SeenTokens, plain, rules
 from motes.language.rules import check
 from motes.language.rules.ranking import renormalised
 
 
+@rules.register
 @dataclass(frozen=True)
 class Antidistillation(Rule):
     """Sample from p exp(strength * (log p_plus - log p_minus) / (2 step)): a derivative along the student's gradient.
@@ -93,6 +94,3 @@ def moved(model: LanguageModel, gradient: Mapping[str, Tensor], step: float) -> 
         name = f"{model.name} {'+' if sign > 0 else '-'} {step:g} g ({digest[:8]})"
         copies.append(TransformersModel(net, model.tokenizer, name=name, micro_batch=model.micro_batch))
     return copies[0], copies[1]
-
-
-antidistillation = Antidistillation

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from motes.errors import MissingPackage, MotesError
 from motes.language.models.model import LanguageModel
-from motes.language.rule import Rule, SeenTokens
+from motes.language.rule import Rule, SeenTokens, rules
 from motes.language.rules import check
 from motes.language.rules.ranking import best, keep_where
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from motes.language.models.hugging_face import TransformersModel
 
 
+@rules.register
 @dataclass(frozen=True, eq=False)
 class BasisAware(Rule):
     """Keep tokens with p >= delta, and those below it which the model's law cannot be without.
@@ -97,6 +98,3 @@ def basis_of(model: TransformersModel | LanguageModel, columns: int = 20) -> Ten
     _, vectors = torch.linalg.eigh(weight.T @ weight)
     left = weight @ vectors.flip(1)[:, :columns]
     return left / left.norm(dim=0)
-
-
-basis_aware = BasisAware

@@ -9,13 +9,14 @@ import torch
 from torch import Tensor
 
 from motes.errors import MotesError
-from motes.language.rule import Rule, SeenTokens
+from motes.language.rule import Rule, SeenTokens, rules
 from motes.language.rules import check
 from motes.language.rules.ranking import best, heads
 
 HALVINGS = 60
 
 
+@rules.register
 @dataclass(frozen=True)
 class Bregman(Rule):
     """The law q on k tokens that minimises D(q, p) + price * k, D a Bregman divergence.
@@ -128,6 +129,3 @@ class Bregman(Rule):
             above = middle - p - nu * middle.pow(2 - a) >= 0
             low, high = torch.where(above, low, middle), torch.where(above, middle, high)
         return torch.where(inside, high, 0.0)
-
-
-bregman = Bregman

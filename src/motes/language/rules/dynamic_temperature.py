@@ -8,11 +8,12 @@ from dataclasses import KW_ONLY, dataclass
 import torch
 from torch import Tensor
 
-from motes.language.rule import Rule, SeenTokens
+from motes.language.rule import Rule, SeenTokens, rules
 from motes.language.rules import check
 from motes.language.rules.ranking import entropy, tempered
 
 
+@rules.register
 @dataclass(frozen=True)
 class DynamicTemperature(Rule):
     """Sample from p^(1/T) with T = low + (high - low) (H / log n)^exponent, n the number of tokens with mass.
@@ -45,6 +46,3 @@ class DynamicTemperature(Rule):
         most = torch.isfinite(log_prob).sum(-1).double().log()
         share = (entropy(log_prob) / most.clamp(min=1e-12)).clamp(0, 1)
         return tempered(log_prob, self.low + (self.high - self.low) * share**self.exponent)
-
-
-dynamic_temperature = DynamicTemperature

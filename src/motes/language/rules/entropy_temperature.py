@@ -7,11 +7,12 @@ from dataclasses import KW_ONLY, dataclass
 
 from torch import Tensor
 
-from motes.language.rule import Rule, SeenTokens
+from motes.language.rule import Rule, SeenTokens, rules
 from motes.language.rules import check
 from motes.language.rules.ranking import entropy, tempered
 
 
+@rules.register
 @dataclass(frozen=True)
 class EntropyTemperature(Rule):
     """Sample from p^(1/T) with T = base * ratio^(theta / H), H the entropy: sharp where the model is sure (EDT).
@@ -47,6 +48,3 @@ class EntropyTemperature(Rule):
     def temperature(self, h: Tensor) -> Tensor:
         """The temperature at an entropy of `h` nats."""
         return self.base * (math.log(self.ratio) * self.theta / h.clamp(min=1e-300)).exp()
-
-
-entropy_temperature = EntropyTemperature

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from motes.language.rule import Rule, SeenTokens
+from motes.language.rule import Rule, SeenTokens, rules
 from motes.language.rules import check
 from motes.language.rules.ranking import keep_where
 
 
+@rules.register
 @dataclass(frozen=True)
 class Epsilon(Rule):
     """Keep the tokens with p >= threshold, and always the most probable one (of equal ones all).
@@ -33,6 +34,3 @@ class Epsilon(Rule):
     def __call__(self, log_prob: Tensor, seen: SeenTokens | None = None) -> tuple[Tensor, Tensor]:
         least = log_prob.amax(-1, keepdim=True).clamp(max=math.log(self.threshold))
         return keep_where(log_prob, log_prob >= least)
-
-
-epsilon = Epsilon

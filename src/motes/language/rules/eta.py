@@ -8,11 +8,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from motes.language.rule import Rule, SeenTokens
+from motes.language.rule import Rule, SeenTokens, rules
 from motes.language.rules import check
 from motes.language.rules.ranking import entropy, keep_where
 
 
+@rules.register
 @dataclass(frozen=True)
 class Eta(Rule):
     """Keep the tokens with p >= min(threshold, sqrt(threshold) exp(-H)), H the entropy; always the most probable one.
@@ -37,6 +38,3 @@ class Eta(Rule):
         cut = math.log(self.threshold)
         least = torch.minimum(0.5 * cut - entropy(log_prob), log_prob.amax(-1)).clamp(max=cut)
         return keep_where(log_prob, log_prob >= least[:, None])
-
-
-eta = Eta

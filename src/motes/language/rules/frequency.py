@@ -7,11 +7,12 @@ from dataclasses import KW_ONLY, dataclass
 
 from torch import Tensor
 
-from motes.language.rule import Rule, SeenTokens
+from motes.language.rule import Rule, SeenTokens, rules
 from motes.language.rules import check
 from motes.language.rules.ranking import renormalised, tokens_so_far
 
 
+@rules.register
 @dataclass(frozen=True)
 class Frequency(Rule):
     """Take `penalty` nats from every token for each time that it occurred in the text.
@@ -39,6 +40,3 @@ class Frequency(Rule):
         tokens = tokens_so_far(seen.prompt, seen.tokens, self.prompt)
         loss = (tokens >= 0).to(log_prob.dtype) * -self.penalty
         return renormalised(log_prob.scatter_add(1, tokens.clamp(min=0), loss))
-
-
-frequency = Frequency

@@ -8,10 +8,11 @@ from dataclasses import KW_ONLY, dataclass
 import torch
 from torch import Tensor
 
-from motes.language.rule import Rule, SeenTokens
+from motes.language.rule import Rule, SeenTokens, rules
 from motes.language.rules import check
 
 
+@rules.register
 @dataclass(frozen=True)
 class GammaSampling(Rule):
     """Change the mass P of a set of tokens to P^tan(pi gamma / 2) at each step; within and outside ratios stay.
@@ -49,6 +50,3 @@ class GammaSampling(Rule):
         shift = torch.where(chosen, (raised - inside)[:, None], (rest - outside)[:, None])
         plain = (torch.isneginf(inside) | torch.isneginf(outside))[:, None]
         return torch.where(plain | torch.isneginf(log_prob), log_prob, log_prob + shift), torch.zeros_like(inside)
-
-
-gamma_sampling = GammaSampling

@@ -9,12 +9,13 @@ from dataclasses import KW_ONLY, dataclass
 import torch
 from torch import Tensor
 
-from motes.language.rule import Rule, SeenTokens
+from motes.language.rule import Rule, SeenTokens, rules
 from motes.language.rules import check
 from motes.language.rules.ranking import renormalised
 from motes.language.watermark import Detection, binomial_tail, check_key, keyed_uniform, last_tokens, marks
 
 
+@rules.register
 @dataclass(frozen=True)
 class GreenList(Rule):
     """Add `strength` nats to the green tokens, each token green with probability `share` by key and tokens before.
@@ -59,6 +60,3 @@ class GreenList(Rule):
         n, green = len(u), int((u < self.share).sum())
         z = (green - n * self.share) / math.sqrt(n * self.share * (1 - self.share)) if n else 0.0
         return Detection(n, float(green), z, binomial_tail(green, n, self.share))
-
-
-green_list = GreenList

@@ -10,12 +10,13 @@ import torch
 from torch import Tensor
 
 from motes.language.models.model import LanguageModel, Message
-from motes.language.rule import Rule, SeenTokens
+from motes.language.rule import Rule, SeenTokens, rules
 from motes.language.rules import check
 from motes.language.rules.paired import other_law, paired
 from motes.language.rules.ranking import renormalised
 
 
+@rules.register
 @dataclass(frozen=True)
 class PromptGuidance(Rule):
     """Sample from p^scale p0^(1 - scale), p0 the law of the same text behind another prompt (an empty or negative one).
@@ -49,6 +50,3 @@ class PromptGuidance(Rule):
         other = other_law(self, log_prob, seen)
         tilted = other + self.scale * (log_prob - other)
         return renormalised(torch.where(torch.isneginf(log_prob), log_prob, tilted))
-
-
-prompt_guidance = PromptGuidance

@@ -9,11 +9,12 @@ from dataclasses import KW_ONLY, dataclass
 import torch
 from torch import Tensor
 
-from motes.language.rule import Rule, SeenTokens
+from motes.language.rule import Rule, SeenTokens, rules
 from motes.language.rules import check
 from motes.language.watermark import Detection, check_key, keyed_uniform, last_tokens, marks
 
 
+@rules.register
 @dataclass(frozen=True)
 class GumbelWatermark(Rule):
     """Take the token with the largest log p + g, g Gumbel noise by key and tokens before: argmax u^(1/p).
@@ -63,6 +64,3 @@ class GumbelWatermark(Rule):
             return Detection(0, 0.0, 0.0, 1.0)
         shape, at = torch.tensor(float(n), dtype=torch.float64), torch.tensor(score, dtype=torch.float64)
         return Detection(n, score, (score - n) / math.sqrt(n), float(torch.special.gammaincc(shape, at)))
-
-
-gumbel_watermark = GumbelWatermark

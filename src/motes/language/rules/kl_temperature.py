@@ -10,12 +10,13 @@ import torch
 from torch import Tensor
 
 from motes.language.models.model import LanguageModel, Message
-from motes.language.rule import Rule, SeenTokens
+from motes.language.rule import Rule, SeenTokens, rules
 from motes.language.rules import check
 from motes.language.rules.paired import other_law, paired
 from motes.language.rules.ranking import tempered
 
 
+@rules.register
 @dataclass(frozen=True)
 class KLTemperature(Rule):
     """Sample from p^(1/T) with T = base * 2^(-d / scale), d = KL(p, p of the text behind another prompt).
@@ -55,6 +56,3 @@ class KLTemperature(Rule):
         ratio = (log_prob - other).masked_fill(torch.isneginf(log_prob), 0.0)
         divergence = (log_prob.exp() * ratio).sum(-1).clamp(min=0)
         return tempered(log_prob, self.base * torch.exp2(-divergence / self.scale))
-
-
-kl_temperature = KLTemperature

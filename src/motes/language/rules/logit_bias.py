@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 
 from motes.errors import MotesError
-from motes.language.rule import Rule, SeenTokens
+from motes.language.rule import Rule, SeenTokens, rules
 from motes.language.rules import check
 from motes.language.rules.ranking import renormalised
 
 
+@rules.register
 @dataclass(frozen=True)
 class LogitBias(Rule):
     """Add a number of nats to the logits of some tokens; -inf bans a token.
@@ -44,6 +45,3 @@ class LogitBias(Rule):
         out = log_prob.clone()
         out[:, list(self.bias)] += torch.tensor(list(self.bias.values()), dtype=log_prob.dtype)
         return renormalised(out)
-
-
-logit_bias = LogitBias

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from motes.language.rule import Rule, SeenTokens
+from motes.language.rule import Rule, SeenTokens, rules
 from motes.language.rules import check
 from motes.language.rules.ranking import renormalised
 
 
+@rules.register
 @dataclass(frozen=True)
 class MinNewTokens(Rule):
     """Drop the end tokens until the text has `n` tokens.
@@ -37,6 +38,3 @@ class MinNewTokens(Rule):
         ends = torch.tensor(seen.model.end)
         out[:, ends] = torch.where((seen.length < self.n)[:, None], -torch.inf, out[:, ends])
         return renormalised(out)
-
-
-min_new_tokens = MinNewTokens

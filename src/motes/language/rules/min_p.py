@@ -7,11 +7,12 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from motes.language.rule import Rule, SeenTokens
+from motes.language.rule import Rule, SeenTokens, rules
 from motes.language.rules import check
 from motes.language.rules.ranking import keep_where
 
 
+@rules.register
 @dataclass(frozen=True)
 class MinP(Rule):
     """Keep the tokens with p >= ratio * (largest p).
@@ -35,6 +36,3 @@ class MinP(Rule):
 
     def __call__(self, log_prob: Tensor, seen: SeenTokens | None = None) -> tuple[Tensor, Tensor]:
         return keep_where(log_prob, log_prob >= log_prob.amax(-1, keepdim=True) + math.log(self.ratio))
-
-
-min_p = MinP

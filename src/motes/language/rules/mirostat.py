@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from motes.language.models.model import LanguageModel
-from motes.language.rule import Rule, SeenTokens
+from motes.language.rule import Rule, SeenTokens, rules
 from motes.language.rules import check
 from motes.language.rules.ranking import keep_best, keep_where
 
@@ -34,6 +34,7 @@ class Controlled(Rule):
         return seen.state
 
 
+@rules.register
 @dataclass(frozen=True)
 class Mirostat1(Controlled):
     """Keep the k most probable tokens, with k from a Zipf exponent and a bound mu that steers the mean surprise.
@@ -94,6 +95,7 @@ class Mirostat1(Controlled):
         return k.clamp(1, vocabulary)
 
 
+@rules.register
 @dataclass(frozen=True)
 class Mirostat2(Controlled):
     """Keep the tokens whose surprise is at most mu bits, a bound that steers the mean surprise; at least the best one.
@@ -124,7 +126,3 @@ class Mirostat2(Controlled):
     def __call__(self, log_prob: Tensor, seen: SeenTokens | None = None) -> tuple[Tensor, Tensor]:
         least = torch.minimum(-self.mu(log_prob, seen) * math.log(2), log_prob.amax(-1))
         return keep_where(log_prob, log_prob >= least[:, None])
-
-
-mirostat_1 = Mirostat1
-mirostat_2 = Mirostat2

@@ -7,11 +7,12 @@ from dataclasses import KW_ONLY, dataclass
 import torch
 from torch import Tensor
 
-from motes.language.rule import Rule, SeenTokens
+from motes.language.rule import Rule, SeenTokens, rules
 from motes.language.rules import check
 from motes.language.rules.ranking import occurs, renormalised, tokens_so_far
 
 
+@rules.register
 @dataclass(frozen=True)
 class NoRepeat(Rule):
     """Drop every token that would complete a sequence of n tokens that the text already has.
@@ -47,6 +48,3 @@ class NoRepeat(Rule):
         same = (window[..., :-1] == last[:, None]).all(-1) & (length >= self.n)[:, None] & (window[..., -1] >= 0)
         banned = occurs(torch.where(same, window[..., -1], -1), vocabulary)
         return renormalised(log_prob.masked_fill(banned, -torch.inf))
-
-
-no_repeat = NoRepeat

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from motes.errors import MotesError
-from motes.language.rule import Rule, SeenTokens
+from motes.language.rule import Rule, SeenTokens, rules
 from motes.language.rules.ranking import keep_best, renormalised
 
 
+@rules.register
 @dataclass(frozen=True)
 class Nucleus(Rule):
     """Keep the most probable tokens until their mass reaches `mass`, with the one that crosses it (top-p).
@@ -43,6 +44,3 @@ class Nucleus(Rule):
             return (~reached).sum(-1), reached[:, -1]
 
         return keep_best(log_prob, enough)
-
-
-nucleus = Nucleus

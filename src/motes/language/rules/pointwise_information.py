@@ -10,12 +10,13 @@ import torch
 from torch import Tensor
 
 from motes.language.models.model import LanguageModel, Message
-from motes.language.rule import Rule, SeenTokens
+from motes.language.rule import Rule, SeenTokens, rules
 from motes.language.rules import check
 from motes.language.rules.paired import other_law, paired
 from motes.language.rules.ranking import renormalised
 
 
+@rules.register
 @dataclass(frozen=True)
 class PointwiseInformation(Rule):
     """Sample from p / p0^strength, p0 the law of the same text behind another prompt.
@@ -52,6 +53,3 @@ class PointwiseInformation(Rule):
     def __call__(self, log_prob: Tensor, seen: SeenTokens | None = None) -> tuple[Tensor, Tensor]:
         tilted = log_prob - self.strength * other_law(self, log_prob, seen)
         return renormalised(torch.where(torch.isneginf(log_prob), log_prob, tilted))
-
-
-pointwise_information = PointwiseInformation

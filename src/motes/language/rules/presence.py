@@ -8,11 +8,12 @@ from dataclasses import KW_ONLY, dataclass
 import torch
 from torch import Tensor
 
-from motes.language.rule import Rule, SeenTokens
+from motes.language.rule import Rule, SeenTokens, rules
 from motes.language.rules import check
 from motes.language.rules.ranking import occurs, renormalised, tokens_so_far
 
 
+@rules.register
 @dataclass(frozen=True)
 class Presence(Rule):
     """Take `penalty` nats from every token that occurred in the text, however often.
@@ -39,6 +40,3 @@ class Presence(Rule):
         seen = check.needs_run(self, seen)
         occurred = occurs(tokens_so_far(seen.prompt, seen.tokens, self.prompt), log_prob.shape[1])
         return renormalised(torch.where(occurred, log_prob - self.penalty, log_prob))
-
-
-presence = Presence

@@ -8,11 +8,12 @@ from dataclasses import KW_ONLY, dataclass
 import torch
 from torch import Tensor
 
-from motes.language.rule import Rule, SeenTokens
+from motes.language.rule import Rule, SeenTokens, rules
 from motes.language.rules import check
 from motes.language.rules.ranking import occurs, renormalised, tokens_so_far
 
 
+@rules.register
 @dataclass(frozen=True)
 class Repetition(Rule):
     """Sample from p^penalty for tokens that occurred, p for the others: scores of tokens that occurred times `penalty`.
@@ -42,6 +43,3 @@ class Repetition(Rule):
         seen = check.needs_run(self, seen)
         occurred = occurs(tokens_so_far(seen.prompt, seen.tokens, self.prompt), log_prob.shape[1])
         return renormalised(torch.where(occurred, log_prob * self.penalty, log_prob))
-
-
-repetition = Repetition

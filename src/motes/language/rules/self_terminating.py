@@ -8,10 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from motes.language.rule import Rule, SeenTokens
+from motes.language.rule import Rule, SeenTokens, rules
 from motes.language.rules import check
 
 
+@rules.register
 @dataclass(frozen=True)
 class SelfTerminating(Rule):
     """Give the end of text the probability 1 - (1 - epsilon)^t (1 - e) at token t, e what the law gives it.
@@ -47,6 +48,3 @@ class SelfTerminating(Rule):
         out = log_prob + goes_on
         out[:, ends] = within + torch.log(-torch.expm1(goes_on) + goes_on.exp() * end.exp())
         return out, torch.zeros_like(end[:, 0])
-
-
-self_terminating = SelfTerminating

@@ -12,7 +12,7 @@ from torch import Tensor
 from motes.core.smc import source
 from motes.errors import MotesError
 from motes.language.models.model import LanguageModel, Message
-from motes.language.rule import Rule, SeenTokens
+from motes.language.rule import Rule, SeenTokens, rules
 from motes.language.rules import check
 from motes.language.rules.ranking import entropy
 from motes.language.rules.top_k import TopK
@@ -22,6 +22,7 @@ from motes.rng import Rng
 GREEDY = TopK(1)
 
 
+@rules.register
 @dataclass(frozen=True)
 class StableEntropy(Rule):
     """Take the most probable token unless the entropy lies above a band around its mean on human text; then sample.
@@ -153,6 +154,3 @@ def decode_stable(
         if len(text) < max_tokens and token not in model.end:
             prefixes.extend(one, torch.tensor([token]))
     return model.decode([token for token in text if token not in model.end]), backs
-
-
-stable_entropy = StableEntropy

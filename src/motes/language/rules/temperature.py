@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from motes.errors import MotesError
-from motes.language.rule import Rule, SeenTokens
+from motes.language.rule import Rule, SeenTokens, rules
 from motes.language.rules.ranking import renormalised
 
 
+@rules.register
 @dataclass(frozen=True)
 class Temperature(Rule):
     """Sample from p^(1/temperature); below 1 sharper, above 1 flatter.
@@ -31,6 +32,3 @@ class Temperature(Rule):
 
     def __call__(self, log_prob: Tensor, seen: SeenTokens | None = None) -> tuple[Tensor, Tensor]:
         return renormalised(log_prob / self.temperature)
-
-
-temperature = Temperature

@@ -7,11 +7,12 @@ from dataclasses import KW_ONLY, dataclass
 import torch
 from torch import Tensor
 
-from motes.language.rule import Rule, SeenTokens
+from motes.language.rule import Rule, SeenTokens, rules
 from motes.language.rules import check
 from motes.language.rules.ranking import entropy, keep_best
 
 
+@rules.register
 @dataclass(frozen=True)
 class TopH(Rule):
     """Keep the most probable tokens as long as the entropy of what is kept is at most `share` of the law's entropy.
@@ -52,6 +53,3 @@ class TopH(Rule):
             return count, reached[:, -1]
 
         return keep_best(log_prob, enough)
-
-
-top_h = TopH

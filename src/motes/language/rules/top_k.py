@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 
 from motes.errors import MotesError
-from motes.language.rule import Rule, SeenTokens
+from motes.language.rule import Rule, SeenTokens, rules
 from motes.language.rules.ranking import keep_best
 
 
+@rules.register
 @dataclass(frozen=True)
 class TopK(Rule):
     """Keep the `k` most probable tokens; of equal ones those with lower numbers.
@@ -37,6 +38,3 @@ class TopK(Rule):
             return count, torch.full_like(count, self.k < ranked.shape[1], dtype=torch.bool)
 
         return keep_best(log_prob, enough)
-
-
-top_k = TopK

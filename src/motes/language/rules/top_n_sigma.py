@@ -8,11 +8,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from motes.language.rule import Rule, SeenTokens
+from motes.language.rule import Rule, SeenTokens, rules
 from motes.language.rules import check
 from motes.language.rules.ranking import keep_where
 
 
+@rules.register
 @dataclass(frozen=True)
 class TopNSigma(Rule):
     """Keep the tokens with l >= max l - n * std(l), l the model's own logits over the whole vocabulary.
@@ -46,6 +47,3 @@ class TopNSigma(Rule):
             square = (raw - mean).masked_fill(~finite, 0.0).square().sum(-1, keepdim=True)
             spread = (square / (count - 1).clamp(min=1)).sqrt()
         return keep_where(log_prob, raw >= raw.amax(-1, keepdim=True) - self.n * spread)
-
-
-top_n_sigma = TopNSigma

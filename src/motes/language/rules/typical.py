@@ -6,11 +6,12 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from motes.language.rule import Rule, SeenTokens
+from motes.language.rule import Rule, SeenTokens, rules
 from motes.language.rules import check
 from motes.language.rules.ranking import entropy, keep_best, renormalised
 
 
+@rules.register
 @dataclass(frozen=True)
 class Typical(Rule):
     """Keep the tokens in the order of |-log p - H| until their mass reaches `mass`, with the one that crosses it.
@@ -43,6 +44,3 @@ class Typical(Rule):
             return (~reached).sum(-1), reached[:, -1]
 
         return keep_best(log_prob, enough, (log_prob + entropy(log_prob)[:, None]).abs_().neg_())
-
-
-typical = Typical
