@@ -79,7 +79,7 @@ def said(run: Run, target: Target) -> dict[str, Any]:
         found["met"] = {name: int((run.values(f) > 0.5).sum()) for name, f in target.modes.items()}
     if run.remarks:
         found["remarks"] = [[str(r), list(Remark.of(r).doubts)] for r in run.remarks]
-    return found | {"ess": math.nan if run.chains else run.ess}
+    return found | {"ess": run.ess if run.shown.weighted else math.nan}
 
 
 def _freedom(estimate: StandardError | Estimate) -> dict[str, float]:

@@ -46,8 +46,6 @@ class Tilted(FeynmanKac):
 class Walks(FeynmanKac):
     """Stationary chains x' = rho x + sqrt(1 - rho^2) e, seen as x + 1: the target is N(1, 1) in each coordinate."""
 
-    axes = 2
-
     def __init__(self, draws, d=2, rho=0.7):
         self.draws, self.d, self.rho = draws, d, rho
 
@@ -63,6 +61,9 @@ class Walks(FeynmanKac):
 
     def done(self, particles):
         return True
+
+    def shows(self):
+        return "chains"
 
     def view(self, particles):
         return particles.x + 1

@@ -17,7 +17,6 @@ from motes.rng import Rng
 class Tempered(FeynmanKac):
     """A Gaussian posterior by tempering, with random-walk moves."""
 
-    domain = "density"
     quantity = "log evidence"
 
     def __init__(self, steps: int = 8, d: int = 3, names: tuple[str, ...] = ("theta",), mean: float = 1.0):
@@ -60,7 +59,6 @@ WORDS = ("light", "dust", " drifts", "<script>alert('mote')</script>", "北", "$
 class Words(FeynmanKac):
     """Random words, weighted."""
 
-    domain = "language"
     quantity = "log-probability of validity"
 
     def __init__(self, steps: int = 4, words: tuple[str, ...] = WORDS):
@@ -78,6 +76,9 @@ class Words(FeynmanKac):
     def done(self, particles: Particles) -> bool:
         return particles.t >= self.steps
 
+    def shows(self) -> str:
+        return "texts"
+
     def view(self, particles: Particles) -> list[str]:
         return ["".join(self.words[k] for k in row) for row in particles.x.tolist()]
 
@@ -85,7 +86,6 @@ class Words(FeynmanKac):
 class Blobs(FeynmanKac):
     """Blurry images that are rewarded for brightness."""
 
-    domain = "diffusion"
     quantity = "log normaliser"
 
     def __init__(self, steps: int = 6, channels: int = 1):
@@ -100,6 +100,9 @@ class Blobs(FeynmanKac):
 
     def done(self, particles: Particles) -> bool:
         return particles.t >= self.steps
+
+    def shows(self) -> str:
+        return "images"
 
 
 def run(model: FeynmanKac, n: int = 64, seed: int = 1, **more) -> Run:

@@ -149,7 +149,7 @@ def test_values_that_are_not_finite(runs):
 def test_a_view_that_nobody_can_show(runs):
     for view in (None, [], {"a": object()}, ["text", 3]):
         f = facts.read(dataclasses.replace(runs["posterior"], view=view))
-        assert f.kind == "nothing" and f.summaries == []
+        assert f.summaries == [] and f.distinct == [] and f.hidden == 0
     check_self_contained(render(dataclasses.replace(runs["posterior"], view=None)))
 
 

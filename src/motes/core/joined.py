@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from motes.core import replicas, tree
+from motes.core import replicas
 from motes.core.estimate import coarse_level
 from motes.core.estimate.systematic import Systematic
 from motes.core.history.genealogy import Genealogy
@@ -51,7 +51,7 @@ def joined(runs: Sequence[Run], setup: dict[str, Any], result: Result, *, final:
         genealogy=first.genealogy if len(parts) == 1 else Genealogy.start(total),
         trace=Trace({**row, "replica": float(j)} for j, run in enumerate(runs) for row in run.trace.rows),
         result=result,
-        view=tree.joined([run.view for run in parts], setup["axes"]),
+        view=type(first.shown).joined([run.view for run in parts]),
         setup=setup,
         references=first.references,
         own_error=first.own_error if len(parts) == 1 else None,

@@ -32,12 +32,8 @@ class FeynmanKac(ABC):
         Chopin & Papaspiliopoulos (2020), An Introduction to Sequential Monte Carlo, chapter 5, Springer.
     """
 
-    domain: ClassVar[str] = ""
-    """Which pictures a report draws: "density", "statespace", "language", "diffusion" or ""."""
     quantity: ClassVar[str] = "log evidence"
     """What the normaliser is called for this model."""
-    axes: ClassVar[int] = 1
-    """How many axes of what `view` shows count draws: 1, the particles; 2, chains and their draws."""
     by_weight: ClassVar[bool] = True
     """Whether the particles' weights decide who is resampled, so that families tell the error of the run."""
     references: tuple[Reference, ...] = ()
@@ -58,6 +54,10 @@ class FeynmanKac(ABC):
     def view(self, particles: Particles) -> PyTree:
         """The particles as the user means them: named parameters, texts, images."""
         return particles.x
+
+    def shows(self) -> str:
+        """Of which kind `view` is, a name in `motes.core.views`: "table", "texts", "images" or "chains"."""
+        return "table"
 
     def restore(self, particles: Particles) -> Particles:
         """Make anew what files do not hold (each `core.tree.Missing` in x), after a load."""

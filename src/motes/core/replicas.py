@@ -51,7 +51,7 @@ SHARE = 1 / 3
 def shares(runs: Sequence[Run]) -> Tensor:
     """(k,) the parts that the populations have in the evidence; equal ones where there is none."""
     log_evidence = torch.tensor([run.log_evidence for run in runs], dtype=torch.float64)
-    if any(run.chains for run in runs) or not (log_evidence > -math.inf).any():
+    if not all(run.shown.weighted for run in runs) or not (log_evidence > -math.inf).any():
         return torch.full((len(runs),), 1 / len(runs), dtype=torch.float64)
     return torch.softmax(log_evidence, 0)
 
@@ -94,7 +94,7 @@ def unknown(runs: Sequence[Run]) -> str:
     """Why the spread of populations says nothing of the error of their estimates; empty if it does."""
     if any(run.result not in ENDED for run in runs):
         return "the populations have not come to their end, and stand for different laws"
-    if any(run.chains for run in runs):
+    if not all(run.shown.weighted for run in runs):
         return ""
     dead = sum(run.log_evidence == -math.inf for run in runs)
     if dead:
@@ -117,7 +117,7 @@ def mean(runs: Sequence[Run], value: Tensor, weight: Tensor) -> Estimate:
         weight: (rows,) that sum to 1.
     """
     k = len(runs)
-    rows = [len(value) // k if run.chains else run.n for run in runs]
+    rows = [run.n if run.shown.weighted else len(value) // k for run in runs]
     parts = list(zip(value.split(rows), weight.split(rows), strict=True))
     share = torch.stack([w.sum() for _, w in parts])
     sums = torch.stack([torch.tensordot(w, v, dims=1) for v, w in parts])  # (k, ...) share times mean

@@ -34,6 +34,9 @@ from motes.core.resampling import find_scheme
 from motes.core.result import Result
 from motes.core.trace import Trace
 from motes.core.tree import PyTree
+from motes.core.views import views
+from motes.core.views._view import View
+from motes.core.views.chains import ChainView
 from motes.core.weights import normalise
 from motes.errors import MotesError
 from motes.rng import Rng
@@ -52,7 +55,7 @@ class Run:
     result: Result
     view: PyTree
     setup: dict[str, Any]
-    """JSON: seed, n, resampling, when, model (its name), settings (the model's), domain, quantity, axes of the view,
+    """JSON: seed, n, resampling, when, model (its name), settings (the model's), quantity, view (of which kind),
     versions, recipe."""
     references: tuple[Reference, ...] = field(default=ENGINE)
     own_error: StandardError | None = None
@@ -93,7 +96,7 @@ class Run:
     @property
     def log_evidence(self) -> float:
         """The estimate of the log normaliser, nats; `setup["quantity"]` says what it is called. NaN for chains."""
-        return math.nan if self.chains and not self.setup["quantity"] else self.particles.log_evidence
+        return math.nan if not self.shown.weighted and not self.setup["quantity"] else self.particles.log_evidence
 
     @property
     def standard_error(self) -> StandardError:
@@ -124,7 +127,7 @@ class Run:
 
     def _withheld(self, quantity: Doubted) -> str:
         """Why an estimate has no error bar according to the remarks, or to its size; empty if nothing objects."""
-        if not self.chains and DIGITLESS < abs(self.particles.log_evidence) < math.inf:
+        if self.shown.weighted and DIGITLESS < abs(self.particles.log_evidence) < math.inf:
             return (
                 f"log weights of about {self.particles.log_evidence:.1g} nats have no digits left for what differs "
                 "between particles: where a likelihood forbids it must return -inf, and not a large number"
@@ -164,14 +167,14 @@ class Run:
         return float(self.trace["seconds"].sum())
 
     @property
-    def chains(self) -> bool:
-        """Whether the view holds draws by chain, (chains, draws, ...), and not one row a particle."""
-        return self.setup.get("axes", 1) == 2
+    def shown(self) -> View:
+        """The view with what its kind knows of it: its columns, its distinct rows, whether rows have weights."""
+        return views[self.setup["view"]](self.view)
 
     @property
     def flat(self) -> PyTree:
         """The view with one first axis: the particles, or all draws of all chains, chain by chain."""
-        return tree.map_leaves(lambda v: v.flatten(0, 1), self.view) if self.chains else self.view
+        return self.shown.flat().value
 
     @property
     def texts(self) -> list[str]:
@@ -225,7 +228,7 @@ class Run:
             doubt = "" if smoothed.reliable else smoothed.advice
         if control and values:
             even = torch.full((len(values[0]),), 1 / len(values[0]), dtype=torch.float64)
-            values = take_out(self, values, even if self.chains else normalise(particles.log_weight))
+            values = take_out(self, values, normalise(particles.log_weight) if self.shown.weighted else even)
         estimates = [self._estimate(v, s, particles, doubt, g) for v, s, g in zip(values, same, fine, strict=True)]
         if self.coarse is not None:
             asked = zip(estimates, named.values(), fine, strict=True)
@@ -239,7 +242,7 @@ class Run:
 
     def _same(self, value: Tensor) -> Tensor:
         """(...) bool, whether a number (N, ...) is the same for all draws that have weight."""
-        alive = value if self.chains else value[self.weight > 0]
+        alive = value[self.weight > 0] if self.shown.weighted else value
         return alive.amax(0) == alive.amin(0)
 
     def _estimate(self, value: Tensor, same: Tensor, particles: Particles, doubt: str, plain: Tensor) -> Estimate:
@@ -247,9 +250,9 @@ class Run:
         doubt = doubt or self._withheld("means")
         if len(parts := replicas.estimating(self.replicas)) > 1:
             even = torch.full((len(value),), 1 / len(value), dtype=torch.float64)
-            found = replicas.mean(parts, value, even if self.chains else normalise(particles.log_weight))
+            found = replicas.mean(parts, value, normalise(particles.log_weight) if self.shown.weighted else even)
             return replace(found, se=torch.full_like(found.se, math.nan), reason=doubt) if doubt else found
-        if self.chains:
+        if not self.shown.weighted:
             found = Estimate(*chain_mean(value.view(self.n, -1, *value.shape[1:])))
             even = torch.full((len(value),), 1 / len(value), dtype=torch.float64)
             if not found.reason and (shape := wild(plain, even)).any():
@@ -291,18 +294,15 @@ class Run:
         Raises:
             MotesError: the draws have no weights.
         """
-        if self.chains:
+        if not self.shown.weighted:
             raise MotesError("chains have no weights to smooth; k-hat speaks of weighted draws only")
         return smooth_weights(self.log_weight)
 
     def values(self, f: Function = None) -> Tensor:
         """What `mean` takes the mean of: (N, ...) float64, zero where the weight is."""
-        view = self.flat
-        if self.chains:
-            alive = torch.ones(len(next((leaf for _, leaf in tree.leaves(view)), ())), dtype=torch.bool)
-        else:
-            alive = self.weight > 0
-        return values(view, f, alive)
+        view = self.shown.flat()
+        alive = self.weight > 0 if self.shown.weighted else torch.ones(len(view), dtype=torch.bool)
+        return values(view.value, f, alive)
 
     def draws(self, k: int, *, seed: int | None = None) -> PyTree:
         """`k` equally weighted draws, as `run.view` shows them, in random order.
@@ -315,10 +315,8 @@ class Run:
             raise MotesError(f"k, the number of draws, must be a whole number of at least 0, not {k!r}")
         rng = Rng(seed if seed is not None else self.setup["seed"] or 0).at("draws")
         view = self.flat
-        if self.chains:
-            log_weight = torch.zeros(len(next(leaf for _, leaf in tree.leaves(view))), dtype=torch.float64)
-        else:
-            log_weight = self.log_weight
+        even = torch.zeros(len(self.shown.flat()), dtype=torch.float64)
+        log_weight = self.log_weight if self.shown.weighted else even
         index = find_scheme("systematic")(rng, log_weight, n=k)[rng.at("order").permutation(k)]
         if isinstance(view, list):
             return [view[i] for i in index.tolist()]
@@ -379,9 +377,9 @@ class Run:
 
     def __repr__(self) -> str:
         s = self.setup
-        if self.chains:
-            shape = tuple(next(leaf for _, leaf in tree.leaves(self.view)).shape[:2])
-            return f"Run({s['model']}, {shape[0]} chains of {shape[1]} draws, {self.result.value})"
+        if isinstance(self.shown, ChainView):
+            chains, draws = self.shown.shape
+            return f"Run({s['model']}, {chains} chains of {draws} draws, {self.result.value})"
         se = self.log_evidence_se
         error = "(no error bar)" if math.isnan(se) else f"± {se:.2g}"
         size = f"n={self.n}" if not self.replicas else f"{len(self.replicas)} populations of n={s['n']}"
@@ -393,5 +391,5 @@ class Run:
     def __str__(self) -> str:
         """As `repr`, and why there is no error bar in a line below."""
         error = self.standard_error
-        silent = self.chains or not (math.isnan(error.value) and error.reason)
+        silent = not self.shown.weighted or not (math.isnan(error.value) and error.reason)
         return repr(self) if silent else f"{self!r}\nno error bar: {error.reason}"

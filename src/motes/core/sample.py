@@ -18,6 +18,7 @@ from motes.core.resampling import Scheme, find_scheme
 from motes.core.result import Result
 from motes.core.run import Run
 from motes.core.smc import State, must_be_model, source
+from motes.core.views import views
 from motes.errors import FileError, MotesError, WrongType, warn
 from motes.rng import Rng
 
@@ -82,9 +83,8 @@ def sample(
         "ess_threshold": ess_threshold,
         "model": type(model).__name__,
         "settings": json.loads(json.dumps(model.settings())),
-        "domain": model.domain,
         "quantity": model.quantity,
-        "axes": model.axes,
+        "view": views.find(model.shows()).kind,
         **machine(),
         "recipe": recipe,
         **({"replicas": int(replicas)} if replicas > 1 else {}),

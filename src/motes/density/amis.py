@@ -96,7 +96,6 @@ class AMIS(FeynmanKac):
     most: int = 30
     modified: bool = False
 
-    domain: ClassVar[str] = "density"
     quantity: ClassVar[str] = "log evidence"
 
     def __post_init__(self) -> None:

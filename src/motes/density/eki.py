@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass, field, replace
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -148,8 +148,6 @@ class EnsembleKalman(FeynmanKac):
     inflate: float = 1.2
     freedom: float = 8.0
     defence: float = 0.05
-
-    domain: ClassVar[str] = "density"
 
     def __post_init__(self) -> None:
         if self.density.levels is not None:

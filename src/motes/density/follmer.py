@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -89,8 +89,6 @@ class Follmer(FeynmanKac):
     shared: bool = True
     location: float | Sequence[float] | Tensor | None = None
     scale: float | Sequence[float] | Tensor | None = None
-
-    domain: ClassVar[str] = "density"
 
     def __post_init__(self) -> None:
         if self.density.levels is not None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from torch import Tensor
 
 from motes.core.replicas import estimating
 from motes.core.run import Run
+from motes.core.tree import PyTree
+from motes.core.views._view import View, array
 from motes.errors import MissingPackage, MotesError
-from motes.report import values
 
 if TYPE_CHECKING:
     from xarray import DataTree
@@ -45,24 +45,24 @@ def to_arviz(run: Run, resampled: bool = False) -> DataTree:
         import xarray
     except ImportError as error:
         raise MissingPackage(INSTALL) from error
-    parts = [run] if run.chains or not run.replicas else estimating(run.replicas)
+    weighted = run.shown.weighted
+    parts = [run] if not weighted or not run.replicas else estimating(run.replicas)
     if len({part.n for part in parts}) > 1:
         raise MotesError("the populations of this run have different sizes: give ArviZ one of run.replicas")
-    views = [part.draws(part.n) if resampled and not run.chains else part.view for part in parts]
-    found = [_variables(view) for view in views]
-    posterior = {k: v[0] if run.chains else np.concatenate([f[k] for f in found]) for k, v in found[0].items()}
+    found = [_variables(part.shown, part.draws(part.n) if resampled and weighted else part.view) for part in parts]
+    posterior = {k: v[0] if not weighted else np.concatenate([f[k] for f in found]) for k, v in found[0].items()}
     if not posterior:
         model = run.setup["model"]
         raise MotesError(f"the particles of a {model} run are no tensors or texts, so ArviZ cannot hold them")
     stats: dict[str, np.ndarray] = {}
-    if not run.chains:
+    if weighted:
         shape = (len(parts), parts[0].n)
-        weight = np.full(run.n, 1 / run.n) if resampled else _array(run.weight)
-        log_weight = np.full(run.n, run.log_evidence) if resampled else _array(run.log_weight)
+        weight = np.full(run.n, 1 / run.n) if resampled else array(run.weight)
+        log_weight = np.full(run.n, run.log_evidence) if resampled else array(run.log_weight)
         stats = {"log_weight": log_weight.reshape(shape), "weight": weight.reshape(shape)}
         if not resampled:
-            stats["root"] = _array(run.particles.root).reshape(shape)
-    attributes = _attributes(run, resampled or run.chains)
+            stats["root"] = array(run.particles.root).reshape(shape)
+    attributes = _attributes(run, resampled or not weighted)
     tree = arviz_base.from_dict(
         {"posterior": posterior, **({"sample_stats": stats} if stats else {})},
         sample_dims=["chain", "draw"],
@@ -77,10 +77,8 @@ def to_arviz(run: Run, resampled: bool = False) -> DataTree:
     return tree
 
 
-def _variables(view: Any) -> dict[str, np.ndarray]:
-    if values.kind(view) == "texts":
-        return {"text": np.array(view, dtype=np.str_)[None]}
-    return {name.replace("/", "_"): _array(leaf)[None] for name, leaf in values.leaves(view)}
+def _variables(shown: View, value: PyTree) -> dict[str, np.ndarray]:
+    return {name.replace("/", "_"): rows[None] for name, rows in type(shown)(value).arrays().items()}
 
 
 def _dimensions(posterior: dict[str, np.ndarray]) -> dict[str, list[str]]:
@@ -101,7 +99,7 @@ def _attributes(run: Run, resampled: bool) -> dict[str, Any]:
         "seed": "" if run.seed is None else str(run.seed),  # netCDF has no integers of any size
         "result": run.result.value,
         "model": setup["model"],
-        "domain": setup["domain"],
+        "view": setup["view"],
         "resampling": setup["resampling"],
         "seconds": run.seconds,
         "equally_weighted": int(resampled),
@@ -109,10 +107,3 @@ def _attributes(run: Run, resampled: bool) -> dict[str, Any]:
         "inference_library_version": setup["versions"].get("motes", ""),
     }
     return about | {f"version_{k}": str(v) for k, v in setup["versions"].items()}
-
-
-def _array(tensor: Tensor) -> np.ndarray:
-    tensor = tensor.detach().cpu()
-    if tensor.is_floating_point() and tensor.element_size() < 4:  # bfloat16 is unknown to numpy
-        tensor = tensor.float()
-    return tensor.numpy()

@@ -108,7 +108,7 @@ def _genealogy(f: Facts) -> list[Caution]:
         "from its early steps is shared by many: averages of such things are less precise than the effective sample "
         "size says."
     )
-    return [Caution("Thin genealogy", text, f.roots == 1 and f.domain in ("language", "diffusion"))]
+    return [Caution("Thin genealogy", text, f.roots == 1 and f.shown.listed)]
 
 
 def _history(f: Facts) -> list[Caution]:
@@ -148,8 +148,8 @@ def _particles(f: Facts) -> list[Caution]:
         effective = 1 / float((share**2).sum())
         if f.n >= 10 and effective < 0.1 * f.ess + 1:
             heaviest = numerals.percent(share[0])
-            one = f"{len(f.distinct)} distinct {f.kind}, and one of these holds {heaviest} of the weight"
-            much = one if len(f.distinct) > 1 else f"one distinct {f.kind[:-1]}"
+            one = f"{len(f.distinct)} distinct {f.shown.plural}, and one of these holds {heaviest} of the weight"
+            much = one if len(f.distinct) > 1 else f"one distinct {f.shown.plural[:-1]}"
             text = f"The {numerals.count(f.n)} particles are {much}. This may be the law itself, or copies made by "
             text += "resampling: the effective sample size cannot tell, a second run with another seed can."
             out.append(Caution("Few distinct particles", text))

@@ -8,7 +8,7 @@ import numpy as np
 
 from motes.core.run import Run
 from motes.errors import MissingPackage, MotesError
-from motes.report import numerals, values
+from motes.report import numerals
 
 INSTALL = "run.diagnose needs arviz-stats: pip install 'motes[arviz]'"
 GROUPS = 8
@@ -86,7 +86,7 @@ def diagnose(run: Run, most: int = 100_000) -> Diagnosis:
         ImportError: arviz-stats is not installed.
         MotesError: the run is not one of chains.
     """
-    if not run.chains:
+    if run.shown.weighted:
         raise MotesError(f"a {run.setup['model']} run has weighted particles and no chains: see run.ess and run.trace")
     try:
         from arviz_stats.base.array import array_stats
@@ -94,7 +94,7 @@ def diagnose(run: Run, most: int = 100_000) -> Diagnosis:
         raise MissingPackage(INSTALL) from error
     chains = draws = 0
     rows = []
-    for name, leaf in values.leaves(run.view):
+    for name, leaf in run.shown.leaves():
         chains, draws = leaf.shape[:2]
         flat = leaf.detach().cpu().double().reshape(chains, draws, -1).numpy()
         for k in range(min(flat.shape[2], most - len(rows))):

@@ -11,7 +11,7 @@ from markupsafe import Markup
 from matplotlib.axes import Axes
 
 from motes.core.run import Run
-from motes.report import numerals, plots, values
+from motes.report import numerals, plots
 from motes.report.facts import Facts, Summary
 from motes.report.style import PAGE, blank, styled, to_svg
 
@@ -55,7 +55,7 @@ def traces(f: Facts) -> list[Chart]:
 def paths(f: Facts, run: Run, most: int = 6) -> list[Chart]:
     """The draws of some chains, one after the other, for the first numbers of the view."""
     out = []
-    for name, leaf in values.leaves(run.view):
+    for name, leaf in run.shown.leaves():
         flat = leaf.detach().cpu().double().reshape(*leaf.shape[:2], -1)
         for k in range(min(flat.shape[2], most - len(out))):
             place = [int(i) for i in np.unravel_index(k, leaf.shape[2:])]

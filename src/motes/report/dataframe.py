@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from motes.core import tree
 from motes.core.replicas import estimating
 from motes.core.run import Run
+from motes.core.views.chains import ChainView
 from motes.errors import MissingPackage, MotesError
-from motes.report import values
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -40,26 +38,23 @@ def to_dataframe(run: Run, resampled: bool = False) -> DataFrame:
         import pandas
     except ImportError as error:
         raise MissingPackage(INSTALL) from error
-    view = run.draws(run.n) if resampled and not run.chains else run.flat
-    if values.kind(view) == "texts":
-        drawn = {"text": np.array(view, dtype=object)}
-    else:
-        columns = values.columns(view, most=sys.maxsize)
-        drawn = {c.name: c.values.astype(np.int64) if c.whole else c.values for c in columns}
+    by_chain, shown = not run.shown.weighted, run.shown.flat()
+    if resampled and not by_chain:
+        shown = type(shown)(run.draws(run.n))
+    drawn = {c.name: c.values.astype(np.int64) if c.whole else c.values for c in shown.columns()}
     if not drawn:
         raise MotesError(f"the particles of a {run.setup['model']} run are no tensors or texts, so no table holds them")
     before: dict[str, np.ndarray] = {}
     after: dict[str, np.ndarray] = {}
-    if run.chains:
-        shape = tuple(next(leaf for _, leaf in tree.leaves(run.view)).shape[:2])
-        chain, draw = np.indices(shape).reshape(2, -1)
+    if isinstance(run.shown, ChainView):
+        chain, draw = np.indices(run.shown.shape).reshape(2, -1)
         before = {"chain": chain, "draw": draw}
     elif not resampled:
         after = {"log_weight": run.log_weight.cpu().numpy(), "weight": run.weight.cpu().numpy()}
     parts = estimating(run.replicas)
-    if len(parts) > 1 and not (resampled and not run.chains):
+    if len(parts) > 1 and (by_chain or not resampled):
         rows = len(next(iter(drawn.values())))
-        size = [rows // len(parts) if run.chains else part.n for part in parts]
+        size = [rows // len(parts) if by_chain else part.n for part in parts]
         before = {
             "replica": np.repeat([j for j, part in enumerate(run.replicas) if any(part is p for p in parts)], size),
             **before,

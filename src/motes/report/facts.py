@@ -10,22 +10,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from motes.core import tree
 from motes.core.estimate import student
 from motes.core.run import Result, Run
+from motes.core.views._view import Column, Distinct, View
 from motes.core.visible import visible
 from motes.errors import MotesError, WrongType
-from motes.report import values
 from motes.report.chains import Diagnosis, diagnose
+from motes.report.quantile import quantile
 
 DRAWS = 20_000
 """How many draws of chains histograms are made of."""
-DOMAINS = {
-    "density": "Density",
-    "statespace": "State space",
-    "language": "Language",
-    "diffusion": "Diffusion",
-}
 
 
 @dataclass(frozen=True)
@@ -38,7 +32,7 @@ class Summary:
     sd: float
     low: float
     high: float
-    column: values.Column
+    column: Column
 
 
 @dataclass(frozen=True)
@@ -60,7 +54,6 @@ class Facts:
 
     name: str
     model: str
-    domain: str
     quantity: str
     n: int
     t: int
@@ -78,20 +71,20 @@ class Facts:
     seconds: float
     trace: dict[str, np.ndarray]
     ancestors: list[tuple[int, np.ndarray]] | None
-    kind: str
-    view: Any
+    shown: View
+    """The particles, or some draws of chains, a row each."""
     settings: dict[str, Any]
     setup: dict[str, Any]
     versions: dict[str, str]
     summaries: list[Summary] = field(default_factory=list)
-    distinct: list[values.Distinct] = field(default_factory=list)
+    distinct: list[Distinct] = field(default_factory=list)
     """Texts or images with their weights, equal ones merged."""
     hidden: int = 0
     """Numbers of each particle that `summaries` leaves out."""
     remarks: tuple[str, ...] = ()
     """What the model had to say of the run."""
     diagnosis: Diagnosis | None = None
-    """Of a run of chains, where ArviZ is installed; `weight` and `view` are then those of the draws."""
+    """Of a run of chains, where ArviZ is installed; `weight` and `shown` are then those of the draws."""
     chains: bool = False
     freedom: float = math.inf
     """On how many degrees of freedom `se` rests."""
@@ -140,17 +133,15 @@ def read(run: Run, name: str = "", most: int = 200) -> Facts:
     error = run.standard_error
     weight = np.asarray(run.weight.detach().cpu())
     trace = {k: np.asarray(run.trace[k], dtype=float) for k in run.trace if k != "replica"}
-    view, weight = (thinned(run), None) if run.chains else (run.view, weight)
-    if weight is None:
-        rows = len(next(leaf for _, leaf in tree.leaves(view)))
-        weight = np.full(rows, 1 / rows)
-    shown = values.kind(view)
-    summaries = summarise(run, view, weight, most) if shown == "numbers" and most else []
+    shown, chains = run.shown.flat(DRAWS), not run.shown.weighted
+    if chains:
+        weight = np.full(len(shown), 1 / len(shown))
+    marginals = bool(most) and not shown.listed
+    summaries = summarise(run, shown, weight, most) if marginals else []
     setup = dict(run.setup)
     return Facts(
         name=name or setup["model"],
         model=setup["model"],
-        domain=setup["domain"],
         quantity=setup["quantity"],
         n=run.n,
         t=run.particles.t,
@@ -164,21 +155,20 @@ def read(run: Run, name: str = "", most: int = 200) -> Facts:
         ess=float(run.ess),
         families=float(run.families),
         roots=len(np.unique(np.asarray(run.particles.root.cpu()))),
-        max_weight=1 / run.n if run.chains else float(weight.max()),
+        max_weight=1 / run.n if chains else float(weight.max()),
         seconds=float(np.nansum(trace["seconds"])) if "seconds" in trace else math.nan,
         trace=trace,
-        ancestors=None if run.chains else ancestors(run),
-        kind=shown,
-        view=view,
+        ancestors=None if chains else ancestors(run),
+        shown=shown,
         settings=setup.get("settings") or {},
         setup=setup,
         versions=setup.get("versions") or {},
         summaries=summaries,
-        distinct=values.distinct(view, weight) if most else [],
-        hidden=max(values.size(view) - len(summaries), 0) if shown == "numbers" else 0,
+        distinct=shown.distinct(weight) if most else [],
+        hidden=0 if shown.listed else max(shown.size() - len(summaries), 0),
         remarks=run.remarks,
-        diagnosis=diagnosis(run, max(most, 1)) if run.chains else None,
-        chains=run.chains,
+        diagnosis=diagnosis(run, max(most, 1)) if chains else None,
+        chains=chains,
         freedom=error.freedom,
         populations=tuple(
             PopulationFacts(
@@ -197,23 +187,16 @@ def diagnosis(run: Run, most: int) -> Diagnosis | None:
         return None
 
 
-def thinned(run: Run) -> Any:
-    """At most about `DRAWS` draws of a run of chains, evenly spaced in each chain, with one first axis."""
-    chains, draws = next(leaf for _, leaf in tree.leaves(run.view)).shape[:2]
-    step = max(1, chains * draws // DRAWS)
-    return tree.map_leaves(lambda v: v[:, ::step].flatten(0, 1), run.view)
-
-
-def summarise(run: Run, view: Any, weight: np.ndarray, most: int) -> list[Summary]:
+def summarise(run: Run, shown: View, weight: np.ndarray, most: int) -> list[Summary]:
     """The weighted marginal of the first `most` numbers of each particle."""
     errors: list[float] = []
-    for k, (_, leaf) in enumerate(values.leaves(run.flat)):
+    for k, (_, leaf) in enumerate(shown.leaves()):
         if len(errors) >= most:
             break
         columns = min(leaf[0].numel(), most - len(errors)) if len(leaf) else 0
 
         def part(flat: Any, k: int = k, columns: int = columns) -> Tensor:
-            found = values.leaves(flat)[k][1]
+            found = type(shown)(flat).leaves()[k][1]
             return found.reshape(len(found), -1)[:, :columns]
 
         try:
@@ -221,7 +204,7 @@ def summarise(run: Run, view: Any, weight: np.ndarray, most: int) -> list[Summar
         except MotesError:  # not finite: the mean has no error bar either, and `cautions` says so
             errors += [math.nan] * columns
     out = []
-    for column, se in zip(values.columns(view, most), errors, strict=True):
+    for column, se in zip(shown.columns(most), errors, strict=True):
         v, w = column.values, weight
         good = np.isfinite(v) & (w > 0)
         v, w = v[good], w[good]
@@ -230,7 +213,7 @@ def summarise(run: Run, view: Any, weight: np.ndarray, most: int) -> list[Summar
             continue
         w = w / w.sum()
         mean = float(w @ v)
-        low, high = values.quantile(v, w, np.array([0.025, 0.975]))
+        low, high = quantile(v, w, np.array([0.025, 0.975]))
         sd = math.sqrt(max(float(w @ (v - mean) ** 2), 0.0))
         out.append(Summary(column.name, mean, se, sd, float(low), float(high), column))
     return out

@@ -17,7 +17,7 @@ from motes.core.files.atomic import write_text
 from motes.core.run import Result, Run
 from motes.core.visible import visible
 from motes.errors import MissingPackage
-from motes.report import facts, numerals, values
+from motes.report import facts, numerals
 from motes.report.cautions import cautions, sentence
 from motes.report.facts import Facts, Summary, named
 from motes.report.page import environment
@@ -88,7 +88,7 @@ def section(f: Facts, run: Run, number: int) -> dict[str, Any]:
     return {
         "anchor": f"run-{number}",
         "name": f.name.strip() or f.model,
-        "domain": facts.DOMAINS.get(f.domain, f.domain or "Run"),
+        "shows": f.shown.kind if not f.chains else "chains",
         "quantity": f.quantity,
         "value": value,
         "error": error,
@@ -111,8 +111,8 @@ def section(f: Facts, run: Run, number: int) -> dict[str, Any]:
         "ok": f.result is Result.OK,
         "cautions": found,
         "serious": any(c.serious for c in found),
-        "texts": texts(f) if f.kind == "texts" else None,
-        "images": images(f) if f.kind == "images" else None,
+        "texts": texts(f) if f.shown.kind == "texts" else None,
+        "images": images(f) if f.shown.kind == "images" else None,
         "marginals": marginals(f, charts.marginal) if f.summaries else None,
         "way": charts.way(f),
         "charts": charts.traces(f),
@@ -141,8 +141,7 @@ def chains(f: Facts, run: Run) -> dict[str, Any]:
     from motes.report import charts
 
     out: dict[str, Any] = {"least": "?", "r_hat": "?", "worst": "", "rows": [], "charts": charts.paths(f, run)}
-    first = next(leaf for _, leaf in values.leaves(run.view))
-    out["draws"] = numerals.count(first.shape[1])
+    out["draws"] = numerals.count(run.shown.leaves()[0][1].shape[1])
     if f.diagnosis is None:
         return out
     least, worst = f.diagnosis.least, f.diagnosis.worst
@@ -178,7 +177,7 @@ def texts(f: Facts) -> dict[str, Any]:
 
 def images(f: Facts) -> dict[str, Any]:
     """The heaviest distinct images, as PNG inside the page."""
-    return _distinct("image", f, IMAGES, _picture) | {"small": max(f.view.shape[2:]) <= SMALL}
+    return _distinct("image", f, IMAGES, _picture) | {"small": max(f.shown.value.shape[2:]) <= SMALL}
 
 
 def _distinct(what: str, f: Facts, most: int, show: Callable[[Any], dict]) -> dict[str, Any]:

@@ -16,7 +16,6 @@ from motes.report import numerals
 from motes.report.facts import Facts, Summary
 from motes.report.lineage import lineage
 from motes.report.style import PAPER, Theme, bare, blank, styled
-from motes.report.values import distinct
 
 TITLES = {
     "log_evidence": "Log normaliser so far",
@@ -216,7 +215,7 @@ def plot_marginals(run: Run, names: list[str] | None = None, most: int = 24, the
     chosen = [known[n] for n in names] if names is not None else f.summaries[:most]
     with styled(theme):
         if not chosen:
-            return _empty(f"the particles are {f.kind}, which have no marginals", theme)
+            return _empty(f"the particles are {f.shown.plural}, which have no marginals", theme)
         across = min(4, len(chosen))
         down = -(-len(chosen) // across)
         figure = blank(190 * across, 130 * down, theme)
@@ -234,9 +233,9 @@ def plot_images(run: Run, most: int = 32, theme: Theme = PAPER) -> Figure:
     """The distinct images, the heaviest first, each with the weight of all particles that equal it."""
     f = facts_module.read(run, most=0)
     with styled(theme):
-        if f.kind != "images":
-            return _empty(f"the particles are {f.kind}, not images (N, C, H, W)", theme)
-        shown = distinct(f.view, f.weight)[:most]
+        if f.shown.kind != "images":
+            return _empty(f"the particles are {f.shown.plural}, not images (N, C, H, W)", theme)
+        shown = f.shown.distinct(f.weight)[:most]
         across = min(8, len(shown))
         down = -(-len(shown) // across)
         figure = blank(76 * across, 92 * down, theme)

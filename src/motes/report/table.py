@@ -38,7 +38,7 @@ def missing(runs: Run | list[Run] | dict[str, Run], *, ascii: bool = False) -> s
     why: dict[str, list[str]] = {}
     for name, run in named(runs).items():
         error = run.standard_error
-        if not run.chains and math.isnan(error.value):
+        if run.shown.weighted and math.isnan(error.value):
             why.setdefault(error.reason or "the run gave no reason", []).append(name)
     of = {reason: f" ({', '.join(who)})" if len(named(runs)) > 1 else "" for reason, who in why.items()}
     lines = [f"no error bar{of[reason]}: {reason}" for reason in why]

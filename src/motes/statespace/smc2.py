@@ -80,7 +80,6 @@ class SMC2(FeynmanKac):
     dtype: torch.dtype = torch.float64
     parameters: Parameters = field(init=False, repr=False, compare=False)
 
-    domain: ClassVar[str] = "density"
     quantity: ClassVar[str] = "log evidence"
     references: ClassVar[tuple[Reference, ...]] = (
         Reference(

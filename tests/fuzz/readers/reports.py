@@ -33,7 +33,7 @@ def make(rng: random.Random) -> bytes:
     meta["setup"]["settings"] = {odd_text(rng): mutate.odd_value(rng, 1), **meta["setup"]["settings"]}
     meta["setup"]["recipe"] = rng.choice([None, {odd_text(rng): mutate.odd_value(rng, 1)}])
     meta["setup"]["seed"] = rng.choice([None, 0, 2**63, 2**64 - 1])
-    meta["setup"]["domain"] = rng.choice(["", "density", "language", "diffusion", "other"])
+    meta["setup"]["view"] = rng.choice(["table", "texts", "images", "chains", "other"])
     meta["setup"]["quantity"] = rng.choice(["", "log-probability", "log P of it", "{{ x }}"])
     meta["setup"]["versions"][odd_text(rng)] = odd_text(rng)
     meta["remarks"] = [{"text": odd_text(rng), "doubts": ["means"], "withholds": rng.random() < 0.5}]

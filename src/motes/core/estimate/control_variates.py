@@ -102,7 +102,7 @@ def control(run: Run, values: list[Tensor], weight: Tensor) -> list[Tensor]:
 def _remedy(run: Run) -> str:
     """How a run comes to know its score."""
     kernel = run.setup["settings"].get("kernel") if isinstance(run.setup["settings"], dict) else None
-    if run.chains:
+    if not run.shown.weighted:
         return "run Chains(..., keep_score=True) with a kernel that evaluates gradients, as the default one does"
     if run.result.value != "OK":
         return f"it ended as {run.result.value}; resume it, if its kernel has gradients"
@@ -118,9 +118,9 @@ def folds(run: Run, rows: int) -> Tensor:
     """(rows,) int64: families of particles, whole chains, or where these are few stretches of time of all chains."""
     if run.replicas:
         parts = replicas.estimating(run.replicas)
-        size = [rows // len(parts) if run.chains else part.n for part in parts]
+        size = [part.n if run.shown.weighted else rows // len(parts) for part in parts]
         return torch.cat([folds(part, k) for part, k in zip(parts, size, strict=True)])
-    if not run.chains:
+    if run.shown.weighted:
         return run.genealogy.anchors[0].slot.long() % FOLDS
     draws = rows // run.n
     if run.n >= 2 * FOLDS:

@@ -8,9 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from torch import Tensor
 
-from motes.core import tree
 from motes.core.cite import Reference
 from motes.core.estimate.coarse_level import CoarseLevel
 from motes.core.estimate.systematic import Systematic
@@ -25,7 +23,6 @@ from motes.core.files.schema import (
     exactly,
     number,
     record,
-    refuse,
     tensor,
     text,
     truth,
@@ -39,6 +36,7 @@ from motes.core.result import Result
 from motes.core.run import Run
 from motes.core.trace import COLUMNS, Trace
 from motes.core.tree import PyTree
+from motes.core.views import views
 from motes.core.visible import visible
 from motes.errors import FileError, MotesError, warn
 
@@ -59,9 +57,8 @@ SETUP = record(
     ess_threshold=number(0, 1, nan=False),
     model=plain,
     settings=dictionary(),
-    domain=plain,
     quantity=plain,
-    axes=whole(1, 2),
+    view=text(*views),
     versions=dictionary(text()),
     threads=whole(1),
     cpu=text(),
@@ -172,10 +169,10 @@ def _run(trees: dict[str, PyTree], meta: dict[str, Any]) -> Run:
         raise FileError(f"the header speaks of {setup['n']} particles, and there are {particles.n}")
     genealogy = _genealogy(trees["genealogy"], particles.n, t)
     view = particles.x if meta["view_is_x"] else trees["view"]
-    if setup["axes"] == 2:
-        for where, leaf in tree.leaves(view, "view"):
-            if not isinstance(leaf, Tensor) or leaf.ndim < 2:
-                raise refuse(leaf, where, "a tensor (chains, draws, ...)")
+    try:
+        views[setup["view"]](view)
+    except MotesError as error:
+        raise FileError(str(error)) from error
     return Run(
         particles=particles,
         genealogy=genealogy,

@@ -27,7 +27,7 @@ from motes.core.files.schema import array, dictionary, either, number, record, t
 from motes.core.tree import Leaf, Missing, PyTree
 from motes.errors import FileError, MissingFile
 
-FORMAT = 2
+FORMAT = 3
 DEEPEST = 60
 """How deep the trees of a file may be nested."""
 PART = 1 << 24

@@ -37,7 +37,6 @@ class Annealed(FeynmanKac):
     _: KW_ONLY
     kernel: Kernel | str | None = None
 
-    domain: ClassVar[str] = "density"
     quantity: ClassVar[str] = "log evidence"
     sources: ClassVar[tuple[Reference, ...]] = ()
 

@@ -107,7 +107,6 @@ class DataAnnealing(FeynmanKac):
     first: Density = field(init=False, repr=False, compare=False)
     """Prior and first batch; the law by which the parameters are known."""
 
-    domain: ClassVar[str] = "density"
     quantity: ClassVar[str] = "log evidence"
 
     def __post_init__(self) -> None:

@@ -74,7 +74,7 @@ def bridge_sampling(
     if z.shape[1] != density.dim:
         raise ShapeError(f"the run's draws have {z.shape[1]} numbers and the density has {density.dim}")
     first = _half(run, len(z))
-    weight = torch.ones(len(z), dtype=torch.float64) if run.chains else run.weight
+    weight = run.weight if run.shown.weighted else torch.ones(len(z), dtype=torch.float64)
     found, reason = [], ""
     for k, fit in enumerate((first, ~first)):
         if int((fit & (weight > 0)).sum()) < 2 or int((~fit & (weight > 0)).sum()) < 2:
@@ -90,7 +90,7 @@ def bridge_sampling(
 
 def _half(run: Run, rows: int) -> Tensor:
     """(rows,) bool: every second family of particles, every second chain, or of one chain the first half."""
-    if not run.chains:
+    if run.shown.weighted:
         return run.genealogy.anchors[0].slot.long() % 2 == 0
     draws = rows // run.n
     if run.n >= 2:
@@ -170,7 +170,7 @@ def _gaussian(z: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
 
 def _variance(run: Run, value: Tensor, rows: Tensor) -> tuple[float, str]:
     """The variance of the mean of `value` over the draws `rows`, by the run's own rule, and why there is none."""
-    if run.chains:
+    if not run.shown.weighted:
         draws = len(value) // run.n
         kept = value[rows].view(max(1, int(rows.sum()) // draws), -1)
         _, se, reason = chain_mean(kept)

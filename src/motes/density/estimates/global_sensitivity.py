@@ -134,13 +134,13 @@ def sensitivity(run: Run, f: Callable[[Any], Tensor] | str, *, dependent: bool =
         name = where.strip("[]").replace("'", "") or "x"
         names += [name if flat.shape[1] == 1 else f"{name}[{k}]" for k in range(flat.shape[1])]
         columns.append(flat.to(torch.float64))
-    if run.chains:
+    if not run.shown.weighted:
         draws = len(y) // run.n
         long = run.n < GROUPS
         group = torch.arange(draws).repeat(run.n) * GROUPS // draws if long else torch.arange(len(y)) // draws
     else:
         group = run.genealogy.anchors[0].slot.long()
-    log_weight = None if run.chains else run.log_weight
+    log_weight = run.log_weight if run.shown.weighted else None
     x = torch.cat(columns, 1)
     return sobol_indices(x, y, log_weight=log_weight, names=tuple(names), group=group, dependent=dependent)
 

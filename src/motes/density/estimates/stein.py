@@ -106,7 +106,7 @@ def stein_discrepancy(run: Run, density: Law, *, preconditioner: Preconditioner 
         MotesError: the run knows no score.
     """
     z, score, alive = _of(run, density)
-    log_weight = None if run.chains else run.log_weight[alive]
+    log_weight = run.log_weight[alive] if run.shown.weighted else None
     return kernel_stein_discrepancy(z[alive], score[alive], log_weight=log_weight, preconditioner=preconditioner)
 
 
@@ -117,7 +117,7 @@ def _of(run: Run, density: Law) -> tuple[Tensor, Tensor, Tensor]:
             "kernel with gradients and let the run end; chains keep it with keep_score=True"
         )
     z = density.unconstrain(run.flat)
-    alive = torch.ones(len(z), dtype=torch.bool) if run.chains else run.log_weight > -math.inf
+    alive = run.log_weight > -math.inf if run.shown.weighted else torch.ones(len(z), dtype=torch.bool)
     return z, run.score.reshape(len(z), -1), alive
 
 

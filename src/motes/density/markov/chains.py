@@ -115,7 +115,6 @@ class Chains(Annealed):
 
     sources: ClassVar[tuple[Reference, ...]] = REFERENCES
     quantity: ClassVar[str] = ""
-    axes: ClassVar[int] = 2
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "kernel", choose_kernel(self.density, self.kernel, "chees", biased=True))
@@ -334,6 +333,9 @@ class Chains(Annealed):
             return self.thin
         size = n * self.density.dim * self.density.dtype.itemsize * (2 if self.keep_score else 1)
         return max(1, math.ceil(size * self.draws / self.memory))
+
+    def shows(self) -> str:
+        return "chains"
 
     def view(self, particles: Particles) -> PyTree:
         """(chains, draws, ...); before the first draw it is where the chains are."""

@@ -82,7 +82,6 @@ class ParallelTempering(Annealed):
     rounds: int = 6
     sweeps: int = 1
 
-    axes: ClassVar[int] = 2
     sources: ClassVar[tuple[Reference, ...]] = (
         Reference(
             "geyer1991",
@@ -229,6 +228,9 @@ class ParallelTempering(Annealed):
 
     def positions(self, particles: Particles) -> Tensor:
         return particles.x["state"]["position"][:, -1]
+
+    def shows(self) -> str:
+        return "chains"
 
     def view(self, particles: Particles) -> PyTree:
         """(chains, draws, ...); before the first draw it is where the chains are."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import KW_ONLY, dataclass, replace
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -99,8 +99,6 @@ class CrossEntropy(FeynmanKac):
     defence: float = 0.05
     refine: int = 2
     most: int = 100
-
-    domain: ClassVar[str] = "density"
 
     def __post_init__(self) -> None:
         if self.density.levels is not None:

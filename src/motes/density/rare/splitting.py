@@ -140,7 +140,6 @@ class Splitting(FeynmanKac):
     max_correlation: float = 0.3
     ladder: list[dict[str, Any]] | None = None
 
-    domain: ClassVar[str] = "density"
     quantity: ClassVar[str] = "log probability"
 
     def __post_init__(self) -> None:

@@ -22,6 +22,7 @@ from motes.core.estimate.variance import StandardError
 from motes.core.model import FeynmanKac
 from motes.core.particles import Particles
 from motes.core.remark import Remark
+from motes.core.views.images import shown
 from motes.core.weights import normalise
 from motes.diffusion.arguments import check_networks
 from motes.diffusion.composing.composition_remarks import remarks
@@ -147,7 +148,6 @@ class Composition(FeynmanKac):
     grid: Grid = field(init=False, repr=False)
     ensemble: Ensemble = field(init=False, repr=False)
 
-    domain: ClassVar[str] = "diffusion"
     quantity: ClassVar[str] = "log normaliser"
 
     def __post_init__(self) -> None:
@@ -295,6 +295,9 @@ class Composition(FeynmanKac):
 
     def progress(self, particles: Particles) -> float:
         return particles.t / self.grid.steps
+
+    def shows(self) -> str:
+        return shown(self.shape)
 
     def view(self, particles: Particles) -> Tensor:
         """The images (N, *shape): the denoised predictions, or the states if that is what is `final`, at the end."""

@@ -14,6 +14,7 @@ from motes.core.micro_batches import in_parts
 from motes.core.model import FeynmanKac
 from motes.core.particles import Particles
 from motes.core.remark import ALL, MEANS, Remark
+from motes.core.views.images import shown
 from motes.diffusion.arguments import check_networks
 from motes.diffusion.corruptions.reflected import Reflected
 from motes.diffusion.evaluation.look import not_finite, refuse
@@ -83,7 +84,6 @@ class ReflectedDiffusion(FeynmanKac):
     device: str = "cpu"
     sigmas: Tensor = field(init=False, repr=False)
 
-    domain: ClassVar[str] = "diffusion"
     quantity: ClassVar[str] = "log normaliser"
     references: ClassVar[tuple[Reference, ...]] = (REFLECTED,)
 
@@ -120,6 +120,9 @@ class ReflectedDiffusion(FeynmanKac):
 
     def progress(self, particles: Particles) -> float:
         return particles.t / (len(self.sigmas) - 1)
+
+    def shows(self) -> str:
+        return shown(self.shape)
 
     def view(self, particles: Particles) -> Tensor:
         """The points, (N, d) of a box or (N, K) of the simplex."""

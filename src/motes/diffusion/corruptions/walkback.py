@@ -14,6 +14,7 @@ from motes.core.estimate.variance import StandardError
 from motes.core.micro_batches import in_parts
 from motes.core.model import FeynmanKac
 from motes.core.particles import Particles
+from motes.core.views.images import shown
 from motes.diffusion.arguments import check_networks
 from motes.diffusion.denoisers.denoiser import Denoiser
 from motes.diffusion.evaluation.look import not_finite, refuse
@@ -79,7 +80,6 @@ class CorruptDenoise(FeynmanKac):
     micro_batch: int | None = None
     table: Transitions = field(init=False, repr=False)
 
-    domain: ClassVar[str] = "diffusion"
     quantity: ClassVar[str] = "log normaliser"
     references: ClassVar[tuple[Reference, ...]] = (WALKBACK,)
 
@@ -128,6 +128,9 @@ class CorruptDenoise(FeynmanKac):
 
     def progress(self, particles: Particles) -> float:
         return particles.t / self.sweeps
+
+    def shows(self) -> str:
+        return shown(self.samples.shape[1:])
 
     def view(self, particles: Particles) -> Tensor:
         """The images (N, *shape)."""

@@ -146,7 +146,6 @@ class ReverseBlackout(FeynmanKac):
     times: Tensor = field(init=False, repr=False)
     strength: Tensor = field(init=False, repr=False)
 
-    domain: ClassVar[str] = "diffusion"
     quantity: ClassVar[str] = "log normaliser"
     references: ClassVar[tuple[Reference, ...]] = (SANTOS,)
 

@@ -85,7 +85,6 @@ class TokenComposition(FeynmanKac):
     weights: Literal["auto", "exact", "rate"] = "auto"
     times: Tensor = field(init=False, repr=False)
 
-    domain: ClassVar[str] = "diffusion"
     quantity: ClassVar[str] = "log normaliser"
     references: ClassVar[tuple[Reference, ...]] = (CORRECTOR,)  # type: ignore[misc]
 

@@ -108,7 +108,6 @@ class ReverseDiscrete(FeynmanKac):
     free: Tensor = field(init=False, repr=False)
     guide: TokenGuidance | None = field(init=False, repr=False)
 
-    domain: ClassVar[str] = "diffusion"
     quantity: ClassVar[str] = "log normaliser"
 
     def __post_init__(self) -> None:

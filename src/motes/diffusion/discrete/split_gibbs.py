@@ -75,7 +75,6 @@ class SplitGibbs(FeynmanKac):
     micro_batch: int | None = None
     coupling: Tensor = field(init=False, repr=False)
 
-    domain: ClassVar[str] = "diffusion"
     references: ClassVar[tuple[Reference, ...]] = (SPLIT,)  # type: ignore[misc]
 
     def __post_init__(self) -> None:

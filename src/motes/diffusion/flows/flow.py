@@ -16,6 +16,7 @@ from motes.core.micro_batches import in_parts
 from motes.core.model import FeynmanKac
 from motes.core.particles import Particles
 from motes.core.remark import Remark
+from motes.core.views.images import shown
 from motes.diffusion.arguments import check_networks
 from motes.diffusion.denoisers.denoiser import Denoiser
 from motes.diffusion.evaluation.look import not_finite, refuse
@@ -106,7 +107,6 @@ class ProbabilityFlow(FeynmanKac):
     times: Tensor = field(init=False, repr=False)
     raised: Tensor = field(init=False, repr=False)
 
-    domain: ClassVar[str] = "diffusion"
     quantity: ClassVar[str] = "log normaliser"
 
     def __post_init__(self) -> None:
@@ -166,6 +166,9 @@ class ProbabilityFlow(FeynmanKac):
 
     def progress(self, particles: Particles) -> float:
         return particles.t / len(self.raised)
+
+    def shows(self) -> str:
+        return shown(self.shape)
 
     def view(self, particles: Particles) -> Tensor:
         """The images (N, *shape): the latest denoised predictions on the way, x_0 at the end."""

@@ -22,6 +22,7 @@ from motes.core.model import FeynmanKac
 from motes.core.particles import Particles
 from motes.core.remark import ALL, Remark
 from motes.core.temperature import next_temperature
+from motes.core.views.images import shown
 from motes.core.weights import normalise
 from motes.diffusion.arguments import check_function, check_image, check_networks
 from motes.diffusion.composing.crosswise import rows
@@ -105,7 +106,6 @@ class TiltedFlow(FeynmanKac):
     device: str = "cpu"
     times: Tensor = field(init=False, repr=False)
 
-    domain: ClassVar[str] = "diffusion"
     quantity: ClassVar[str] = "log normaliser"
     references: ClassVar[tuple[Reference, ...]] = (*REFERENCES, LATENT)  # type: ignore[misc]
 
@@ -156,6 +156,9 @@ class TiltedFlow(FeynmanKac):
 
     def must_resample(self, particles: Particles) -> bool:
         return particles.t > 0
+
+    def shows(self) -> str:
+        return shown(self.shape)
 
     def view(self, particles: Particles) -> Tensor:
         """The images (N, *shape)."""

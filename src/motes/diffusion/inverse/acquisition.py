@@ -16,6 +16,7 @@ from motes.core.estimate.coarse_level import CoarseLevel
 from motes.core.estimate.systematic import Systematic
 from motes.core.model import FeynmanKac
 from motes.core.particles import Particles
+from motes.core.views.images import shown
 from motes.core.weights import normalise
 from motes.diffusion import tails
 from motes.diffusion.denoisers.denoiser import Denoiser
@@ -100,7 +101,6 @@ class ActiveDiffusion(FeynmanKac):
     table: Transitions = field(init=False, repr=False)
     level: Coarse | None = field(init=False, repr=False)
 
-    domain: ClassVar[str] = "diffusion"
     quantity: ClassVar[str] = "log normaliser"
     references: ClassVar[tuple[Reference, ...]] = (SAMPLER, ACTIVE)  # type: ignore[misc]
 
@@ -172,6 +172,9 @@ class ActiveDiffusion(FeynmanKac):
 
     def progress(self, particles: Particles) -> float:
         return particles.t / self.table.steps
+
+    def shows(self) -> str:
+        return shown(self.shape)
 
     def view(self, particles: Particles) -> Tensor:
         """The images (N, *shape): the denoised predictions on the way, x_0 at the end."""

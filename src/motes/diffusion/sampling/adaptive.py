@@ -17,6 +17,7 @@ from motes.core.estimate.unearned import unearned
 from motes.core.estimate.variance import StandardError
 from motes.core.model import FeynmanKac
 from motes.core.particles import Particles
+from motes.core.views.images import shown
 from motes.core.weights import conditional_ess, scaled, total
 from motes.diffusion import tails
 from motes.diffusion.arguments import check_function, check_image
@@ -91,7 +92,6 @@ class AdaptiveReward(FeynmanKac):
     observer: Observer = field(init=False, repr=False)
     level: Coarse | None = field(init=False, repr=False)
 
-    domain: ClassVar[str] = "diffusion"
     quantity: ClassVar[str] = "log normaliser"
     references: ClassVar[tuple[Reference, ...]] = (SAMPLER, STEERING, TEMPERED)  # type: ignore[misc]
 
@@ -144,6 +144,9 @@ class AdaptiveReward(FeynmanKac):
 
     def progress(self, particles: Particles) -> float:
         return particles.t / self.table.steps
+
+    def shows(self) -> str:
+        return shown(self.shape)
 
     def view(self, particles: Particles) -> Tensor:
         """The images (N, *shape)."""

@@ -20,6 +20,7 @@ from motes.core.estimate.variance import StandardError
 from motes.core.model import FeynmanKac
 from motes.core.particles import Particles
 from motes.core.remark import ALL, Remark
+from motes.core.views.images import shown
 from motes.diffusion.arguments import check_function, check_image
 from motes.diffusion.denoisers.denoiser import Denoiser
 from motes.diffusion.evaluation.observer import Observer
@@ -98,7 +99,6 @@ class Guided(FeynmanKac):
     table: Transitions = field(init=False, repr=False)
     observer: Observer = field(init=False, repr=False)
 
-    domain: ClassVar[str] = "diffusion"
     quantity: ClassVar[str] = "log normaliser"
 
     def __post_init__(self) -> None:
@@ -148,6 +148,9 @@ class Guided(FeynmanKac):
 
     def progress(self, particles: Particles) -> float:
         return particles.t / self.table.steps
+
+    def shows(self) -> str:
+        return shown(self.shape)
 
     def view(self, particles: Particles) -> Tensor:
         """The images (N, *shape): the denoised predictions on the way, x_0 at the end."""

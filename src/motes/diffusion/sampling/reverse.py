@@ -24,6 +24,7 @@ from motes.core.estimate.unearned import unearned
 from motes.core.estimate.variance import StandardError
 from motes.core.model import FeynmanKac
 from motes.core.particles import Particles
+from motes.core.views.images import shown
 from motes.diffusion import tails
 from motes.diffusion.arguments import check_function, check_image
 from motes.diffusion.collapse import collapse_remarks
@@ -142,7 +143,6 @@ class ReverseDiffusion(FeynmanKac):
     observer: Observer = field(init=False, repr=False)
     level: Coarse | None = field(init=False, repr=False)
 
-    domain: ClassVar[str] = "diffusion"
     quantity: ClassVar[str] = "log normaliser"
 
     def __post_init__(self) -> None:
@@ -219,6 +219,9 @@ class ReverseDiffusion(FeynmanKac):
 
     def progress(self, particles: Particles) -> float:
         return particles.t / self.table.steps
+
+    def shows(self) -> str:
+        return shown(self.shape)
 
     def view(self, particles: Particles) -> Tensor:
         """The images (N, *shape): the denoised predictions on the way, x_0 at the end."""

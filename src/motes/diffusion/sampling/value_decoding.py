@@ -55,7 +55,6 @@ class ValueDecoding(FeynmanKac):
     _: KW_ONLY
     proposals: int = 4
 
-    domain: ClassVar[str] = "diffusion"
     quantity: ClassVar[str] = "log normaliser"
 
     def __post_init__(self) -> None:
@@ -93,6 +92,9 @@ class ValueDecoding(FeynmanKac):
 
     def progress(self, particles: Particles) -> float:
         return self.inner.progress(particles)
+
+    def shows(self) -> str:
+        return self.inner.shows()
 
     def view(self, particles: Particles) -> Tensor:
         """The images (N, *shape)."""

@@ -115,7 +115,6 @@ class Generation(FeynmanKac):
         Pitt & Shephard (1999), JASA 94(446), section 3, for weighting before the draw.
     """
 
-    domain: ClassVar[str] = "language"
     quantity: ClassVar[str] = "log normaliser"
 
     def __init__(
@@ -352,6 +351,9 @@ class Generation(FeynmanKac):
         return self.model.decode(self._own(x, i).tolist())
 
     # ---------------------------------------------------------------- around them
+
+    def shows(self) -> str:
+        return "texts"
 
     def view(self, particles: Particles) -> list[str]:
         """The texts, without their end token."""

@@ -7,7 +7,7 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -94,8 +94,6 @@ class Rewriting(FeynmanKac):
         >>> float(run.trace["temperature"][-1])
         1.0
     """
-
-    domain: ClassVar[str] = "language"
 
     def __init__(
         self,
@@ -276,6 +274,9 @@ class Rewriting(FeynmanKac):
         return Rewriting(
             self.generation, sweeps=self.sweeps, temper=True, conditional_ess=self.conditional_ess, ladder=ladder
         )
+
+    def shows(self) -> str:
+        return self.generation.shows()
 
     def view(self, particles: Particles) -> list[str]:
         """The texts, without their end token."""

@@ -57,7 +57,6 @@ class TextPopulation(FeynmanKac):
         MotesError: an argument is of the wrong kind.
     """
 
-    domain: ClassVar[str] = "language"
     quantity: ClassVar[str] = "log normaliser"
     copied: ClassVar[bool] = False
     """Whether the population starts with N copies of the empty text, not with one."""
@@ -135,6 +134,9 @@ class TextPopulation(FeynmanKac):
         return False
 
     # ---------------------------------------------------------------- around them
+
+    def shows(self) -> str:
+        return "texts"
 
     def view(self, particles: Particles) -> list[str]:
         """The texts, without their end token."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -74,8 +74,6 @@ class Drafted(FeynmanKac):
         Leviathan, Kalman & Matias (2023), Fast inference from transformers via speculative decoding, ICML, algorithm 1.
         Sun, Mendlovic, Leviathan, Aharoni, Ro, Beirami & Suresh (2024), arXiv 2403.10444, algorithm 2.
     """
-
-    domain: ClassVar[str] = "language"
 
     def __init__(self, generation: Generation, draft: LanguageModel, *, tokens: int = 4, scheme: str = "block"):
         if not isinstance(generation, Generation):
@@ -283,6 +281,9 @@ class Drafted(FeynmanKac):
         x["frontier"], x["small"] = Frontier(at, front, front.version), Frontier(at, lesser, lesser.version)
 
     # ---------------------------------------------------------------- around them
+
+    def shows(self) -> str:
+        return self.generation.shows()
 
     def view(self, particles: Particles) -> list[str]:
         return self.generation.view(particles)
