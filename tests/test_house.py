@@ -234,7 +234,9 @@ OTHERS = ("sklearn", "scipy", "pandas", "xarray", "jaxtyping", "beartype", "hypo
 WITHOUT = f"import sys\nsys.modules.update(dict.fromkeys({OPTIONAL + OTHERS!r}))\n"
 
 
-@pytest.mark.parametrize("module", ["core", "density", "diffusion", "kernels", "language", "report", "rng", "cli.main"])
+@pytest.mark.parametrize(
+    "module", ["core", "density", "diffusion", "kernels", "language", "report", "rng", "testing", "cli.main"]
+)
 def test_every_package_can_be_imported_with_the_core_alone(module: str) -> None:
     run_python(f"{WITHOUT}\nimport importlib\nprint(dir(importlib.import_module('motes.{module}')))")
 

@@ -8,7 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from motes import core, density, diffusion, errors, kernels, language, laws, report, rng, statespace
+    from motes import core, density, diffusion, errors, kernels, language, laws, report, rng, statespace, testing
     from motes.core.cite import cite
     from motes.core.files.checkpoint import Checkpoint
     from motes.core.files.runfile import load
@@ -54,6 +54,7 @@ __all__ = [
     "sample",
     "statespace",
     "steps",
+    "testing",
 ]
 
 _HOME = {
@@ -75,7 +76,10 @@ _HOME = {
     "sample": "motes.core.sample",
     "steps": "motes.core.smc",
 }
-_PACKAGES = ("core", "density", "diffusion", "errors", "kernels", "language", "laws", "report", "rng", "statespace")
+_PACKAGES = (
+    *("core", "density", "diffusion", "errors", "kernels", "language", "laws", "report", "rng", "statespace"),
+    "testing",
+)
 
 
 def __getattr__(name: str) -> object:

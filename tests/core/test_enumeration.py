@@ -10,11 +10,11 @@ from functools import cache
 import pytest
 import torch
 
-from enumerator import enumerate_runs
 from motes.core.model import FeynmanKac
 from motes.core.particles import Particles
 from motes.core.resampling import schemes
 from motes.core.smc import steps
+from motes.testing import enumerate_runs
 
 INF = math.inf
 LOG_WEIGHTS = {

@@ -6,12 +6,13 @@ import pytest
 import torch
 from scipy.optimize import minimize_scalar
 
-from kernels.test_ranks import ALPHA, p_value
 from motes.kernels import HMC, State, Sweep, Target, chees
 from motes.kernels.adaptation import length
 from motes.kernels.adaptation.length import ideal_length as length_of_gaussian
 from motes.kernels.chees import ChEES
 from motes.rng import Rng
+from motes.testing.kernels import ranks
+from motes.testing.violation import Z
 
 
 class Gaussian(Target):
@@ -167,14 +168,12 @@ def test_nothing_is_learnt_of_the_length_from_trajectories_that_ran_off():
 
 
 def test_ranks_of_the_truth_are_uniform_for_one_length():
-    assert p_value(ChEES(jitter=0.0)) > ALPHA
+    assert ranks(ChEES(jitter=0.0), {}, 0) < Z
 
 
 def test_without_acceptance_they_are_not(monkeypatch):
     monkeypatch.setattr(chees, "accepted", lambda rng, r: (torch.ones_like(r), torch.isfinite(r)))
-    start = ChEES.start
-    monkeypatch.setattr(ChEES, "start", lambda self, d, dtype: {**start(self, d, dtype), "step_size": 1.5})
-    assert p_value(ChEES(jitter=0.0)) < ALPHA
+    assert ranks(ChEES(jitter=0.0), {"step_size": 0.75}, 0) > Z
 
 
 def test_knobs_outside_of_their_range_are_errors():

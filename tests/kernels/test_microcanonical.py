@@ -5,10 +5,9 @@ import math
 import pytest
 import torch
 
+from breaks import breaks
 from kernels.test_chees import Gaussian
-from kernels.test_kernels import Z, worst
 from kernels.test_nuts import Bent
-from kernels.test_ranks import ALPHA, p_value
 from motes.errors import MotesError
 from motes.kernels import mams
 from motes.kernels.dynamics import isokinetic
@@ -16,6 +15,9 @@ from motes.kernels.dynamics.isokinetic import trajectory, turn, uniform_directio
 from motes.kernels.mams import MAMS
 from motes.kernels.mclmc import MCLMC
 from motes.rng import Rng
+from motes.testing import check_kernel
+from motes.testing.kernels import ranks
+from motes.testing.violation import Z
 
 ONE = torch.ones(1, 1, dtype=torch.float64)
 
@@ -61,7 +63,7 @@ def test_trajectories_turn_back_on_themselves_and_their_error_is_of_second_order
 
 
 def test_mams_has_the_right_ranks_for_one_length():
-    assert p_value(MAMS(jitter=0.0)) > ALPHA
+    assert ranks(MAMS(jitter=0.0), {}, 0) < Z
 
 
 @pytest.mark.parametrize("broken", ["no volume", "no acceptance"])
@@ -71,7 +73,8 @@ def test_mams_without_what_makes_it_exact_is_found_out(broken, monkeypatch):
         monkeypatch.setattr(isokinetic, "turn", lambda u, force, h: (right(u, force, h)[0], none))
     else:
         monkeypatch.setattr(mams, "accepted", lambda rng, r: (torch.ones_like(r), torch.isfinite(r)))
-    assert worst(MAMS()) > Z
+    with breaks("invariant"):
+        check_kernel(MAMS(), laws=["invariant"])
 
 
 def population(kernel, target, n, sweeps, start, lesson=True):

@@ -5,14 +5,15 @@ import math
 import pytest
 import torch
 
+from breaks import breaks
 from kernels.test_chees import Gaussian
-from kernels.test_kernels import Z, worst
-from kernels.test_ranks import ALPHA, p_value
 from motes.kernels import State, Target, nuts
 from motes.kernels.adaptation.fisher import fit_fisher
 from motes.kernels.adaptation.scale import scaled
 from motes.kernels.nuts import NUTS
 from motes.rng import Rng
+from motes.testing import LawViolation, check_kernel
+from motes.testing.violation import Z
 
 
 class Bent(Target):
@@ -107,7 +108,8 @@ def test_without_the_halves_they_are_others():
 
 def test_with_no_turning_looked_for_inside_the_law_is_wrong(monkeypatch):
     monkeypatch.setattr(nuts, "_turned_within", lambda kept, leaf, v, rho: torch.zeros(len(v), dtype=torch.bool))
-    assert worst(NUTS()) > Z or p_value(NUTS()) < ALPHA
+    with pytest.raises(LawViolation):
+        check_kernel(NUTS(), laws=["invariant", "reversible"])
 
 
 @pytest.mark.parametrize("broken", ["biased inside", "uniform"])
@@ -115,7 +117,8 @@ def test_with_the_wrong_choice_of_a_state_the_law_is_wrong(broken, monkeypatch):
     # the first is the rule between trees, where the one inside of a subtree should be
     wrong = {"biased inside": lambda u, new, whole: u < new - _before(whole, new), "uniform": lambda u, *_: u < -0.7}
     monkeypatch.setattr(nuts, "_taken", wrong[broken])
-    assert worst(NUTS()) > Z
+    with breaks("invariant"):
+        check_kernel(NUTS(), laws=["invariant"])
 
 
 def _before(whole, new):

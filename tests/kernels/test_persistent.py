@@ -19,7 +19,6 @@ from motes.kernels.malt import MALT
 from motes.kernels.meads import MEADS
 from motes.kernels.underdamped import Underdamped
 from motes.laws import Density
-from motes.laws.tempered import Tempered
 from motes.rng import Rng
 
 N = 100_000
@@ -294,19 +293,6 @@ def test_evidence_by_tempering(name: str) -> None:
     assert abs(error.mean()) < allowed and spread < 0.3, (error.mean(), spread)
     mean = runs[0].mean()
     assert float((mean.value - 2 / 1.09).abs().max()) < 0.15
-
-
-@pytest.mark.parametrize("name", NEW)
-def test_nothing_is_evaluated_twice(name: str) -> None:
-    calls, density, kernel = [], gaussian(2)[0], kernels[name]()
-    right, trial = density.evaluate, density.trial
-    density.trial = lambda z, gradient=False, compiled=None: (calls.append(len(z)), trial(z, gradient, compiled))[1]
-    state = right(density.sample(Rng(0), 10), kernel.gradient)
-    weight = torch.full((10,), 0.1, dtype=torch.float64)
-    moved = move(kernel, Rng(1), Tempered(density, 0.5), state, weight, kernel.start(2, torch.float64), sweeps=3)
-    assert len(calls) == moved.info["evaluations"]
-    fresh = right(moved.state["position"], kernel.gradient)
-    assert all(torch.allclose(fresh[k], moved.state[k], rtol=1e-12, atol=1e-12) for k in fresh)
 
 
 def test_knobs_out_of_range_are_errors() -> None:

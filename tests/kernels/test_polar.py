@@ -9,11 +9,13 @@ import torch
 from scipy.stats import f as fisher
 from torch import Tensor
 
-from bent import Bent, after, bias
+from bent import after, bias
 from motes.errors import MotesError
 from motes.kernels import State, Target, polar
 from motes.kernels.polar import PolarSlice
 from motes.rng import Rng
+from motes.testing import check_kernel
+from motes.testing.exact_laws import Bent, bent
 
 N, Z = 40_000, 4.9  # two-sided level 1e-6
 
@@ -50,16 +52,15 @@ def kolmogorov(x: Tensor, nu: float) -> float:
 
 @pytest.mark.parametrize("d", [2, 3])
 def test_a_curved_law_is_invariant(d: int) -> None:
-    assert bias(after(PolarSlice(), Rng(1), Bent.draw(Rng(0), N, d))) < Z
+    check_kernel(PolarSlice(), on=bent(d))
 
 
 def test_so_it_is_in_other_coordinates() -> None:
     factor = torch.tensor([[1.5, 0.0], [0.8, 0.7]], dtype=torch.float64)
     mean = torch.tensor([[1.0, -0.5], [0.3, 0.9]], dtype=torch.float64)
     knobs = {"mean": mean, "scale": torch.stack([factor] * 2), "spread": torch.tensor([0.2, 1.0], dtype=torch.float64)}
-    assert bias(after(PolarSlice(), Rng(1), Bent.draw(Rng(0), N + 1), knobs=knobs)) < Z
-    one = after(PolarSlice(width=0.5, steps=2), Rng(1), Bent.draw(Rng(0), N))
-    assert bias(one) < Z
+    check_kernel(PolarSlice(), on=bent(), parameters=knobs, n=N + 1)
+    check_kernel(PolarSlice(width=0.5, steps=2), on=bent())
 
 
 @pytest.mark.parametrize(("nu", "d"), [(1.0, 2), (1.0, 30), (4.0, 10)])

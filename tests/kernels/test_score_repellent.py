@@ -10,13 +10,13 @@ from torch import Tensor
 from torch.distributions import Beta, Gamma, Normal
 
 import motes
-from bent import Bent
 from motes.errors import MotesError
 from motes.kernels import HMC, Kernel, State, Sweep, Target
 from motes.kernels.score_repellent import Repelled, ScoreRepellent
 from motes.laws import Density
 from motes.laws.tempered import Tempered
 from motes.rng import Rng
+from motes.testing.exact_laws import Bent
 
 Z = 4.9  # two-sided level 1e-6
 

@@ -12,7 +12,6 @@ import pytest
 import torch
 
 import motes
-from enumerator import enumerate_runs
 from language.tables import exact, table
 from motes.core.resampling import Scheme
 from motes.core.smc import steps
@@ -30,6 +29,7 @@ from motes.language import (
 )
 from motes.language.models.hugging_face import TransformersModel
 from motes.language.speculation import Drafted, block, rounds, single
+from motes.testing import enumerate_runs
 
 TOLERANCE = 1e-12
 SCHEMES_OF = {"single": single.verify, "block": block.verify}

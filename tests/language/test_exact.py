@@ -10,12 +10,12 @@ import pytest
 import torch
 
 import motes
-from enumerator import enumerate_runs
 from language.tables import TABLE, exact, table
 from motes.core.resampling import schemes
 from motes.core.smc import steps
 from motes.errors import AllWeightsZero
 from motes.language import Generation, nucleus, regex, temperature
+from motes.testing import enumerate_runs
 
 TOLERANCE = 1e-12
 

@@ -9,7 +9,6 @@ import pytest
 import torch
 
 import motes
-from enumerator import enumerate_runs
 from language.tables import exact, spell, table
 from language.test_exact import TOLERANCE, assert_same_law
 from language.test_exact import mean_law as law_of_generation
@@ -17,6 +16,7 @@ from motes.errors import AllWeightsZero, EmptyConstraint, MotesError, ShapeError
 from motes.language import Generation, Potential, nucleus, predicate, regex
 from motes.language.generation.discrete_filter import Expansion
 from motes.language.generation.optimal_resampling import thin
+from motes.testing import enumerate_runs
 
 WEIGHTS = {
     "one heavy": [0.7, 0.1, 0.1, 0.06, 0.04],

@@ -8,13 +8,13 @@ import pytest
 import torch
 
 import motes
-from enumerator import enumerate_runs
 from language.tables import exact, spell, table
 from language.test_exact import TOLERANCE, assert_same_law, mean_law
 from motes.errors import AllWeightsZero, MotesError, ShapeError
 from motes.language import Generation, Potential, nucleus, on_tokens, predicate, regex
 from motes.language.generation.lookahead import ahead, draw
 from motes.language.generation.optimal_resampling import thin
+from motes.testing import enumerate_runs
 
 LAW = torch.tensor([0.4, 0.3, 0.2, 0.06, 0.04], dtype=torch.float64)
 PHI = torch.tensor([-1.0, 0.5, -math.inf, 2.0, 0.0], dtype=torch.float64)

@@ -10,7 +10,6 @@ import pytest
 import torch
 
 import motes
-from enumerator import enumerate_runs
 from language.tables import exact, table
 from language.test_exact import TOLERANCE, texts_of
 from language.test_rewriting import Z, ends_in_b
@@ -19,6 +18,7 @@ from motes.core.resampling import Scheme
 from motes.errors import AllWeightsZero, MotesError, ShapeError
 from motes.language import Generation, nucleus, predicate, regex, temperature
 from motes.language.generation.particle_gibbs import Text, TextChains, _taken, effective_size, particle_gibbs, sweep
+from motes.testing import enumerate_runs
 
 PATTERN = "ab?|b|aab"
 

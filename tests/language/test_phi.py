@@ -10,13 +10,13 @@ from collections import Counter, defaultdict
 import pytest
 import torch
 
-from enumerator import enumerate_runs
 from language.tables import TABLE, exact, spell, table
 from motes.errors import EmptyConstraint, MotesError
 from motes.language import TableModel, predicate, regex
 from motes.language.search import foresight_weights, phi_decoding
 from motes.language.search.phi import without_replacement
 from motes.language.search.word_clusters import nearest_centres, word_clusters, word_weights
+from motes.testing import enumerate_runs
 
 TEXTS = ["The answer is 7.", "So the answer is 7", "no idea at all", "the answer: 8", "", "No idea"]
 

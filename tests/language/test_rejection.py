@@ -7,10 +7,10 @@ import math
 import pytest
 import torch
 
-from enumerator import enumerate_runs
 from motes.errors import MotesError, ShapeError, UnknownName
 from motes.language.generation.rejection import draw
 from motes.rng import Rng
+from motes.testing import enumerate_runs
 
 P = torch.tensor([[0.4, 0.3, 0.2, 0.1]], dtype=torch.float64)
 VALID = torch.tensor([False, True, False, True])

@@ -8,11 +8,11 @@ from collections import defaultdict
 import pytest
 import torch
 
-from enumerator import enumerate_runs
 from motes.errors import MotesError
 from motes.language import TableModel, regex
 from motes.language.search import Problem, reprompting
 from motes.language.search.reprompting import last_word
+from motes.testing import enumerate_runs
 
 PROBLEMS = [Problem("1", "a"), Problem("2", "b")]
 JOINT = torch.tensor([[0.4, 0.1], [0.2, 0.3]], dtype=torch.float64)

@@ -10,7 +10,6 @@ import pytest
 import torch
 
 import motes
-from enumerator import enumerate_runs
 from language.tables import exact, table, texts
 from language.test_exact import TOLERANCE, assert_same_law, mean_law, texts_of
 from motes.core.particles import Particles
@@ -18,6 +17,7 @@ from motes.core.tree import take
 from motes.errors import FileError, MotesError
 from motes.language import Generation, nucleus, predicate, regex, temperature
 from motes.language.generation.resample_move import Rewriting
+from motes.testing import enumerate_runs
 
 MOST = 3
 LONG = pytest.param(3, marks=pytest.mark.slow)

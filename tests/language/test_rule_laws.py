@@ -11,12 +11,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from enumerator import enumerate_runs
 from language.tables import TABLE, table
 from motes.core.smc import steps
 from motes.errors import AllWeightsZero
 from motes.language import Generation, TableModel, rules
 from motes.language.rule import Rule, SeenTokens
+from motes.testing import enumerate_runs
 
 OTHER = torch.tensor(
     [[0.2, 0.5, 0.3], [0.3, 0.3, 0.4], [1 / 3, 1 / 3, 1 / 3], [0.4, 0.3, 0.3]], dtype=torch.float64

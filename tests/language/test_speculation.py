@@ -8,9 +8,9 @@ import pytest
 import torch
 
 import motes
-from enumerator import enumerate_runs
 from language.tables import TABLE
 from motes.language.speculation import block, coupled, optimal, recursive, sequential, single
+from motes.testing import enumerate_runs
 
 P = torch.tensor([0.5, 0.2, 0.05, 0.25], dtype=torch.float64)
 Q = torch.tensor([0.15, 0.45, 0.3, 0.1], dtype=torch.float64)

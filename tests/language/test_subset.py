@@ -9,9 +9,9 @@ import pytest
 import torch
 
 import motes
-from enumerator import enumerate_runs
 from motes.errors import MotesError, NanLogPotential, ShapeError
 from motes.language.speculation import single, subset
+from motes.testing import enumerate_runs
 
 V, T = 2, 4
 STATES = list(itertools.product(range(-1, V), repeat=T))

@@ -10,7 +10,6 @@ import pytest
 import torch
 
 import motes
-from enumerator import enumerate_runs
 from language.tables import exact, table
 from motes.core.smc import steps
 from motes.errors import AllWeightsZero, MotesError
@@ -19,6 +18,7 @@ from motes.language.search.arithmetic import Arithmetic
 from motes.language.search.poisson_beam import PoissonBeam, subset
 from motes.language.search.population import unbiased_mean
 from motes.language.search.stochastic_beam import StochasticBeam, given_maximum
+from motes.testing import enumerate_runs
 
 METHODS = [Arithmetic, StochasticBeam, PoissonBeam]
 PATTERN = "(ab?)*|b"

@@ -1,7 +1,4 @@
-"""Every outcome of a random function, with its probability: put in the place of `motes.rng.Rng`.
-
-    for probability, result in enumerate_runs(lambda rng: f(rng)):
-        ...
+"""Every outcome of a random function, with its probability, by a stand-in for `motes.Rng`.
 
 A draw is a decision, addressed as in `Rng` (purpose, step, inner, kind, particle, draw); the same address gives the
 same answer. A categorical draw branches over its categories. A uniform number branches over the cells on which the
@@ -21,6 +18,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from motes.errors import MotesError, ShapeError
+
 T = TypeVar("T")
 GRID = 1 << 52
 CPU = torch.device("cpu")
@@ -28,6 +27,7 @@ COARSE = 36
 """Places at which a uniform number is tried before bisection, besides the breakpoints of earlier ones."""
 PROBES = 5
 MOST_CELLS = 200
+CONTINUOUS = {"bits", "normal", "exponential", "gumbel", "gamma", "log_gamma", "beta", "dirichlet", "poisson", "sample"}
 
 
 def middle(m: int) -> float:
@@ -47,7 +47,7 @@ def freeze(x: Any) -> Hashable:
 
 
 @dataclass
-class Walk:
+class Decisions:
     """One run: answers given so far, answers still to come, and what was left to try on the way."""
 
     run: Callable[[Any], Any]
@@ -105,7 +105,7 @@ class Outcome:
 
     def __getitem__(self, probe: int) -> Hashable:
         while len(self.seen) <= probe:
-            walk = Walk(self.run, self.prefix, probe=len(self.seen))
+            walk = Decisions(self.run, self.prefix, probe=len(self.seen))
             result = (freeze(self.run(Draws(walk))), tuple(walk.seen))
             # where nothing was left to decide, all probes see the same
             self.seen += [result] * (1 if walk.seen else PROBES)
@@ -130,7 +130,11 @@ def cells(run: Callable[[Any], Any], choices: list[Any], breaks: set[int]) -> li
             low, high = (low, (m, there)) if there[probe] != below[probe] else ((m, there), high)
         starts.append(high[0])
         breaks.add(high[0])
-        assert len(starts) <= MOST_CELLS, "a uniform number must matter in a finite number of ways only"
+        if len(starts) > MOST_CELLS:
+            raise MotesError(
+                f"the result depends on a uniform number in more than {MOST_CELLS} ways: only what it decides can be "
+                "enumerated, as whether it is below a threshold, and not its value"
+            )
         pairs += [(high, (last, above)), ((first, below), low)]
     edges = [*sorted(starts), GRID]
     return [(middle((a + b - 1) // 2), (b - a) / GRID) for a, b in pairwise(edges)]
@@ -138,9 +142,9 @@ def cells(run: Callable[[Any], Any], choices: list[Any], breaks: set[int]) -> li
 
 @dataclass(frozen=True)
 class Draws:
-    """What stands in the place of an `Rng`."""
+    """A stand-in for an `Rng`."""
 
-    walk: Walk
+    walk: Decisions
     address: tuple[Any, ...] = ("", 0, 0)
     ids: tuple[int, ...] | None = None
     device: torch.device = CPU
@@ -153,18 +157,28 @@ class Draws:
     def shard(self, ids: Tensor) -> Draws:
         return replace(self, ids=tuple(ids.tolist()))
 
+    def __getattr__(self, name: str) -> Any:
+        if name in CONTINUOUS:
+            raise MotesError(
+                f"rng.{name} has more outcomes than can be enumerated: what is walked through may draw with "
+                "categorical, bernoulli, integers, permutation, and uniform where it only decides"
+            )
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
     def _each(self, kind: str, shape: tuple[int, ...], options: Callable[[int], list[float] | None]) -> list[Any]:
         """One decision for each element of `shape`; options(k) are those of the k-th."""
         if not shape:
             return [self.walk.decide((*self.address, kind, "shared"), options(0))]
         count = math.prod(shape[1:])
         ids = range(shape[0]) if self.ids is None else self.ids
-        assert len(ids) == shape[0]
+        if len(ids) != shape[0]:
+            raise ShapeError(f"a shape that begins with {shape[0]} was drawn for {len(ids)} particles")
         addresses = [(*self.address, kind, i, d) for i in ids for d in range(count)]
         return [self.walk.decide(a, options(k)) for k, a in enumerate(addresses)]
 
     def uniform(self, shape: tuple[int, ...], dtype: torch.dtype = torch.float64) -> Tensor:
-        assert dtype == torch.float64
+        if dtype != torch.float64:
+            raise MotesError(f"uniform numbers are enumerated on the grid of torch.float64, not of {dtype}")
         values = self._each("uniform", tuple(shape), lambda _: None)
         return torch.tensor(values, dtype=dtype).reshape(tuple(shape))
 
@@ -192,12 +206,26 @@ class Draws:
 
 
 def enumerate_runs(run: Callable[[Any], T]) -> Iterator[tuple[float, T]]:
-    """(probability, result) for every way in which `run(rng)` can go; the probabilities add up to 1."""
+    """(probability, result) for every way in which `run(rng)` can go; the probabilities add up to 1.
+
+    `run` may draw with categorical, bernoulli, integers and permutation, and with uniform where the number only decides
+    something. It must be a function of what it draws. Its time grows with the number of outcomes: two particles with
+    two states for three steps have some thousands.
+
+    Raises:
+        MotesError: `run` draws from a continuum.
+
+    >>> from motes.testing import enumerate_runs
+    >>> def heads(rng):
+    ...     return int((rng.uniform((2,)) < 0.25).sum())
+    >>> sum(p * count for p, count in enumerate_runs(heads))
+    0.5
+    """
     todo: list[tuple[float, list[Any]]] = [(1.0, [])]
     breaks: set[int] = set()
     while todo:
         probability, prefix = todo.pop()
-        walk = Walk(run, prefix, breaks, probability=probability)
+        walk = Decisions(run, prefix, breaks, probability=probability)
         result = run(Draws(walk))
         todo += walk.todo
         yield walk.probability, result

@@ -1,0 +1,12 @@
+"""Law checks for what is written against the contracts of motes: kernels, schemes, rules, models.
+
+Whoever writes one elsewhere runs on it what the house runs on its own. A check raises `LawViolation`, which is an
+AssertionError, so that it works under any test runner.
+"""
+
+from motes.testing.enumeration import enumerate_runs
+from motes.testing.exact_laws import ExactLaw
+from motes.testing.kernels import check_kernel
+from motes.testing.violation import LawViolation
+
+__all__ = ["ExactLaw", "LawViolation", "check_kernel", "enumerate_runs"]

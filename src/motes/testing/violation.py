@@ -1,0 +1,58 @@
+"""What a check says of a law that does not hold, and how sure it is of it."""
+
+from __future__ import annotations
+
+import math
+from statistics import NormalDist
+
+import torch
+from torch import Tensor
+
+from motes.errors import MotesError
+
+Z = 4.9
+"""Standard errors that a mean may be off: a two-sided level of 1e-6 for each mean that is looked at."""
+ROUNDING = 1e-9
+"""Relative differences that rounding may make."""
+
+
+class LawViolation(MotesError, AssertionError):
+    """A law that a kernel, scheme, rule or model must keep does not hold; `law` is its name."""
+
+    def __init__(self, law: str, message: str):
+        super().__init__(message)
+        self.law = law
+
+
+Means = dict[str, tuple[Tensor, float]]
+"""By name a function of independent draws (n,), and its exact expectation."""
+
+
+def farthest(means: Means) -> tuple[float, str]:
+    """The mean that is farthest from its expectation: by how many standard errors, and a clause that says so."""
+    worst, said = -1.0, ""
+    for name, (values, truth) in means.items():
+        mean, se = float(values.mean()), float(values.std()) / math.sqrt(len(values))
+        z = abs(mean - truth) / se if se > 0 else 0.0 if math.isclose(mean, truth, rel_tol=ROUNDING) else math.inf
+        z = math.inf if math.isnan(z) else z
+        if z > worst:
+            worst, said = z, f"the mean of {name} is {mean:.5g} and should be {truth:.5g} +- {se:.2g}"
+    return worst, said
+
+
+def p_value(count: Tensor, expected: Tensor, freedom: int) -> float:
+    """The p-value of the chi-square statistic of counts, where `expected` are expected."""
+    statistic = ((count - expected).square() / expected).sum()
+    return float(torch.special.gammaincc(torch.tensor(freedom / 2, dtype=torch.float64), statistic.double() / 2))
+
+
+def deviation(p: float) -> float:
+    """The normal deviation whose two-sided p-value is `p`."""
+    return abs(NormalDist().inv_cdf(max(min(p, 1.0), 1e-300) / 2))
+
+
+def first_difference(a: Tensor, b: Tensor, *, exact: bool) -> int | None:
+    """The first row in which two tensors (N, ...) differ, bit for bit or by more than rounding; None if none does."""
+    same = (a == b) | (a.isnan() & b.isnan()) if exact else torch.isclose(a, b, ROUNDING, ROUNDING, equal_nan=True)
+    rows = torch.nonzero(~same.reshape(len(same), -1).all(1))
+    return int(rows[0, 0]) if len(rows) else None
