@@ -12,6 +12,8 @@ from pathlib import Path
 from pkgutil import walk_packages
 from typing import Any
 
+from motes.core.registry import signature
+
 MARK = re.compile(r"^\{\{ (\w+)(?: ([\w.]+))? \}\}$", re.MULTILINE)
 
 
@@ -97,17 +99,24 @@ def kernels() -> str:
 def rules() -> str:
     """One row a rule of decoding, with the distance between its two laws on the model of the tests."""
     from motes.language.rules import rules as registered
-    from motes.language.rules import signature
 
     sys.path.append(str(Path(__file__).parents[1] / "tests"))
     from language.test_rule_laws import distance
 
-    rows = [(f"`{signature(name)}`", doc_of(rule), f"{distance(name):.4f}") for name, rule in registered.items()]
+    rows = [(f"`{signature(name, rule)}`", doc_of(rule), f"{distance(name):.4f}") for name, rule in registered.items()]
     return table(("rule and its knobs", "what it does", "distance"), rows)
 
 
 def doc_of(rule: type) -> str:
     return sentence(rule.__doc__).split(": ")[0]
+
+
+def entries(path: str) -> str:
+    """One row an entry of the registry at `path`, a package and a name in it."""
+    package, _, name = path.rpartition(".")
+    registry = getattr(import_module(package), name)
+    rows = [(f"`{signature(name, e)}`", sentence(e.__doc__), named_sources(e.__doc__)) for name, e in registry.items()]
+    return table(("name and knobs", "what it is or does", "source"), rows)
 
 
 def samplers(package: str) -> str:
@@ -171,6 +180,7 @@ MAKERS: dict[str, Callable[..., str]] = {
     "schemes": schemes,
     "kernels": kernels,
     "rules": rules,
+    "entries": entries,
     "samplers": samplers,
     "generators": generators,
     "commands": commands,

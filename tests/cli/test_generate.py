@@ -85,6 +85,16 @@ def test_choices(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "given twice" in capsys.readouterr().err
 
 
+def test_constraints_are_written_as_rules_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    written = "starts_with('ab'), regex('[ab]{3}')"
+    assert run(tmp_path, "--constraint", written) == 0
+    assert settings(tmp_path)["constraint"] == (language.starts_with("ab") & language.regex("[ab]{3}")).settings()
+    assert set(motes.load(tmp_path / "run.safetensors").setup["recipe"]["constraint"]) == {"written", written}
+    capsys.readouterr()
+    assert run(tmp_path, "--constraint", "starts_wiht('ab')") == 2
+    assert "no constraint is called 'starts_wiht', perhaps you meant 'starts_with'" in capsys.readouterr().err
+
+
 def test_what_is_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Texts with the weights of all their particles, the log normaliser with its error, the effective sample size."""
     assert run(tmp_path, "--choice", "abc", "--choice", "c", "--n", 64, "--seed", 3) == 0

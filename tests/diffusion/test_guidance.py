@@ -40,6 +40,10 @@ RULES = {
     "modulation": Modulation(lambda x: (x - 1).square().sum(1), rate=0.2, iterations=3),
     "minority": Minority(0.2),
 }
+"""Knobs with which there is something to see."""
+KNOWN = {"diffusion_posterior", "event", "freedom", "given", "loss_guided", "manifold_preserving", "minority"}
+KNOWN |= {"modulation", "reference_control", "training_free", "universal", "value_gradient"}
+RULES |= {name: make() for name, make in guidance.guidances.items() if name not in KNOWN}
 
 
 def worth(rule, reward=lambda x: x[:, 0]):

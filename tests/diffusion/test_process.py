@@ -7,9 +7,20 @@ import pytest
 import torch
 
 from diffusion.linear import F64
-from motes.diffusion import Denoiser, VarianceExploding, VariancePreserving, gaussian, mixture, transitions
-from motes.diffusion.processes.edm import EDM, preconditioned
-from motes.diffusion.processes.interpolant import Interpolant, RectifiedFlow
+from motes.diffusion import (
+    EDM,
+    Denoiser,
+    Interpolant,
+    RectifiedFlow,
+    Tabulated,
+    VarianceExploding,
+    VariancePreserving,
+    gaussian,
+    mixture,
+    preconditioned,
+    transitions,
+)
+from motes.diffusion.processes import processes
 from motes.errors import MotesError, ShapeError, UnknownName
 
 PROCESSES = [
@@ -22,6 +33,8 @@ PROCESSES = [
     VariancePreserving(schedule="cosine"),
     VarianceExploding(),
 ]
+KNOWN = {*map(type, PROCESSES), Tabulated}
+PROCESSES += [kind() for kind in processes.values() if kind not in KNOWN]
 
 
 @pytest.mark.parametrize("process", PROCESSES)

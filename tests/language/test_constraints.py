@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import re
 
 import jsonschema
 import pytest
 import torch
 
-from language.tables import TABLE, exact, table
+from language.tables import TABLE, exact, table, texts
 from language.test_exact import assert_same_law, mean_law
 from motes.errors import EmptyConstraint, MotesError
 from motes.language import Generation, TableModel, json_schema, regex
 from motes.language.constraint import no_room
-from motes.language.constraints import both, canonical, choices, predicate, starts_with
+from motes.language.constraints import both, canonical, choices, constraints, grammar, predicate, starts_with
 from motes.language.constraints import example as search
+from motes.language.constraints.choices import Listed
 from motes.language.constraints.example import example
 from motes.language.constraints.parsed import Parsers
 from motes.language.generation.rejection import draw
@@ -40,6 +42,51 @@ def pair_table() -> TableModel:
 def test_the_weighted_law_of_a_full_constraint_is_that_of_all_texts(constraint, pattern):
     found, _ = mean_law(Generation(table(), "", constraint=constraint, max_tokens=3), 1)
     assert_same_law(found, exact(3, pattern))
+
+
+KNOBS = {
+    "both": lambda: both(regex("a[ab]*"), predicate(lambda text: "bb" not in text)),
+    "choices": lambda: choices(["ab", "b", "aab"]),
+    "grammar": lambda: grammar('start: "a" | "b" start'),
+    "json_schema": lambda: json_schema({"const": 1}),
+    "predicate": lambda: predicate(lambda text: "bb" not in text),
+    "regex": lambda: regex("ab?|b|aab"),
+    "starts_with": lambda: starts_with("ab"),
+}
+"""What the constraints without defaults are given."""
+MODELS = {"json_schema": lambda: TableModel(["1", " ", "."], TABLE)}
+
+
+def what_its_recogniser_accepts(constraint, model):
+    """The law of all texts of at most three tokens, by asking about each of them alone, token by token."""
+    row, out = torch.zeros(1, dtype=torch.int64), {}
+    for text, p in texts(3):
+        recogniser, good = constraint.open(model), True
+        for at, v in enumerate(text):
+            last = torch.tensor([v])
+            cut = at == 2 and v != 2
+            good = good and bool(recogniser.allowed()[0, v]) and bool(recogniser.test(row, last))
+            good = good and (not cut or bool(recogniser.accepts(row, last)))
+            if good:
+                recogniser.extend(row, last if v != 2 else torch.tensor([-1]))
+        if good:
+            out[text] = math.prod(p)
+    return out
+
+
+@pytest.mark.parametrize("name", constraints)
+def test_the_law_of_every_constraint_is_that_of_the_texts_that_it_accepts(name):
+    """Up to the random weights of what is tested token by token, whose mean is exact."""
+    constraint, model = KNOBS.get(name, constraints[name])(), MODELS.get(name, table)()
+    found, _ = mean_law(Generation(model, "", constraint=constraint, max_tokens=3), 1)
+    assert_same_law(found, what_its_recogniser_accepts(constraint, model))
+
+
+def test_a_recogniser_that_accepts_too_much_has_another_law(monkeypatch):
+    constraint = choices(["ab", "b", "aab"])
+    right = what_its_recogniser_accepts(constraint, table())
+    monkeypatch.setattr(Listed, "mask", lambda self, text: torch.ones(3, dtype=torch.bool))
+    assert what_its_recogniser_accepts(constraint, table()) != right == exact(3, "ab|b|aab")
 
 
 def spelt_by_enumeration(model, accepts, most):

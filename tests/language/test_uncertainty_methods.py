@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from itertools import permutations
+from typing import Any
 
 import pytest
 import torch
@@ -19,10 +20,12 @@ from motes.language.uncertainty import (
     ByKey,
     ConformalSets,
     Scored,
+    Uncertainty,
     auroc,
     cluster,
     contextual_entropy_reduction,
     kernel_entropy,
+    measures,
     perplexity,
     provenance,
     score,
@@ -391,3 +394,39 @@ def test_neither_entropy_of_texts_varies_less_in_all_cases() -> None:
     assert by_token > whole  # long texts are made of likely tokens here
     whole, by_token = errors(table())
     assert by_token < whole
+
+
+WORDS = ["ab", "ba", "b", "a", "b", "aab"]
+KNOBS: dict[str, dict[str, Any]] = {
+    "semantic_entropy": {"clusters": ByKey(len)},
+    "semantic_entropy_of_likelihood": {"clusters": ByKey(len), "seed": 1},
+    "semantic_volume": {"embed": lambda texts: torch.stack([letters(t) for t in texts]), "seed": 1},
+    "shapley_uncertainty": {"alike": lambda texts: torch.stack([letters(t) for t in texts]), "seed": 1},
+}
+"""What the measures without defaults are given."""
+
+
+def letters(text: str) -> torch.Tensor:
+    return torch.tensor([1.0, text.count("a"), text.count("b")], dtype=torch.float64)
+
+
+def same_in_any_order(measure: Any, **knobs: Any) -> bool:
+    """Whether what is estimated of weighted texts does not depend on how they are numbered."""
+    weight = torch.tensor([0.3, 0.1, 0.2, 0.15, 0.15, 0.1], dtype=torch.float64)
+    found = []
+    for order in (range(6), (3, 5, 0, 2, 4, 1)):
+        chosen = [WORDS[i] for i in order]
+        scored = score(table(), "", [["ab.".index(c) for c in f"{t}."] for t in chosen])
+        log_weight, log_prob = weight[list(order)].log(), scored.log_prob.sum(1)
+        given = Answers(chosen, log_weight=log_weight, log_prob=log_prob, scored=scored)
+        found.append(float(measure(given, **knobs)))
+    return found[0] == pytest.approx(found[1], rel=1e-9)
+
+
+@pytest.mark.parametrize("name", measures)
+def test_no_measure_depends_on_the_order_of_the_texts(name: str) -> None:
+    assert same_in_any_order(measures[name], **KNOBS.get(name, {}))
+
+
+def test_a_measure_that_does_is_found() -> None:
+    assert not same_in_any_order(lambda answers: Uncertainty(float(len(answers.texts[0])), 0.0, 1.0))

@@ -22,5 +22,5 @@ def test_every_function_stands_in_the_table_with_its_arguments():
     rows = "\n".join(line for line in PAGE.splitlines() if line.startswith("|"))
     shown = {name: text for text, name in re.findall(r"`((\w+)\([^`]*\))`", rows) if name[0].islower()}
     functions = {k for k in uncertainty.__all__ if inspect.isfunction(getattr(uncertainty, k))} - ELSEWHERE
-    assert functions == set(shown)
-    assert shown == {name: signature(name) for name in functions}
+    assert functions - set(uncertainty.measures) <= set(shown) <= functions  # methods.md has all measures
+    assert shown == {name: signature(name) for name in shown}

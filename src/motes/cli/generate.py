@@ -42,6 +42,11 @@ def arguments(command: argparse.ArgumentParser) -> None:
     limit.add_argument("--choice", action="append", metavar="TEXT", help="the text must be one of these; give each")
     limit.add_argument("--json-schema", type=Path, metavar="FILE", help="the text must be JSON of this schema")
     limit.add_argument("--grammar", type=Path, metavar="FILE", help="the text must follow this Lark grammar")
+    limit.add_argument(
+        "--constraint",
+        metavar="CONSTRAINT",
+        help="another constraint, such as 'starts_with(\"Dear \")'; with commas between several, all must hold",
+    )
     command.add_argument("--max-tokens", type=running.positive, default=64, help="a text is at most this long")
     command.add_argument(
         "--temperature", type=float, default=1.0, help="sample from the law to the power 1/temperature"
@@ -111,6 +116,8 @@ def constraint(args: argparse.Namespace) -> list[Any] | None:
 
     if args.regex is not None:
         return ["regex", args.regex]
+    if args.constraint is not None:
+        return ["written", args.constraint]
     if args.choice is not None:
         return ["choices", args.choice]
     if args.grammar is not None:
@@ -146,6 +153,7 @@ def _constraint(value: Any, where: str) -> Any:
         "choices": array(text()),
         "json_schema": anything,
         "grammar": text(),
+        "written": text(),
     }
     if not (isinstance(value, list) and len(value) == 2 and isinstance(value[0], str) and value[0] in sources):
         raise refuse(value, where, f"one of {', '.join(sources)} with its text")
@@ -166,13 +174,7 @@ def rebuild(recipe: dict[str, Any], *, force: bool = False, model: str | None = 
     texts = recipe["rules"] if "rules" in recipe else shortcuts(recipe)  # a saved run may be older than `--rule`
     rules = [rule for text in texts for rule in language.rules.parse(text)]
     kind, source = recipe["constraint"] or (None, None)
-    makers = {
-        "regex": language.regex,
-        "choices": language.choices,
-        "json_schema": language.json_schema,
-        "grammar": language.grammar,
-    }
-    constraint = makers[kind](source) if kind else None
+    constraint = _made(kind, source) if kind else None
     return language.Generation(
         language.load(recipe["model"] if model is None else model),
         recipe["prompt"],
@@ -183,6 +185,16 @@ def rebuild(recipe: dict[str, Any], *, force: bool = False, model: str | None = 
         chat="auto" if recipe.get("chat", True) else False,
         step=recipe.get("step", "token"),
     )
+
+
+def _made(kind: str, source: Any) -> Any:
+    from motes.language import both
+    from motes.language.calls import parse
+    from motes.language.constraints import constraints
+
+    if kind == "written":
+        return both(*parse(constraints, source, "starts_with('Dear '), canonical()"))
+    return constraints[kind](source)
 
 
 def shortcuts(given: dict[str, Any]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from importlib import import_module
@@ -10,7 +11,7 @@ from pkgutil import iter_modules
 from threading import RLock
 from typing import Any, TypeVar
 
-from motes.errors import MotesError, UnknownName, folded, warn
+from motes.errors import MotesError, UnknownName, folded, perhaps, warn
 
 Entry = TypeVar("Entry")
 Given = TypeVar("Given")
@@ -21,8 +22,16 @@ def snake(name: str) -> str:
     out = ""
     for i, letter in enumerate(name):
         after_lower = i > 0 and (name[i - 1].islower() or (letter.isupper() and name[i + 1 : i + 2].islower()))
-        out += "_" + letter if i > 0 and after_lower and not letter.islower() else letter
+        out += "_" + letter if after_lower and not letter.islower() and letter != "_" else letter
     return out.lower()
+
+
+def signature(name: str, call: Callable[..., Any]) -> str:
+    """`mirostat_2(target=5.0, rate=0.1)`: a name with the knobs of what it calls."""
+    knobs = inspect.signature(call).parameters.values()
+    stars = {inspect.Parameter.VAR_POSITIONAL: "*", inspect.Parameter.VAR_KEYWORD: "**"}
+    shown = (stars.get(k.kind, "") + k.name + ("" if k.default is k.empty else f"={k.default!r}") for k in knobs)
+    return f"{name}({', '.join(shown)})"
 
 
 class Registry(Mapping[str, Entry]):
@@ -85,6 +94,26 @@ class Registry(Mapping[str, Entry]):
         if not isinstance(name, str) or folded(name) not in known:
             raise UnknownName(self.kind, name, self if legal is None else legal)
         return known[folded(name)]
+
+    def make(self, name: str, *arguments: Any, **named: Any) -> Any:
+        """What the entry of that name makes of its knobs, for entries that are called.
+
+        Raises:
+            UnknownName: there is none; the message names what is near, and all that there are.
+            MotesError: knobs that it does not take; the message shows those that it takes.
+        """
+        if name not in self:
+            raise UnknownName(self.kind, name, self)
+        call: Any = self[name]
+        shown, knobs = f"{self.kind} {signature(name, call)}", inspect.signature(call).parameters
+        for knob in named:
+            if knob not in knobs and not any(k.kind is k.VAR_KEYWORD for k in knobs.values()):
+                raise MotesError(f"the {shown} has no knob {knob!r}{perhaps(knob, knobs)}")
+        try:
+            inspect.signature(call).bind(*arguments, **named)
+        except TypeError as error:
+            raise MotesError(f"the {shown} cannot be made: {error}") from error
+        return call(*arguments, **named)
 
     def door(self, namespace: dict[str, Any], *, by_class: bool = True, by_name: bool = False) -> list[str]:
         """Put what the files register into the namespace of a package, and return the names for its `__all__`.

@@ -17,16 +17,15 @@ from motes.diffusion.denoisers.calibrated import calibrated
 from motes.diffusion.denoisers.denoiser import Denoiser
 from motes.diffusion.denoisers.energy import energy_denoiser
 from motes.diffusion.denoisers.exact import empirical, gaussian, mixture
+from motes.diffusion.denoisers.preconditioned import preconditioned
 from motes.diffusion.denoisers.pretrained import DIGITS_PROCESS, DIGITS_SHAPE, FASHION_PROCESS, FASHION_SHAPE, load
 from motes.diffusion.flows.coupling import Coupling, coupling_test
 from motes.diffusion.flows.flow import ProbabilityFlow
 from motes.diffusion.flows.likelihood import Likelihood, log_likelihood
 from motes.diffusion.flows.tilted_flow import TiltedFlow
-from motes.diffusion.processes.edm import EDM, preconditioned
-from motes.diffusion.processes.interpolant import Interpolant, RectifiedFlow
-from motes.diffusion.processes.process import Process, VarianceExploding, VariancePreserving
+from motes.diffusion.processes.process import Process
+from motes.diffusion.processes.process import processes as _processes
 from motes.diffusion.processes.start import InitialLaw
-from motes.diffusion.processes.tabulated import Tabulated
 from motes.diffusion.processes.transition import transitions
 from motes.diffusion.sampling.adaptive import AdaptiveReward
 from motes.diffusion.sampling.best_of import BestOf, best_of
@@ -39,7 +38,6 @@ from motes.diffusion.sampling.value_decoding import ValueDecoding
 __all__ = [
     "DIGITS_PROCESS",
     "DIGITS_SHAPE",
-    "EDM",
     "FASHION_PROCESS",
     "FASHION_SHAPE",
     "AdaptiveReward",
@@ -50,18 +48,13 @@ __all__ = [
     "DriftLite",
     "Guided",
     "InitialLaw",
-    "Interpolant",
     "Likelihood",
     "ProbabilityFlow",
     "Process",
-    "RectifiedFlow",
     "ReverseDiffusion",
-    "Tabulated",
     "TiltedFlow",
     "Twisted",
     "ValueDecoding",
-    "VarianceExploding",
-    "VariancePreserving",
     "affine",
     "annealed",
     "best_of",
@@ -94,4 +87,5 @@ __all__ = [
     "schedule",
     "training",
     "transitions",
+    *_processes.door(globals()),
 ]

@@ -5,7 +5,7 @@ from motes.language.bytewise.bytes import ByteModel, next_bytes
 from motes.language.bytewise.healing import healed
 from motes.language.compression import compress, decompress
 from motes.language.constraint import Constraint
-from motes.language.constraints import both, canonical, choices, grammar, json_schema, predicate, regex, starts_with
+from motes.language.constraint import constraints as _constraints
 from motes.language.generation.discrete_filter import Expansion
 from motes.language.generation.generation import Generation
 from motes.language.generation.particle_gibbs import particle_gibbs
@@ -31,30 +31,23 @@ __all__ = [
     "Rule",
     "TableModel",
     "TransformersModel",
-    "both",
-    "canonical",
-    "choices",
     "compress",
     "compression",
     "decompress",
     "evaluation",
-    "grammar",
     "healed",
-    "json_schema",
     "load",
     "next_bytes",
     "on_tokens",
     "particle_gibbs",
-    "predicate",
     "processor",
-    "regex",
     "reward_model",
     "rules",
     "search",
     "source",
     "speculating",
     "speculation",
-    "starts_with",
     "uncertainty",
+    *_constraints.door(globals()),
     *_rules.door(globals(), by_class=False, by_name=True),
 ]

@@ -6,7 +6,15 @@ from motes.language.bytewise.bytes import ByteModel, next_bytes
 from motes.language.bytewise.healing import healed
 from motes.language.compression import compress, decompress
 from motes.language.constraint import Constraint
-from motes.language.constraints import both, canonical, choices, grammar, json_schema, predicate, regex, starts_with
+from motes.language.constraint import constraints as _constraints
+from motes.language.constraints.canonical import canonical
+from motes.language.constraints.choices import choices
+from motes.language.constraints.parsed import grammar
+from motes.language.constraints.parsed import json_schema
+from motes.language.constraints.parsed import regex
+from motes.language.constraints.predicate import predicate
+from motes.language.constraints.product import both
+from motes.language.constraints.starts_with import starts_with
 from motes.language.generation.discrete_filter import Expansion
 from motes.language.generation.generation import Generation
 from motes.language.generation.particle_gibbs import particle_gibbs

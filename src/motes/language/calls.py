@@ -3,42 +3,12 @@
 from __future__ import annotations
 
 import ast
-import inspect
 import warnings
-from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from motes.core.registry import Registry
-from motes.errors import MotesError, UnknownName, perhaps
+from motes.errors import MotesError
 from motes.language.constraint import shorten
-
-
-def make(registry: Registry[Any], name: str, arguments: Sequence[Any], named: Mapping[str, Any]) -> Any:
-    """What the entry of that name makes of its knobs.
-
-    Raises:
-        UnknownName: there is none; the message names what is near, and all that there are.
-        MotesError: knobs that it does not take; the message shows those that it takes.
-    """
-    if name not in registry:
-        raise UnknownName(registry.kind, name, registry)
-    call = registry[name]
-    shown, knobs = f"{registry.kind} {signature(name, call)}", inspect.signature(call).parameters
-    for knob in named:
-        if knob not in knobs:
-            raise MotesError(f"the {shown} has no knob {knob!r}{perhaps(knob, knobs)}")
-    try:
-        inspect.signature(call).bind(*arguments, **named)
-    except TypeError as error:
-        raise MotesError(f"the {shown} cannot be made: {error}") from error
-    return call(*arguments, **named)
-
-
-def signature(name: str, call: Callable[..., Any]) -> str:
-    """`mirostat_2(target=5.0, rate=0.1)`: a name with the knobs of what it calls."""
-    knobs = inspect.signature(call).parameters.values()
-    shown = (k.name if k.default is k.empty else f"{k.name}={k.default!r}" for k in knobs)
-    return f"{name}({', '.join(shown)})"
 
 
 def parse(registry: Registry[Any], text: str, example: str) -> tuple[Any, ...]:
@@ -63,7 +33,7 @@ def parse(registry: Registry[Any], text: str, example: str) -> tuple[Any, ...]:
 
 def _one(registry: Registry[Any], tree: ast.expr, form: str) -> Any:
     if isinstance(tree, ast.Name):  # without brackets: every knob at its default
-        return make(registry, tree.id, (), {})
+        return registry.make(tree.id)
     if not isinstance(tree, ast.Call) or not isinstance(tree.func, ast.Name):
         raise MotesError(f"{_shown(tree)} is no {registry.kind}: {form}")
     try:
@@ -71,7 +41,7 @@ def _one(registry: Registry[Any], tree: ast.expr, form: str) -> Any:
         named = {k.arg: _value(k.value) for k in tree.keywords if k.arg is not None}
     except (ValueError, TypeError, RecursionError) as error:
         raise MotesError(f"an argument in {_shown(tree)} is no plain value: {form}") from error
-    return make(registry, tree.func.id, arguments, named)
+    return registry.make(tree.func.id, *arguments, **named)
 
 
 def _shown(tree: ast.expr) -> str:

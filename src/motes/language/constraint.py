@@ -6,11 +6,13 @@ A recogniser's states belong to the distinct prefixes of a run, not to the parti
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from motes.core.registry import Registry
 from motes.errors import EmptyConstraint, MotesError
 from motes.language.models.model import LanguageModel
 
@@ -112,6 +114,10 @@ class Constraint(ABC):
         from motes.language.constraints.product import both
 
         return both(self, other)
+
+
+constraints: Registry[Callable[..., Constraint]] = Registry("constraint", "motes.language.constraints")
+"""The functions that make constraints, by name."""
 
 
 def no_room(constraint: Constraint, model: LanguageModel, max_tokens: int) -> str:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from motes.core.modules import gradient
+from motes.core.registry import Registry
 from motes.diffusion.denoisers.denoiser import Denoiser
 from motes.errors import NanLogPotential, name_particles
 from motes.rng import Rng
@@ -148,6 +149,10 @@ class Guidance(ABC):
     def probe(self, images: Tensor, t: float) -> Tensor | None:
         """What the functions it was given say of images, by which a resumed run can tell them from others."""
         return None
+
+
+guidances: Registry[Callable[..., Guidance | Twist]] = Registry("guidance", "motes.diffusion.guidance")
+"""What makes guidance or a twist, by name."""
 
 
 def slope_of(value: Tensor, x: Tensor, what: str = "reward") -> Tensor:

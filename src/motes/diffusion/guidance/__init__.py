@@ -1,38 +1,10 @@
-"""Guidance: rules for how far the mean of each denoising step is moved, and guesses of what a path is worth."""
+"""Guidance: rules for how far the mean of each denoising step is moved, and guesses of what a path is worth.
 
-from motes.diffusion.evaluation.look import Guidance, Look, Twist
-from motes.diffusion.guidance.control import Modulation, ReferenceControl
-from motes.diffusion.guidance.event import Event
-from motes.diffusion.guidance.given import Given
-from motes.diffusion.guidance.minority import Minority, rarity
-from motes.diffusion.guidance.training_free import (
-    TrainingFree,
-    diffusion_posterior,
-    freedom,
-    loss_guided,
-    manifold_preserving,
-    universal,
-)
+A new one is a new file with a `Guidance` or a `Twist`, or a function that makes one, under `@guidances.register`.
+"""
+
+from motes.diffusion.evaluation.look import Guidance, Look, Twist, guidances
+from motes.diffusion.guidance.minority import rarity
 from motes.diffusion.guidance.tuning import Tuned, tune
-from motes.diffusion.guidance.value import ValueGradient
 
-__all__ = [
-    "Event",
-    "Given",
-    "Guidance",
-    "Look",
-    "Minority",
-    "Modulation",
-    "ReferenceControl",
-    "TrainingFree",
-    "Tuned",
-    "Twist",
-    "ValueGradient",
-    "diffusion_posterior",
-    "freedom",
-    "loss_guided",
-    "manifold_preserving",
-    "rarity",
-    "tune",
-    "universal",
-]
+__all__ = ["Guidance", "Look", "Tuned", "Twist", "guidances", "rarity", "tune", *guidances.door(globals())]

@@ -10,11 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from motes.diffusion.evaluation.look import Guidance, Look, Twist, digest, slope_of
+from motes.diffusion.evaluation.look import Guidance, Look, Twist, digest, guidances, slope_of
 from motes.diffusion.evaluation.potential import checked_reward
 from motes.errors import MotesError, ShapeError
 
 
+@guidances.register
 @dataclass(frozen=True, eq=False)
 class ReferenceControl(Twist):
     """The cost (strength / 2) |x_0 - image|^2 at the end, and the value of a state under it.
@@ -71,6 +72,7 @@ def variance_left(look: Look, scale: float) -> float:
     return scale**2 * look.sigma**2 / (look.alpha**2 * scale**2 + look.sigma**2)
 
 
+@guidances.register
 @dataclass(frozen=True)
 class Modulation(Guidance):
     """The prediction is pulled to argmin_z cost(z) + |z - prediction|^2 / 2, found by gradient descent from it.

@@ -9,10 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from motes.diffusion.evaluation.look import Look, Twist, slope_of
+from motes.diffusion.evaluation.look import Look, Twist, guidances, slope_of
 from motes.errors import MotesError, ShapeError
 
 
+@guidances.register
 @dataclass(frozen=True, eq=False)
 class Event(Twist):
     """The event that statistic(x_0) > 0: its log-probability given a state, by the state's own posterior moments.

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from motes.diffusion.evaluation.look import Guidance, Look
+from motes.diffusion.evaluation.look import Guidance, Look, guidances
 from motes.errors import ShapeError
 
 
+@guidances.register
 @dataclass(frozen=True)
 class Given(Guidance):
     """A drift along what a function of the state and the time returns.

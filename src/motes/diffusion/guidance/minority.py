@@ -10,11 +10,12 @@ from torch import Tensor
 
 from motes.diffusion.arguments import seeded
 from motes.diffusion.denoisers.denoiser import Denoiser
-from motes.diffusion.evaluation.look import Guidance, Look
+from motes.diffusion.evaluation.look import Guidance, Look, guidances
 from motes.errors import MotesError
 from motes.rng import Rng
 
 
+@guidances.register
 @dataclass(frozen=True)
 class Minority(Guidance):
     """A drift towards images that the model loses when it noises and denoises them again: low-density samples.

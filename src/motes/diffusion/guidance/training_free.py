@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from motes.diffusion.evaluation.look import Guidance, Look, slope_of
+from motes.diffusion.evaluation.look import Guidance, Look, guidances, slope_of
 from motes.diffusion.evaluation.potential import checked_reward
 from motes.errors import MotesError, UnknownName
 
@@ -20,6 +20,7 @@ PUBLISHED: tuple[Shape, Shape, Shape] = ("increase", "increase", "decrease")
 WEIGHED: tuple[Shape, Shape, Shape] = ("variance", "variance", "decrease")
 
 
+@guidances.register
 @dataclass(frozen=True)
 class TrainingFree(Guidance):
     """Gradients of the reward of the prediction: through the denoiser, at the prediction, and over a cloud around it.
@@ -143,6 +144,7 @@ def strength(share: Tensor, shape: str, step: int) -> float:
     return float(values[step] / values.mean())
 
 
+@guidances.register
 def diffusion_posterior(rho: float = 1.0, **knobs: Any) -> TrainingFree:
     """The gradient of the predicted reward through the denoiser: diffusion posterior sampling.
 
@@ -152,6 +154,7 @@ def diffusion_posterior(rho: float = 1.0, **knobs: Any) -> TrainingFree:
     return TrainingFree(rho=rho, **knobs)
 
 
+@guidances.register
 def manifold_preserving(mu: float = 1.0, **knobs: Any) -> TrainingFree:
     """The gradient at the prediction, without a backward pass through the denoiser.
 
@@ -162,6 +165,7 @@ def manifold_preserving(mu: float = 1.0, **knobs: Any) -> TrainingFree:
     return TrainingFree(mu=mu, **knobs)
 
 
+@guidances.register
 def loss_guided(rho: float = 1.0, *, smooth: float = 0.1, **knobs: Any) -> TrainingFree:
     """The gradient through the denoiser of the reward averaged over a cloud around the prediction.
 
@@ -172,6 +176,7 @@ def loss_guided(rho: float = 1.0, *, smooth: float = 0.1, **knobs: Any) -> Train
     return TrainingFree(rho=rho, smooth=smooth, **knobs)
 
 
+@guidances.register
 def freedom(rho: float = 1.0, **knobs: Any) -> TrainingFree:
     """The gradient through the denoiser, meant for `Guided(repeats=2)` or more.
 
@@ -181,6 +186,7 @@ def freedom(rho: float = 1.0, **knobs: Any) -> TrainingFree:
     return TrainingFree(rho=rho, **knobs)
 
 
+@guidances.register
 def universal(rho: float = 1.0, *, mu: float = 1.0, **knobs: Any) -> TrainingFree:
     """Both gradients, meant for `Guided(repeats=2)` or more.
 

@@ -7,10 +7,11 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from motes.diffusion.evaluation.look import Guidance, Look
+from motes.diffusion.evaluation.look import Guidance, Look, guidances
 from motes.errors import MotesError
 
 
+@guidances.register
 @dataclass(frozen=True)
 class ValueGradient(Guidance):
     """A drift along the gradient of the log-value, through the denoiser.

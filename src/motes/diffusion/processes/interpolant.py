@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from motes.diffusion.processes.process import Process
+from motes.diffusion.processes.process import Process, processes
 from motes.errors import MotesError, UnknownName
 
 Function = Callable[[Tensor], Tensor]
@@ -21,6 +21,7 @@ PATHS: dict[str, tuple[Function, Function]] = {
 }
 
 
+@processes.register
 @dataclass(frozen=True)
 class RectifiedFlow(Process):
     """alpha = 1 - t and sigma = t: straight lines from data at t = 0 to standard normal noise at t = 1.
@@ -82,6 +83,7 @@ class RectifiedFlow(Process):
         return self.t_max
 
 
+@processes.register
 @dataclass(frozen=True)
 class Interpolant(Process):
     """x_t = alpha(t) x_0 + sigma(t) noise for functions of your own, with whatever samplers need derived from them.

@@ -15,6 +15,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from motes.core.registry import Registry
 from motes.errors import MotesError, UnknownName
 
 SPACINGS = ("time", "snr", "karras", "geometric")
@@ -119,6 +120,11 @@ class Process(ABC):
             raise UnknownName("spacing", self.spacing, SPACINGS)
 
 
+processes: Registry[type[Process]] = Registry("process", "motes.diffusion.processes")
+"""Every process by its name."""
+
+
+@processes.register
 @dataclass(frozen=True)
 class VariancePreserving(Process):
     """alpha^2 + sigma^2 = 1: the data shrinks as the noise grows, and sampling starts from the standard normal.
@@ -186,6 +192,7 @@ class VariancePreserving(Process):
         return 1.0
 
 
+@processes.register
 @dataclass(frozen=True)
 class VarianceExploding(Process):
     """alpha = 1: noise is added to the data until it drowns it; sigma(t) grows geometrically over t in [0, 1].

@@ -9,10 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from motes.diffusion.processes.process import Process
+from motes.diffusion.processes.process import Process, processes
 from motes.errors import MotesError, ShapeError
 
 
+@processes.register
 @dataclass(frozen=True, eq=False)
 class Tabulated(Process):
     """A variance preserving process by its table: alpha(t)^2 = table[t] at the whole times t = 0 to T - 1.

@@ -33,7 +33,7 @@ from motes.diffusion.denoisers.denoiser import Denoiser
 from motes.diffusion.evaluation.observer import Observer
 from motes.diffusion.evaluation.potential import POTENTIALS, Schedule, strengths
 from motes.diffusion.flows.coupling import coupling_remarks, tested
-from motes.diffusion.guidance import Given, Guidance, Twist, ValueGradient
+from motes.diffusion.guidance import Given, Guidance, Twist, ValueGradient, guidances
 from motes.diffusion.processes.process import Process
 from motes.diffusion.processes.start import InitialLaw, started
 from motes.diffusion.processes.transition import Transitions, transitions
@@ -82,8 +82,8 @@ class ReverseDiffusion(FeynmanKac):
             finite there; at the end -inf excludes an image.
         guidance: what moves the mean of each transition: None; "reward", its variance times the gradient of the
             predicted reward (or of the twist) through the denoiser, a number multiplies it; a function (x, t) -> like
-            x instead of that gradient; or a `Guidance`. The weights make up for it exactly, so it changes the
-            error and not the target.
+            x instead of that gradient; or a `Guidance`, or the name of one. The weights make up for it exactly, so it
+            changes the error and not the target.
         shape: the shape of one image.
         integrator: "multistep", of second order; or "ancestral" (or "ddim"), "exponential" or "euler-maruyama", of
             first order: see `transition.py`.
@@ -310,15 +310,17 @@ def as_guidance(guidance: Guides | None) -> Guidance | None:
     """What was given, as an object: names, numbers and functions have one each.
 
     Raises:
-        UnknownName: another name than "reward".
+        UnknownName: a name that is neither "reward" nor in `motes.diffusion.guidance.guidances`.
+        MotesError: guidance that has no default for what it needs.
         TypeError: none of these.
     """
     if guidance is None or isinstance(guidance, Guidance):
         return guidance
     if isinstance(guidance, str):
-        if guidance != "reward":
-            raise UnknownName("guidance", guidance, ("reward", "None, a number, a Guidance, or a function (x, t)"))
-        return ValueGradient()
+        made = ValueGradient() if guidance == "reward" else guidances.make(guidance)
+        if isinstance(made, Guidance):
+            return made
+        raise WrongType(f"{guidance} is a guess of what a path is worth: give it as twist, with what it needs")
     if isinstance(guidance, int | float) and not isinstance(guidance, bool):
         return ValueGradient(float(guidance)) if guidance else None
     if callable(guidance) and not isinstance(guidance, type):

@@ -1,10 +1,8 @@
-"""What a text must satisfy, one file for each kind."""
+"""What a text must satisfy, one file for each kind.
 
-from motes.language.constraints.canonical import canonical
-from motes.language.constraints.choices import choices
-from motes.language.constraints.parsed import grammar, json_schema, regex
-from motes.language.constraints.predicate import predicate
-from motes.language.constraints.product import both
-from motes.language.constraints.starts_with import starts_with
+A new one is a new file with a function that returns a `Constraint`, under `@constraints.register`.
+"""
 
-__all__ = ["both", "canonical", "choices", "grammar", "json_schema", "predicate", "regex", "starts_with"]
+from motes.language.constraint import constraints
+
+__all__ = ["constraints", *constraints.door(globals())]

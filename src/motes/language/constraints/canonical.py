@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from motes.errors import MotesError
-from motes.language.constraint import Constraint, Recogniser, distinct
+from motes.language.constraint import Constraint, Recogniser, constraints, distinct
 from motes.language.constraints.pieces import pieces, whole
 from motes.language.models.model import LanguageModel
 
@@ -32,6 +32,7 @@ class Canonical(Constraint):
         return Spellings(model)
 
 
+@constraints.register
 def canonical() -> Constraint:
     """Texts whose tokens are those that the tokenizer gives for them.
 

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from motes.errors import MotesError
-from motes.language.constraint import Constraint, Recogniser, must_be_text, shorten
+from motes.language.constraint import Constraint, Recogniser, constraints, must_be_text, shorten
 from motes.language.constraints.spelt import Spelt
 from motes.language.models.model import LanguageModel
 
@@ -31,6 +31,7 @@ class Choices(Constraint):
         return Listed(self, model)
 
 
+@constraints.register
 def choices(texts: Sequence[str]) -> Constraint:
     """Exactly one of these texts; any sequence of tokens that spells it counts.
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from motes.errors import EmptyConstraint, MotesError, UnknownName
-from motes.language.constraint import Constraint, Recogniser, distinct, must_be_text, shorten
+from motes.language.constraint import Constraint, Recogniser, constraints, distinct, must_be_text, shorten
 from motes.language.constraints.distance import distance
 from motes.language.constraints.pieces import pieces
 from motes.language.constraints.product import both
@@ -70,6 +70,7 @@ class Parsed(Constraint):
         return {"kind": self.what, "source": self.source, **({"layout": self.layout} if self.layout else {})}
 
 
+@constraints.register
 def regex(pattern: str) -> Constraint:
     """Texts that match a regular expression as a whole (Rust syntax: no look-around, no back-references).
 
@@ -113,6 +114,7 @@ LAYOUTS: dict[str, dict[str, Any]] = {
 """Layouts that leave out most of what satisfies a schema; llguidance recognises them."""
 
 
+@constraints.register
 def json_schema(schema: dict[str, Any] | bool | str, *, layout: str = "any") -> Constraint:
     """Texts that are JSON and satisfy a schema.
 
@@ -164,6 +166,7 @@ def _document(schema: object) -> tuple[Any, str]:
     return document, text
 
 
+@constraints.register
 def grammar(text: str) -> Constraint:
     """Texts of a context-free grammar in Lark's notation, from the rule `start`.
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from motes.errors import MotesError
-from motes.language.constraint import Constraint, Recogniser, distinct, shorten
+from motes.language.constraint import Constraint, Recogniser, constraints, distinct, shorten
 from motes.language.constraints.pieces import whole
 from motes.language.constraints.spelt import Spelt
 from motes.language.models.model import LanguageModel
@@ -39,6 +39,7 @@ class Predicate(Constraint):
         return Asked(self, model)
 
 
+@constraints.register
 def predicate(
     prefix: Function, *, complete: Function | None = None, batched: bool = False, name: str | None = None
 ) -> Constraint:

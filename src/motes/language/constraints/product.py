@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from motes.errors import EmptyConstraint, MotesError
-from motes.language.constraint import Constraint, Recogniser
+from motes.language.constraint import Constraint, Recogniser, constraints
 from motes.language.models.model import LanguageModel
 
 
@@ -42,6 +42,7 @@ class Both(Constraint):
         return product
 
 
+@constraints.register
 def both(*parts: Constraint) -> Constraint:
     """Texts that satisfy all of several constraints; `a & b` is `both(a, b)`.
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from motes.errors import MotesError
-from motes.language.constraint import Constraint, Recogniser, must_be_text
+from motes.language.constraint import Constraint, Recogniser, constraints, must_be_text
 from motes.language.constraints.spelt import Spelt
 from motes.language.models.model import LanguageModel
 
@@ -31,6 +31,7 @@ class StartsWith(Constraint):
         return Begun(self, model)
 
 
+@constraints.register
 def starts_with(beginning: str | bytes) -> Constraint:
     """Texts that begin with these characters or bytes, however tokens spell them and go on.
 

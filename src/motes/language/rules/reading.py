@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from motes.core.registry import signature as written
 from motes.language import calls
 from motes.language.rule import Rule, rules
 
@@ -19,12 +20,12 @@ def by_name(name: str, *arguments: Any, **named: Any) -> Rule:
         >>> by_name("min_p", 0.05)
         MinP(ratio=0.05)
     """
-    return calls.make(rules, name, arguments, named)
+    return rules.make(name, *arguments, **named)
 
 
 def signature(name: str, kind: type[Rule] | None = None) -> str:
     """`mirostat_2(target=5.0, rate=0.1)`: a rule's name with its knobs; `kind` for a rule of your own."""
-    return calls.signature(name, kind or rules[name])
+    return written(name, kind or rules[name])
 
 
 def parse(text: str) -> tuple[Rule, ...]:

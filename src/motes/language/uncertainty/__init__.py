@@ -1,21 +1,20 @@
-"""How sure a language model is: entropies, meanings, sets and tests on weighted texts, with error bars."""
+"""How sure a language model is: entropies, meanings, sets and tests on weighted texts, with error bars.
 
-from motes.language.uncertainty.answers import Answers, Uncertainty
+A new measure is a new file with a function of answers that returns an `Uncertainty`, under `@measures.register`.
+"""
+
+from motes.language.uncertainty.answers import Answers, Uncertainty, measures
 from motes.language.uncertainty.auroc import Auroc, auroc
 from motes.language.uncertainty.clusters import ByEmbedding, ByFunction, ByJudge, ByKey, Meaning, cluster
 from motes.language.uncertainty.conformal import ConformalSets, conformal_quantile, strangeness
 from motes.language.uncertainty.context import ContextEffect, contextual_entropy_reduction
 from motes.language.uncertainty.embedding import MiniLM, embed_texts
-from motes.language.uncertainty.entropy import perplexity, sequence_entropy, token_entropy
 from motes.language.uncertainty.information import answer_information, iterated_answers
-from motes.language.uncertainty.missing import good_turing, missing_mass
 from motes.language.uncertainty.probe import Probe, best_split, hidden_states, out_of_fold
 from motes.language.uncertainty.provenance import Provenance, provenance
 from motes.language.uncertainty.pursuit import InformationPursuit, calibrate, entropy_bound
 from motes.language.uncertainty.score import Scored, score, score_run, score_tokens
-from motes.language.uncertainty.semantic import semantic_entropy, semantic_entropy_of_likelihood
-from motes.language.uncertainty.shapley import kernel_entropy, shapley_uncertainty
-from motes.language.uncertainty.volume import semantic_volume
+from motes.language.uncertainty.shapley import kernel_entropy
 
 __all__ = [
     "Answers",
@@ -42,22 +41,15 @@ __all__ = [
     "contextual_entropy_reduction",
     "embed_texts",
     "entropy_bound",
-    "good_turing",
     "hidden_states",
     "iterated_answers",
     "kernel_entropy",
-    "missing_mass",
+    "measures",
     "out_of_fold",
-    "perplexity",
     "provenance",
     "score",
     "score_run",
     "score_tokens",
-    "semantic_entropy",
-    "semantic_entropy_of_likelihood",
-    "semantic_volume",
-    "sequence_entropy",
-    "shapley_uncertainty",
     "strangeness",
-    "token_entropy",
+    *measures.door(globals()),
 ]

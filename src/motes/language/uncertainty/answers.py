@@ -13,6 +13,7 @@ from torch import Tensor
 from motes.core.estimate.variance import mean_se
 from motes.core.history.genealogy import Genealogy, spread
 from motes.core.particles import Particles
+from motes.core.registry import Registry
 from motes.core.resampling import find_scheme
 from motes.core.run import Run
 from motes.core.weights import check_log_weight, ess, normalise
@@ -199,6 +200,8 @@ ROUNDING = 1e-12
 SAME = "the number is the same for all texts, so their spread says nothing; texts not drawn have at most about 3 / ess"
 SYSTEMATIC = find_scheme("systematic")
 Given = Answers | Run | Sequence[str]
+measures: Registry[Callable[..., Uncertainty]] = Registry("measure of uncertainty", "motes.language.uncertainty")
+"""What is estimated of weighted texts: functions of answers that return an `Uncertainty`, by name."""
 
 
 def answers_of(given: Given) -> Answers:

@@ -6,10 +6,11 @@ import math
 from dataclasses import replace
 
 from motes.errors import MotesError
-from motes.language.uncertainty.answers import Answers, Given, Uncertainty, answers_of
+from motes.language.uncertainty.answers import Answers, Given, Uncertainty, answers_of, measures
 from motes.language.uncertainty.score import Scored
 
 
+@measures.register
 def sequence_entropy(answers: Given) -> Uncertainty:
     """The entropy of whole texts, -E[log p(y)], nats.
 
@@ -39,6 +40,7 @@ def sequence_entropy(answers: Given) -> Uncertainty:
     return replace(found, se=found.se + answers.log_prob_se)
 
 
+@measures.register
 def token_entropy(answers: Given, *, per_token: bool = True) -> Uncertainty:
     """The mean entropy of the model's next-token laws along the texts, nats per token or per text.
 
@@ -63,6 +65,7 @@ def token_entropy(answers: Given, *, per_token: bool = True) -> Uncertainty:
     return answers.estimate(value, (total - value * length) / tokens)
 
 
+@measures.register
 def perplexity(answers: Given) -> Uncertainty:
     """exp of the mean negative log-probability of a token under the model, all tokens of all texts alike.
 

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from motes.errors import MotesError
-from motes.language.uncertainty.answers import Given, Uncertainty, answers_of, shares
+from motes.language.uncertainty.answers import Given, Uncertainty, answers_of, measures, shares
 
 
+@measures.register
 def missing_mass(answers: Given) -> Uncertainty:
     """The probability of all texts that are not among these: 1 minus the sum of p over the distinct ones.
 
@@ -45,6 +46,7 @@ def missing_mass(answers: Given) -> Uncertainty:
     return Uncertainty(max(0.0, 1 - seen), se, answers.ess, reason, {"seen": seen, "distinct": len(first)})
 
 
+@measures.register
 def good_turing(answers: Given) -> Uncertainty:
     """The same without any probability: the weight of the texts that were drawn once.
 

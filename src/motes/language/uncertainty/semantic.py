@@ -11,7 +11,7 @@ from torch import Tensor
 
 from motes.core.smc import source
 from motes.errors import MotesError, ShapeError
-from motes.language.uncertainty.answers import Answers, Given, Uncertainty, answers_of, entropy_of, shares
+from motes.language.uncertainty.answers import Answers, Given, Uncertainty, answers_of, entropy_of, measures, shares
 from motes.language.uncertainty.clusters import ByEmbedding, Meaning, cluster
 from motes.language.uncertainty.embedding import Embed
 from motes.rng import Rng
@@ -41,6 +41,7 @@ def labels_of(answers: Answers, clusters: Clusters, how: str) -> Tensor:
     return torch.tensor([number.setdefault(k, len(number)) for k in label.tolist()])
 
 
+@measures.register
 def semantic_entropy(answers: Given, clusters: Clusters, *, how: str = "first") -> Uncertainty:
     """The entropy of the meanings of weighted texts, nats; for equal weights that of the counts ("discrete").
 
@@ -91,6 +92,7 @@ def semantic_entropy(answers: Given, clusters: Clusters, *, how: str = "first") 
 ALL_DIFFER = "no two texts mean the same, so that the entropy may be larger without bound; draw more texts"
 
 
+@measures.register
 def semantic_entropy_of_likelihood(
     answers: Given,
     clusters: Clusters,

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from motes.core.smc import source
 from motes.errors import MotesError, ShapeError
-from motes.language.uncertainty.answers import Given, Uncertainty, answers_of, entropy_of, shares
+from motes.language.uncertainty.answers import Given, Uncertainty, answers_of, entropy_of, measures, shares
 from motes.language.uncertainty.embedding import Embed, embed_texts
 from motes.language.uncertainty.missing import ONE_TEXT
 from motes.language.uncertainty.semantic import ALL_DIFFER
@@ -51,6 +51,7 @@ def _entropy(weight: Tensor, alike: Tensor) -> Tensor:
     return entropy_of(eigen.clamp(min=0.0))
 
 
+@measures.register
 def shapley_uncertainty(
     answers: Given, alike: Tensor | Embed, *, seed: int | Rng | None = None, orders: int = 200
 ) -> Uncertainty:

@@ -7,11 +7,12 @@ from torch import Tensor
 
 from motes.core.smc import source
 from motes.errors import MotesError
-from motes.language.uncertainty.answers import Given, Uncertainty, answers_of
+from motes.language.uncertainty.answers import Given, Uncertainty, answers_of, measures
 from motes.language.uncertainty.embedding import Embed, embed_texts
 from motes.rng import Rng
 
 
+@measures.register
 def semantic_volume(
     answers: Given,
     embed: Embed,

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from motes.diffusion.denoisers.denoiser import Denoiser
-from motes.diffusion.processes.edm import EDM, preconditioned
+from motes.diffusion.denoisers.preconditioned import preconditioned
+from motes.diffusion.processes.edm import EDM
 from motes.diffusion.processes.interpolant import RectifiedFlow
 from motes.diffusion.processes.tabulated import Tabulated
 from motes.errors import MotesError, ShapeError
