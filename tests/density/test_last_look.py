@@ -11,8 +11,16 @@ from torch import Tensor
 from torch.distributions import HalfCauchy, Normal
 
 import motes
-from motes.density import AMIS, AnnealedImportanceSampling, NestedSampling, PersistentSampling, WasteFree, amis
-from motes.density.annealing import ais, annealed, tempering
+from motes.density import (
+    AMIS,
+    AnnealedImportanceSampling,
+    NestedSampling,
+    PersistentSampling,
+    WasteFree,
+    amis,
+    last_look,
+)
+from motes.density.annealing import ais, annealed, persistent, tempering
 from motes.density.last_look import LastLook
 from motes.density.nested import nested
 from motes.errors import MotesWarning
@@ -62,15 +70,25 @@ def neck(x: Tensor) -> Tensor:
     return (x[:, 0] < -3).to(REAL)
 
 
-@pytest.mark.parametrize(("sampler", "n"), [(WasteFree, 256), (PersistentSampling, 256)])
-def test_a_funnel_whose_neck_was_not_entered_has_no_error_bars(sampler, n, monkeypatch):
+@pytest.mark.parametrize("sampler", [WasteFree, PersistentSampling])
+def test_a_funnel_whose_neck_was_not_entered_has_no_error_bars(sampler, monkeypatch):
+    monkeypatch.setattr(persistent, "find_dependence", lambda *_: None)  # else it is entered
     model = sampler(density(funnel, 4))
-    run = quiet(model, n, 0)
+    run = quiet(model, 256, 0)
     assert {"evidence", "means"} <= run.doubts and math.isnan(run.log_evidence_se)
     assert math.isnan(float(run.mean(neck).se)) and float(run.mean(neck)) < 0.08
     blind(monkeypatch)
-    again = quiet(model, n, 0)
+    again = quiet(model, 256, 0)
     assert not again.remarks and torch.equal(again.log_weight, run.log_weight)
+
+
+def test_sweeps_end_where_no_mean_begins_to_drift(monkeypatch):
+    """A hint that is none costs a round of sweeps, and not hundreds of them."""
+    monkeypatch.setattr(last_look, "scales_depend", lambda *_: True)
+    model = WasteFree(density(gaussian, 5))
+    assert all(quiet(model, 256, seed).particles.shared["look"]["evaluations"] < 30 * 256 for seed in range(4))
+    monkeypatch.setattr(last_look, "IDLE", 0.0)
+    assert quiet(model, 256, 0).particles.shared["look"]["evaluations"] > 100 * 256
 
 
 @pytest.mark.parametrize(("sampler", "seed"), [(WasteFree, 1), (PersistentSampling, 3)])
@@ -201,7 +219,8 @@ class Stuck(RandomWalk):
         return parameters
 
 
-def test_particles_that_cannot_move_are_found_out():
+def test_particles_that_cannot_move_are_found_out(monkeypatch):
+    monkeypatch.setattr(persistent, "HEAVY", math.inf)
     run = quiet(PersistentSampling(density(gaussian, 5), kernel=Stuck(), sweeps=16), 512, 0)
     assert {"evidence", "means"} <= run.doubts and any("not settled" in remark for remark in run.remarks)
 

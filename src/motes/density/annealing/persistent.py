@@ -20,7 +20,9 @@ from motes.density.annealing.mixture import component, influence, log_total, mix
 from motes.density.last_look import LastLook
 from motes.errors import MotesError
 from motes.kernels import State, move
+from motes.kernels.stationarity.dependence import EFFECT, FAINT, Dependence, find_dependence
 from motes.kernels.stationarity.drift import CERTAIN, FEWEST, drift_between, effective_families, lagged
+from motes.kernels.stationarity.settle import settle
 from motes.laws.parameters import Values
 from motes.laws.restore import same_values
 from motes.rng import Rng
@@ -28,9 +30,10 @@ from motes.rng import Rng
 Tree = dict[str, Any]
 FEW = 5.0
 """Fewer families than this, in effective number, tell too little about their spread."""
-HEAVY = 0.3
+HEAVY = 0.15
 """The upper tail above which there is no error bar, see `last_look`: steps are so small that runs on Gaussians,
-regressions, counts and a mean and deviation came to 0, and a Student t from a Gaussian start to .48 and more."""
+regressions, counts and a mean and deviation came to 0, a Student t from a Gaussian start to .48 and more, and eight
+schools whose neck was entered too late to .24 to .35."""
 KEPT = ("position", "log_prior", "log_likelihood", "prior_gradient", "likelihood_gradient")
 
 
@@ -114,6 +117,7 @@ class PersistentSampling(Annealed):
             "kernel": self.mover.start(self.density.dim, self.density.dtype),
             "final": False,
             "unsettled": 0,
+            "dependence": None,
             "look": LastLook(heavy=HEAVY).to_shared(),
         }
         x, log_weight, shared, info = self._grown(rng, *self._fresh(rng, x, shared))
@@ -165,17 +169,33 @@ class PersistentSampling(Annealed):
         # in the order of lanes, so that each half of the population is scaled by lanes that it does not come from
         parent = find_scheme("systematic")(rng.at("parents"), log_weight, n=n)
         start, even = tree.take(pool, parent), torch.full((n,), 1 / n, dtype=torch.float64)
-        moved = move(
-            self.mover, rng, target, start, even, parameters,
-            sweeps=self.sweeps, max_correlation=self.max_correlation,
-        )  # fmt: skip
+        family = torch.unique(parent, return_inverse=True)[1]
+        dependence = self._dependence(shared, pool["position"], log_weight.softmax(0))
+        if dependence is not None:
+            moved, _ = settle(
+                self.mover, rng, target, start, even, family, parameters, dependence,
+                sweeps=self.sweeps, max_correlation=self.max_correlation,
+            )  # fmt: skip
+            shared = {**shared, "dependence": dependence.to_json()}
+        else:
+            moved = move(
+                self.mover, rng, target, start, even, parameters,
+                sweeps=self.sweeps, max_correlation=self.max_correlation,
+            )  # fmt: skip
         state = {**moved.state, "parent": parent}
         shared = {**shared, "kernel": moved.parameters}
-        family = torch.unique(parent, return_inverse=True)[1]
         if effective_families(family, even) > FEWEST:
             found = drift_between(target, start, moved.state, even, family)
             shared["unsettled"] += found.largest > CERTAIN
         return x, state, x["root"].flatten()[parent], shared, moved.info
+
+    def _dependence(self, shared: Tree, position: Tensor, weight: Tensor) -> Dependence | None:
+        """The dependence of scales that the pool shows, or has shown where that was more."""
+        if not self.mover.anywhere or self.density.levels is not None:
+            return None
+        known = shared["dependence"]
+        found = find_dependence(position, weight, EFFECT if known is None else FAINT)
+        return found if known is None else Dependence.from_json(known).wider(found)
 
     def _grown(
         self, rng: Rng, x: Tree, state: State, root: Tensor, shared: Tree, info: Tree
