@@ -18,14 +18,12 @@ LAGGING = 4.0
 FINE = 0.3
 """With care, a change of temperature costs this part of the effective sample size that it costs otherwise."""
 SHARE = 0.08
-"""The share of a run's evaluations that the last look at its particles may cost."""
+"""The share of a run's evaluations that the last look at its particles may cost; it has one sweep at the least."""
 HIGH, ADAPTATION = 64, 0.1
 """In `HIGH` dimensions and more the error bar of the log evidence carries `ADAPTATION` sqrt(d) / N nats a temperature
 for what a run learns from the very particles that it moves (how many sweeps they need most of all): 64 particles in 64
 dimensions and 256 in 300, on their way to Gaussians 12 times as narrow in variance, were both 0.6 nats too low, and
 frozen runs were not."""
-SWEEPS = 4
-"""The last look has at least this many sweeps."""
 
 
 @dataclass(frozen=True)

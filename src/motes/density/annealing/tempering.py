@@ -21,13 +21,13 @@ from motes.core.run import Run
 from motes.core.temperature import SHAPE, next_temperature
 from motes.core.weights import normalise
 from motes.density.annealing.annealed import Annealed
-from motes.density.annealing.care import ADAPTATION, FINE, HIGH, SHARE, SWEEPS, Care
+from motes.density.annealing.care import ADAPTATION, FINE, HIGH, SHARE, Care
 from motes.errors import MotesError
 from motes.kernels import Moved, State, move
 from motes.kernels.stationarity.dependence import FAINT, Dependence, find_dependence
 from motes.kernels.stationarity.drift import CERTAIN, FEWEST, MeanDrift, drift_between, effective_families
 from motes.kernels.stationarity.noncentred import NonCentred
-from motes.kernels.stationarity.probe import LEAPFROG, cost, probe
+from motes.kernels.stationarity.probe import cost, probe
 from motes.kernels.stationarity.settle import mapped, settle
 from motes.laws.compiling import whether_compiled
 from motes.laws.improper import improper
@@ -244,8 +244,7 @@ class Tempering(Annealed):
         self, rng: Rng, target: Tempered, x: State, weight: Tensor, family: Tensor, care: Care
     ) -> tuple[MeanDrift, int]:
         """How far other steps move the means at temperature 1, and what that cost; what they do is not kept."""
-        gradient = self.mover.gradient
-        most = max(SWEEPS * (LEAPFROG if gradient else 1), int(SHARE * care.evaluations))
+        gradient, most = self.mover.gradient, int(SHARE * care.evaluations)
         return probe(rng.at("probe"), target, x, weight, family, most), cost(most, gradient)
 
     def restarted(self, particles: Particles) -> bool:
