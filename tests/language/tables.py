@@ -6,18 +6,10 @@ import math
 import re
 from collections.abc import Callable, Iterator
 
-import torch
+from motes.testing.rules import TABLE
+from motes.testing.rules import three_tokens as table
 
-from motes.language import TableModel
-
-TABLE = torch.tensor(
-    [[0.5, 0.2, 0.3], [0.1, 0.6, 0.3], [1 / 3, 1 / 3, 1 / 3], [0.7, 0.25, 0.05]], dtype=torch.float64
-).log()
-"""Rows: after "a", after "b", after the end (never used), at the start. Columns: "a", "b", end."""
-
-
-def table() -> TableModel:
-    return TableModel(["a", "b", "."], TABLE)
+__all__ = ["TABLE", "exact", "spell", "table", "texts"]
 
 
 def texts(max_tokens: int) -> Iterator[tuple[tuple[int, ...], list[float]]]:

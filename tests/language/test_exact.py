@@ -13,13 +13,9 @@ from motes.core.resampling import schemes
 from motes.core.smc import steps
 from motes.language import Generation, nucleus, regex, temperature
 from motes.testing import mean_weights
+from motes.testing.rules import texts_of
 
 TOLERANCE = 1e-12
-
-
-def texts_of(particles) -> list[tuple[int, ...]]:
-    x = particles.x
-    return [tuple(x["tokens"][i, : int(x["length"][i])].tolist()) for i in range(particles.n)]
 
 
 def mean_law(model: Generation, n: int, scheme: str = "systematic", ess_threshold: float = 0.5):

@@ -11,7 +11,7 @@ import torch
 
 import motes
 from language.tables import exact, table
-from language.test_exact import TOLERANCE, texts_of
+from language.test_exact import TOLERANCE
 from language.test_rewriting import Z, ends_in_b
 from language.test_steering import critic, rewards, worth
 from motes.core.resampling import Scheme
@@ -19,6 +19,7 @@ from motes.errors import AllWeightsZero, MotesError, ShapeError
 from motes.language import Generation, nucleus, predicate, regex, temperature
 from motes.language.generation.particle_gibbs import Text, TextChains, _taken, effective_size, particle_gibbs, sweep
 from motes.testing import enumerate_runs
+from motes.testing.rules import texts_of
 
 PATTERN = "ab?|b|aab"
 

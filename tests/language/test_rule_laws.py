@@ -1,20 +1,19 @@
-"""Every rule on the table model: each outcome of a run, walked through, against texts counted one by one."""
+"""Every rule keeps the laws of rules on the table model, and the law of whole texts that its docstring states."""
 
 from __future__ import annotations
 
 import math
 from itertools import pairwise
-from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
 from language.tables import TABLE, table
-from language.test_exact import texts_of
 from motes.language import Generation, TableModel, rules
-from motes.language.rule import Rule, SeenTokens
-from motes.testing import mean_weights
+from motes.language.rule import Rule
+from motes.testing import check_rule, mean_weights
+from motes.testing.rules import Tried, texts_of
 
 OTHER = torch.tensor(
     [[0.2, 0.5, 0.3], [0.3, 0.3, 0.4], [1 / 3, 1 / 3, 1 / 3], [0.4, 0.3, 0.3]], dtype=torch.float64
@@ -65,29 +64,7 @@ CASES = {name: KNOBS[name] if name in KNOBS else kind(**kind.example) for name, 
 
 def counted(rule: Rule, globalise: bool) -> dict[tuple[int, ...], float]:
     """The law of whole texts: every text followed by hand, row by row, without a chain, a batch or a particle."""
-    model = table()
-    prompt = model.encode("")
-    tables = [reads.logits for reads, _ in rule.companions(model, prompt)]  # pyright: ignore[reportAttributeAccessIssue]
-    out: dict[tuple[int, ...], float] = {}
-
-    def grow(text: tuple[int, ...], state: Any, value: float) -> None:
-        if len(text) == TOKENS or 2 in text:
-            out[text] = value
-            return
-        log_prob = torch.log_softmax(TABLE[text[-1] if text else -1], -1)[None]
-        others = tuple(torch.log_softmax(f(text), -1)[None] for f in tables)
-        tokens, length = torch.tensor([text], dtype=torch.int64).reshape(1, -1), torch.tensor([len(text)])
-        seen = SeenTokens(model, prompt, tokens, length, log_prob, state, others)
-        law, kept = rule(log_prob, seen)
-        assert float(law.exp().sum()) == pytest.approx(1, abs=TOLERANCE)
-        for v in range(3):
-            if torch.isfinite(law[0, v]):
-                after = rule.advance(seen, log_prob, torch.tensor([v]))
-                mass = math.exp(float(kept[0])) if globalise else 1.0
-                grow((*text, v), after, value * float(law[0, v].exp()) * mass)
-
-    grow((), rule.start(model, prompt), 1.0)
-    return out
+    return Tried(rule, table(), TOKENS).whole(globalise)
 
 
 def distance(name: str) -> float:
@@ -97,49 +74,21 @@ def distance(name: str) -> float:
     return 0.5 * sum(abs(whole[text] / total - local[text]) for text in whole)
 
 
-def enumerated(model: Generation, n: int) -> dict[tuple[int, ...], float]:
-    """E[mean of w 1{text}] over every outcome of a run with n particles."""
-    return mean_weights(model, n, texts_of, ess_threshold=0.0 if n == 1 else 1.0)
-
-
-def assert_same(found: dict[tuple[int, ...], float], expected: dict[tuple[int, ...], float]) -> None:
-    for text in found.keys() | expected.keys():
-        assert found.get(text, 0.0) == pytest.approx(expected.get(text, 0.0), abs=TOLERANCE), text
-
-
 def test_knobs_are_of_rules():
     assert KNOBS.keys() <= CASES.keys()
 
 
-@pytest.mark.parametrize("globalise", [True, False])
 @pytest.mark.parametrize("name", CASES)
-def test_a_run_has_the_law_that_the_rule_states(name, globalise):
-    model = Generation(table(), "", rules=CASES[name], max_tokens=TOKENS, globalise=globalise)
-    expected = counted(CASES[name], globalise)
-    assert_same(enumerated(model, 1), expected)
-    if not globalise:
-        assert sum(expected.values()) == pytest.approx(1, abs=TOLERANCE)
+def test_a_rule_keeps_its_laws(name):
+    adds = name == "self_terminating"
+    check_rule(CASES[name], target=STATED.get(name), truncates=name in TRUNCATING, adds=adds)
 
 
 @pytest.mark.parametrize("name", ["nucleus", "prompt_guidance"])
-def test_two_particles_have_it_too(name):
+def test_two_particles_have_the_law_of_one(name):
     model = Generation(table(), "", rules=CASES[name], max_tokens=2)
-    two = enumerated(model, 2)
-    one = enumerated(Generation(table(), "", rules=CASES[name], max_tokens=2), 1)
-    assert_same(two, one)
-
-
-class Forgetful(Generation):
-    """The broken twin: the rules' masses are forgotten though the law is said to be global."""
-
-    def _weight(self, front):
-        return torch.zeros_like(super()._weight(front))
-
-
-def test_forgotten_masses_are_noticed():
-    expected = counted(CASES["nucleus"], True)
-    found = enumerated(Forgetful(table(), "", rules=CASES["nucleus"], max_tokens=TOKENS), 1)
-    assert max(abs(found[text] - value) for text, value in expected.items()) > 0.01
+    two, one = (mean_weights(model, n, texts_of, ess_threshold=1.0 if n == 2 else 0.0) for n in (2, 1))
+    assert two == pytest.approx(one, abs=TOLERANCE)
 
 
 # ---------------------------------------------------------------- the laws that the docstrings state, written out
@@ -147,10 +96,6 @@ def test_forgotten_masses_are_noticed():
 
 def p(text: tuple[int, ...], law: Tensor = TABLE) -> float:
     return math.exp(sum(float(law[text[i - 1] if i else -1, v]) for i, v in enumerate(text)))
-
-
-def texts() -> list[tuple[int, ...]]:
-    return list(counted(rules.temperature(1.0), True))
 
 
 def green(text: tuple[int, ...]) -> float:
@@ -184,17 +129,15 @@ STATED = {
 """Laws of whole texts that need no walk along the text, up to a constant that is one here."""
 
 
-@pytest.mark.parametrize("name", STATED)
-def test_the_global_law_is_the_stated_one(name):
-    found = counted(CASES[name], True)
-    for text in texts():
-        value = STATED[name](text)
-        if value is not None:
-            assert found.get(text, 0.0) == pytest.approx(value, rel=1e-9), text
+TRUNCATING = {
+    *("basis_aware", "epsilon", "eta", "min_new_tokens", "min_p", "mirostat_1", "mirostat_2", "no_repeat", "nucleus"),
+    *("stable_entropy", "top_h", "top_k", "top_n_sigma", "typical"),
+}
+"""Rules that do nothing but exclude tokens."""
 
 
 def test_distances_that_are_known():
-    assert distance("gamma_sampling") == distance("self_terminating") == 0
+    assert max(distance("gamma_sampling"), distance("self_terminating")) < 1e-12
     assert abs(distance("nucleus") - 0.5 * sum(abs(a - b) for a, b in by_hand())) < 1e-12
 
 

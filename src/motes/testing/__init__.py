@@ -8,6 +8,7 @@ from motes.testing.enumeration import enumerate_runs
 from motes.testing.exact_laws import ExactLaw
 from motes.testing.kernels import check_kernel
 from motes.testing.models import check_model, mean_weights
+from motes.testing.rules import check_rule
 from motes.testing.schemes import check_scheme
 from motes.testing.violation import LawViolation
 
@@ -16,6 +17,7 @@ __all__ = [
     "LawViolation",
     "check_kernel",
     "check_model",
+    "check_rule",
     "check_scheme",
     "enumerate_runs",
     "mean_weights",
