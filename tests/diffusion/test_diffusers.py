@@ -8,6 +8,7 @@ from torch import nn
 
 import motes
 from diffusion.linear import F64
+from motes.core.settings import described
 from motes.diffusion import Denoiser, gaussian
 from motes.diffusion.denoisers.adapters.diffusers import from_diffusers
 from motes.diffusion.flows.flow import ProbabilityFlow
@@ -64,7 +65,7 @@ def test_every_prediction_of_a_table(said, kind):
     for t in (0.0, 57.0, 199.0):
         assert torch.allclose(denoiser.data(X, t), want["data"](X, t), rtol=1e-6, atol=1e-6)
     assert fake.seen[-1][0].tolist() == [199.0, 199.0] and denoiser.name == "Fake"
-    assert denoiser.process.settings() == PROCESS.settings()
+    assert described(denoiser.process) == described(PROCESS)
 
 
 @pytest.mark.parametrize("backward", [False, True])

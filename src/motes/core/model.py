@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import is_dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor
 
 from motes.core.cite import Reference
 from motes.core.particles import Particles
+from motes.core.settings import knobs
 from motes.core.tree import PyTree
 from motes.errors import ShapeError
 from motes.rng import Rng
@@ -122,5 +124,5 @@ class FeynmanKac(ABC):
         return None
 
     def settings(self) -> dict[str, Any]:
-        """What identifies this model, as JSON: kept with the run and compared on resume."""
-        return {}
+        """What identifies this model, as JSON: kept with the run and compared on resume; a dataclass by its fields."""
+        return knobs(self) if is_dataclass(self) else {}

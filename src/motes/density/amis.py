@@ -281,18 +281,6 @@ class AMIS(FeynmanKac):
         reached = ess(_evidence_weights(shared)) / (self.ess * particles.n)
         return max(min(1.0, reached), shared["rounds"] / (self.most + 1))
 
-    def settings(self) -> dict[str, Any]:
-        return {
-            "density": self.density.settings(),
-            "components": self.components,
-            "freedom": str(self.freedom),
-            "defence": self.defence,
-            "ess": self.ess,
-            "elite": self.elite,
-            "most": self.most,
-            "modified": self.modified,
-        }
-
 
 def _halves(x: State) -> tuple[State, State]:
     n = (len(x["position"]) + 1) // 2

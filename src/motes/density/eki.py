@@ -291,18 +291,6 @@ class EnsembleKalman(FeynmanKac):
             return 0.5 + 0.5 * self._tempering(shared).progress(inner)
         return 0.5 * shared["temperature"] if shared["stage"] == "invert" else 1.0
 
-    def settings(self) -> dict[str, Any]:
-        return {
-            "density": self.density.settings(),
-            "form": self.form,
-            "steps": self.steps,
-            "correct": self.correct,
-            "kernel": repr(self.kernel),
-            "inflate": self.inflate,
-            "freedom": str(self.freedom),
-            "defence": self.defence,
-        }
-
 
 def _update(rng: Rng, z: Tensor, misfit: Tensor, h: float, form: str) -> Tensor:
     """One Kalman update of the ensemble z (N, d) with temperature increment h; misfit (N, k) is y - g."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -191,16 +190,6 @@ class Follmer(FeynmanKac):
 
     def progress(self, particles: Particles) -> float:
         return particles.t / self.steps
-
-    def settings(self) -> dict[str, Any]:
-        return {
-            "density": self.density.settings(),
-            "steps": self.steps,
-            "draws": self.draws,
-            "shared": self.shared,
-            "location": self.location,
-            "scale": self.scale,
-        }
 
 
 def _drift(u: Tensor, y: Tensor, log_r: Tensor, log_f: Tensor, t: float) -> tuple[Tensor, Tensor]:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from dataclasses import KW_ONLY, dataclass, field
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -121,10 +120,6 @@ class SelfRepellentWalk(FeynmanKac):
 
     def progress(self, particles: Particles) -> float:
         return particles.t * self.stride / self.steps
-
-    def settings(self) -> dict[str, Any]:
-        chain = hashlib.sha256(self.transition.numpy().tobytes()).hexdigest()[:16]
-        return {"transition": chain, "steps": self.steps, "alpha": self.alpha, "stride": self.stride}
 
 
 def metropolis(graph: Tensor, log_density: Tensor) -> Tensor:

@@ -156,16 +156,6 @@ class WalkJump(FeynmanKac):
     def progress(self, particles: Particles) -> float:
         return (particles.t + 1) / self.measurements
 
-    def settings(self) -> dict[str, Any]:
-        return {
-            "dim": self.dim,
-            "sigma": self.sigma,
-            "measurements": self.measurements,
-            "kernel": repr(self.kernel),
-            "sweeps": self.sweeps,
-            "spread": self.spread,
-        }
-
 
 @dataclass(frozen=True)
 class Measurement(Target):

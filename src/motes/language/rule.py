@@ -8,18 +8,17 @@ function of the text, so it belongs to a row and not to a particle.
 
 from __future__ import annotations
 
-import hashlib
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from motes.core.registry import Registry
+from motes.core.settings import knobs
 from motes.core.tree import take
 from motes.errors import MotesError, ShapeError
 from motes.language.models.model import LanguageModel, Prefixes
@@ -87,34 +86,12 @@ class Rule(ABC):
         return ()
 
     def settings(self) -> dict[str, Any]:
-        """The rule and its knobs, as JSON: models by what identifies them, tensors by a digest."""
-        knobs = {field.name: plain(getattr(self, field.name)) for field in fields(self)}  # pyright: ignore[reportArgumentType]
-        return {"rule": type(self).__name__, **knobs}
+        """The rule and its knobs, as JSON."""
+        return {"rule": type(self).__name__, **knobs(self)}
 
 
 rules: Registry[type[Rule]] = Registry("rule", "motes.language.rules")
 """Every rule by its name."""
-
-
-def plain(value: Any) -> Any:
-    """A knob as JSON that tells it from others."""
-    if isinstance(value, LanguageModel):
-        return value.settings()
-    if isinstance(value, np.ndarray):
-        value = torch.from_numpy(np.ascontiguousarray(value))
-    if isinstance(value, Tensor):
-        data = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
-        kind = str(value.dtype).removeprefix("torch.")
-        return {"shape": list(value.shape), "dtype": kind, "sha256": hashlib.sha256(data).hexdigest()[:16]}
-    if isinstance(value, np.generic):
-        value = value.item()
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    if isinstance(value, Mapping):
-        return {str(key): plain(part) for key, part in value.items()}
-    if isinstance(value, (tuple, list)):
-        return [plain(part) for part in value]
-    return value
 
 
 def check_vocabulary(rule: Rule, model: LanguageModel, other: LanguageModel) -> None:

@@ -232,16 +232,6 @@ class SMC2(FeynmanKac):
     def progress(self, particles: Particles) -> float:
         return particles.shared["seen"] / self.filter.length
 
-    def settings(self) -> dict[str, Any]:
-        return {
-            "filter": self.filter.settings(),
-            "prior": {b.name: [type(b.prior).__name__, list(b.shape)] for b in self.parameters.blocks},
-            "size": self.size,
-            "sweeps": self.sweeps,
-            "acceptance": self.acceptance,
-            "largest": self.largest,
-        }
-
 
 def _watched(x: dict[str, Any], middle: Tensor) -> Tensor:
     """(N, 2 d + 1) what must not drift: parameters, their distances from the `middle` (d,), the log-density."""

@@ -189,10 +189,6 @@ class AnnealedImportanceSampling(Annealed):
     def progress(self, particles: Particles) -> float:
         return (particles.t + 1) / len(particles.shared["ladder"])
 
-    def settings(self) -> dict[str, Any]:
-        mine = {"steps": self.steps, "sweeps": self.sweeps, "pilot": self.pilot, "temperatures": self.temperatures}
-        return {**super().settings(), **mine}
-
 
 def spaced(pilot: list[float], steps: int | Literal["auto"]) -> list[float]:
     """`steps` temperatures that end in 1, as dense as those of the pilot (increasing, ending in 1)."""

@@ -94,6 +94,3 @@ class Annealed(FeynmanKac):
     def positions(self, particles: Particles) -> Tensor:
         """(M, d) where particles are."""
         return particles.x["position"]
-
-    def settings(self) -> dict[str, Any]:
-        return {"density": self.density.settings(), "kernel": repr(self.kernel)}

@@ -266,6 +266,3 @@ class PersistentSampling(Annealed):
         if len(positive) == 0:
             return 0.0
         return 1.0 if ladder[-1] == 1.0 else 1.0 - math.log(float(ladder[-1])) / math.log(float(positive[0]))
-
-    def settings(self) -> dict[str, Any]:
-        return {**super().settings(), "ess": self.ess, "sweeps": self.sweeps, "max_correlation": self.max_correlation}

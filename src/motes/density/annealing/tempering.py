@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 from dataclasses import KW_ONLY, dataclass, replace
 from typing import Any, ClassVar, Literal
@@ -11,13 +9,13 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from motes.core import tree
 from motes.core.cite import Reference
 from motes.core.estimate.systematic import Systematic
 from motes.core.estimate.unearned import unearned
 from motes.core.particles import Particles
 from motes.core.remark import ALL, Remark
 from motes.core.run import Run
+from motes.core.settings import short
 from motes.core.temperature import SHAPE, next_temperature
 from motes.core.weights import normalise
 from motes.density.annealing.annealed import Annealed
@@ -334,15 +332,7 @@ class Tempering(Annealed):
         return 1.0 if now == 1.0 else 1.0 - math.log(now) / math.log(first)
 
     def settings(self) -> dict[str, Any]:
-        return {
-            "density": self.density.settings(),
-            "kernel": repr(self.kernel),
-            "conditional_ess": self.conditional_ess,
-            "sweeps": self.sweeps,
-            "max_correlation": self.max_correlation,
-            "ladder": None if self.ladder is None else _digest(self.ladder),
-            "careful": self.careful,
-        }
+        return {**super().settings(), "ladder": None if self.ladder is None else short(self.ladder)}
 
 
 def _moments(log_weight: Tensor, log_likelihood: Tensor) -> dict[str, float]:
@@ -353,9 +343,3 @@ def _moments(log_weight: Tensor, log_likelihood: Tensor) -> dict[str, float]:
         return {"log_likelihood_mean": mean, "log_likelihood_variance": math.inf}
     off = torch.where(weight > 0, log_likelihood - mean, 0.0)
     return {"log_likelihood_mean": mean, "log_likelihood_variance": float(weight @ off.square())}
-
-
-def _digest(ladder: Ladder) -> str:
-    """What tells two ladders apart."""
-    values = {k: v.tolist() if isinstance(v, Tensor) else v for k, v in tree.leaves(ladder, "")}
-    return hashlib.sha256(json.dumps(values).encode()).hexdigest()[:16]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 from dataclasses import KW_ONLY, dataclass, replace
 from typing import Any, ClassVar, Literal
@@ -17,6 +15,7 @@ from motes.core.estimate.variance import StandardError
 from motes.core.particles import Particles
 from motes.core.resampling import Scheme
 from motes.core.run import Run
+from motes.core.settings import short
 from motes.core.temperature import next_temperature
 from motes.core.weights import normalise
 from motes.density.annealing.annealed import Annealed
@@ -258,11 +257,7 @@ class WasteFree(Annealed):
         return 1.0 if now == 1.0 else 1.0 - math.log(now) / math.log(first)
 
     def settings(self) -> dict[str, Any]:
-        ladder = None
-        if self.ladder is not None:
-            values = {k: v.tolist() if isinstance(v, Tensor) else v for k, v in tree.leaves(self.ladder, "")}
-            ladder = hashlib.sha256(json.dumps(values).encode()).hexdigest()[:16]
-        return {**super().settings(), "length": self.length, "conditional_ess": self.conditional_ess, "ladder": ladder}
+        return {**super().settings(), "ladder": None if self.ladder is None else short(self.ladder)}
 
 
 def chain_length(n: int, length: int | Literal["auto"]) -> int:

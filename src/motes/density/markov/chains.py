@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import KW_ONLY, dataclass
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -373,18 +373,6 @@ class Chains(Annealed):
         if shared["phase"] == "cooling":
             return 0.2 * shared["temperature"]
         return 0.2 + 0.1 * min(1.0, shared["sweeps"] / (200 if self.warmup == "auto" else max(1, self.warmup)))
-
-    def settings(self) -> dict[str, Any]:
-        return {
-            "density": self.density.settings(),
-            "kernel": repr(self.kernel),
-            "draws": self.draws,
-            "warmup": self.warmup,
-            "thin": self.thin,
-            "memory": self.memory,
-            "cool": self.cool,
-            "keep_score": self.keep_score,
-        }
 
 
 def _window(done: int) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import KW_ONLY, dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -250,10 +250,6 @@ class ParallelTempering(Annealed):
     def progress(self, particles: Particles) -> float:
         warm = SHORTEST * ((1 << self.rounds) - 1)
         return particles.shared["iterations"] / (warm + self.draws)
-
-    def settings(self) -> dict[str, Any]:
-        mine = {"temperatures": self.temperatures, "draws": self.draws, "rounds": self.rounds, "sweeps": self.sweeps}
-        return {**super().settings(), **mine}
 
 
 def _first_ladder(log_likelihood: Tensor, k: int) -> Tensor:

@@ -346,17 +346,6 @@ class NestedSampling(Annealed):
         """The share of the evidence that is behind."""
         return min(1.0, math.exp(min(0.0, particles.shared["log_behind"] - particles.log_evidence)))
 
-    def settings(self) -> dict[str, Any]:
-        return {
-            "density": self.density.settings(),
-            "kernel": repr(self.kernel),
-            "discard": self.discard,
-            "tolerance": self.tolerance,
-            "sweeps": self.sweeps,
-            "max_correlation": self.max_correlation,
-            "keep": self.keep,
-        }
-
 
 def compression(survivors: int, n: int) -> float:
     """What the logarithm of the volume changes by: with the mean of the volume in its place Z has no bias."""

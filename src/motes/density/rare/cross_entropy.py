@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import KW_ONLY, dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -238,21 +238,6 @@ class CrossEntropy(FeynmanKac):
     def order(self, particles: Particles) -> Tensor:
         x = particles.x
         return x["position"][:, 0] if self.density.dim == 1 else x.get("performance", x["log_likelihood"])
-
-    def settings(self) -> dict[str, Any]:
-        return {
-            "density": self.density.settings(),
-            "level": self.level,
-            "elite": self.elite,
-            "family": self.family,
-            "components": self.components,
-            "smoothing": self.smoothing,
-            "spread": self.spread,
-            "freedom": str(self.freedom),
-            "defence": self.defence,
-            "refine": self.refine,
-            "most": self.most,
-        }
 
 
 REFERENCES = (

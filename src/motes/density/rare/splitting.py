@@ -17,6 +17,7 @@ from motes.core.model import FeynmanKac
 from motes.core.particles import Particles
 from motes.core.resampling import Scheme
 from motes.core.run import Run
+from motes.core.settings import short
 from motes.density.kernel_choice import choose_kernel
 from motes.density.rare.performance import Performance, performances, same_performance
 from motes.errors import MotesError
@@ -350,16 +351,7 @@ class Splitting(FeynmanKac):
         return particles.x["performance"]
 
     def settings(self) -> dict[str, Any]:
-        return {
-            "density": self.density.settings(),
-            "level": float(self.level),
-            "kernel": repr(self.kernel),
-            "kill": self.kill,
-            "levels": self.levels,
-            "sweeps": self.sweeps,
-            "max_correlation": self.max_correlation,
-            "ladder": None if self.ladder is None else [r["level"] for r in self.ladder],
-        }
+        return {**super().settings(), "ladder": None if self.ladder is None else short(self.ladder)}
 
 
 REFERENCES = (

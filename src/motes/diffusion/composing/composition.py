@@ -6,11 +6,10 @@ versions of each other, so a sampler that follows the sum ends elsewhere. Weight
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -296,6 +295,9 @@ class Composition(FeynmanKac):
     def progress(self, particles: Particles) -> float:
         return particles.t / self.grid.steps
 
+    def settings(self) -> dict[str, Any]:
+        return {**super().settings(), "weights": self.rule}
+
     def shows(self) -> str:
         return shown(self.shape)
 
@@ -353,26 +355,6 @@ class Composition(FeynmanKac):
     def order(self, particles: Particles) -> Tensor:
         """(N,) the reward, by which sorted resampling orders the particles."""
         return particles.x["reward"] if self.reward is not None else super().order(particles)
-
-    def settings(self) -> dict[str, Any]:
-        def digest(values: Tensor) -> str:
-            return hashlib.sha256(values.numpy().tobytes()).hexdigest()[:16]
-
-        callables = {"reward": self.reward, "schedule": self.schedule, "initial": self.initial}
-        mine = {"guidance": self.guidance, "control": self.control}
-        return {
-            "denoisers": [d.settings() for d in self.denoisers],
-            "exponents": ["function" if callable(e) else float(e) for e in self.exponents],
-            "table": digest(self.grid.exponents),
-            "times": digest(self.grid.times),
-            "steps": self.grid.steps,
-            "weights": self.rule,
-            "shape": list(self.shape),
-            **{k: "function" if callable(v) else v for k, v in callables.items()},
-            **{k: None if v is None else v.settings() for k, v in mine.items()},  # type: ignore[union-attr]
-            **{k: getattr(self, k) for k in ("noise", "curvature", "final", "micro_batch", "device")},
-            "dtype": str(self.dtype),
-        }
 
     @property
     def _plain(self) -> bool:

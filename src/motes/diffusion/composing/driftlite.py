@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -135,10 +135,6 @@ class DriftLite:
         coefficients = solved / scale
         drift = torch.einsum("njd,j->nd", features, coefficients).reshape(score.shape).to(score)
         return Steer(coefficients, drift, change @ coefficients)
-
-    def settings(self) -> dict[str, Any]:
-        """What identifies it, as JSON."""
-        return {"basis": list(self.basis), "functions": len(self.functions), "ridge": self.ridge}
 
     def _features(self, particles: dict[str, Tensor], t: float, centre: Tensor, rng: Rng) -> tuple[Tensor, Tensor]:
         """(N, J, D) the basis functions and (N, J) their divergences, float64."""

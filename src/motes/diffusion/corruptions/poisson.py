@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -68,9 +67,6 @@ class PoissonStart(InitialLaw):
 
     def __call__(self, rng: Rng, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         return poisson_noised(rng, torch.zeros(shape, dtype=dtype), self.process.start_std, self.extra)
-
-    def settings(self) -> dict[str, Any]:
-        return {"name": "PoissonStart", "extra": self.extra}
 
 
 def poisson_empirical(process: Process, samples: Tensor, extra: int) -> Denoiser:

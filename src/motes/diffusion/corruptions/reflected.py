@@ -6,7 +6,7 @@ import itertools
 import math
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -145,7 +145,3 @@ class Reflected:
             return torch.einsum("nm,nmd->nd", weight, slope).to(u)
 
         return score
-
-    def settings(self) -> dict[str, Any]:
-        """What identifies it, as JSON."""
-        return {"name": "Reflected", **{k: getattr(self, k) for k in self.__dataclass_fields__}}

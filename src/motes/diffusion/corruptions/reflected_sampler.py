@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass, field, replace
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -147,16 +147,6 @@ class ReflectedDiffusion(FeynmanKac):
         if not torch.allclose(self._total(x["state"], particles.t), x["total"], rtol=1e-3, atol=1e-3):
             raise FileError("the reward is not what it was when the run was saved: resume with the one it began with")
         return replace(particles, x=x)
-
-    def settings(self) -> dict[str, Any]:
-        return {
-            "reflected": self.reflected.settings(),
-            "sigmas": self.sigmas.tolist(),
-            "reward": "function" if self.reward else None,
-            "shape": list(self.shape),
-            "dtype": str(self.dtype),
-            **{k: getattr(self, k) for k in ("schedule", "micro_batch", "device")},
-        }
 
     def _total(self, u: Tensor, k: int) -> Tensor:
         """(n,) the log-potential of the path so far, nats."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import KW_ONLY, dataclass, field, replace
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -145,13 +145,6 @@ class CorruptDenoise(FeynmanKac):
 
     def standard_error(self, particles: Particles) -> StandardError:
         return StandardError(math.nan, "", "a chain that corrupts and denoises has no normaliser")
-
-    def settings(self) -> dict[str, Any]:
-        return {
-            "denoiser": self.denoiser.settings(),
-            "times": self.table.times.tolist(),
-            **{k: getattr(self, k) for k in ("t", "sweeps", "integrator", "noise", "micro_batch")},
-        }
 
     def _data(self, x: Tensor, t: float) -> Tensor:
         with torch.no_grad():

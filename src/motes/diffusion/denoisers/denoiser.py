@@ -164,11 +164,6 @@ class Denoiser:
         data = self.data(x, t)
         return alpha_rate * data + sigma_rate * (x - alpha * data) / sigma
 
-    def settings(self) -> dict[str, Any]:
-        """What identifies the denoiser, as JSON."""
-        condition = self.condition if isinstance(self.condition, str) else "function"
-        return {"name": self.name, "predicts": self.predicts, "condition": condition, **self.process.settings()}
-
     def _raw(self, x: Tensor, t: Tensor | float) -> Tensor:
         t = torch.as_tensor(t, dtype=torch.float64).expand(len(x))
         if callable(self.condition):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass, field, replace
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -79,10 +79,6 @@ class Blackout:
         times = -torch.log(alive)
         times[0], times[-1] = self.t_max, self.t_min
         return times
-
-    def settings(self) -> dict[str, Any]:
-        """What identifies the process, as JSON."""
-        return {"process": "Blackout", "t_min": self.t_min, "t_max": self.t_max}
 
 
 MISSING = (
@@ -254,18 +250,6 @@ class ReverseBlackout(FeynmanKac):
             if not torch.allclose(now[name], particles.x[name], rtol=1e-3, atol=1e-3):
                 raise FileError(f"the {name} is not what it was when the run was saved: resume with what it began with")
         return replace(particles, x=particles.x)
-
-    def settings(self) -> dict[str, Any]:
-        return {
-            "model": self.name,
-            "process": self.process.settings(),
-            "times": self.times.tolist(),
-            "shape": list(self.shape),
-            "reward": "function" if self.reward else None,
-            "guidance": "function" if self.guidance else None,
-            "schedule": "function" if callable(self.schedule) else self.schedule,
-            **{k: getattr(self, k) for k in ("births", "potential", "micro_batch")},
-        }
 
     def _observe(self, count: Tensor, k: int) -> dict[str, Tensor]:
         """The predicted mean of x_0 and its reward at time k; the counts themselves at time 0."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import KW_ONLY, dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -200,14 +200,6 @@ class TokenComposition(FeynmanKac):
             "the steps, which the run does not know: compare with twice as many"
         )
         return [Remark(text, ALL, withholds=len(self.times) <= SHORT)]
-
-    def settings(self) -> dict[str, Any]:
-        return {
-            "models": [m.settings() for m in self.models],
-            "exponents": list(self.exponents),
-            "weights": "exact" if self.exact else "rate",
-            "times": self.times.tolist(),
-        }
 
     def _probe(self) -> Tensor:
         """(M, 2, L, V) what the models predict of two fixed sequences, by which a file can tell them from others."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -43,10 +43,6 @@ class TokenGuidance(ABC):
     @abstractmethod
     def __call__(self, look: TokenLook, particle: Tensor, place: Tensor) -> Tensor:
         """The tilts (R, V) in nats of the places look.tokens[particle, place], particle and place (R,) int64."""
-
-    @abstractmethod
-    def settings(self) -> dict[str, Any]:
-        """What identifies it, as JSON."""
 
 
 @dataclass(frozen=True)
@@ -90,9 +86,6 @@ class LocalReward(TokenGuidance):
         changed[row, place.repeat_interleave(v)] = torch.arange(v, device=changed.device).repeat(len(particle))
         return look.reward_of(changed).reshape(-1, v).to(changed.device)
 
-    def settings(self) -> dict[str, Any]:
-        return {"name": "LocalReward", "gain": self.gain, "limit": self.limit}
-
 
 @dataclass(frozen=True, eq=False)
 class RewardGradient(TokenGuidance):
@@ -134,9 +127,6 @@ class RewardGradient(TokenGuidance):
             slope = gradient(value, point, "`relaxed`", of="the tokens' probabilities")
         return (self.gain * look.strength * slope[particle, place]).clamp(-self.limit, self.limit)
 
-    def settings(self) -> dict[str, Any]:
-        return {"name": "RewardGradient", "at": self.at, "gain": self.gain, "limit": self.limit}
-
 
 @dataclass(frozen=True, eq=False)
 class GivenTilt(TokenGuidance):
@@ -153,9 +143,6 @@ class GivenTilt(TokenGuidance):
         if not isinstance(tilt, Tensor) or tilt.shape != shape:
             raise ShapeError(f"guidance must return tilts of shape {shape}")
         return tilt[particle, place]
-
-    def settings(self) -> dict[str, Any]:
-        return {"name": "function"}
 
 
 Guides = Literal["reward"] | float | TokenGuidance | Callable[[Tensor, float], Tensor]

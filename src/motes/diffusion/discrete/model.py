@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -56,10 +55,6 @@ class TokenModel:
         """
         times = torch.as_tensor(t, dtype=torch.float64, device=tokens.device).expand(len(tokens))
         return in_parts(self._predict, self.micro_batch, tokens, times)
-
-    def settings(self) -> dict[str, Any]:
-        """What identifies the model, as JSON."""
-        return {"name": self.name, "length": self.length, **self.process.settings()}
 
     def _predict(self, tokens: Tensor, t: Tensor) -> Tensor:
         logits = self.model(tokens, t)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from dataclasses import KW_ONLY, dataclass
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -167,11 +167,6 @@ class TokenProcess(ABC):
         if tokens.numel() and not (int(tokens.min()) >= least and int(tokens.max()) < self.vocabulary):
             found = f"{int(tokens.min())}..{int(tokens.max())}"
             raise ShapeError(f"tokens must lie in {least}..{self.vocabulary - 1}, found {found}")
-
-    def settings(self) -> dict[str, Any]:
-        """What identifies the process, as JSON."""
-        names = ("vocabulary", "schedule", "t_min", "t_max")
-        return {"process": type(self).__name__, **{k: getattr(self, k) for k in names}}
 
     def _shares(self, tokens: Tensor, log_p0: Tensor, t: float) -> Tensor:
         """(N, L, V) float64: p(x_0 = a | x_t) / K(0,t)[a, x_t], 0 where the process cannot lead from a to x_t."""
@@ -382,9 +377,6 @@ class Rates(TokenProcess):
         law = torch.linalg.lstsq(both, right[:, None]).solution[:, 0].clamp(min=0.0)
         law = torch.where(law < 1e-12, 0.0, law)  # what the solver leaves of a zero is no probability
         return law / law.sum()
-
-    def settings(self) -> dict[str, Any]:
-        return {**super().settings(), "rate": self.rate.tolist(), "mask": self.mask, "stretch": self.stretch}
 
 
 def _t(t: Tensor | float) -> Tensor:

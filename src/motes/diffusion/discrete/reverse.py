@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass, field, replace
 from numbers import Integral
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -234,22 +233,6 @@ class ReverseDiscrete(FeynmanKac):
             if not all(torch.allclose(now[k], then[k].to(now[k]), rtol=1e-3, atol=1e-3, equal_nan=True) for k in now):
                 raise FileError(f"the {name} is not what it was when the run was saved: resume with what it began with")
         return replace(particles, x=x)
-
-    def settings(self) -> dict[str, Any]:
-        given = None if self.given is None else self.given.tolist()
-        return {
-            "model": self.model.settings(),
-            "process": self.process.settings(),
-            "times": hashlib.sha256(self.times.numpy().tobytes()).hexdigest()[:16],
-            "steps": self.last,
-            "rule": self.rule.settings(),
-            "guidance": None if self.guide is None else self.guide.settings(),
-            "reward": "function" if self.reward else None,
-            "twist": "function" if self.twist else None,
-            "schedule": "function" if callable(self.schedule) else self.schedule,
-            "given": given,
-            **{k: getattr(self, k) for k in ("potential", "completions", "device")},
-        }
 
     # ---------------------------------------------------------------- what is known of the particles
 

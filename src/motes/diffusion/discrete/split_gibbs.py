@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass, field
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -147,10 +147,6 @@ class SplitGibbs(FeynmanKac):
             f"the law of these chains is the posterior's only as the flips vanish; {self.tightest:.2g} of them are "
             f"left, and {self.reverse} steps of the reverse diffusion: compare with half and twice of that"
         ]
-
-    def settings(self) -> dict[str, Any]:
-        names = ("sweeps", "loosest", "tightest", "reverse", "flips", "annealed", "micro_batch")
-        return {"model": self.model.settings(), **{k: getattr(self, k) for k in names}}
 
     def _denoised(self, rng: Rng, tokens: Tensor, b: float) -> Tensor:
         """z given x: the reverse diffusion from the time at which the noise flips with total probability b."""

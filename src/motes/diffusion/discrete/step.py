@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from typing import Any, ClassVar
+from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -83,10 +83,6 @@ class StepRule(ABC):
     def error(self, process: TokenProcess, times: Tensor, free: int) -> str:
         """How the law of the chain differs from that of a perfect model, for the user; empty where it does not."""
         return ""
-
-    def settings(self) -> dict[str, Any]:
-        """What identifies it, as JSON."""
-        return {"rule": type(self).__name__, **asdict(self)}  # type: ignore[call-overload]
 
 
 def needs_masks(rule: StepRule, process: TokenProcess) -> None:

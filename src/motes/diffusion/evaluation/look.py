@@ -6,11 +6,10 @@ and their gradients) is handed the same look.
 
 from __future__ import annotations
 
-import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -111,10 +110,6 @@ class Twist(ABC):
     def __call__(self, look: Look) -> Tensor:
         """(n,) nats."""
 
-    def settings(self) -> dict[str, Any]:
-        """What identifies it, as JSON."""
-        return {"name": type(self).__name__}
-
     def probe(self, images: Tensor, t: float) -> Tensor | None:
         """What the functions it was given say of images, by which a resumed run can tell them from others."""
         return None
@@ -142,10 +137,6 @@ class Guidance(ABC):
     def __call__(self, look: Look) -> Tensor:
         """The shift of the mean of the next step, (n, *shape), in units of x."""
 
-    def settings(self) -> dict[str, Any]:
-        """What identifies it, as JSON."""
-        return {"name": type(self).__name__}
-
     def probe(self, images: Tensor, t: float) -> Tensor | None:
         """What the functions it was given say of images, by which a resumed run can tell them from others."""
         return None
@@ -163,14 +154,6 @@ def slope_of(value: Tensor, x: Tensor, what: str = "reward") -> Tensor:
     """
     instead = "use guidance=None or a function (x, t)"
     return gradient(value, x, f"the {what}", instead=instead, of="the image", retain_graph=True)
-
-
-def digest(*tensors: Tensor) -> str:
-    """A few letters that tell tensors from others, for settings."""
-    found = hashlib.sha256()
-    for x in tensors:
-        found.update(f"{tuple(x.shape)} {x.dtype}".encode() + x.detach().cpu().contiguous().numpy().tobytes())
-    return found.hexdigest()[:16]
 
 
 def not_finite(x: Tensor) -> Tensor:

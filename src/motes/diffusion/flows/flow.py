@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from dataclasses import KW_ONLY, dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -195,15 +194,6 @@ class ProbabilityFlow(FeynmanKac):
     def remarks(self, particles: Particles) -> list[Remark]:
         said = coupling_remarks(particles.shared)
         return said + (alone(len(self.raised), self.integrator == "heun") if self.done(particles) else [])
-
-    def settings(self) -> dict[str, Any]:
-        return {
-            "denoiser": self.denoiser.settings(),
-            "times": hashlib.sha256(self.times.numpy().tobytes()).hexdigest()[:16],
-            "shape": list(self.shape),
-            **{k: getattr(self, k) for k in ("integrator", "churn", "final", "micro_batch", "device")},
-            "dtype": str(self.dtype),
-        }
 
     def _noised(self, rng: Rng, state: Tensor, t: float, raised: float) -> Tensor:
         """From time t to the later time `raised`, by the forward process."""

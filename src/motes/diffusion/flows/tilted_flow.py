@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass, field, replace
 from itertools import pairwise
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -234,15 +233,6 @@ class TiltedFlow(FeynmanKac):
         if not all(torch.allclose(v, x[name][:8], rtol=1e-3, atol=1e-3) for name, v in few.items()):
             raise FileError("the model or the reward is not what it was when the run was saved: resume with the first")
         return replace(particles, x=x)
-
-    def settings(self) -> dict[str, Any]:
-        return {
-            "denoiser": self.denoiser.settings(),
-            "times": hashlib.sha256(self.times.numpy().tobytes()).hexdigest()[:16],
-            "shape": list(self.shape),
-            **{k: getattr(self, k) for k in ("integrator", "max_sweeps", "conditional_ess", "micro_batch", "device")},
-            "dtype": str(self.dtype),
-        }
 
     def _images(self, noise: Tensor, times: Tensor) -> dict[str, Tensor]:
         """The images that the flow makes of noise (N, *shape), and their rewards (N,)."""

@@ -5,12 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from motes.diffusion.evaluation.look import Guidance, Look, Twist, digest, guidances, slope_of
+from motes.diffusion.evaluation.look import Guidance, Look, Twist, guidances, slope_of
 from motes.diffusion.evaluation.potential import checked_reward
 from motes.errors import MotesError, ShapeError
 
@@ -56,10 +55,6 @@ class ReferenceControl(Twist):
     def __call__(self, look: Look) -> Tensor:
         left = 1 + self.strength * variance_left(look, self.scale)
         return -0.5 * self.strength / left * self._far(look.denoised) - 0.5 * self.image.numel() * math.log(left)
-
-    def settings(self) -> dict[str, Any]:
-        mine = {"image": digest(self.image), "strength": self.strength, "scale": self.scale}
-        return {"name": type(self).__name__, **mine}
 
     def _far(self, images: Tensor) -> Tensor:
         if images.shape[1:] != self.image.shape:
@@ -116,9 +111,6 @@ class Modulation(Guidance):
         if look.weighed:
             return look.shift(look.alpha / (look.alpha**2 + look.sigma**2) * (z - start))
         return look.pull * (z - start)
-
-    def settings(self) -> dict[str, Any]:
-        return {"name": type(self).__name__, "rate": self.rate, "iterations": self.iterations, "cost": "function"}
 
     def probe(self, images: Tensor, t: float) -> Tensor:
         return self.cost(images)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -72,9 +71,6 @@ class Event(Twist):
         normal = look.sigma**2 / (look.alpha**2 + look.sigma**2) * slope.to(torch.float64).square().flatten(1).sum(1)
         std = torch.maximum(variance, self.floor**2 * normal).clamp(min=torch.finfo(torch.float64).tiny).sqrt()
         return torch.special.log_ndtr(value.to(torch.float64) / std)
-
-    def settings(self) -> dict[str, Any]:
-        return {"name": type(self).__name__, "floor": self.floor}
 
     def probe(self, images: Tensor, t: float) -> Tensor:
         return self._value(images)

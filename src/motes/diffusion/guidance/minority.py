@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import KW_ONLY, dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -51,9 +50,6 @@ class Minority(Guidance):
             again = _again(look.denoiser, look.denoised.detach(), self.level, look.rng)
         value = (look.denoised - again).flatten(1).square().sum(1)
         return look.shift(self.scale * look.gradient(value, "metric"))
-
-    def settings(self) -> dict[str, Any]:
-        return {"name": type(self).__name__, **{k: getattr(self, k) for k in ("scale", "level", "every", "until")}}
 
 
 def rarity(denoiser: Denoiser, images: Tensor, *, seed: int | Rng, level: float = 0.0, shared: bool = False) -> Tensor:

@@ -112,11 +112,6 @@ class TrainingFree(Guidance):
             shift = shift + ahead * (z - start)
         return shift * float(process.alpha(look.s)) / ahead
 
-    def settings(self) -> dict[str, Any]:
-        knobs = ("rho", "mu", "smooth", "samples", "iterations", "shapes")
-        mine = {k: list(v) if isinstance(v := getattr(self, k), tuple) else v for k in knobs}
-        return {"name": type(self).__name__, **mine, "reward": "function" if self.reward else None}
-
     def probe(self, images: Tensor, t: float) -> Tensor | None:
         return None if self.reward is None else self.reward(images)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -35,6 +35,3 @@ class ValueGradient(Guidance):
             raise MotesError("guidance by the reward needs a reward; give one, or a function (x, t) as guidance")
         what = "twist" if look.predicted is None else "reward"
         return look.shift(self.scale * look.gradient(look.log_value, what))
-
-    def settings(self) -> dict[str, Any]:
-        return {"name": type(self).__name__, "scale": self.scale}

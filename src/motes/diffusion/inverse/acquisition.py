@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass, field, replace
@@ -205,30 +204,6 @@ class ActiveDiffusion(FeynmanKac):
 
     def systematic(self, particles: Particles) -> Systematic | None:
         return systematic(self.level, particles) if self.done(particles) else None
-
-    def settings(self) -> dict[str, Any]:
-        names = (
-            "std",
-            "budget",
-            "choice",
-            "scale",
-            "guidance",
-            "integrator",
-            "noise",
-            "coarse",
-            "micro_batch",
-            "device",
-        )
-        return {
-            "denoiser": self.denoiser.settings(),
-            "times": hashlib.sha256(self.table.times.numpy().tobytes()).hexdigest()[:16],
-            "shape": list(self.shape),
-            "first": list(self.first),
-            "window": list(self.window),
-            "candidates": list(self._size),  # type: ignore[attr-defined]
-            **{k: getattr(self, k) for k in (*names, "micro_batch")},
-            "dtype": str(self.dtype),
-        }
 
     # ---------------------------------------------------------------- measuring
 

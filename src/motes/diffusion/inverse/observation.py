@@ -13,7 +13,7 @@ from torch import Tensor
 from motes.core.weights import normalise
 from motes.diffusion.arguments import check_tensors
 from motes.diffusion.denoisers.denoiser import Denoiser
-from motes.diffusion.evaluation.look import Look, Twist, digest
+from motes.diffusion.evaluation.look import Look, Twist
 from motes.diffusion.guidance.control import variance_left
 from motes.diffusion.inverse.operator import LinearOperator
 from motes.diffusion.sampling.reverse import ReverseDiffusion
@@ -83,12 +83,6 @@ class Observation(Twist):
         # The quadratic form r' M r / 2 and its gradient M r, without differentiating the solver.
         product = (residual * solved).to(torch.float64).reshape(len(residual), -1).sum(1)
         return 0.5 * product.detach() - product
-
-    def settings(self) -> dict[str, Any]:
-        linear = isinstance(self.operator, LinearOperator)
-        operator = self.operator.settings() if isinstance(self.operator, LinearOperator) else "function"
-        mine = {"y": digest(self.y), "std": self.std, "scale": self.scale} | ({} if linear else {"gain": self.gain})
-        return {"name": "Observation", "operator": operator, **mine}
 
     def probe(self, images: Tensor, t: float) -> Tensor:
         return self._residual(images)

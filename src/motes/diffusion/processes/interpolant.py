@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
@@ -11,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from motes.core.settings import digest, knobs
 from motes.diffusion.processes.process import Process, processes
 from motes.errors import MotesError, UnknownName
 
@@ -187,10 +187,9 @@ class Interpolant(Process):
 
     def settings(self) -> dict[str, Any]:
         t = torch.linspace(self.t_min, self.t_max, 17, dtype=torch.float64)
-        values = torch.stack([self.alpha(t), self.sigma(t)]).detach().numpy().tobytes()
-        path = self.path if isinstance(self.path, str) else hashlib.sha256(values).hexdigest()[:16]
-        kept = {k: getattr(self, k) for k in ("t_min", "t_max", "spacing")}
-        return {"process": type(self).__name__, "path": path, **kept}
+        values = torch.stack([self.alpha(t), self.sigma(t)])
+        path = self.path if isinstance(self.path, str) else digest(values)
+        return {"name": "Interpolant", **knobs(self), "path": path, "rates_of": None}
 
 
 def _derivative(f: Function, t: Tensor) -> Tensor:

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from dataclasses import KW_ONLY, asdict, dataclass
-from typing import Any, Literal
+from dataclasses import KW_ONLY, dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -108,10 +108,6 @@ class Process(ABC):
             times = self.time(_between(ends[0], ends[1], steps, power))
         times[0], times[-1] = self.t_max, self.t_min
         return times
-
-    def settings(self) -> dict[str, Any]:
-        """What identifies the process, as JSON."""
-        return {"process": type(self).__name__, **asdict(self)}  # type: ignore[call-overload]
 
     def _check(self) -> None:
         if not 0 <= self.t_min < self.t_max:

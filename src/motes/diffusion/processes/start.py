@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,10 +21,6 @@ class InitialLaw(ABC):
     @abstractmethod
     def __call__(self, rng: Rng, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         """States of shape (n, ...), on the CPU."""
-
-    @abstractmethod
-    def settings(self) -> dict[str, Any]:
-        """What identifies it, as JSON."""
 
 
 def started(rng: Rng, process: Process, start: InitialLaw | None, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import KW_ONLY, dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -94,10 +92,6 @@ class Tabulated(Process):
     @property
     def start_std(self) -> float:
         return 1.0
-
-    def settings(self) -> dict[str, Any]:
-        table = hashlib.sha256(self.table.numpy().tobytes()).hexdigest()[:16]
-        return {"process": type(self).__name__, "table": table, "spacing": self.spacing}
 
 
 def _t(t: Tensor | float) -> Tensor:

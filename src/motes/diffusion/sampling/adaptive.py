@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass, field, replace
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -182,18 +182,6 @@ class AdaptiveReward(FeynmanKac):
 
     def systematic(self, particles: Particles) -> Systematic | None:
         return systematic(self.level, particles) if self.done(particles) else None
-
-    def settings(self) -> dict[str, Any]:
-        names = ("guidance", "conditional_ess", "integrator", "noise", "coarse", "micro_batch", "device")
-        return {
-            "denoiser": self.denoiser.settings(),
-            "times": self.table.times.tolist(),
-            "shape": list(self.shape),
-            **({} if self.start is None else {"start": self.start.settings()}),
-            **({"table": self.table.digest} if isinstance(self.steps, Transitions) else {}),
-            **{k: getattr(self, k) for k in names},
-            "dtype": str(self.dtype),
-        }
 
     def _info(self, x: dict[str, Tensor], share: float, k: int) -> dict[str, float]:
         level = float(self.denoiser.process.sigma(self.table.times[k]))

@@ -6,11 +6,10 @@ guidance with weights that put it right.
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass, field, replace
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -182,22 +181,6 @@ class Guided(FeynmanKac):
         elif self.done(particles):
             said += alone(self.table.steps, False)
         return said
-
-    def settings(self) -> dict[str, Any]:
-        guidance = self.observer.guidance
-        return {
-            "denoiser": self.denoiser.settings(),
-            "times": hashlib.sha256(self.table.times.numpy().tobytes()).hexdigest()[:16],
-            "shape": list(self.shape),
-            "guidance": None if guidance is None else guidance.settings(),
-            "twist": None if self.twist is None else self.twist.settings(),
-            "reward": "function" if self.reward else None,
-            **({} if self.start is None else {"start": self.start.settings()}),
-            **({"table": self.table.digest} if isinstance(self.steps, Transitions) else {}),
-            "schedule": "function" if callable(self.schedule) else self.schedule,
-            **{k: getattr(self, k) for k in ("repeats", "integrator", "noise", "final", "micro_batch", "device")},
-            "dtype": str(self.dtype),
-        }
 
     def _probe(self) -> dict[str, Tensor]:
         return self.observer.probe(self.shape, self.dtype, self.device)

@@ -6,7 +6,6 @@ import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -57,10 +56,6 @@ class Learned(Guidance):
         for theta, part in zip(self.coefficients[look.step].tolist(), parts, strict=True):
             shift = shift + theta * part.to(look.x)
         return look.std**2 * shift
-
-    def settings(self) -> dict[str, Any]:
-        basis = getattr(self.basis, "__qualname__", type(self.basis).__qualname__)
-        return {"name": "Learned", "basis": basis, "coefficients": self.coefficients.tolist()}
 
 
 @dataclass(frozen=True)

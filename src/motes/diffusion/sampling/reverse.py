@@ -8,7 +8,6 @@ far that is from the model without discretisation the run estimates by coarse pa
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass, field, replace
@@ -266,23 +265,6 @@ class ReverseDiffusion(FeynmanKac):
         if self.reward is None or not self.done(particles):
             return None
         return systematic(self.level, particles)
-
-    def settings(self) -> dict[str, Any]:
-        callables = {"reward": self.reward, "schedule": self.schedule}
-        mine = {"guidance": self.observer.guidance, "twist": self.twist}
-        return {
-            "denoiser": self.denoiser.settings(),
-            "times": hashlib.sha256(self.table.times.numpy().tobytes()).hexdigest()[:16],
-            "steps": self.table.steps,
-            "shape": list(self.shape),
-            **{k: "function" if callable(v) else v for k, v in callables.items()},
-            **{k: None if v is None else v.settings() for k, v in mine.items()},
-            **({} if self.start is None else {"start": self.start.settings()}),
-            **({"table": self.table.digest} if isinstance(self.steps, Transitions) else {}),
-            **{k: getattr(self, k) for k in ("integrator", "noise", "potential", "final", "coarse")},
-            **{k: getattr(self, k) for k in ("micro_batch", "device")},
-            "dtype": str(self.dtype),
-        }
 
     def _references(self) -> list[Reference]:
         return (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import KW_ONLY, dataclass, replace
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -116,6 +116,3 @@ class ValueDecoding(FeynmanKac):
 
     def systematic(self, particles: Particles) -> Systematic | None:
         return self.inner.systematic(particles)
-
-    def settings(self) -> dict[str, Any]:
-        return {"inner": self.inner.settings(), "proposals": self.proposals}

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -120,8 +118,3 @@ class Teleport(InitialLaw):
         with torch.no_grad():
             gap = (denoiser.data(x, t) - self.data(x, t)).double().flatten(1).square().sum(1) / self.values.sum()
         return Estimate(gap.mean().cpu(), (gap.std() / len(gap) ** 0.5).cpu())
-
-    def settings(self) -> dict[str, Any]:
-        law = torch.cat([self.mean.flatten().double().cpu(), self.covariance.flatten().double().cpu()])
-        digest = hashlib.sha256(law.numpy().tobytes()).hexdigest()[:16]
-        return {"name": "Teleport", "t": self.t, "law": digest}

@@ -18,6 +18,7 @@ from motes.core.files import store as files
 from motes.core.files.lock import Lock
 from motes.core.files.runfile import before, newest
 from motes.core.files.schema import anything, array, dictionary, number, record, tensor, whole
+from motes.core.settings import described
 from motes.diffusion.training.objective import Diverged, Objective
 from motes.errors import FileError, MotesError, ShapeError, warn
 from motes.rng import Rng
@@ -135,7 +136,7 @@ def fit(
     averaged = copy.deepcopy(network).requires_grad_(False)
     optimiser = torch.optim.Adam([p for p in network.parameters() if p.requires_grad], plan.rate, betas=(0.9, 0.99))
     losses, history = torch.full((plan.steps,), torch.nan, dtype=torch.float64), []
-    about = {"objective": objective.settings(), "plan": asdict(plan), "seed": seed, "examples": len(data[0])}
+    about = {"objective": described(objective), "plan": asdict(plan), "seed": seed, "examples": len(data[0])}
     last = plan.steps if until is None else min(until, plan.steps)
     network.train()
     with nullcontext() if path is None else Lock(Path(path)):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -15,6 +14,7 @@ from motes.core.estimate.variance import StandardError
 from motes.core.model import FeynmanKac
 from motes.core.particles import Particles
 from motes.core.resampling import Scheme
+from motes.core.settings import digest
 from motes.core.weights import log_mean_exp
 from motes.errors import EmptyConstraint, MotesError
 from motes.language.constraint import Constraint
@@ -381,7 +381,7 @@ class Generation(FeynmanKac):
     def settings(self) -> dict[str, Any]:
         return {
             **self.model.settings(),
-            "prompt": hashlib.sha256(self.prompt.numpy().tobytes()).hexdigest()[:16],
+            "prompt": digest(self.prompt),
             "max_tokens": self.max_tokens,
             "rules": [rule.settings() for rule in self.rules],
             "constraint": None if self.constraint is None else self.constraint.settings(),

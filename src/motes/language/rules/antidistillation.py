@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
@@ -12,9 +10,10 @@ from dataclasses import KW_ONLY, dataclass
 import torch
 from torch import Tensor
 
+from motes.core.settings import short
 from motes.errors import MotesError
 from motes.language.models.model import LanguageModel
-from motes.language.rule import Rule, SeenTokens, plain, rules
+from motes.language.rule import Rule, SeenTokens, rules
 from motes.language.rules import check
 from motes.language.rules.ranking import renormalised
 
@@ -83,7 +82,7 @@ def moved(model: LanguageModel, gradient: Mapping[str, Tensor], step: float) -> 
     for name, g in gradient.items():
         if name not in known or known[name].shape != g.shape:
             raise MotesError(f"the model has no parameter {name!r} of shape {tuple(g.shape)}")
-    digest = hashlib.sha256(json.dumps({name: plain(g) for name, g in sorted(gradient.items())}).encode()).hexdigest()
+    digest = short(dict(sorted(gradient.items())))
     copies: list[LanguageModel] = []
     for sign in (1.0, -1.0):
         net = copy.deepcopy(model.model)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -37,6 +36,3 @@ class Downsample(LinearOperator):
 
     def solve(self, residual: Tensor, noise: float, spread: float) -> Tensor:
         return residual / (spread / self.factor**2 + noise)
-
-    def settings(self) -> dict[str, Any]:
-        return {"name": "Downsample", "factor": self.factor}
