@@ -206,7 +206,7 @@ def test_an_interrupted_run_is_resumed_bit_for_bit_and_other_data_are_refused(tm
         path = tmp_path / f"{stop}"
         motes.sample(model, 60, seed=2, progress=False, checkpoint=path, max_steps=stop)
         other = GaussianData(lambda x: x @ H.T, DATA + 0.1, NOISE)
-        with pytest.raises(FileError, match=r"misfit|log-likelihood"):
+        with pytest.raises(FileError, match=r"differ in: data|log-likelihood"):
             motes.resume(path, EnsembleKalman(Density(other, PRIOR, vectorised=True), other, **knobs), progress=False)
         rest = motes.resume(path, EnsembleKalman(*linear(), **knobs), progress=False)
         assert rest.log_evidence == whole.log_evidence and torch.equal(rest.view, whole.view)

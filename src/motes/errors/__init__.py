@@ -90,7 +90,7 @@ class FileError(MotesError):
 
 
 class MissingFile(FileError, FileNotFoundError):
-    """There is no such file."""
+    """A file that is not there."""
 
 
 class MissingPackage(MotesError, ImportError):
