@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import math
-
 import pytest
 import torch
 
 import motes
+from breaks import breaks
 from language.tables import exact, table
 from motes.errors import AllWeightsZero, MotesError
 from motes.language import Generation, TableModel, predicate, regex, temperature
+from motes.testing import check_model
+from motes.testing.rules import texts_of
 
 
 def no_double(text: str) -> bool:
@@ -26,50 +27,22 @@ def truth(max_tokens: int, accepts, power: float = 1.0) -> dict[tuple[int, ...],
     return {text: p for text, p in exact(max_tokens, power=power).items() if accepts(spell(text))}
 
 
-def estimates(model: Generation, runs: int, n: int) -> tuple[torch.Tensor, dict[tuple[int, ...], torch.Tensor]]:
-    """Z_hat of each run, and the unnormalised weight of each text in each run."""
-    z, by_text = [], {}
-    for seed in range(runs):
-        try:
-            run = motes.sample(model, n, seed=seed, progress=False, ess_threshold=0.7)
-        except AllWeightsZero:
-            z.append(0.0)
-            continue
-        x, w = run.particles.x, run.particles.log_weight.exp() / n
-        z.append(float(w.sum()))
-        for i in torch.nonzero(w)[:, 0].tolist():
-            text = tuple(x["tokens"][i, : int(x["length"][i])].tolist())
-            by_text.setdefault(text, torch.zeros(runs, dtype=torch.float64))[seed] += w[i]
-    return torch.tensor(z, dtype=torch.float64), by_text
-
-
-def z_score(values: torch.Tensor, truth: float) -> float:
-    return float((values.mean() - truth) / (values.std() / math.sqrt(len(values))))
+def check(model: Generation, expected: dict[tuple[int, ...], float]) -> None:
+    """120 runs of 20 particles, resampled on the way."""
+    check_model(model, 20, law=expected, label=texts_of, laws=["law"], runs=120, ess_threshold=0.7)
 
 
 @pytest.mark.parametrize("rules, power, max_refused", [((), 1.0, 512), ((temperature(0.5),), 2.0, None), ((), 1.0, 1)])
 def test_a_predicate_gives_the_law_of_whole_texts(rules, power, max_refused):
-    """120 runs of 20 particles, resampled on the way: the mean weight of every text within 4.9 standard errors."""
     constraint = predicate(no_double, complete=ends_in_b)
     model = Generation(table(), "", rules=rules, constraint=constraint, max_tokens=4, max_refused=max_refused)
-    z, by_text = estimates(model, 120, 20)
-    expected = truth(4, ends_in_b, power)
-    assert by_text.keys() <= expected.keys()
-    assert abs(z_score(z, sum(expected.values()))) < 4.9
-    for text, value in expected.items():
-        if value > 0.003:
-            assert abs(z_score(by_text[text], value)) < 4.9, text
+    check(model, truth(4, ends_in_b, power))
 
 
 def test_steps_of_text_draw_each_token_anew():
     """Several tokens in one step of the engine must not share their random numbers."""
     model = Generation(table(), "", constraint=predicate(no_double, complete=ends_in_b), step="never", max_tokens=4)
-    z, by_text = estimates(model, 100, 20)
-    expected = truth(4, ends_in_b)
-    assert abs(z_score(z, sum(expected.values()))) < 4.9
-    for text, value in expected.items():
-        if value > 0.003:
-            assert abs(z_score(by_text[text], value)) < 4.9, text
+    check(model, truth(4, ends_in_b))
 
 
 class Unweighted(Generation):
@@ -82,16 +55,13 @@ class Unweighted(Generation):
 
 def test_rejection_without_weights_is_noticed():
     model = Unweighted(table(), "", constraint=predicate(no_double, complete=ends_in_b), max_tokens=4)
-    z, _ = estimates(model, 60, 20)
-    assert abs(z_score(z, sum(truth(4, ends_in_b).values()))) > 8
+    with breaks("law"):
+        check(model, truth(4, ends_in_b))
 
 
 def test_a_product_with_a_predicate():
     model = Generation(table(), "", constraint=regex("[ab]{2,3}") & predicate(no_double), max_tokens=4)
-    z, by_text = estimates(model, 100, 20)
-    expected = truth(4, lambda text: no_double(text) and 2 <= len(text) <= 3)
-    assert abs(z_score(z, sum(expected.values()))) < 4.9
-    assert by_text.keys() <= expected.keys()
+    check(model, truth(4, lambda text: no_double(text) and 2 <= len(text) <= 3))
 
 
 def test_a_predicate_that_nothing_satisfies_says_so():

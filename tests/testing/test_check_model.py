@@ -13,7 +13,7 @@ from core.test_enumeration import TwoStates
 from core.toys import Walk, data
 from motes.core.particles import Particles
 from motes.errors import MotesError, UnknownName
-from motes.testing import check_model, enumerate_runs
+from motes.testing import LawViolation, check_model, enumerate_runs
 
 
 def last(particles):
@@ -108,6 +108,16 @@ def test_models_that_cannot_be_walked_are_run_many_times():
         check_model(Loud(data(4)), 200, log_evidence=model.log_likelihood(), runs=100)
     with pytest.raises(MotesError, match=r"rng\.normal has more outcomes"):
         check_model(model, log_evidence=0.0, laws=["evidence"])
+
+
+def test_what_has_no_weight_and_is_found_fails_at_once():
+    model = TwoStates(2)
+    law = {**posterior(model), 1: 0.0}
+    with pytest.raises(LawViolation, match=r"E\[1\] should be 0, and run \d+ has a particle of positive weight"):
+        check_model(model, 20, law=law, label=last, runs=20, laws=["law"])
+    assert check_model(model, 20, law=posterior(model), label=last, runs=100, laws=["law"])["law"] < 4.9
+    rare = {0: posterior(model)[0], 1: posterior(model)[1], 2: 1e-4}
+    assert check_model(model, 20, law=rare, label=last, runs=100, laws=["law"])["law"] < 4.9
 
 
 def test_what_cannot_be_checked_is_said():

@@ -11,6 +11,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from motes.core import tree
 from motes.core.model import FeynmanKac
@@ -32,6 +33,8 @@ STEPS = 10
 """Steps from the start that are taken twice, or from a file."""
 FEWEST = 16
 """Independent runs whose spread tells their error."""
+SEEN = 30
+"""Particles with a label, over all runs, from which the spread of its mean is known."""
 EXACT, SINGLE, SHIFT = 1e-10, 1e-6, 1.25
 
 
@@ -60,7 +63,8 @@ def check_model(
     The last two are exact, by a walk through every outcome of a run, for models that draw from finite sets (see
     `enumerate_runs`): keep them as small as two particles and three steps. With `runs` they are tested by means over
     independent runs instead, each of which fails by chance with probability about 1e-6 where weights have no heavy
-    tails; an error of 10 standard errors is found for certain. The first three look at the first 10 steps.
+    tails; an error of 10 standard errors is found for certain. Labels that fewer than 30 particles should have are
+    taken together, and one that should have none fails at once. The first three look at the first 10 steps.
 
     Args:
         model: what is checked.
@@ -193,9 +197,7 @@ def _means(
         if runs < FEWEST:
             raise MotesError(f"runs must be at least {FEWEST}, so that their spread tells their error, not {runs}")
         each = [_weights(model, n, label, resampling, ess_threshold, seed + j) for j in range(runs)]
-        keys = {**expected, **{key: 0.0 for one in each for key in one}}
-        values = {k: torch.tensor([one.get(k, 0.0) for one in each], dtype=torch.float64) for k in keys}
-        worst, said = farthest({str(k): (values[k], expected.get(k, 0.0)) for k in keys})
+        worst, said = _from_runs(each, expected, n)
         allowed, where = Z, f"over {runs} runs of {n} particles, seeds {seed} to {seed + runs - 1}"
     if worst > allowed:
         raise LawViolation(
@@ -204,6 +206,26 @@ def _means(
             "the target, and every density of a proposal, in a log-potential once?",
         )
     return {law: worst}
+
+
+def _from_runs(
+    each: Sequence[Mapping[Hashable, float]], expected: Mapping[Hashable, float], n: int
+) -> tuple[float, str]:
+    """How far mean weights of independent runs are off; labels that few particles have are taken together."""
+    for key in {key for one in each for key, weight in one.items() if weight > 0}:
+        if not expected.get(key):
+            j = next(j for j, one in enumerate(each) if one.get(key))
+            return math.inf, f"E[{key}] should be 0, and run {j} has a particle of positive weight there"
+    often, rest = SEEN * sum(expected.values()) / (n * len(each)), "what is rare"
+    values: dict[str, Tensor] = {}
+    truth: dict[str, float] = {}
+    for key, value in expected.items():
+        name = str(key) if value > often else rest
+        found = torch.tensor([one.get(key, 0.0) for one in each], dtype=torch.float64)
+        values[name], truth[name] = values.get(name, 0.0) + found, truth.get(name, 0.0) + value
+    if truth.get(rest, often) < often:
+        del values[rest]
+    return farthest({name: (values[name], truth[name]) for name in values})
 
 
 def _steps(
