@@ -73,7 +73,7 @@ def test_evidence_is_unbiased(name, ess_threshold, n, length):
 
 def check(model, n, scheme, ess_threshold):
     truth = math.log(model.evidence())
-    check_model(model, n, log_evidence=truth, resampling=scheme, ess_threshold=ess_threshold, laws=["evidence"])
+    check_model(model, n=n, log_evidence=truth, resampling=scheme, ess_threshold=ess_threshold, laws=["evidence"])
 
 
 def test_the_engine_with_the_scheme_itself():

@@ -20,7 +20,7 @@ TOLERANCE = 1e-12
 
 def mean_law(model: Generation, n: int, scheme: str = "systematic", ess_threshold: float = 0.5):
     """E[mean of w 1{text}] over every outcome of a run with `n` particles, by text, and E[Z_hat]."""
-    law = mean_weights(model, n, texts_of, resampling=scheme, ess_threshold=ess_threshold)
+    law = mean_weights(model, n, label=texts_of, resampling=scheme, ess_threshold=ess_threshold)
     return {text: value for text, value in law.items() if value > 0}, sum(law.values())
 
 

@@ -87,7 +87,7 @@ def test_a_rule_keeps_its_laws(name):
 @pytest.mark.parametrize("name", ["nucleus", "prompt_guidance"])
 def test_two_particles_have_the_law_of_one(name):
     model = Generation(table(), "", rules=CASES[name], max_tokens=2)
-    two, one = (mean_weights(model, n, texts_of, ess_threshold=1.0 if n == 2 else 0.0) for n in (2, 1))
+    two, one = (mean_weights(model, n, label=texts_of, ess_threshold=1.0 if n == 2 else 0.0) for n in (2, 1))
     assert two == pytest.approx(one, abs=TOLERANCE)
 
 

@@ -29,7 +29,7 @@ def truth(max_tokens: int, accepts, power: float = 1.0) -> dict[tuple[int, ...],
 
 def check(model: Generation, expected: dict[tuple[int, ...], float]) -> None:
     """120 runs of 20 particles, resampled on the way."""
-    check_model(model, 20, law=expected, label=texts_of, laws=["law"], runs=120, ess_threshold=0.7)
+    check_model(model, n=20, law=expected, label=texts_of, laws=["law"], runs=120, ess_threshold=0.7)
 
 
 @pytest.mark.parametrize("rules, power, max_refused", [((), 1.0, 512), ((temperature(0.5),), 2.0, None), ((), 1.0, 1)])

@@ -30,7 +30,7 @@ def posterior(model: TwoStates) -> dict[int, float]:
 
 def check(model: TwoStates, **more):
     truth = math.log(model.evidence())
-    return check_model(model, 2, log_evidence=truth, law=posterior(model), label=last, ess_threshold=1.0, **more)
+    return check_model(model, n=2, log_evidence=truth, law=posterior(model), label=last, ess_threshold=1.0, **more)
 
 
 def test_a_model_that_is_right_passes():
@@ -102,10 +102,10 @@ class Loud(Walk):
 
 def test_models_that_cannot_be_walked_are_run_many_times():
     model = Walk(data(4))
-    found = check_model(model, 200, log_evidence=model.log_likelihood(), runs=100)
+    found = check_model(model, n=200, log_evidence=model.log_likelihood(), runs=100)
     assert found["evidence"] < 4.9
     with breaks("evidence"):
-        check_model(Loud(data(4)), 200, log_evidence=model.log_likelihood(), runs=100)
+        check_model(Loud(data(4)), n=200, log_evidence=model.log_likelihood(), runs=100)
     with pytest.raises(MotesError, match=r"rng\.normal has more outcomes"):
         check_model(model, log_evidence=0.0, laws=["evidence"])
 
@@ -114,10 +114,10 @@ def test_what_has_no_weight_and_is_found_fails_at_once():
     model = TwoStates(2)
     law = {**posterior(model), 1: 0.0}
     with pytest.raises(LawViolation, match=r"E\[1\] should be 0, and run \d+ has a particle of positive weight"):
-        check_model(model, 20, law=law, label=last, runs=20, laws=["law"])
-    assert check_model(model, 20, law=posterior(model), label=last, runs=100, laws=["law"])["law"] < 4.9
+        check_model(model, n=20, law=law, label=last, runs=20, laws=["law"])
+    assert check_model(model, n=20, law=posterior(model), label=last, runs=100, laws=["law"])["law"] < 4.9
     rare = {0: posterior(model)[0], 1: posterior(model)[1], 2: 1e-4}
-    assert check_model(model, 20, law=rare, label=last, runs=100, laws=["law"])["law"] < 4.9
+    assert check_model(model, n=20, law=rare, label=last, runs=100, laws=["law"])["law"] < 4.9
 
 
 def test_what_cannot_be_checked_is_said():

@@ -40,8 +40,8 @@ EXACT, SINGLE, SHIFT = 1e-10, 1e-6, 1.25
 
 def check_model(
     model: FeynmanKac,
-    n: int = 2,
     *,
+    n: int = 2,
     log_evidence: float | None = None,
     law: Mapping[Hashable, float] | None = None,
     label: Label | None = None,
@@ -128,8 +128,8 @@ WHOLE = "the mean weight"
 def mean_weights(
     model: FeynmanKac,
     n: int,
-    label: Label | None = None,
     *,
+    label: Label | None = None,
     resampling: str | Scheme = "systematic",
     ess_threshold: float = 0.5,
 ) -> dict[Hashable, float]:
@@ -185,7 +185,7 @@ def _means(
 ) -> dict[str, float]:
     name, law = type(model).__name__, "evidence" if label is None else "law"
     if runs is None:
-        found = mean_weights(model, n, label, resampling=resampling, ess_threshold=ess_threshold)
+        found = mean_weights(model, n, label=label, resampling=resampling, ess_threshold=ess_threshold)
         scale = sum(expected.values())
         off = {key: abs(found.get(key, 0.0) - expected.get(key, 0.0)) / scale for key in {**expected, **found}}
         key = max(off, key=lambda k: off[k])

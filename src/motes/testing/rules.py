@@ -237,7 +237,7 @@ class Tried:
         found["run"] = 0.0
         for globalise in (True, False):
             model = Generation(self.model, "", rules=self.rule, max_tokens=self.max_tokens, globalise=globalise)
-            law: Any = mean_weights(model, 1, texts_of, ess_threshold=0.0)
+            law: Any = mean_weights(model, 1, label=texts_of, ess_threshold=0.0)
             what = f"followed text by text (globalise={globalise})"
             found["run"] = max(found["run"], self.same("run", law, self.whole(globalise), what))
 
