@@ -8,7 +8,7 @@ import warnings
 import pytest
 import torch
 from torch import Tensor
-from torch.distributions import HalfCauchy, Normal
+from torch.distributions import Gamma, HalfCauchy, Normal
 
 import motes
 from motes.density import (
@@ -86,8 +86,9 @@ def test_sweeps_end_where_no_mean_begins_to_drift(monkeypatch):
     """A hint that is none costs a round of sweeps, and not hundreds of them."""
     monkeypatch.setattr(last_look, "scales_depend", lambda *_: True)
     model = WasteFree(density(gaussian, 5))
-    assert all(quiet(model, 256, seed).particles.shared["look"]["evaluations"] < 30 * 256 for seed in range(4))
+    assert all(quiet(model, 256, seed).particles.shared["look"]["evaluations"] < 60 * 256 for seed in range(4))
     monkeypatch.setattr(last_look, "IDLE", 0.0)
+    monkeypatch.setattr(last_look, "HINT", 0.0)
     assert quiet(model, 256, 0).particles.shared["look"]["evaluations"] > 100 * 256
 
 
@@ -131,16 +132,45 @@ def test_short_runs_are_looked_at_where_their_chains_remember(monkeypatch):
     assert any(silent(seed) for seed in seeds)
 
 
-@pytest.mark.parametrize("sampler", [WasteFree, PersistentSampling])
-def test_healthy_runs_keep_their_bits_and_pay_little(sampler, monkeypatch):
+def precisions() -> motes.Density:
+    """Eight means of one measurement each below an unknown precision, Gamma(1/2, 1/20): log Z = -15.836, E lam = 11.2
+    by quadrature over the precision, which most particles never see large."""
+    y = torch.tensor([2.01, 3.59, 3.23, 2.52, 3.5, 0.58, 1.6, 0.66], dtype=REAL)
+    one = torch.ones((), dtype=REAL)
+
+    def log_likelihood(p):
+        theta, scale = p["theta"], p["lam"].clamp(min=1e-300).rsqrt()[:, None]
+        return (normal(theta, p["mu"][:, None], scale) - normal(theta, 0.0, 10 * one) + normal(y, theta, one)).sum(1)
+
+    prior = {
+        "mu": Normal(0 * one, 10 * one),
+        "lam": Gamma(one / 2, one / 20),
+        "theta": Normal(torch.zeros(8).double(), 10.0),
+    }
+    return motes.Density(log_likelihood, prior, vectorised=True)
+
+
+def test_chains_that_remember_are_moved_on_however_long_the_run(monkeypatch):
+    """Runs that can afford a few sweeps, which find nothing: a round of many does, and the next one surely."""
+    model = WasteFree(precisions())
+    assert all({"evidence", "means"} <= quiet(model, 256, seed).doubts for seed in (1, 7))
+    monkeypatch.setattr(last_look, "RECALL", 1.0)
+    run = quiet(model, 256, 7)
+    mean = run.mean("lam")
+    assert not run.doubts and abs(float(mean.value) - 11.18) > 10 * float(mean.se)
+
+
+@pytest.mark.parametrize(("sampler", "most"), [(WasteFree, 1.4), (PersistentSampling, 1.1)])
+def test_healthy_runs_keep_their_bits_and_pay_little(sampler, most, monkeypatch):
+    """WasteFree's cost 14 evaluations a particle, and chains that remember by chance are moved on."""
     model = sampler(density(gaussian, 5))
-    seen = [quiet(model, 256, seed) for seed in range(4)]
+    seen = [quiet(model, 256, seed) for seed in range(8)]
     cost = [float(run.trace["evaluations"].sum()) for run in seen]
     assert not any(run.remarks for run in seen)
     blind(monkeypatch)
-    unseen = [quiet(model, 256, seed) for seed in range(4)]
+    unseen = [quiet(model, 256, seed) for seed in range(8)]
     assert all(torch.equal(a.log_weight, b.log_weight) for a, b in zip(seen, unseen, strict=True))
-    assert sum(cost) < 1.1 * sum(float(run.trace["evaluations"].sum()) for run in unseen)
+    assert sum(cost) < most * sum(float(run.trace["evaluations"].sum()) for run in unseen)
 
 
 def test_independent_weights_with_a_heavy_tail_have_no_error_bars(monkeypatch):
