@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from motes.core.settings import described, digest, knobs, short
+from motes.core.files.settings import described, digest, knobs, short
 
 
 class Colour(Enum):

@@ -8,7 +8,7 @@ from torch import nn
 
 import motes
 from diffusion.linear import F64
-from motes.core.settings import described
+from motes.core.files.settings import described
 from motes.diffusion import Denoiser, gaussian
 from motes.diffusion.denoisers.adapters.diffusers import from_diffusers
 from motes.diffusion.flows.flow import ProbabilityFlow

@@ -342,7 +342,7 @@ def test_what_does_not_fit_is_refused():
 def test_settings_are_json():
     import json
 
-    from motes.core.settings import described
+    from motes.core.files.settings import described
 
     for rule in [*RULES.values(), ReferenceControl(torch.zeros(1)), Event(lambda x: x[:, 0])]:
         assert json.loads(json.dumps(described(rule)))["name"] == type(rule).__name__

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from torch import Tensor
 
 from motes.core.cite import Reference
+from motes.core.files.settings import knobs
 from motes.core.particles import Particles
-from motes.core.settings import knobs
 from motes.core.tree import PyTree
 from motes.errors import ShapeError
 from motes.rng import Rng

@@ -17,8 +17,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from motes.core.files.settings import knobs
 from motes.core.registry import Registry
-from motes.core.settings import knobs
 from motes.core.tree import take
 from motes.errors import MotesError, ShapeError
 from motes.language.models.model import LanguageModel, Prefixes

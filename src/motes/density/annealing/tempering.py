@@ -12,10 +12,10 @@ from torch import Tensor
 from motes.core.cite import Reference
 from motes.core.estimate.systematic import Systematic
 from motes.core.estimate.unearned import unearned
+from motes.core.files.settings import short
 from motes.core.particles import Particles
 from motes.core.remark import ALL, Remark
 from motes.core.run import Run
-from motes.core.settings import short
 from motes.core.temperature import SHAPE, next_temperature
 from motes.core.weights import normalise
 from motes.density.annealing.annealed import Annealed

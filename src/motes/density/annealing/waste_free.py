@@ -12,10 +12,10 @@ from torch import Tensor
 from motes.core import tree
 from motes.core.cite import Reference
 from motes.core.estimate.variance import StandardError
+from motes.core.files.settings import short
 from motes.core.particles import Particles
 from motes.core.resampling import Scheme
 from motes.core.run import Run
-from motes.core.settings import short
 from motes.core.temperature import next_temperature
 from motes.core.weights import normalise
 from motes.density.annealing.annealed import Annealed

@@ -13,11 +13,11 @@ from torch import Tensor
 from motes.core import tree
 from motes.core.cite import Reference
 from motes.core.estimate.variance import StandardError
+from motes.core.files.settings import short
 from motes.core.model import FeynmanKac
 from motes.core.particles import Particles
 from motes.core.resampling import Scheme
 from motes.core.run import Run
-from motes.core.settings import short
 from motes.density.kernel_choice import choose_kernel
 from motes.density.rare.performance import Performance, performances, same_performance
 from motes.errors import MotesError

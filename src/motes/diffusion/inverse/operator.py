@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from motes.core.settings import digest
+from motes.core.files.settings import digest
 from motes.errors import MotesError
 
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-10}

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from motes.core.settings import digest, knobs
+from motes.core.files.settings import digest, knobs
 from motes.diffusion.processes.process import Process, processes
 from motes.errors import MotesError, UnknownName
 

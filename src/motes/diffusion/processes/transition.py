@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from motes.core.settings import digest
+from motes.core.files.settings import digest
 from motes.diffusion.processes.process import Process
 from motes.errors import MotesError, ShapeError, UnknownName, WrongType
 

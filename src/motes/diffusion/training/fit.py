@@ -18,7 +18,7 @@ from motes.core.files import store as files
 from motes.core.files.lock import Lock
 from motes.core.files.runfile import before, newest
 from motes.core.files.schema import anything, array, dictionary, number, record, tensor, whole
-from motes.core.settings import described
+from motes.core.files.settings import described
 from motes.diffusion.training.objective import Diverged, Objective
 from motes.errors import FileError, MotesError, ShapeError, warn
 from motes.rng import Rng

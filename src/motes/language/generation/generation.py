@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from motes.core.estimate.variance import StandardError
+from motes.core.files.settings import digest
 from motes.core.model import FeynmanKac
 from motes.core.particles import Particles
 from motes.core.resampling import Scheme
-from motes.core.settings import digest
 from motes.core.weights import log_mean_exp
 from motes.errors import EmptyConstraint, MotesError
 from motes.language.constraint import Constraint

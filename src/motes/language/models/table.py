@@ -14,12 +14,10 @@ from motes.language.models.model import (
     LanguageModel,
     Message,
     Prefixes,
-    check_keep,
     check_look,
-    check_shorten,
     check_tokens,
-    kept_logits,
 )
+from motes.language.models.texts import TextPrefixes
 
 
 class TableModel(LanguageModel):
@@ -85,13 +83,13 @@ class TableModel(LanguageModel):
         return out.to(torch.float64)
 
 
-class _TablePrefixes(Prefixes):
+class _TablePrefixes(TextPrefixes):
     def __init__(self, model: TableModel):
         self.model = model
-        self.texts: list[tuple[int, ...]] = [()]
+        self.texts = [()]
         self.logits = model.row(())[None]
         self.length = torch.zeros(1, dtype=torch.int64)
-        self.looked: tuple[Tensor, Tensor, Tensor] | None = None
+        self.looked = None
 
     def extend(self, parent: Tensor, token: Tensor) -> None:
         texts, rows, old = [], [], self.logits
@@ -110,19 +108,6 @@ class _TablePrefixes(Prefixes):
                 out[i, j] = self.model.row(text)
         self.looked = (tokens, count, out)
         return out
-
-    def keep(self, count: Tensor) -> None:
-        check_keep(count, None if self.looked is None else self.looked[1])
-        assert self.looked is not None
-        tokens, _, out = self.looked
-        self.logits = kept_logits(self.logits, out, count)
-        self.texts = [(*text, *tokens[i, : int(count[i])].tolist()) for i, text in enumerate(self.texts)]
-        self.length, self.looked = self.length + count, None
-
-    def shorten(self, length: Tensor, logits: Tensor) -> None:
-        check_shorten(length, self.length)
-        self.texts = [text[:k] for text, k in zip(self.texts, length.tolist(), strict=True)]
-        self.length, self.logits, self.looked = length, logits, None
 
 
 class _ByteTokens:

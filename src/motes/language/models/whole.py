@@ -10,13 +10,14 @@ import torch
 from torch import Tensor
 
 from motes.language.models.cache import MOST_ROWS
-from motes.language.models.model import Prefixes, check_keep, check_look, check_shorten, kept_logits
+from motes.language.models.model import check_look
+from motes.language.models.texts import TextPrefixes
 
 MOST_LOGITS = 2**27
 """Logits a call, where a model cannot be asked for the last ones only."""
 
 
-class WholePrefixes(Prefixes):
+class WholePrefixes(TextPrefixes):
     """The prefixes of a transformers model as token sequences; rows of one length share a call, so nothing is padded.
 
     Args:
@@ -30,9 +31,9 @@ class WholePrefixes(Prefixes):
     def __init__(self, model: Any, prompt: Tensor, *, micro_batch: int | None = None, apart: bool = False):
         self.model, self.micro_batch, self.apart = model, micro_batch, apart
         self.prompt: list[int] = prompt.tolist()
-        self.texts: list[tuple[int, ...]] = [()]
+        self.texts = [()]
         self.length = torch.zeros(1, dtype=torch.int64)
-        self.looked: tuple[Tensor, Tensor, Tensor] | None = None
+        self.looked = None
         self.logits = self._evaluate([()], 1)[:, 0]
 
     def extend(self, parent: Tensor, token: Tensor) -> None:
@@ -55,19 +56,6 @@ class WholePrefixes(Prefixes):
                 out[which, n - last : n] = self._evaluate(texts, last)
         self.looked = (tokens, count, out)
         return out
-
-    def keep(self, count: Tensor) -> None:
-        check_keep(count, None if self.looked is None else self.looked[1])
-        assert self.looked is not None
-        tokens, _, out = self.looked
-        self.logits = kept_logits(self.logits, out, count)
-        self.texts = [(*text, *tokens[i, : int(count[i])].tolist()) for i, text in enumerate(self.texts)]
-        self.length, self.looked = self.length + count, None
-
-    def shorten(self, length: Tensor, logits: Tensor) -> None:
-        check_shorten(length, self.length)
-        self.texts = [text[:k] for text, k in zip(self.texts, length.tolist(), strict=True)]
-        self.length, self.logits, self.looked = length, logits.to(self.logits), None
 
     def _evaluate(self, texts: Sequence[tuple[int, ...]], last: int) -> Tensor:
         """(B, last, V): the logits after each of the last tokens of every text."""

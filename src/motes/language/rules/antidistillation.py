@@ -10,7 +10,7 @@ from dataclasses import KW_ONLY, dataclass
 import torch
 from torch import Tensor
 
-from motes.core.settings import short
+from motes.core.files.settings import short
 from motes.errors import MotesError
 from motes.language.models.model import LanguageModel
 from motes.language.rule import Rule, SeenTokens, rules
