@@ -149,7 +149,7 @@ class PersistentSampling(Annealed):
         if self.done(particles) and particles.shared["unsettled"]:
             where = f"in {particles.shared['unsettled']} moves"
             advice = "Use motes.Tempering, which takes more care, or a better parametrisation"
-            said.append(lagged(where, "the temperature", advice))
+            said.append(lagged(where, "the temperature", advice, kept=True))
         return said
 
     # ---------------------------------------------------------------- generations

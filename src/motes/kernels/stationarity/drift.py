@@ -9,7 +9,7 @@ from statistics import NormalDist
 import torch
 from torch import Tensor
 
-from motes.core.remark import EVIDENCE, Remark
+from motes.core.remark import ALL, EVIDENCE, Remark
 from motes.kernels.kernel import State, Target
 
 FALSE_ALARM = 0.002
@@ -91,14 +91,19 @@ def effective_families(ancestor: Tensor, weight: Tensor) -> float:
     return 1 / float(share.square().sum())
 
 
-def lagged(where: str, behind: str, advice: str) -> Remark:
-    """What the user must be told where means drifted to the end of moves that were followed by a change of the law."""
-    return Remark(
-        f"the particles did not keep up with {behind}: {where} their means drifted to the end, so the log evidence may "
-        f"be off by more than its error. {advice}",
-        EVIDENCE,
-        withholds=True,
+def lagged(where: str, behind: str, advice: str, *, kept: bool = False) -> Remark:
+    """What the user must be told where means drifted to the end of moves that were followed by a change of the law.
+
+    Args:
+        kept: whether the particles that had drifted still count in the means.
+    """
+    what = (
+        "the log evidence and the means may be off by more than their errors"
+        if kept
+        else ("the log evidence may be off by more than its error")
     )
+    said = f"the particles did not keep up with {behind}: {where} their means drifted to the end, so {what}. {advice}"
+    return Remark(said, ALL if kept else EVIDENCE, withholds=True)
 
 
 def _ratio(a: Tensor, b: Tensor) -> Tensor:
