@@ -180,7 +180,7 @@ def test_moves_that_do_not_keep_up_are_told(monkeypatch):
         run = motes.sample(model, 512, seed=2, progress=False)
         assert abs(run.log_evidence - truth) > 0.5 or model is not slow
         behind = any("did not keep up" in remark for remark in run.remarks)
-        assert bool(run.mean().reason) == behind  # earlier particles count in means too
+        assert ("keep up" in run.mean().reason) == behind  # earlier particles count in means too
         return behind
 
     assert told(slow) and not told(PersistentSampling(density))
