@@ -119,7 +119,7 @@ def nested(depth: int) -> object:
         (("meta", "t"), 10**18, "the genealogy is of"),
         (("meta", "setup", "n"), 10**17, "speaks of"),
         (("meta", "setup", "ess_threshold"), None, "number from 0 to 1"),
-        (("meta", "setup", "view"), "paths", "one of chains"),
+        (("meta", "setup", "view"), "paths", "no view is called 'paths'"),
         (("meta", "setup", "view"), "texts", "a list of strings, not Tensor"),
         (("meta", "setup"), [], "dict"),
         (("meta", "result"), "FINE", "one of OK"),

@@ -58,7 +58,7 @@ SETUP = record(
     model=plain,
     settings=dictionary(),
     quantity=plain,
-    view=text(*views),
+    view=plain,
     versions=dictionary(text()),
     threads=whole(1),
     cpu=text(),
@@ -170,7 +170,7 @@ def _run(trees: dict[str, PyTree], meta: dict[str, Any]) -> Run:
     genealogy = _genealogy(trees["genealogy"], particles.n, t)
     view = particles.x if meta["view_is_x"] else trees["view"]
     try:
-        views[setup["view"]](view)
+        views.find(setup["view"])(view)
     except MotesError as error:
         raise FileError(str(error)) from error
     return Run(

@@ -3,10 +3,10 @@
 A model says which kind its `view` is (`FeynmanKac.shows`); reports, plots and data frames know kinds and no domain.
 """
 
-from typing import Any
-
 from motes.core.registry import Registry
+from motes.core.views._view import Column, Distinct, View
 
-views: Registry[type[Any]] = Registry("view", "motes.core.views", named=lambda entry: entry.kind)
+__all__ = ["Column", "Distinct", "View", "views"]
 
-__all__ = ["views"]
+views: Registry[type[View]] = Registry("view", "motes.core.views", named=lambda entry: entry.kind)
+"""Every kind of view by its name."""
