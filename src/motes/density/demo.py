@@ -12,6 +12,14 @@ from torch.distributions import Normal
 from motes.density.annealing.tempering import Tempering
 from motes.laws.density import Density
 
+TITLE, PARTICLES, NEEDS = "Posterior: logistic regression", 1024, ()
+"""What `motes demo` calls it, how many particles, what must be installed."""
+
+
+def model() -> Tempering:
+    """The model of the demonstration."""
+    return logistic_regression()
+
 
 def breast_cancer() -> tuple[Tensor, Tensor, list[str]]:
     """569 tumours: standardised measurements (569, 30), benign (569,) 0 or 1, and the measurements' names."""

@@ -6,6 +6,14 @@ from motes.diffusion.denoisers.pretrained import DIGITS_SHAPE, load
 from motes.diffusion.sampling.reverse import Guides, ReverseDiffusion
 from motes.errors import MotesError
 
+TITLE, PARTICLES, NEEDS = "Images: digits steered to 3", 256, ()
+"""What `motes demo` calls it, how many particles, what must be installed."""
+
+
+def model() -> ReverseDiffusion:
+    """The model of the demonstration."""
+    return steered_digits()
+
 
 def steered_digits(
     digit: int = 3,

@@ -6,7 +6,17 @@ from typing import Any
 
 from motes.language.constraints import json_schema
 from motes.language.generation.generation import Generation
+from motes.language.models.hugging_face import load
 from motes.language.models.model import LanguageModel, Message
+
+TITLE, PARTICLES, NEEDS = "Text: JSON from SmolLM2-135M", 32, ("transformers", "gguf", "llguidance")
+"""What `motes demo` calls it, how many particles, what must be installed."""
+
+
+def model() -> Generation:
+    """The model of the demonstration."""
+    return json_generation(load("smollm2"))
+
 
 DISH: dict[str, Any] = {
     "type": "object",
