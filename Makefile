@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all golden fuzz lint format types bench trust docs wheel clean
+.PHONY: help setup demo test test-all golden fuzz lint format types typed bench trust docs wheel clean
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
@@ -54,6 +54,10 @@ lint: setup  ## ruff and the direction of the imports
 
 types: setup  ## the type checker
 	$(BIN)/basedpyright --level error
+
+typed: setup  ## how much of what is exported has a known type, in percent
+	cd /tmp && PYTHONPATH=$(CURDIR)/src:$$($(CURDIR)/$(BIN)/python -c 'import site; print(site.getsitepackages()[0])') \
+		$(CURDIR)/$(BIN)/basedpyright --ignoreexternal --verifytypes motes | tail -4
 
 format: setup  ## mend what ruff can mend
 	$(BIN)/ruff check --fix

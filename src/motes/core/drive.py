@@ -79,6 +79,7 @@ class Drive:
     def _walk(self) -> MotesError | None:
         """Walk every population; the error that ended the run, if one did."""
         dead: MotesError | None = None
+        j = 0
         with _Bar(self.model, self.progress, len(self.sources)) as bar:
             try:
                 for j in range(len(self.sources)):

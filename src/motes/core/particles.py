@@ -47,7 +47,9 @@ class Particles:
         tree.check(self.x, len(w))
 
     @classmethod
-    def start(cls, x: PyTree, log_weight: Tensor, *, shared: PyTree = None, info: dict[str, Any] | None = None):
+    def start(
+        cls, x: PyTree, log_weight: Tensor, *, shared: PyTree = None, info: dict[str, Any] | None = None
+    ) -> Particles:
         """The population at t = 0, with log-weights (N,) float64 (zeros for a plain draw from the initial law)."""
         slot = torch.arange(len(log_weight))
         return cls(x, log_weight, slot, slot, 0, {} if shared is None else shared, info or {})
@@ -67,7 +69,9 @@ class Particles:
         """The effective sample size (sum w)^2 / sum w^2."""
         return ess(self.log_weight)
 
-    def step(self, x: PyTree, log_potential: Tensor, *, shared: PyTree = None, info: dict[str, Any] | None = None):
+    def step(
+        self, x: PyTree, log_potential: Tensor, *, shared: PyTree = None, info: dict[str, Any] | None = None
+    ) -> Particles:
         """The population one step on: states `x`, log-weights raised by `log_potential` (N,) nats."""
         if not isinstance(log_potential, Tensor) or log_potential.shape != self.log_weight.shape:
             what = tuple(log_potential.shape) if isinstance(log_potential, Tensor) else type(log_potential).__name__

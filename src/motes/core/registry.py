@@ -52,6 +52,10 @@ class Registry(Mapping[str, Entry]):
         <class 'motes.kernels.random_walk.RandomWalk'>
     """
 
+    kind: str
+    package: str
+    named: Callable[[Any], str]
+
     def __init__(self, kind: str, package: str, *, named: Callable[[Any], str] = lambda entry: snake(entry.__name__)):
         self.kind, self.package, self.named = kind, package, named
         self._entries: dict[str, Entry] = {}

@@ -39,7 +39,7 @@ class Trace(Mapping[str, np.ndarray]):
     """
 
     def __init__(self, rows: Iterable[dict[str, Any]] = ()):
-        self.rows = rows if isinstance(rows, Growing) else Growing(rows)
+        self.rows: Growing[dict[str, Any]] = rows if isinstance(rows, Growing) else Growing(rows)
 
     def plus(self, row: dict[str, float]) -> Trace:
         """The trace with another step, which leaves this one as it is."""

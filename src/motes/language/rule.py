@@ -147,6 +147,14 @@ class Chain:
         max_tokens: the most tokens behind the prompt.
     """
 
+    rules: tuple[Rule, ...]
+    model: LanguageModel
+    prompt: Tensor
+    tokens: Tensor
+    length: Tensor
+    states: Any
+    raw: Tensor
+
     def __init__(self, rules: Sequence[Rule], model: LanguageModel, prompt: Tensor, max_tokens: int):
         self.rules, self.model, self.prompt = tuple(rules), model, prompt
         self.tokens = torch.zeros(1, 0, dtype=torch.int64)
@@ -160,9 +168,9 @@ class Chain:
             for other, tokens in pairs:
                 check_vocabulary(rule, model, other)
                 if other.longest is not None:
-                    self.room = min(self.room, other.longest - len(tokens))
+                    self.room: float = min(self.room, other.longest - len(tokens))
             self.companions.append([(other, other.prefixes(tokens, max_tokens)) for other, tokens in pairs])
-        self.remembers = [type(rule).advance is not Rule.advance for rule in self.rules]
+        self.remembers: list[bool] = [type(rule).advance is not Rule.advance for rule in self.rules]
         self.given: list[Tensor | None] = [None] * len(self.rules)
         self.others: list[tuple[Tensor, ...]] = [()] * len(self.rules)
         self.raw = torch.zeros(1, model.vocabulary, dtype=torch.float64)
@@ -204,7 +212,7 @@ class Chain:
                         "by that and return its log as the mass kept (motes.language.rule.renormalised does both)"
                     )
             log_prob, kept = changed, kept + mass
-        self.checked = True
+        self.checked: bool = True
         return log_prob, kept
 
     def extend(self, parent: Tensor, token: Tensor) -> None:

@@ -92,7 +92,7 @@ class Density(Law):
     ):
         if compile not in (True, False, "auto"):
             raise MotesError(f'compile must be True, False or "auto", not {compile!r}')
-        self.parameters = Parameters(prior, dtype)
+        self.parameters: Parameters = Parameters(prior, dtype)
         self.dim, self.dtype, self.compile = self.parameters.dim, dtype, compile
         self._user, self._likelihood = log_likelihood, batched(log_likelihood, self.parameters, vectorised)
         self._compiled: dict[bool, Callable[[Tensor], State]] = {}

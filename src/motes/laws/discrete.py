@@ -54,6 +54,8 @@ class Discrete(Law):
     True
     """
 
+    one_hot: bool
+
     compile = False
 
     def __init__(

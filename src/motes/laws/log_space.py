@@ -34,14 +34,16 @@ class LogSpace(ABC):
     go on. So no mass of the prior is cut off, and a likelihood that has a limit at the edge is right there.
     """
 
+    dtype: torch.dtype
+
     free_shape: tuple[int, ...]
 
     def __init__(self, concentration: Tensor, dtype: torch.dtype):
-        self.a = concentration.to(dtype)
+        self.a: Tensor = concentration.to(dtype)
         self.dtype, self.free_shape = dtype, tuple(concentration.shape)
         self.least = torch.finfo(dtype).tiny ** (1 / 3)
-        self.small = self.a < SMALL
-        self.log_k = torch.lgamma(self.a + 1) / self.a
+        self.small: Tensor = self.a < SMALL
+        self.log_k: Tensor = torch.lgamma(self.a + 1) / self.a
 
     @abstractmethod
     def _parameter(self, log_x: Tensor) -> Tensor:
@@ -97,6 +99,9 @@ class LogSpace(ABC):
 
 class LogGamma(LogSpace):
     """A parameter x / rate with x ~ Gamma(concentration), or its inverse."""
+
+    log_rate: Tensor
+    sign: float
 
     def __init__(self, prior: Gamma, shape: tuple[int, ...], dtype: torch.dtype, inverted: bool):
         super().__init__(prior.concentration.expand(shape), dtype)

@@ -55,6 +55,9 @@ class LowDiscrepancy(Law):
     True
     """
 
+    density: Density
+    replicates: int
+
     def __init__(self, density: Density, *, points: Literal["sobol", "lattice"] = "sobol", replicates: int = 1):
         if points not in ("sobol", "lattice"):
             raise MotesError(f'points must be "sobol" or "lattice", not {points!r}')

@@ -54,6 +54,9 @@ class Parameters:
         MotesError: a prior is discrete, or its support has no map to the real line.
     """
 
+    flat: bool
+    dtype: torch.dtype
+
     def __init__(self, prior: Distribution | Mapping[str, Distribution], dtype: torch.dtype = torch.float64):
         self.flat, self.dtype = isinstance(prior, Distribution), dtype
         named = {"x": prior} if isinstance(prior, Distribution) else prior
@@ -63,8 +66,8 @@ class Parameters:
         for name, distribution in named.items():
             start = self.blocks[-1].stop if self.blocks else 0
             self.blocks.append(_block(name, distribution, start, self.flat, dtype))
-        self.dim = self.blocks[-1].stop
-        self.real = all(b.real for b in self.blocks)
+        self.dim: int = self.blocks[-1].stop
+        self.real: bool = all(b.real for b in self.blocks)
         self._normal = _normal(self.blocks) if self.real else None
 
     def sample(self, rng: Rng, n: int) -> Tensor:
@@ -103,17 +106,18 @@ class Parameters:
                 value = b.logs.value(free)
                 volume = _rows(b.logs.log_density(free)) - _rows(b.prior.log_prob(value))
                 legal = _rows(torch.isfinite(free), all)
+            elif b.real:
+                values[b.name] = free
+                continue
             else:
-                value = free if b.real else _tensor(b.bijection(free))
-            values[b.name] = value
-            if not b.real and b.logs is None:
+                value = _tensor(b.bijection(free))
                 volume = _rows(b.bijection.log_abs_det_jacobian(free, value))
                 legal = _rows(b.support.check(value) & _finite(value, b.support.event_dim), all)
                 legal = legal & _off_the_edge(b.support, value)
                 legal = legal & _rows(free.abs() < edge, all)
-            if not b.real:
-                jacobian = volume if jacobian is None else jacobian + volume
-                inside = legal if inside is None else inside & legal
+            values[b.name] = value
+            jacobian = volume if jacobian is None else jacobian + volume
+            inside = legal if inside is None else inside & legal
         return (values["x"] if self.flat else values), jacobian, inside
 
     def unconstrain(self, values: Values) -> Tensor:

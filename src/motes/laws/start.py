@@ -45,6 +45,11 @@ class Flow(Approximation):
     flow().log_prob)`. For normflows: `Flow(d, lambda u: model.forward(u), model.log_prob)` with a standard normal base.
     """
 
+    dim: int
+    push: Any
+    log: Any
+    dtype: torch.dtype
+
     def __init__(self, dim: int, push: Any, log_prob: Any, *, dtype: torch.dtype = torch.float64):
         self.dim, self.push, self.log, self.dtype = dim, push, log_prob, dtype
 
@@ -112,6 +117,10 @@ class From(Law):
     >>> len(run.trace["ess"]), abs(run.log_evidence - (2 * -1.24706 - 4 / 1.09)) < 0.1
     (2, True)
     """
+
+    density: Law
+    q: _Distribution | _Mixture | Approximation
+    share: float
 
     def __init__(self, density: Law, q: Approximation | Mixture | Distribution, *, share: float = 0.0):
         if density.levels is not None:

@@ -81,7 +81,7 @@ class SMC2(FeynmanKac):
     parameters: Parameters = field(init=False, repr=False, compare=False)
 
     quantity: ClassVar[str] = "log evidence"
-    references: ClassVar[tuple[Reference, ...]] = (
+    references = (
         Reference(
             "chopin2013",
             "Chopin, Jacob, Papaspiliopoulos",

@@ -10,6 +10,9 @@ from motes.kernels import State, Tally, Target
 class Counted(Target):
     """A target that counts the points at which it is evaluated, for its parts too."""
 
+    target: Target
+    counts: list[int]
+
     def __init__(self, target: Target, counts: list[int] | None = None):
         self.target, self.counts = target, [] if counts is None else counts
 

@@ -100,6 +100,9 @@ def inverse(options: list[float], u: float) -> int:
 class Outcome:
     """What the probes see of a run whose next uniform number is the m-th; each looks when it is first asked."""
 
+    run: Callable[[Any], Any]
+    prefix: list[float]
+
     def __init__(self, run: Callable[[Any], Any], choices: list[Any], m: int):
         self.run, self.prefix, self.seen = run, [*choices, middle(m)], []
 

@@ -106,7 +106,7 @@ class Trial:
         rng = Rng(self.seed)
         if isinstance(self.law, Discrete):
             self.states, self.probability = enumerated(self.law)
-            self.before = rng.at("draws").categorical(self.probability.log(), self.n)
+            self.before: Tensor = rng.at("draws").categorical(self.probability.log(), self.n)
             x, learnt = (
                 self.states[self.before],
                 self.states[rng.at("learnt").categorical(self.probability.log(), LEARNT)],
@@ -116,9 +116,9 @@ class Trial:
             x, learnt = self.law.draw(rng.at("draws"), self.n), self.law.draw(rng.at("learnt"), LEARNT)
             self.target = self.law.target
         self.parameters = learn(self.kernel, self.target, learnt) | self.given
-        self.counted = Counted(self.target)
-        self.start = self.target.evaluate(x, self.kernel.gradient)
-        self.swept = list(sweeps(self.kernel, rng, self.counted, self.start, self.parameters, SWEEPS))
+        self.counted: Counted = Counted(self.target)
+        self.start: State = self.target.evaluate(x, self.kernel.gradient)
+        self.swept: list[Sweep] = list(sweeps(self.kernel, rng, self.counted, self.start, self.parameters, SWEEPS))
 
     @property
     def where(self) -> str:

@@ -101,11 +101,15 @@ class Answer:
 class Tried:
     """A rule asked about every text of a model, one at a time."""
 
+    rule: Rule
+    model: TableModel
+    max_tokens: int
+
     def __init__(self, rule: Rule, model: TableModel, max_tokens: int):
         self.rule, self.model, self.max_tokens = rule, model, max_tokens
-        self.prompt = model.encode("")
+        self.prompt: Tensor = model.encode("")
         companions = rule.companions(model, self.prompt)
-        self.others = [other for other, _ in companions if isinstance(other, TableModel)]
+        self.others: list[TableModel] = [other for other, _ in companions if isinstance(other, TableModel)]
         if len(self.others) < len(companions):
             raise MotesError(
                 f"to check {rule!r} give it companions that are a TableModel, with {model.vocabulary} tokens"

@@ -155,15 +155,15 @@ def mean_se(value: Tensor, particles: Particles, genealogy: Genealogy, scheme: S
     family itself has in the mean. Of the two anchors the one that sees more counts. It is at least `_least`.
     """
     shape = value.shape[1:]
-    no = _no_families(particles)
-    if not no:
-        weight = normalise(particles.log_weight)
-        flat = value.reshape(particles.n, -1).to(torch.float64)
-        found = [_deviation(flat, weight, anchor.slot.long()) for anchor in genealogy.anchors]
-        _, (_, size), heavy = genealogy.grown(particles.log_weight)
-        no = _thin(spread(genealogy.anchors[0].slot, weight), genealogy) or _unseen(heavy, size)
-    if no:
-        return torch.full(shape, math.nan, dtype=torch.float64), no
+    none = torch.full(shape, math.nan, dtype=torch.float64)
+    if no := _no_families(particles):
+        return none, no
+    weight = normalise(particles.log_weight)
+    flat = value.reshape(particles.n, -1).to(torch.float64)
+    found = [_deviation(flat, weight, anchor.slot.long()) for anchor in genealogy.anchors]
+    _, (_, size), heavy = genealogy.grown(particles.log_weight)
+    if no := _thin(spread(genealogy.anchors[0].slot, weight), genealogy) or _unseen(heavy, size):
+        return none, no
     least = _least(flat, weight, genealogy.anchors[0].slot.long())
     return torch.stack(found).amax(0).sqrt().maximum(least).reshape(shape), ""
 

@@ -18,9 +18,6 @@ from pathlib import Path
 
 from motes.errors import FileError
 
-if sys.platform != "win32":
-    import fcntl
-
 END = ".motes.tmp"
 LONGEST = 160
 """Bytes of a file's name that its side names repeat; a longer one stands there by its digest."""
@@ -34,6 +31,8 @@ def lock(descriptor: int) -> bool:
     """
     if sys.platform == "win32":
         return True
+    import fcntl
+
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

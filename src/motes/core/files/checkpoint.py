@@ -96,7 +96,7 @@ class Writer:
         self.to = to
         self.setup = setup
         self.found = found
-        self.path = None if to is None else Path(to.path)
+        self.path: Path | None = None if to is None else Path(to.path)
         self.written = time.monotonic()
         self.held = ExitStack()
 
@@ -106,7 +106,7 @@ class Writer:
                 held.enter_context(Lock(self.path))
                 if self.found == "another" and not self.to.overwrite:
                     must_be_free(self.path, self.setup)
-                self.held = held.pop_all()
+                self.held: ExitStack[bool | None] = held.pop_all()
         self.written = time.monotonic()
         return self
 
@@ -163,5 +163,5 @@ class Writer:
             fault.__cause__ = error
             return fault
         finally:
-            self.written = time.monotonic()
+            self.written: float = time.monotonic()
         return None

@@ -30,7 +30,7 @@ class Lock:
 
     def __init__(self, path: Path):
         self.path = path
-        self.file = atomic.side_name(path, ".lock")
+        self.file: Path = atomic.side_name(path, ".lock")
         self.descriptor = -1
 
     def __enter__(self) -> Self:
@@ -70,7 +70,7 @@ class Lock:
                 )
             if atomic.here(self.file, descriptor):
                 self._sign(descriptor)
-                self.descriptor = descriptor
+                self.descriptor: int = descriptor
         finally:
             if self.descriptor != descriptor:
                 os.close(descriptor)

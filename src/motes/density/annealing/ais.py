@@ -121,16 +121,18 @@ class AnnealedImportanceSampling(Annealed):
         if self.temperatures == (1.0,) or (self.steps == 1 and self.temperatures is None):
             return [{"temperature": 1.0}], 0.0, 0.0
         found: dict[int, float] = {}
+        pilot = None
         try:
             for pilot in walk(Tempering(self.density, kernel=self.mover, conditional_ess=LEFT), self.pilot, seed=rng):
-                x, rungs = pilot.particles.x, pilot.particles.shared["ladder"]
-                found[len(rungs) - 1] = excess(x["log_likelihood"])
+                found[len(pilot.particles.shared["ladder"]) - 1] = excess(pilot.particles.x["log_likelihood"])
         except AllWeightsZero as error:
             raise AllWeightsZero(
                 f"the likelihood is zero at all {self.pilot} points that the pilot of annealed importance sampling "
                 "drew from the prior, so no temperatures can be found: use a larger `pilot`, a prior closer to the "
                 "posterior, or a likelihood that falls off outside of its support instead of ending"
             ) from error
+        assert pilot is not None  # a walk has its start at the least
+        rungs = pilot.particles.shared["ladder"]
         at = [r["temperature"] for r in rungs[:-1]]  # the last one repeats 1, for the last move
         b = self.temperatures or spaced(at, self.steps)
         near = [nearest(at, v) + 1 for v in b]  # who was moved at a temperature is on the next rung

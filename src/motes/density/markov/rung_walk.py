@@ -30,6 +30,12 @@ class RungWalk:
         learning: whether the kernel learns its step size on the way.
     """
 
+    density: Law
+    kernel: Kernel
+    sweeps: int
+    learning: bool
+    evaluations: float
+
     def __init__(self, density: Law, kernel: Kernel, sweeps: int, particles: Particles, learning: bool):
         shared, x = particles.shared, particles.x
         self.density, self.kernel, self.sweeps, self.learning = density, kernel, sweeps, learning
@@ -39,8 +45,10 @@ class RungWalk:
         self.fresh: Tensor = x["fresh"]
         self.arrivals: Tensor = x["arrivals"]
         self.iterations: int = shared["iterations"]
-        self.target = _target(density, shared, particles.n)
-        self.weight = torch.full((len(self.target.temperature),), 1 / len(self.target.temperature), dtype=torch.float64)
+        self.target: Rungs = _target(density, shared, particles.n)
+        self.weight: Tensor = torch.full(
+            (len(self.target.temperature),), 1 / len(self.target.temperature), dtype=torch.float64
+        )
         self.rejections: list[Tensor] = []
         self.acceptances: list[Tensor] = []
         self.evaluations = 0.0

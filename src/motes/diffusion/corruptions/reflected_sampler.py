@@ -85,7 +85,7 @@ class ReflectedDiffusion(FeynmanKac):
     sigmas: Tensor = field(init=False, repr=False)
 
     quantity: ClassVar[str] = "log normaliser"
-    references: ClassVar[tuple[Reference, ...]] = (REFLECTED,)
+    references = (REFLECTED,)
 
     def __post_init__(self) -> None:
         check_networks(model=self.model, reward=self.reward)

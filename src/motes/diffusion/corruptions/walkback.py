@@ -81,7 +81,7 @@ class CorruptDenoise(FeynmanKac):
     table: Transitions = field(init=False, repr=False)
 
     quantity: ClassVar[str] = "log normaliser"
-    references: ClassVar[tuple[Reference, ...]] = (WALKBACK,)
+    references = (WALKBACK,)
 
     def __post_init__(self) -> None:
         check_networks(denoiser=self.denoiser)

@@ -22,6 +22,9 @@ class Gradient:
         process: for the noise level, if that is the condition.
     """
 
+    network: Callable[[Tensor, Tensor], Tensor]
+    process: Process
+
     def __init__(
         self,
         network: Callable[[Tensor, Tensor], Tensor],

@@ -143,7 +143,7 @@ class ReverseBlackout(FeynmanKac):
     strength: Tensor = field(init=False, repr=False)
 
     quantity: ClassVar[str] = "log normaliser"
-    references: ClassVar[tuple[Reference, ...]] = (SANTOS,)
+    references = (SANTOS,)
 
     def __post_init__(self) -> None:
         check_networks(model=self.model, reward=self.reward, guidance=self.guidance)

@@ -162,7 +162,9 @@ class MarkovLaw:
         object.__setattr__(self, "transition", transition)
 
     @classmethod
-    def fit(cls, tokens: Tensor, vocabulary: int, order: int, *, pseudo: float = 1.0, by_place: bool = False):
+    def fit(
+        cls, tokens: Tensor, vocabulary: int, order: int, *, pseudo: float = 1.0, by_place: bool = False
+    ) -> MarkovLaw:
         """The chain of the counts of tokens (N, L), each raised by `pseudo`; one law for all places, or `by_place`."""
         length, size = tokens.shape[1], vocabulary ** (order + 1)
         code = torch.stack(

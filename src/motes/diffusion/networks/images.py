@@ -20,9 +20,12 @@ PATCH = 2
 class Attention(nn.Module):
     """One head of self-attention between the places of a feature map, added to it."""
 
+    ask: nn.Conv2d
+    conv2: nn.Conv2d
+
     def __init__(self, channels: int):
         super().__init__()
-        self.norm = nn.GroupNorm(4, channels)
+        self.norm: nn.GroupNorm = nn.GroupNorm(4, channels)
         self.ask, self.conv2 = nn.Conv2d(channels, 3 * channels, 1), nn.Conv2d(channels, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -41,21 +44,34 @@ class ImageUNet(nn.Module):
         inputs: channels of the input: 1, or 2 with an estimate or a mask beside the image.
     """
 
+    classes: int
+    inputs: int
+    label: nn.Embedding | None
+    fine1: ResidualBlock
+    fine2: ResidualBlock
+    coarse1: ResidualBlock
+    look: Attention
+    coarse2: ResidualBlock
+    merge1: ResidualBlock
+    merge2: ResidualBlock
+    norm: nn.GroupNorm
+    last: nn.Conv2d
+
     def __init__(self, channels: int, *, classes: int = 0, inputs: int = 1):
         super().__init__()
         c, self.classes, self.inputs = channels, classes, inputs
         first, second = nn.Linear(EMBEDDING, EMBEDDING), nn.Linear(EMBEDDING, EMBEDDING)
-        self.time = nn.Sequential(first, nn.SiLU(), second)
+        self.time: nn.Sequential = nn.Sequential(first, nn.SiLU(), second)
         self.label = nn.Embedding(classes + 1, EMBEDDING) if classes else None
-        self.enter = nn.Conv2d(inputs * PATCH**2, c, 3, padding=1)
+        self.enter: nn.Conv2d = nn.Conv2d(inputs * PATCH**2, c, 3, padding=1)
         self.fine1, self.fine2 = ResidualBlock(c, c), ResidualBlock(c, c)
-        self.down = nn.Conv2d(c, 2 * c, 3, stride=2, padding=1)
+        self.down: nn.Conv2d = nn.Conv2d(c, 2 * c, 3, stride=2, padding=1)
         self.coarse1, self.look, self.coarse2 = (
             ResidualBlock(2 * c, 2 * c),
             Attention(2 * c),
             ResidualBlock(2 * c, 2 * c),
         )
-        self.up = nn.Conv2d(2 * c, c, 1)
+        self.up: nn.Conv2d = nn.Conv2d(2 * c, c, 1)
         self.merge1, self.merge2 = ResidualBlock(2 * c, c), ResidualBlock(2 * c, c)
         self.norm, self.last = nn.GroupNorm(4, c), nn.Conv2d(c, PATCH**2, 3, padding=1)
 
@@ -89,13 +105,18 @@ class ImageUNet(nn.Module):
 class ImageClassifier(nn.Module):
     """Images (N, 1, 28, 28) to log-probabilities (N, classes)."""
 
+    enter: nn.Conv2d
+    fine: nn.Conv2d
+    down: nn.Conv2d
+    coarse: nn.Conv2d
+
     def __init__(self, channels: int, *, classes: int = 10):
         super().__init__()
         c = channels
         self.enter, self.fine = nn.Conv2d(PATCH**2, c, 3, padding=1), nn.Conv2d(c, c, 3, padding=1)
         self.down, self.coarse = nn.Conv2d(c, 2 * c, 3, stride=2, padding=1), nn.Conv2d(2 * c, 2 * c, 3, padding=1)
-        self.inner = nn.Conv2d(2 * c, 2 * c, 3, stride=2, padding=1)
-        self.leave = nn.Linear(2 * c * 16, classes)
+        self.inner: nn.Conv2d = nn.Conv2d(2 * c, 2 * c, 3, stride=2, padding=1)
+        self.leave: nn.Linear = nn.Linear(2 * c * 16, classes)
 
     def forward(self, x: Tensor) -> Tensor:
         h = F.pixel_unshuffle(x, PATCH).contiguous(memory_format=torch.channels_last)

@@ -19,12 +19,15 @@ class PointNetwork(nn.Module):
         inputs: 1, or 2 with an estimate or a mask beside the point.
     """
 
+    enter: nn.Linear
+    time: nn.Linear
+
     def __init__(self, dimension: int, *, width: int = 64, depth: int = 3, inputs: int = 1):
         super().__init__()
         self.inputs = inputs
         self.enter, self.time = nn.Linear(inputs * dimension, width), nn.Linear(EMBEDDING, width)
-        self.layers = nn.ModuleList(nn.Linear(width, width) for _ in range(depth))
-        self.last = nn.Linear(width, dimension)
+        self.layers: nn.ModuleList = nn.ModuleList(nn.Linear(width, width) for _ in range(depth))
+        self.last: nn.Linear = nn.Linear(width, dimension)
 
     def forward(self, x: Tensor, t: Tensor, estimate: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
         """A tensor like x (N, d); `estimate` and `mask` like x, zero where they are not given."""
@@ -40,10 +43,13 @@ class PointNetwork(nn.Module):
 class PointGenerator(nn.Module):
     """Noise (N, d) to points (N, d), through residual layers."""
 
+    enter: nn.Linear
+    leave: nn.Linear
+
     def __init__(self, dimension: int, *, width: int = 64, depth: int = 3):
         super().__init__()
         self.enter, self.leave = nn.Linear(dimension, width), nn.Linear(width, dimension)
-        self.layers = nn.ModuleList(nn.Linear(width, width) for _ in range(depth))
+        self.layers: nn.ModuleList = nn.ModuleList(nn.Linear(width, width) for _ in range(depth))
 
     def forward(self, noise: Tensor) -> Tensor:
         """Points (N, d) of noise (N, d)."""

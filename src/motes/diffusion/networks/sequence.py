@@ -16,10 +16,15 @@ REACH = (1, 2, 4, 8, 16, 32)
 class Dilated(nn.Module):
     """A residual block over places: a wide convolution with gaps, then one of width one; the time shifts channels."""
 
+    norm1: nn.GroupNorm
+    norm2: nn.GroupNorm
+    conv2: nn.Conv1d
+    time: nn.Linear
+
     def __init__(self, channels: int, reach: int, width: int):
         super().__init__()
         self.norm1, self.norm2 = nn.GroupNorm(1, channels), nn.GroupNorm(1, channels)
-        self.conv1 = nn.Conv1d(channels, channels, width, padding=reach * (width // 2), dilation=reach)
+        self.conv1: nn.Conv1d = nn.Conv1d(channels, channels, width, padding=reach * (width // 2), dilation=reach)
         self.conv2, self.time = nn.Conv1d(channels, channels, 1), nn.Linear(EMBEDDING, channels)
 
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
@@ -38,13 +43,23 @@ class SequenceNetwork(nn.Module):
         width: places that each convolution looks at.
     """
 
+    vocabulary: int
+    classes: int
+    label: nn.Embedding | None
+    norm: nn.GroupNorm
+    last: nn.Conv1d
+
     def __init__(self, vocabulary: int, *, channels: int = 64, classes: int = 0, rounds: int = 1, width: int = 5):
         super().__init__()
         self.vocabulary, self.classes = vocabulary, classes
-        self.enter = nn.Conv1d(vocabulary + 1, channels, 9, padding=4)
-        self.time = nn.Sequential(nn.Linear(EMBEDDING, EMBEDDING), nn.SiLU(), nn.Linear(EMBEDDING, EMBEDDING))
+        self.enter: nn.Conv1d = nn.Conv1d(vocabulary + 1, channels, 9, padding=4)
+        self.time: nn.Sequential = nn.Sequential(
+            nn.Linear(EMBEDDING, EMBEDDING), nn.SiLU(), nn.Linear(EMBEDDING, EMBEDDING)
+        )
         self.label = nn.Embedding(classes + 1, EMBEDDING) if classes else None
-        self.layers = nn.ModuleList(Dilated(channels, reach, width) for _ in range(rounds) for reach in REACH)
+        self.layers: nn.ModuleList = nn.ModuleList(
+            Dilated(channels, reach, width) for _ in range(rounds) for reach in REACH
+        )
         self.norm, self.last = nn.GroupNorm(1, channels), nn.Conv1d(channels, vocabulary, 1)
 
     def forward(self, tokens: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:

@@ -134,11 +134,11 @@ class Guided(FeynmanKac):
 
     def step(self, rng: Rng, particles: Particles) -> Particles:
         k, x = particles.t, particles.x
-        for i in range(self.repeats):
-            state = self._move(rng.at("noise", inner=i), x, k)
-            if i + 1 < self.repeats:
-                state = self._back(rng.at("again", inner=i), state, k)
-                x = self.observer(rng.at("repeat", inner=i), state, k)
+        state = self._move(rng.at("noise", inner=0), x, k)
+        for i in range(self.repeats - 1):
+            state = self._back(rng.at("again", inner=i), state, k)
+            x = self.observer(rng.at("repeat", inner=i), state, k)
+            state = self._move(rng.at("noise", inner=i + 1), x, k)
         x = self.observer(rng, state, k + 1)
         return particles.step(x, torch.zeros(particles.n, dtype=torch.float64), info=self._info(x, k + 1))
 

@@ -129,10 +129,11 @@ def iterated_twisting(
     best, most = model, -1.0
     for i in range(iterations + 1):
         present = replace(model, guidance=Learned(basis, theta))
-        keeper = _Keeper(present, basis)
+        keeper, last = _Keeper(present, basis), None
         for state in stepped(present, n, seed=_seed(rng, i), ess_threshold=0):
             keeper.add(state.particles)
             last = state.particles
+        assert last is not None  # a walk has its start at the least
         log_weight = last.log_weight
         if not bool((log_weight > -math.inf).any()):
             raise MotesError("no path has a positive weight: use a softer reward, or more paths")

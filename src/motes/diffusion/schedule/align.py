@@ -103,7 +103,9 @@ def align_your_steps(
         raise MotesError(f"last must lie in [{process.t_min}, {process.t_max}), not {last}")
     ends = [float(process.log_snr(t)) for t in (process.t_max, end)]
     log_snr = torch.linspace(ends[0], ends[1], grid + 1, dtype=torch.float64)
-    for again in range(2):
+
+    def best(log_snr: Tensor, again: int) -> tuple[Tensor, Tensor]:
+        """All times, and which of them the cheapest path takes."""
         times = process.time(log_snr)
         times[0], times[-1] = process.t_max, end
         with torch.no_grad():
@@ -111,9 +113,9 @@ def align_your_steps(
                 cost = flow_cost(data, process, samples, times, rng.at("flow"), integrator)
             else:
                 cost = path_divergence(data, process, samples, times, rng.at("path", inner=again))
-        path = best_path(cost, steps)
-        if steps > 1:
-            log_snr = finer(log_snr, path, REFINE)
-        else:
-            break
+        return times, best_path(cost, steps)
+
+    times, path = best(log_snr, 0)
+    if steps > 1:
+        times, path = best(finer(log_snr, path, REFINE), 1)
     return times[path]

@@ -50,6 +50,10 @@ class Energy(nn.Module):
         tensor([[-1., -1.]])
     """
 
+    network: Any
+    process: Process
+    spread: float
+
     def __init__(self, network: Any, process: Process, *, spread: float = 1.0):
         super().__init__()
         self.network, self.process, self.spread = network, process, spread

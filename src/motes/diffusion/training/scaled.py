@@ -57,6 +57,10 @@ class Scaled(nn.Module):
         NeurIPS, section 5; here for any alpha.
     """
 
+    network: Any
+    process: Process
+    spread: float
+
     def __init__(self, network: Any, process: Process, *, spread: float = 1.0):
         super().__init__()
         self.network, self.process, self.spread = network, process, spread

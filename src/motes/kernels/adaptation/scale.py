@@ -45,9 +45,8 @@ def fit_scale(position: Tensor, weight: Tensor, kind: str, old: Tensor) -> Tenso
         # copies of one point differ by rounding alone, which is no scale to propose on
         if not bool((variance > 1e-24 * x.square().amax(0)).all()):
             return old
-        if dense:
-            factor = _cholesky(centred, w, unbias, (d + 1) / (m + d + 1), before.to(x))
-        factors.append(factor if dense and factor is not None else variance.sqrt())
+        factor = _cholesky(centred, w, unbias, (d + 1) / (m + d + 1), before.to(x)) if dense else None
+        factors.append(variance.sqrt() if factor is None else factor)
     if len({f.ndim for f in factors}) > 1:  # one half had a covariance without a factor
         factors = [f if f.ndim == 2 else f.diag() for f in factors]
     return torch.stack(factors)

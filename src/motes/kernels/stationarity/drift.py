@@ -100,7 +100,7 @@ def lagged(where: str, behind: str, advice: str, *, kept: bool = False) -> Remar
     what = (
         "the log evidence and the means may be off by more than their errors"
         if kept
-        else ("the log evidence may be off by more than its error")
+        else "the log evidence may be off by more than its error"
     )
     said = f"the particles did not keep up with {behind}: {where} their means drifted to the end, so {what}. {advice}"
     return Remark(said, ALL if kept else EVIDENCE, withholds=True)

@@ -27,9 +27,14 @@ class BytePrefixes(Prefixes):
         covers: (A) what is known of each row, among it the log-probability and the mass that pruning lost.
     """
 
+    inner: Prefixes
+    spelling: Spelling
+    beam: int | None
+    name: str
+
     def __init__(self, inner: Prefixes, spelling: Spelling, beam: int | None, name: str):
         self.inner, self.spelling, self.beam, self.name = inner, spelling, beam, name
-        self.root = CoverRow(0)  # the prompt alone: kept, so that every string can be covered again
+        self.root: CoverRow = CoverRow(0)  # the prompt alone: kept, so that every string can be covered again
         self.covers = [self._start()]
         self.texts: list[tuple[int, ...]] = [()]
         self.logits, self.length = self._logits(self.covers), torch.zeros(1, dtype=torch.int64)
@@ -71,7 +76,7 @@ class BytePrefixes(Prefixes):
         assert self.looked is not None
         tokens, _, out, seen = self.looked
         self.logits = kept_logits(self.logits, out, count)
-        self.covers = [covers[k] for covers, k in zip(seen, count.tolist(), strict=True)]
+        self.covers: list[Cover] = [covers[k] for covers, k in zip(seen, count.tolist(), strict=True)]
         self.texts = [(*text, *tokens[i, : int(count[i])].tolist()) for i, text in enumerate(self.texts)]
         self.length, self.looked = self.length + count, None
 

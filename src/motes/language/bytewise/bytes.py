@@ -75,13 +75,16 @@ class ByteModel(LanguageModel):
         2412.03719, on covers of a string and their beam.
     """
 
+    model: LanguageModel
+    beam: int | None
+
     references = (PHAN, VIEIRA)
 
     def __init__(self, model: LanguageModel, *, beam: int | None = None):
         if beam is not None and (isinstance(beam, bool) or not isinstance(beam, int) or beam < 1):
             raise MotesError(f"beam must be None (all covers) or a whole number of at least 1, not {beam!r}")
         self.model, self.beam, self.name = model, beam, f"{model.name} by bytes"
-        self.spelling = Spelling(pieces(model), model.end)
+        self.spelling: Spelling = Spelling(pieces(model), model.end)
         self.vocabulary = self.spelling.count
         self.end = tuple(range(256, 256 + len(model.end)))
         self._encoded: dict[tuple[int, ...], Tensor] = {}

@@ -28,12 +28,12 @@ class Spelling:
 
     def __init__(self, known: Pieces, end: Sequence[int]):
         others = [v for v, piece in enumerate(known.bytes) if not piece and v not in end]
-        self.silent = [*end, *others]
+        self.silent: list[int] = [*end, *others]
         place = {v: 256 + j for j, v in enumerate(self.silent)}
         written = [tuple(piece) or (place[v],) for v, piece in enumerate(known.bytes)]
         by_string = sorted(range(len(written)), key=written.__getitem__)
         self.order: NDArray[np.int64] = np.array(by_string)
-        self.count = 256 + len(self.silent)
+        self.count: int = 256 + len(self.silent)
         self.symbol: NDArray[np.int16] = np.full((max(1, known.longest) + 1, len(written)), -1, dtype=np.int16)
         for at, v in enumerate(by_string):
             self.symbol[: len(written[v]), at] = written[v]

@@ -50,6 +50,8 @@ def canonical() -> Constraint:
 class Spellings(Recogniser):
     """The tokens of each row, and what the tokenizer would have written."""
 
+    model: LanguageModel
+
     full = False
 
     def __init__(self, model: LanguageModel):

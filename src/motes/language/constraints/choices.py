@@ -57,8 +57,8 @@ class Listed(Spelt):
 
     def __init__(self, constraint: Choices, model: LanguageModel):
         super().__init__(model)
-        self.choices = [text.encode() for text in constraint.texts]
-        self.least = {text: self.fewest(text) for text in self.choices}
+        self.choices: list[bytes] = [text.encode() for text in constraint.texts]
+        self.least: dict[bytes, list[float]] = {text: self.fewest(text) for text in self.choices}
 
     def fewest(self, text: bytes) -> list[float]:
         """For each place of a text, the fewest tokens that spell the rest; inf: none do."""

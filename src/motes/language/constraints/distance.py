@@ -28,16 +28,19 @@ class Distance:
         after: for each place, the place behind each token, (V,) int16; `DEAD` where there is none.
     """
 
+    pattern: Pattern
+    vocabulary: int
+
     def __init__(self, pattern: Pattern, pieces: Pieces):
         self.pattern, self.trie, self.vocabulary = pattern, trie_of(pieces), len(pieces.bytes)
-        self.start = pattern.initial
+        self.start: frozenset[int] = pattern.initial
         self.number: dict[States, int] = {self.start: 0}
-        self.places = [self.start]
+        self.places: list[frozenset[int]] = [self.start]
         self.table = np.full((MOST + 1, 256), UNKNOWN, dtype=np.int32)
         self.after: list[np.ndarray] = []
         while len(self.after) < len(self.places) <= MOST:
             self.after.append(self._walked(len(self.after)))
-        self.known = len(self.places) <= MOST
+        self.known: bool = len(self.places) <= MOST
         self.least = self._distances() if self.known else np.zeros(0, dtype=np.int16)
 
     def step(self, states: States, text: bytes) -> States:

@@ -196,14 +196,17 @@ def _checked(what: str, source: str, grammar: str, layout: str = "") -> Constrai
 class Parsers(Recogniser):
     """The parser states of the distinct prefixes of a run, one a row."""
 
+    model: LanguageModel
+    constraint: Parsed
+
     def __init__(self, constraint: Parsed, model: LanguageModel):
         from llguidance import LLExecutor, LLMatcher
 
         self.model, self.constraint = model, constraint
-        self.executor = LLExecutor(max(1, torch.get_num_threads()))
-        self.start = LLMatcher(model.recogniser_tokenizer(), constraint.grammar)
+        self.executor: LLExecutor = LLExecutor(max(1, torch.get_num_threads()))
+        self.start: LLMatcher = LLMatcher(model.recogniser_tokenizer(), constraint.grammar)
         self.matchers = [self.start.deep_copy()]
-        self.separators = constraint.separators
+        self.separators: Marks | None = constraint.separators
         self.scans = [BEGINNING]
         self.far = distance(constraint.source, pieces(model)) if constraint.what == EXPRESSION else None
         self.texts: list[tuple[frozenset[int], int]] = [(frozenset() if self.far is None else self.far.start, 0)]

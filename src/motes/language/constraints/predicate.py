@@ -74,7 +74,7 @@ class Asked(Spelt):
         super().__init__(model)
         self.constraint = constraint
         self.answers: dict[tuple[bool, str], bool] = {}
-        self.every = torch.ones(model.vocabulary, dtype=torch.bool)
+        self.every: Tensor = torch.ones(model.vocabulary, dtype=torch.bool)
 
     def key(self, text: bytes) -> bytes:
         return b""

@@ -15,6 +15,8 @@ from motes.language.models.model import LanguageModel
 class Spelt(Recogniser):
     """A recogniser that knows the text of each row as bytes; masks of equal texts are found once."""
 
+    model: LanguageModel
+
     def __init__(self, model: LanguageModel):
         self.model, self.pieces = model, pieces(model)
         self.texts = [b""]
@@ -37,7 +39,7 @@ class Spelt(Recogniser):
         self.texts = [self.texts[p] + (self.pieces.bytes[v] if v >= 0 else b"") for p, v in pairs]
 
     def reopen(self, texts: dict[int, list[int]], rows: int) -> None:
-        self.texts = [self.pieces.write(texts.get(row, [])) for row in range(rows)]
+        self.texts: list[bytes] = [self.pieces.write(texts.get(row, [])) for row in range(rows)]
 
     def accepts(self, row: Tensor, token: Tensor) -> Tensor:
         pairs, which = distinct(row, token)

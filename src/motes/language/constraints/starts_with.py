@@ -50,8 +50,8 @@ class Begun(Spelt):
 
     def __init__(self, constraint: StartsWith, model: LanguageModel):
         super().__init__(model)
-        self.beginning = constraint.beginning
-        self.least = self._fewest()
+        self.beginning: bytes = constraint.beginning
+        self.least: list[float] = self._fewest()
 
     def _fewest(self) -> list[float]:
         """For each place of the beginning, the fewest tokens that spell the rest or more; inf: none do."""

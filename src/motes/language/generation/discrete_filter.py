@@ -66,6 +66,10 @@ class Expansion(TextPopulation):
         Soc. B 65(4), section 3. Lew et al. (2023), arXiv 2306.03081, section 3, for `factor`.
     """
 
+    reward: Reward | None
+    twist: Reward | None
+    steer: int | None
+
     references = (FEARNHEAD, LEW)
 
     def __init__(

@@ -33,6 +33,8 @@ class NextTokenLaw:
 class Front:
     """The rows themselves: prefixes evaluated by the model, parser states, next-token laws. Mutable, as a cache is."""
 
+    version: int
+
     def __init__(
         self,
         model: LanguageModel,
@@ -42,7 +44,7 @@ class Front:
         constraint: Constraint | None,
     ):
         self.model = model
-        self.rules = Chain(rules, model, prompt, max_tokens)
+        self.rules: Chain = Chain(rules, model, prompt, max_tokens)
         self.prefixes: Prefixes = model.prefixes(prompt, max_tokens)
         self.recogniser: Recogniser | None = None if constraint is None else constraint.open(model)
         if self.recogniser is not None:
@@ -85,7 +87,7 @@ class Front:
         """After the prefixes were evaluated anew: the parser states of the rows with these tokens, and all laws."""
         if self.recogniser is not None:
             self.recogniser.reopen(texts, len(self.prefixes.logits))
-        self.law = self.find_law()
+        self.law: NextTokenLaw = self.find_law()
 
     def log_prob(self, first: int | None = None) -> Tensor:
         """The model's own law of each row (A, V) float64, or of the `first` rows."""

@@ -141,12 +141,12 @@ class Generation(FeynmanKac):
         self.model, self.constraint, self.lookahead = model, constraint, lookahead
         self.max_tokens, self.globalise, self.max_refused = max_tokens, globalise, max_refused
         self.reward, self.twist, self.steer = guides(reward, twist, steer, lookahead)
-        self.pays_last = self.twist is None and self.steer is None
+        self.pays_last: bool = self.twist is None and self.steer is None
         check_step(step, steer)
         if preview is not None:
             check_size(preview, "preview")
         self.preview, self.anneal = preview, choose(anneal)
-        self.prompt = encoded(model, prompt, chat, max_tokens)
+        self.prompt: Tensor = encoded(model, prompt, chat, max_tokens)
         self.references = (LEW, LOULA) if constraint or reward or self.rules else ()
         self.references += () if lookahead is None else (FEARNHEAD,)
         # an empty constraint is found here and not in the middle of a run

@@ -37,7 +37,7 @@ class OnTokens:
 
     def __init__(self, function: Callable[[list[Tensor]], Tensor]):
         self.function = function
-        self.__name__ = getattr(function, "__name__", type(function).__name__)
+        self.__name__: str = getattr(function, "__name__", type(function).__name__)
 
     def __call__(self, tokens: list[Tensor]) -> Tensor:
         return self.function(tokens)
@@ -98,12 +98,19 @@ def ask(reward: Any, texts: list[str], tokens: Sequence[Tensor], t: int, what: s
 class SequenceReward:
     """The score of a transformers model for sequences as a reward, see `reward_model`."""
 
+    model: Any
+    tokenizer: Any
+    scale: float
+    label: int
+    before: str
+    batch: int
+
     def __init__(self, model: Any, tokenizer: Any, *, scale: float, label: int, before: str, batch: int):
         self.model, self.tokenizer, self.scale, self.label = model.eval(), tokenizer, scale, label
         self.before, self.batch = before, batch
         known = (tokenizer.model_max_length, getattr(model.config, "max_position_embeddings", None))
-        self.longest = min((most for most in known if most is not None), default=math.inf)
-        self.__name__ = f"reward_model({type(model).__name__}, scale={scale}, label={label}, before={before!r})"
+        self.longest: float = min((most for most in known if most is not None), default=math.inf)
+        self.__name__: str = f"reward_model({type(model).__name__}, scale={scale}, label={label}, before={before!r})"
 
     def __call__(self, texts: list[str]) -> Tensor:
         refuse_training_mode(self.model, "the reward")

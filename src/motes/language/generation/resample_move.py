@@ -95,6 +95,12 @@ class Rewriting(FeynmanKac):
         1.0
     """
 
+    generation: Generation
+    sweeps: int
+    temper: bool
+    conditional_ess: float
+    ladder: list[float] | None
+
     def __init__(
         self,
         generation: Generation,
@@ -132,7 +138,7 @@ class Rewriting(FeynmanKac):
         )
         self.writer = generation
         if temper:
-            self.writer = copy.copy(generation)
+            self.writer: Generation = copy.copy(generation)
             self.writer.reward = None
         self.quantity = generation.quantity  # pyright: ignore[reportAttributeAccessIssue]
         self.references = (*generation.references, GILKS, *((DEL_MORAL,) if temper else ()))

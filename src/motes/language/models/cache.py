@@ -43,11 +43,14 @@ class CacheBlock:
 class RowLayer(CacheLayerMixin):
     """One layer's keys and values (rows, H, length, D), behind its prompt (1, H, P, D)."""
 
+    prompt: tuple[Tensor, Tensor]
+    shares: bool
+
     def __init__(self, keys: Tensor, values: Tensor, shares: bool):
         super().__init__()
         self.prompt, self.shares = (keys, values), shares
         self.rows = tuple(t.new_zeros(0, t.shape[1], 0, t.shape[3]) for t in self.prompt)
-        self.block = CacheBlock(slice(0, 0), 0)
+        self.block: CacheBlock = CacheBlock(slice(0, 0), 0)
 
     def reserve(self, rows: int, length: int) -> None:
         """Make room for `rows` rows of `length` tokens."""
@@ -61,7 +64,7 @@ class RowLayer(CacheLayerMixin):
             new = old.new_zeros(new_rows, old.shape[1], new_length, old.shape[3])
             new[:old_rows, :, :old_length] = old
             grown.append(new)
-        self.rows = tuple(grown)
+        self.rows: tuple[Tensor, ...] = tuple(grown)
 
     def move(self, source: Tensor, target: Tensor, length: int) -> None:
         for rows in self.rows:
@@ -114,6 +117,11 @@ class CachedPrefixes(Prefixes):
         micro_batch: rows a call, exactly; None is as many as there are, at most `MOST_ROWS` at once.
     """
 
+    model: Any
+    shares: bool
+    micro_batch: int | None
+    n_prompt: int
+
     def __init__(self, model: Any, prompt: Tensor, *, shares: bool, micro_batch: int | None):
         self.model, self.shares, self.micro_batch = model, shares, micro_batch
         self.n_prompt, self.length = len(prompt), torch.zeros(1, dtype=torch.int64)
@@ -132,7 +140,7 @@ class CachedPrefixes(Prefixes):
                     "slides): such models cannot branch here; use one with plain attention"
                 )
             self.layers.append(RowLayer(keys, values, shares))
-        self.cache = Cache(layers=self.layers)
+        self.cache: Cache = Cache(layers=self.layers)
 
     def extend(self, parent: Tensor, token: Tensor) -> None:
         count = len(parent)

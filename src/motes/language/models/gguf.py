@@ -6,6 +6,8 @@ two seconds) and needs accelerate. Files of other architectures or tokenizers go
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -95,7 +97,7 @@ def token_id(header: Header, name: str) -> int | None:
     return header.whole(key, 0, len(header["tokenizer.ggml.tokens"]) - 1) if key in header.fields else None
 
 
-def build_model(header: Header, dtype: torch.dtype):
+def build_model(header: Header, dtype: torch.dtype) -> Any:
     """A transformers LlamaForCausalLM with the weights of the file, in evaluation mode.
 
     Raises:
@@ -138,7 +140,7 @@ def build_model(header: Header, dtype: torch.dtype):
     return model.eval()
 
 
-def build_tokenizer(header: Header):
+def build_tokenizer(header: Header) -> Any:
     """The byte-level BPE tokenizer of the file, with its chat template.
 
     Raises:

@@ -45,6 +45,12 @@ class TransformersModel(LanguageModel):
         MotesError: the model is an encoder, an encoder-decoder, has no head, or does not compute the same twice.
     """
 
+    model: Any
+    tokenizer: Any
+    micro_batch: int | None
+    cache: str
+    turning: int | None
+
     def __init__(self, model: Any, tokenizer: Any, *, name: str, micro_batch: int | None = None):
         from motes.language.models.cache_check import find_cache
 

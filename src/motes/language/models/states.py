@@ -45,9 +45,15 @@ class StatePrefixes(Prefixes):
         MotesError: the model returns no cache that it takes again, or one that is not made of rows.
     """
 
+    model: Any
+    micro_batch: int | None
+    prompt: Tensor
+    positions: bool
+    start: StateSlot
+
     def __init__(self, model: Any, prompt: Tensor, *, micro_batch: int | None = None, positions: bool = False):
         self.model, self.micro_batch, self.prompt, self.positions = model, micro_batch, prompt, positions
-        self.name = next((name for name in NAMES if accepts(model, name)), None)
+        self.name: str | None = next((name for name in NAMES if accepts(model, name)), None)
         if self.name is None or (positions and not accepts(model, "position_ids")):
             raise MotesError(
                 f"{type(model).__name__} takes no cache under the names {', '.join(NAMES)}, or no positions"

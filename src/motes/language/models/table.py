@@ -34,6 +34,10 @@ class TableModel(LanguageModel):
         'abb'
     """
 
+    tokens: list[str]
+    digest: str
+    evaluations: int
+
     def __init__(
         self, tokens: Sequence[str], logits: Callable[[tuple[int, ...]], Tensor] | Tensor, *, name: str = "table"
     ):

@@ -28,6 +28,10 @@ class WholePrefixes(TextPrefixes):
             those after its beginning.
     """
 
+    model: Any
+    micro_batch: int | None
+    apart: bool
+
     def __init__(self, model: Any, prompt: Tensor, *, micro_batch: int | None = None, apart: bool = False):
         self.model, self.micro_batch, self.apart = model, micro_batch, apart
         self.prompt: list[int] = prompt.tolist()

@@ -57,6 +57,11 @@ class TextPopulation(FeynmanKac):
         MotesError: an argument is of the wrong kind.
     """
 
+    model: LanguageModel
+    constraint: Constraint | None
+    max_tokens: int
+    globalise: bool
+
     quantity: ClassVar[str] = "log normaliser"
     copied: ClassVar[bool] = False
     """Whether the population starts with N copies of the empty text, not with one."""
@@ -75,7 +80,7 @@ class TextPopulation(FeynmanKac):
         self.rules = as_rules(rules)
         check_arguments(model, constraint, None, max_tokens, None)
         self.model, self.constraint, self.max_tokens, self.globalise = model, constraint, max_tokens, globalise
-        self.prompt = encoded(model, prompt, chat, max_tokens)
+        self.prompt: Tensor = encoded(model, prompt, chat, max_tokens)
 
     @abstractmethod
     def choose(self, rng: Rng, beam: Beam, more: dict[str, Tensor], shared: dict[str, Any], n: int) -> Choice:

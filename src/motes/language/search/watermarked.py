@@ -60,6 +60,9 @@ class Watermarked(TextPopulation):
         Hu et al. (2024), Unbiased watermark for large language models, ICLR, for repeated contexts.
     """
 
+    key: int
+    width: int
+
     copied: ClassVar[bool] = True
     references = (
         Reference(

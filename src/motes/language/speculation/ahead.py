@@ -66,10 +66,14 @@ def speculating(model: LanguageModel, *, draft: Draft | None = None, tokens: int
 class Speculating(LanguageModel):
     """A language model that reads guesses along; made by `speculating`."""
 
+    model: LanguageModel
+    draft: Draft
+    tokens: int
+
     def __init__(self, model: LanguageModel, draft: Draft, tokens: int):
         self.model, self.draft, self.tokens = model, draft, tokens
         self.name, self.vocabulary, self.end, self.longest = model.name, model.vocabulary, model.end, model.longest
-        self.counts = {"calls": 0, "guessed": 0, "right": 0}
+        self.counts: dict[str, int] = {"calls": 0, "guessed": 0, "right": 0}
 
     def encode(self, prompt: str | Sequence[Message], chat: bool | str = "auto") -> Tensor:
         return self.model.encode(prompt, chat)
@@ -104,6 +108,14 @@ class Ahead(Prefixes):
         end: the tokens behind which nothing is read.
         counts: where calls, guesses and right guesses are counted.
     """
+
+    inner: Prefixes
+    guesser: Guesser
+    most: int
+    max_tokens: int
+    end: tuple[int, ...]
+    counts: dict[str, int]
+    tokens: Tensor
 
     def __init__(
         self,

@@ -22,6 +22,9 @@ class Patient(Guesser):
     one length try together, so that the others wait for them less.
     """
 
+    guesser: Guesser
+    largest: int
+
     def __init__(self, guesser: Guesser, largest: int):
         self.guesser, self.largest = guesser, largest
         self.rows = [DraftRow()]
@@ -29,7 +32,9 @@ class Patient(Guesser):
     def extend(self, parent: Tensor, token: Tensor) -> None:
         self.guesser.extend(parent, token)
         pairs = zip(parent.tolist(), token.tolist(), strict=True)
-        self.rows = [self.rows[p] if v < 0 else self.rows[p].with_token(v, self.largest) for p, v in pairs]
+        self.rows: list[DraftRow] = [
+            self.rows[p] if v < 0 else self.rows[p].with_token(v, self.largest) for p, v in pairs
+        ]
 
     def guess(self, rows: Sequence[int], most: Sequence[int]) -> list[list[int]]:
         found = self.guesser.guess(rows, [min(k, self.rows[i].most) for i, k in zip(rows, most, strict=True)])

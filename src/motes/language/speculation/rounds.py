@@ -75,6 +75,10 @@ class Drafted(FeynmanKac):
         Sun, Mendlovic, Leviathan, Aharoni, Ro, Beirami & Suresh (2024), arXiv 2403.10444, algorithm 2.
     """
 
+    generation: Generation
+    tokens: int
+    scheme: str
+
     def __init__(self, generation: Generation, draft: LanguageModel, *, tokens: int = 4, scheme: str = "block"):
         if not isinstance(generation, Generation):
             raise MotesError(f"what is to be drafted is a motes.Generation, not a {type(generation).__name__}")

@@ -75,7 +75,7 @@ class NumPyro(Outside):
         from numpyro import handlers
 
         self._model = lambda: model(*args, **kwargs)
-        self.name = getattr(model, "__name__", type(model).__name__)
+        self.name: str = getattr(model, "__name__", type(model).__name__)
         real: list[Any] = []
 
         def look(words: Any) -> Any:

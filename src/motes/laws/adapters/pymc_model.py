@@ -83,6 +83,8 @@ def from_pymc(
 class PyMC(Outside):
     """What `from_pymc` returns."""
 
+    backend: str
+
     def __init__(self, model: Any, start: Distribution | None, backend: str):
         import numpy as np
 

@@ -88,7 +88,7 @@ class Pyro(Outside):
     def __init__(self, model: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]):
         args, kwargs = _double(args), _double(kwargs)
         self._model = lambda: model(*args, **kwargs)
-        self.name = getattr(model, "__name__", type(model).__name__)
+        self.name: str = getattr(model, "__name__", type(model).__name__)
         try:
             sites = self._sites(lambda site: _drawn(site, Rng(0).at("probe"), 0))
         except RuntimeError as error:
@@ -115,7 +115,7 @@ class Pyro(Outside):
             problem = f"{type(error).__name__}: {error}"
         if problem:
             log.warning("%s is called for one particle after the other: %s", self.name, problem)
-            self.vectorised = False
+            self.vectorised: bool = False
         likelihood, prior, _ = self._parts(z)
         self.differentiable = likelihood.requires_grad or (not self._observes and prior.requires_grad)
 

@@ -32,12 +32,12 @@ class AdapterStart:
     """
 
     def __init__(self, distribution: Distribution, dim: int):
-        self.parameters = Parameters(distribution)
+        self.parameters: Parameters = Parameters(distribution)
         if self.parameters.dim != dim:
             raise ShapeError(f"start must be over a vector of the density's {dim} numbers, not {self.parameters.dim}")
         if not self.parameters.real:
             raise MotesError(f"start must have support on all of R^{dim}; {type(distribution).__name__} has not")
-        self.name = type(distribution).__name__
+        self.name: str = type(distribution).__name__
 
     def sample(self, rng: Rng, n: int) -> Tensor:
         return self.parameters.sample(rng, n)

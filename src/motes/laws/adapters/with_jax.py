@@ -76,6 +76,10 @@ class Evaluated:
         parts: a JAX function of one point.
     """
 
+    without: Batched
+    with_gradient: Batched
+    curved: Batched
+
     def __init__(self, parts: Parts):
         jax = need_jax()
         np = jax.numpy

@@ -162,6 +162,10 @@ class Started(Law):
         37(2).
     """
 
+    density: Law
+    mixture: Mixture
+    share: float
+
     def __init__(self, density: Law, mixture: Mixture, *, share: float = 0.0):
         self.density, self.mixture, self.share = density, mixture, share
         self.dim, self.dtype, self.differentiable = density.dim, density.dtype, density.differentiable

@@ -68,8 +68,8 @@ class Book:
         self.kept: list[Any] = []
         self.nodes: dict[frozenset[int], Node] = {}
         self.sizes: dict[Node, float] = {}
-        self.any = self.node(True, "#")
-        self.root = self.any if document is True else self.node(document, "#")
+        self.any: Node = self.node(True, "#")
+        self.root: Node = self.any if document is True else self.node(document, "#")
 
     def schema(self, written: Any, place: str) -> Schema:
         """The schema that stands at a place; True and {} are the same everywhere."""

@@ -36,12 +36,12 @@ class Parts:
     """The pieces of a vocabulary without space, and what they begin and end with."""
 
     def __init__(self, pieces: Pieces):
-        self.longest = max(pieces.longest, 1)
-        self.whole = {squeezed(text) for text in pieces.tokens_of} - {b""}
-        self.split = any(PARTIAL.search(text) for text in pieces.tokens_of)
+        self.longest: int = max(pieces.longest, 1)
+        self.whole: set[bytes] = {squeezed(text) for text in pieces.tokens_of} - {b""}
+        self.split: bool = any(PARTIAL.search(text) for text in pieces.tokens_of)
         """Whether some token ends within an escape, so that what no tokens spell may still be written."""
-        self.begun = {text[:k] for text in self.whole for k in range(1, min(len(text), LONG + 1))}
-        self.reached = {text[-k:] for text in self.whole for k in range(1, min(len(text), LONG + 1))}
+        self.begun: set[bytes] = {text[:k] for text in self.whole for k in range(1, min(len(text), LONG + 1))}
+        self.reached: set[bytes] = {text[-k:] for text in self.whole for k in range(1, min(len(text), LONG + 1))}
 
 
 _PARTS: WeakKeyDictionary[Pieces, Parts] = WeakKeyDictionary()
@@ -55,6 +55,10 @@ class Fewest:
     any token can, and the last one out of it; the sum over the stretches is the bound. Space between the parts is left
     out on both sides, and an escape that a single token writes is counted as the character that it stands for.
     """
+
+    automaton: Automaton
+    parts: Parts
+    depth: int
 
     def __init__(self, automaton: Automaton, pieces: Pieces):
         if pieces not in _PARTS:

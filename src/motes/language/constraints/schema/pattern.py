@@ -71,7 +71,7 @@ class Pattern:
                 unread[to].append(s)
             for to in self.end[s]:
                 closing[to].append(s)
-        self.far = [math.inf] * len(self.chars)
+        self.far: list[float] = [math.inf] * len(self.chars)
         self.far[self.last] = 0.0
         todo = deque([self.last])
         while todo:  # the states from which the end is reached without a character
@@ -91,8 +91,8 @@ class Pattern:
                 if self.far[before] > self.far[s] + 1:
                     self.far[before] = self.far[s] + 1
                     todo.append(before)
-        self.initial = self._alive(self.closure([self.first], beginning=True))
-        self.empty = self.last in self.closure([self.first], beginning=True, ending=True)
+        self.initial: frozenset[int] = self._alive(self.closure([self.first], beginning=True))
+        self.empty: bool = self.last in self.closure([self.first], beginning=True, ending=True)
         return self
 
     def _alive(self, states: set[int]) -> frozenset[int]:

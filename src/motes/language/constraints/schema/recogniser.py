@@ -75,6 +75,10 @@ class SchemaRow:
 class Places(Recogniser):
     """The places of the distinct prefixes of a run, one a row."""
 
+    automaton: Automaton
+    walk: Walk
+    spelt: Pieces
+
     def __init__(self, automaton: Automaton, walk: Walk, spelt: Pieces):
         self.automaton, self.walk, self.spelt = automaton, walk, spelt
         self.rows = [SchemaRow(automaton.start)]
@@ -92,7 +96,7 @@ class Places(Recogniser):
         self.rows = [self.moved(self.rows[p], v) if v >= 0 else self.rows[p] for p, v in pairs]
 
     def reopen(self, texts: dict[int, list[int]], rows: int) -> None:
-        self.rows = [SchemaRow(self.automaton.start)] * rows
+        self.rows: list[SchemaRow] = [SchemaRow(self.automaton.start)] * rows
         for at, tokens in texts.items():
             for token in tokens:
                 self.rows[at] = self.moved(self.rows[at], token)

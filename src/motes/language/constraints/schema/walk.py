@@ -60,9 +60,14 @@ def trie_of(pieces: Pieces) -> Trie:
 class Walk:
     """An automaton walked by the tokens of a vocabulary."""
 
+    automaton: Automaton
+    trie: Trie
+    vocabulary: int
+    end: list[int]
+
     def __init__(self, automaton: Automaton, pieces: Pieces, vocabulary: int, end: tuple[int, ...]):
         self.automaton, self.trie, self.vocabulary, self.end = automaton, trie_of(pieces), vocabulary, list(end)
-        self.fewest = Fewest(automaton, pieces)
+        self.fewest: Fewest = Fewest(automaton, pieces)
         self.forget()
 
     def forget(self) -> None:
