@@ -77,7 +77,7 @@ print(routes.available("cpu"), any(self_test().values()))
 for route in ("numba", "triton"):
     try:
         Rng(0, route=route).normal((3,))
-    except RuntimeError as error:
+    except ValueError as error:
         print(error)
 """
     done = python("-c", code)

@@ -108,8 +108,9 @@ def _remedy(run: Run) -> str:
         return f"it ended as {run.result.value}; resume it, if its kernel has gradients"
     if kernel is None:
         return f"a {run.setup['model']} run keeps none; run.mean(f) without control has its plain error bar"
+    name = kernel.get("name") if isinstance(kernel, dict) else kernel
     return (
-        f"its kernel, {kernel}, evaluates no gradients, or {run.setup['model']} does not keep them; run Tempering or "
+        f"its kernel, {name}, evaluates no gradients, or {run.setup['model']} does not keep them; run Tempering or "
         "NestedSampling with kernel='mala' or 'hmc' for it, or leave control away"
     )
 

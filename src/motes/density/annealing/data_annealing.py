@@ -276,7 +276,7 @@ class DataAnnealing(FeynmanKac):
             if not isinstance(terms, Tensor) or terms.ndim == 0 or terms.shape[-1] != stop - start:
                 what = tuple(terms.shape) if isinstance(terms, Tensor) else type(terms).__name__
                 # no MotesError, so that both ways of calling it are tried
-                raise MotesError(
+                raise ValueError(
                     f"for {stop - start} observations the last axis must count them, and it returned {what}"
                 )
             return (terms if power is None else terms * power).sum(-1)
