@@ -25,7 +25,7 @@ PROTOCOLS = {
     "core/__init__.py: AttributeError",
     "laws/adapters/__init__.py: AttributeError",
     "testing/enumeration.py: AttributeError",
-    "density/annealing/data_annealing.py: ValueError",  # within the user's function: the other way of calling it is tried
+    "density/annealing/data_annealing.py: ValueError",  # so that the other way of calling is tried
     "core/drive.py: KeyboardInterrupt",  # the second Ctrl-C
     "kernels/stationarity/settle.py: AssertionError",  # cannot be reached
     "core/history/growing.py: IndexError",  # ends a loop over a sequence
