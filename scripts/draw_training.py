@@ -17,8 +17,8 @@ import torch
 import motes
 from motes.diffusion import load
 from motes.diffusion.denoisers.pretrained import FASHION_CLASSES, FASHION_SHAPE
-from motes.diffusion.networks import PointGenerator, build
-from motes.diffusion.training import Drift, Drifting, Plan, fit, flow
+from motes.diffusion.training import Drift, Drifting, flow
+from motes.learn import Plan, PointGenerator, build, fit
 from motes.rng import Rng
 
 IMAGES = Path(__file__).parents[1] / "docs/images"

@@ -24,8 +24,9 @@ from torch import Tensor
 
 from motes.diffusion.denoisers.pretrained import DNA_BASES, DNA_CELLS, DNA_PROCESS, write
 from motes.diffusion.discrete import MarkovLaw
-from motes.diffusion.networks import SequenceNetwork, build
-from motes.diffusion.training import Plan, TokenDenoising, train_discrete
+from motes.diffusion.networks import SequenceNetwork
+from motes.diffusion.training import TokenDenoising, train_discrete
+from motes.learn import Plan, build
 from motes.rng import Rng
 
 SEED = 20262

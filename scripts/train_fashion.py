@@ -27,9 +27,10 @@ from torch import Tensor, nn
 
 from motes.diffusion import Denoiser
 from motes.diffusion.denoisers.pretrained import FASHION_PROCESS, read, write
-from motes.diffusion.networks import ImageClassifier, ImageUNet, build
-from motes.diffusion.training import Denoising, Objective, Plan, fit
+from motes.diffusion.networks import ImageClassifier, ImageUNet
+from motes.diffusion.training import Denoising
 from motes.diffusion.training.denoising import noised
+from motes.learn import Objective, Plan, build, fit
 from motes.rng import Rng
 
 SEED = 20261

@@ -9,7 +9,7 @@ from pkgutil import iter_modules
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from motes import core, density, diffusion, errors, kernels, language, laws, report, rng, statespace, testing
+    from motes import core, density, diffusion, errors, kernels, language, laws, learn, report, rng, statespace, testing
     from motes.core.cite import cite
     from motes.core.files.checkpoint import Checkpoint
     from motes.core.files.runfile import load
@@ -48,6 +48,7 @@ __all__ = [
     "kernels",
     "language",
     "laws",
+    "learn",
     "load",
     "report",
     "resume",

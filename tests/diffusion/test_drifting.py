@@ -7,9 +7,9 @@ import torch
 
 from diffusion.linear import F64
 from motes import Rng
-from motes.diffusion.networks import PointGenerator, build
-from motes.diffusion.training import Drift, Drifting, Plan, asymmetry, fit, flow
+from motes.diffusion.training import Drift, Drifting, asymmetry, flow
 from motes.errors import MotesError, ShapeError, UnknownName
+from motes.learn import Plan, PointGenerator, build, fit
 
 ALL = [Drift(kernel, field=field) for kernel in ("laplace", "gaussian") for field in ("conservative", "original")]
 

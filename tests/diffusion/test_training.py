@@ -1,7 +1,6 @@
-"""Training of denoisers: the loop, and that each objective's optimum is the closed form that it promises."""
+"""Training of denoisers: each objective's optimum is the closed form that it promises."""
 
 import copy
-import dataclasses
 import math
 
 import pytest
@@ -10,26 +9,14 @@ from torch import nn
 
 from diffusion.linear import F64
 from motes import Rng
-from motes.core.files import store as files
 from motes.diffusion import Denoiser, VarianceExploding, VariancePreserving, gaussian, mixture
-from motes.diffusion.networks import ImageUNet, Labelled, PointNetwork, build
+from motes.diffusion.networks import ImageUNet, Labelled
 from motes.diffusion.processes.edm import EDM
 from motes.diffusion.processes.interpolant import RectifiedFlow
-from motes.diffusion.training import (
-    Denoising,
-    Distillation,
-    Diverged,
-    Energy,
-    MissingParts,
-    NoisyData,
-    Plan,
-    Scaled,
-    asymmetry,
-    fit,
-    train,
-)
+from motes.diffusion.training import Denoising, Distillation, Energy, MissingParts, NoisyData, Scaled, asymmetry, train
 from motes.diffusion.training.denoising import noised
-from motes.errors import FileError, MotesWarning, ShapeError, UnknownName
+from motes.errors import UnknownName
+from motes.learn import Plan, PointNetwork, build
 
 VP = VariancePreserving()
 POINTS = Rng(0).at("points").normal((400, 2), dtype=torch.float32)
@@ -67,129 +54,39 @@ def weights(network) -> torch.Tensor:
     return torch.cat([p.detach().flatten() for p in network.parameters()])
 
 
-# -------------------------------------------------------------------------------------------------- the loop
-
-
 def points_network() -> PointNetwork:
     return build(lambda: PointNetwork(2, width=16, depth=1), seed=Rng(1))
 
 
-def test_a_broken_off_training_ends_like_a_whole_one(tmp_path):
-    """Bit for bit, with the losses and held-out losses; and the seed matters."""
-    objective, path = Denoising(VP), tmp_path / "training.motes"
-    whole = fit(points_network(), objective, POINTS, plan=SHORT, seed=5, progress=False)
-    first = fit(points_network(), objective, POINTS, plan=SHORT, seed=5, path=path, until=13, progress=False)
-    rest = fit(points_network(), objective, POINTS, plan=SHORT, seed=5, path=path, progress=False)
-    assert len(first.losses) == 13 and torch.equal(rest.losses, whole.losses)
-    assert torch.equal(weights(rest.network), weights(whole.network))
-    assert [row for row in rest.held_out if row[0] % 10 == 0] == whole.held_out and len(whole.held_out) == 3
-    other = fit(points_network(), objective, POINTS, plan=SHORT, seed=6, progress=False)
-    assert not torch.equal(weights(other.network), weights(whole.network))
-    for change in (
-        {"objective": Denoising(VP, predicts="noise")},
-        {"plan": dataclasses.replace(SHORT, rate=1e-3)},
-        {"seed": 6},
-        {"data": POINTS[:300]},
-    ):
-        given = {"objective": objective, "data": POINTS, "plan": SHORT, "seed": 5} | change
-        with pytest.raises(FileError, match="of another training"):
-            fit(points_network(), path=path, progress=False, **given)
-    with pytest.raises(FileError, match="of another network"):
-        wide = build(lambda: PointNetwork(2, width=24, depth=1), seed=Rng(1))
-        fit(wide, objective, POINTS, plan=SHORT, seed=5, path=path, progress=False)
-
-
-def test_a_training_goes_on_from_the_checkpoint_before_a_damaged_one(tmp_path):
-    objective, path = Denoising(VP), tmp_path / "training.motes"
-    whole = fit(points_network(), objective, POINTS, plan=SHORT, seed=5, progress=False)
-    fit(points_network(), objective, POINTS, plan=SHORT, seed=5, path=path, until=23, progress=False)
-    path.write_bytes(path.read_bytes()[:-1])
-    with pytest.warns(MotesWarning, match=r"truncated.* The checkpoint before it, .* stands at step 20"):
-        rest = fit(points_network(), objective, POINTS, plan=SHORT, seed=5, path=path, progress=False)
-    assert torch.equal(weights(rest.network), weights(whole.network)) and torch.equal(rest.losses, whole.losses)
-
-
-def test_a_checkpoint_of_training_that_fails_is_a_warning(tmp_path, monkeypatch):
-    whole = fit(points_network(), Denoising(VP), POINTS, plan=SHORT, seed=5, progress=False)
-
-    def full(*_, **__):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("motes.core.files.store.save_file", full)
-    with pytest.warns(MotesWarning, match="step 10 could not be written"):
-        again = fit(points_network(), Denoising(VP), POINTS, plan=SHORT, seed=5, path=tmp_path / "t", progress=False)
-    assert torch.equal(weights(again.network), weights(whole.network)) and list(tmp_path.iterdir()) == []
-
-
-def test_two_trainings_do_not_share_a_path(tmp_path):
-    class Nested(Denoising):
-        def __call__(self, *given):
-            with pytest.raises(FileError, match="is being written by process"):
-                fit(points_network(), Denoising(VP), POINTS, plan=SHORT, seed=5, path=tmp_path / "t", progress=False)
-            return super().__call__(*given)
-
-    fit(points_network(), Nested(VP), POINTS, plan=SHORT, seed=5, path=tmp_path / "t", until=2, progress=False)
-
-
-@pytest.mark.parametrize("change", [{"steps": "3"}, {"steps": 10**6}, {"held_out": [1]}, {"training": 3}])
-def test_what_no_training_wrote_is_refused(change, tmp_path):
-    path = tmp_path / "t"
-    fit(points_network(), Denoising(VP), POINTS, plan=SHORT, seed=5, path=path, until=2, progress=False)
-    trees, meta = files.read(path)
-    files.write(path, trees, {**meta, **change})
-    with pytest.raises(FileError):
-        fit(points_network(), Denoising(VP), POINTS, plan=SHORT, seed=5, path=path, progress=False)
-    for name in trees:
-        files.write(path, {**trees, name: {"a": {"b": [3]}}}, meta)
-        with pytest.raises(FileError):
-            fit(points_network(), Denoising(VP), POINTS, plan=SHORT, seed=5, path=path, progress=False)
-
-
-def test_training_and_building_leave_the_global_generator_alone():
+def test_objectives_and_networks_of_images_leave_the_global_generator_alone():
     before = torch.get_rng_state()
-    network = build(lambda: ImageUNet(8, classes=10), seed=Rng(0))
-    again = build(lambda: ImageUNet(8, classes=10), seed=Rng(0))
-    fit(points_network(), Denoising(VP, perturbation=0.1, symmetry=0.1), POINTS, plan=SHORT, progress=False)
+    network, again = (build(lambda: ImageUNet(8, classes=10), seed=Rng(0)) for _ in range(2))
+    train(points_network(), POINTS, VP, perturbation=0.1, symmetry=0.1, plan=SHORT, progress=False)
     assert torch.equal(torch.get_rng_state(), before)
     assert torch.equal(weights(network), weights(again))
-    with pytest.raises(ValueError, match="buffers"):
-        build(lambda: nn.BatchNorm1d(3), seed=Rng(0))
-
-
-def test_held_out_examples_are_never_trained_on():
-    """NaN in the examples kept aside harms the held-out loss only; in the others it is named."""
-    aside = Rng(0).at("held out").permutation(len(POINTS))[:40]
-    data = POINTS.clone()
-    data[aside] = torch.nan
-    fitted = fit(points_network(), Denoising(VP), data, plan=SHORT, seed=0, progress=False)
-    assert bool(torch.isfinite(fitted.losses).all()) and math.isnan(fitted.held_out[-1][1])
-    data = POINTS.clone()
-    data[17] = torch.nan
-    assert 17 not in aside
-    with pytest.raises(Diverged, match=r"step \d+: the loss of examples \[17.* is NaN or infinite"):
-        fit(points_network(), Denoising(VP), data, plan=Plan(steps=200, batch=64), progress=False)
-
-
-class Total(Denoising):
-    """An objective that forgets that examples have losses of their own."""
-
-    def __call__(self, network, rng, batch):
-        return super().__call__(network, rng, batch).mean()
 
 
 def test_what_does_not_fit_is_refused():
-    with pytest.raises(ShapeError, match="one length"):
-        fit(points_network(), Denoising(VP), (POINTS, torch.zeros(3)), plan=SHORT, progress=False)
-    with pytest.raises(ShapeError, match="one loss"):
-        fit(points_network(), Total(VP), POINTS, plan=SHORT, progress=False)
-    with pytest.raises(ValueError, match="average"):
-        Plan(average=1.0)
     with pytest.raises(UnknownName, match="weighting"):
         Denoising(VP, weighting="minimal")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="symmetry"):
-        train(points_network(), POINTS, VP, objective=NoisyData(VP, 0.5), symmetry=1.0, progress=False)
+        train(
+            points_network(),
+            POINTS,
+            VP,
+            objective=NoisyData(VP, 0.5),
+            symmetry=1.0,
+            progress=False,
+        )
     with pytest.raises(ValueError, match="predicts="):
-        train(points_network(), POINTS, VP, objective=NoisyData(VP, 0.5), predicts="noise", progress=False)
+        train(
+            points_network(),
+            POINTS,
+            VP,
+            objective=NoisyData(VP, 0.5),
+            predicts="noise",
+            progress=False,
+        )
     with pytest.raises(ValueError, match="hide"):
         MissingParts(VP, hide=0.0)
     with pytest.raises(ValueError, match="noise"):
@@ -275,7 +172,7 @@ def test_self_conditioning_trains_and_samples_with_an_estimate():
     twice = (len(seen) - 40) / 40
     assert 0.2 < twice < 0.8 and not any(grad for _, grad in seen)
     x, gain = torch.ones(3, 2), trained.network.gain
-    assert torch.allclose(trained.denoiser.data(x, 0.5), gain * x + 0.1 * gain * x)
+    assert torch.allclose(trained.model.data(x, 0.5), gain * x + 0.1 * gain * x)
     with pytest.raises(ValueError, match="self-conditioning"):
         Denoising(VP, condition="sigma", self_conditioning=0.5)
 
@@ -307,7 +204,7 @@ def test_a_trained_plane_law_is_the_law():
     for t in (0.1, 0.3, 0.6):
         at = noised(Rng(6), VariancePreserving(t_min=t, t_max=t + 1e-9), points.double())
         wanted = exact.data(at.x, t)
-        gap = (trained.denoiser.data(at.x.float(), t) - wanted).square().mean() / wanted.square().mean()
+        gap = (trained.model.data(at.x.float(), t) - wanted).square().mean() / wanted.square().mean()
         assert float(gap) < 0.06
         nothing = (VP.alpha(t) * at.x - wanted).square().mean() / wanted.square().mean()  # before training
         assert float(gap) < 0.2 * float(nothing)
@@ -357,12 +254,12 @@ def test_distillation_keeps_the_gradient_and_drops_the_curl():
     plan = Plan(steps=250, batch=256, rate=5e-2, average=0.9, clip=None, held_out=0.0)
     given = {"objective": Distillation(teacher), "plan": plan, "progress": False}
     x = Rng(1).normal((6, 2), dtype=torch.float32)
-    energy = train(Energy(Linear(), process, spread=1.0), points, process, **given).denoiser
+    energy = train(Energy(Linear(), process, spread=1.0), points, process, **given).model
     assert torch.allclose(energy.noise(x, t).detach(), exact.noise(x, t), atol=0.08)
     assert energy.has_log_density
     copy_ = train(
         Scaled(Linear(), process, spread=1.0), points, process, **given
-    ).denoiser  # any network learns the rotation too
+    ).model  # any network learns the rotation too
     assert torch.allclose(copy_.noise(x, t).detach(), teacher.noise(x, t), atol=0.15)
 
 

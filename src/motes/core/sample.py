@@ -17,10 +17,11 @@ from motes.core.replicas import ENDED
 from motes.core.resampling import Scheme, find_scheme
 from motes.core.result import Result
 from motes.core.run import Run
-from motes.core.smc import State, must_be_model, source
+from motes.core.smc import State, must_be_model
 from motes.core.views import views
 from motes.errors import FileError, MotesError, WrongType, warn
 from motes.rng import Rng
+from motes.rng.seed import source
 
 
 def sample(

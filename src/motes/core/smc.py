@@ -21,6 +21,7 @@ from motes.core.trace import Trace, row
 from motes.core.weights import check_log_weight
 from motes.errors import AllWeightsZero, MotesError, ShapeError, WrongType
 from motes.rng import Rng
+from motes.rng.seed import source
 
 
 @dataclass(frozen=True)
@@ -81,15 +82,6 @@ def checked(particles: Particles, t: int, model: str) -> None:
             f"{model} returned particles with t={particles.t} where t={t} was due; use particles.step(...)"
         )
     check_log_weight(particles.log_weight, t, model)
-
-
-def source(seed: int | Rng) -> Rng:
-    """The random numbers of a seed; anything else is taken to be such a source itself."""
-    if isinstance(seed, (int, Integral)) and not isinstance(seed, bool):
-        return Rng(int(seed))
-    if seed is None or isinstance(seed, (bool, str, float)):
-        raise WrongType(f"seed must be a whole number (or an Rng), not {seed!r}")
-    return seed
 
 
 def must_be_model(model: object) -> None:

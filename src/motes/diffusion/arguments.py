@@ -9,9 +9,7 @@ from typing import Any
 import torch
 
 from motes.core.modules import refuse_training_mode
-from motes.core.smc import source
 from motes.errors import MotesError, ShapeError, WrongType
-from motes.rng import Rng
 
 
 def check_function(name: str, function: Any, example: str) -> None:
@@ -41,14 +39,6 @@ def check_tensors(**given: Any) -> None:
     for name, value in given.items():
         if not isinstance(value, torch.Tensor):
             raise WrongType(f"{name} must be a torch tensor, not a {type(value).__name__}: torch.as_tensor makes one")
-
-
-def seeded(seed: Any) -> Rng:
-    """The random numbers of a seed; a TypeError unless it is a whole number or an address of random numbers."""
-    rng = source(seed)
-    if not isinstance(rng, Rng):
-        raise WrongType(f"seed must be a whole number or an address such as motes.Rng(0), not {rng!r}")
-    return rng
 
 
 def check_image(shape: Any, dtype: Any, device: Any) -> None:

@@ -7,9 +7,10 @@ import torch
 
 from motes import Rng
 from motes.diffusion.discrete import Masked, Uniform, joint
-from motes.diffusion.networks import SequenceNetwork, build
-from motes.diffusion.training import Plan, TokenDenoising, train_discrete
+from motes.diffusion.networks import SequenceNetwork
+from motes.diffusion.training import TokenDenoising, train_discrete
 from motes.errors import ShapeError, UnknownName
+from motes.learn import Plan, build
 
 TABLE = Rng(0).exponential((3, 3, 3)) ** 2
 TABLE = TABLE / TABLE.sum()
@@ -60,7 +61,7 @@ def test_a_trained_network_predicts_what_enumeration_says():
     trained = train_discrete(network, draws(20_000), process, plan=plan, seed=1, progress=False)
     x = process.noise(Rng(4), draws(2000), 0.5)
     with torch.no_grad():
-        found, wanted = trained.denoiser(x, 0.5).double(), exact(x, 0.5)
+        found, wanted = trained.model(x, 0.5).double(), exact(x, 0.5)
     masked = x < 0
     gap = torch.where(wanted > -torch.inf, wanted.exp() * (wanted - found), 0.0).sum(-1)[masked]
     flat = torch.where(wanted > -torch.inf, wanted.exp() * (wanted + math.log(3)), 0.0).sum(-1)[masked]

@@ -13,9 +13,10 @@ from motes.core import tree
 from motes.core.files.schema import shown
 from motes.core.model import FeynmanKac
 from motes.core.particles import Particles
-from motes.core.smc import State, source
+from motes.core.smc import State
 from motes.errors import FileError, MotesError
 from motes.rng import Rng
+from motes.rng.seed import source
 
 UNFIT = (AttributeError, IndexError, KeyError, TypeError, ValueError, RuntimeError, ArithmeticError)
 """How a model fails on particles that are not its own."""

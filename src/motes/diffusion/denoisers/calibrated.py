@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 
 from motes.core.micro_batches import in_parts
-from motes.diffusion.arguments import check_networks, check_tensors, seeded
+from motes.diffusion.arguments import check_networks, check_tensors
 from motes.diffusion.denoisers.denoiser import Denoiser
 from motes.errors import ShapeError
 from motes.rng import Rng
+from motes.rng.seed import seeded
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 
 from motes.core.estimate.estimate import Estimate
-from motes.diffusion.arguments import check_networks, seeded
+from motes.diffusion.arguments import check_networks
 from motes.diffusion.denoisers.denoiser import Denoiser
 from motes.diffusion.diagnostics.common import estimate, noised, prediction
 from motes.errors import ShapeError
 from motes.rng import Rng
+from motes.rng.seed import seeded
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 
 from motes.core.estimate.estimate import Estimate
-from motes.diffusion.arguments import check_networks, seeded
+from motes.diffusion.arguments import check_networks
 from motes.diffusion.denoisers.denoiser import Denoiser
 from motes.diffusion.diagnostics.common import estimate
 from motes.rng import Rng
+from motes.rng.seed import seeded
 
 
 @dataclass(frozen=True)

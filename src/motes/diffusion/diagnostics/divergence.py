@@ -9,11 +9,12 @@ from torch import Tensor
 
 from motes.core.estimate.estimate import Estimate
 from motes.core.micro_batches import in_parts
-from motes.diffusion.arguments import check_networks, seeded
+from motes.diffusion.arguments import check_networks
 from motes.diffusion.denoisers.denoiser import Denoiser
 from motes.diffusion.diagnostics.common import by_snr, estimate, noised, prediction
 from motes.errors import MotesError, ShapeError
 from motes.rng import Rng
+from motes.rng.seed import seeded
 
 
 def kl_divergence(

@@ -10,12 +10,13 @@ from torch import Tensor
 
 from motes.core.estimate.estimate import Estimate
 from motes.core.micro_batches import in_parts
-from motes.diffusion.arguments import check_networks, seeded
+from motes.diffusion.arguments import check_networks
 from motes.diffusion.denoisers.denoiser import Denoiser
 from motes.diffusion.diagnostics.common import estimate, noised, prediction
 from motes.diffusion.processes.transition import transitions
 from motes.errors import ShapeError
 from motes.rng import Rng
+from motes.rng.seed import seeded
 
 
 @dataclass(frozen=True)

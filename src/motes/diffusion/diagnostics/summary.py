@@ -7,13 +7,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from motes.diffusion.arguments import check_networks, check_tensors, seeded
+from motes.diffusion.arguments import check_networks, check_tensors
 from motes.diffusion.denoisers.denoiser import Denoiser
 from motes.diffusion.diagnostics.calibration import Calibration, calibration
 from motes.diffusion.diagnostics.common import noised
 from motes.diffusion.diagnostics.conservative import non_conservativeness
 from motes.diffusion.diagnostics.entropy import EntropyRate, entropy_rate
 from motes.rng import Rng
+from motes.rng.seed import seeded
 
 
 @dataclass(frozen=True)

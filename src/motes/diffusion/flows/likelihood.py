@@ -10,13 +10,14 @@ import torch
 from torch import Tensor
 
 from motes.core.micro_batches import in_parts
-from motes.diffusion.arguments import check_networks, check_tensors, seeded
+from motes.diffusion.arguments import check_networks, check_tensors
 from motes.diffusion.denoisers.denoiser import Denoiser
 from motes.diffusion.evaluation.look import not_finite, refuse
 from motes.diffusion.flows.solvers import flow
 from motes.diffusion.processes.transition import falling
 from motes.errors import MotesError
 from motes.rng import Rng
+from motes.rng.seed import seeded
 
 LARGE = 1024
 """Dimensions above which the exact divergence, one backward pass a dimension and step, is refused."""

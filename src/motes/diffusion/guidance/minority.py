@@ -7,11 +7,11 @@ from dataclasses import KW_ONLY, dataclass
 import torch
 from torch import Tensor
 
-from motes.diffusion.arguments import seeded
 from motes.diffusion.denoisers.denoiser import Denoiser
 from motes.diffusion.evaluation.look import Guidance, Look, guidances
 from motes.errors import MotesError
 from motes.rng import Rng
+from motes.rng.seed import seeded
 
 
 @guidances.register

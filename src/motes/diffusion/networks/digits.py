@@ -2,19 +2,11 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-EMBEDDING = 64
-
-
-def embed(t: Tensor) -> Tensor:
-    """Times (N,) in [0, 1] as (N, EMBEDDING) cosines and sines."""
-    angle = t[:, None] * math.pi * torch.arange(1, EMBEDDING // 2 + 1, dtype=t.dtype, device=t.device)
-    return torch.cat([angle.cos(), angle.sin()], dim=1)
+from motes.learn.embedding import EMBEDDING, embed
 
 
 class ResidualBlock(nn.Module):

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from motes.diffusion.networks.digits import EMBEDDING, ResidualBlock, embed
+from motes.diffusion.networks.digits import ResidualBlock
+from motes.learn.embedding import EMBEDDING, embed
 
 PATCH = 2
 

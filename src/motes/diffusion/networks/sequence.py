@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from motes.diffusion.networks.digits import EMBEDDING, embed
+from motes.learn.embedding import EMBEDDING, embed
 
 REACH = (1, 2, 4, 8, 16, 32)
 

@@ -6,13 +6,14 @@ import torch
 from torch import Tensor
 
 from motes.core.micro_batches import in_parts
-from motes.diffusion.arguments import check_networks, check_tensors, seeded
+from motes.diffusion.arguments import check_networks, check_tensors
 from motes.diffusion.denoisers.denoiser import Denoiser
 from motes.diffusion.processes.transition import INTEGRATORS
 from motes.diffusion.schedule.cost import flow_cost, path_divergence
 from motes.diffusion.schedule.path import best_path, finer
 from motes.errors import MotesError, ShapeError, UnknownName
 from motes.rng import Rng
+from motes.rng.seed import seeded
 
 REFINE = 6
 

@@ -5,8 +5,6 @@ from motes.diffusion.training.conservative import asymmetry
 from motes.diffusion.training.denoising import Denoising
 from motes.diffusion.training.drifting import Drift, Drifting, flow
 from motes.diffusion.training.energy import Distillation, Energy
-from motes.diffusion.training.fit import Fitted, Plan, fit
-from motes.diffusion.training.objective import Diverged, Objective
 from motes.diffusion.training.scaled import Scaled
 from motes.diffusion.training.tokens import TokenDenoising
 from motes.diffusion.training.train import SelfConditioned, train, train_discrete
@@ -14,20 +12,15 @@ from motes.diffusion.training.train import SelfConditioned, train, train_discret
 __all__ = [
     "Denoising",
     "Distillation",
-    "Diverged",
     "Drift",
     "Drifting",
     "Energy",
-    "Fitted",
     "MissingParts",
     "NoisyData",
-    "Objective",
-    "Plan",
     "Scaled",
     "SelfConditioned",
     "TokenDenoising",
     "asymmetry",
-    "fit",
     "flow",
     "train",
     "train_discrete",

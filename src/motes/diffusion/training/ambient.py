@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from motes.diffusion.processes.process import Process
 from motes.diffusion.training.denoising import noised, noised_at
-from motes.diffusion.training.objective import Objective
 from motes.errors import MotesError
+from motes.learn.objective import Objective
 from motes.rng import Rng
 
 

@@ -7,8 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from motes.diffusion.arguments import seeded
 from motes.rng import Rng
+from motes.rng.seed import seeded
 
 
 def asymmetry(field: Callable[[Tensor], Tensor], x: Tensor, *, seed: int | Rng) -> Tensor:

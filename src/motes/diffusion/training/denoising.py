@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from motes.diffusion.denoisers.denoiser import CONDITIONS, PREDICTIONS, Denoiser
 from motes.diffusion.processes.process import Process
 from motes.diffusion.training.conservative import asymmetry
-from motes.diffusion.training.objective import Objective
 from motes.errors import MotesError, UnknownName
+from motes.learn.objective import Objective
 from motes.rng import Rng
 
 WEIGHTINGS = ("plain", "data", "truncated", "likelihood")
@@ -76,7 +76,7 @@ class Denoising(Objective):
     Example:
         >>> import motes
         >>> from motes.diffusion import VariancePreserving
-        >>> from motes.diffusion.networks import PointNetwork, build
+        >>> from motes.learn import PointNetwork, build
         >>> network = build(lambda: PointNetwork(2), seed=motes.Rng(0))
         >>> objective = Denoising(VariancePreserving(), predicts="noise")
         >>> objective(network, motes.Rng(1), (torch.zeros(4, 2),)).shape

@@ -9,8 +9,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from motes.diffusion.training.objective import Objective
 from motes.errors import MotesError, ShapeError, UnknownName, name_particles
+from motes.learn.objective import Objective
 from motes.rng import Rng
 
 KERNELS = ("laplace", "gaussian")

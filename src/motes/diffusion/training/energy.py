@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from motes.diffusion.denoisers.denoiser import Denoiser
 from motes.diffusion.processes.process import Process
 from motes.diffusion.training.denoising import noised
-from motes.diffusion.training.objective import Objective
 from motes.diffusion.training.scaled import scales
+from motes.learn.objective import Objective
 from motes.rng import Rng
 
 

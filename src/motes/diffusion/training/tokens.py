@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from motes.diffusion.discrete.process import TokenProcess
-from motes.diffusion.training.objective import Objective
 from motes.errors import MotesError, UnknownName
+from motes.learn.objective import Objective
 from motes.rng import Rng
 
 WEIGHTINGS = ("bound", "plain")

@@ -18,10 +18,11 @@ from motes.diffusion.processes.process import Process
 from motes.diffusion.training.ambient import MissingParts, NoisyData
 from motes.diffusion.training.denoising import Denoising, Predicts, data_of
 from motes.diffusion.training.energy import Distillation, Energy
-from motes.diffusion.training.fit import Fitted, Plan, fit
-from motes.diffusion.training.objective import Objective
 from motes.diffusion.training.tokens import TokenDenoising
 from motes.errors import MotesError
+from motes.learn.loop import Fitted, fit
+from motes.learn.objective import Objective
+from motes.learn.plan import Plan
 
 
 def train(
@@ -59,12 +60,13 @@ def train(
     Example:
         >>> import motes
         >>> from motes.diffusion import VariancePreserving
-        >>> from motes.diffusion.networks import PointNetwork, build
-        >>> from motes.diffusion.training import Plan, train
+        >>> from motes.learn import PointNetwork, build
+        >>> from motes.diffusion.training import train
+        >>> from motes.learn import Plan
         >>> points = motes.Rng(0).normal((500, 2), dtype=torch.float32)
         >>> network = build(lambda: PointNetwork(2, width=16), seed=motes.Rng(1))
         >>> trained = train(network, points, VariancePreserving(), plan=Plan(steps=20, batch=32), progress=False)
-        >>> trained.denoiser.data(torch.zeros(1, 2), 0.5).shape
+        >>> trained.model.data(torch.zeros(1, 2), 0.5).shape
         torch.Size([1, 2])
     """
     check_tensors(**{f"data[{i}]": d for i, d in enumerate(data if isinstance(data, tuple) else (data,))})

@@ -14,11 +14,12 @@ from motes.core.estimate.batch_means import chain_mean
 from motes.core.estimate.estimate import Estimate
 from motes.core.particles import Particles
 from motes.core.resampling import Scheme, find_scheme
-from motes.core.smc import alive, checked, source
+from motes.core.smc import alive, checked
 from motes.errors import MotesError, ShapeError
 from motes.language.generation.conditional_draw import Forced
 from motes.language.generation.generation import Generation
 from motes.rng import Rng
+from motes.rng.seed import source
 
 ANDRIEU = Reference(
     "andrieu2010",

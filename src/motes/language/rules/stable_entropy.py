@@ -9,7 +9,6 @@ from dataclasses import KW_ONLY, dataclass
 import torch
 from torch import Tensor
 
-from motes.core.smc import source
 from motes.errors import MotesError
 from motes.language.models.model import LanguageModel, Message
 from motes.language.rule import Rule, SeenTokens, rules
@@ -18,6 +17,7 @@ from motes.language.rules.ranking import entropy
 from motes.language.rules.top_k import TopK
 from motes.language.rules.typical import Typical
 from motes.rng import Rng
+from motes.rng.seed import source
 
 GREEDY = TopK(1)
 

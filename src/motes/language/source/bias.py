@@ -8,10 +8,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from motes.core.smc import source
 from motes.errors import MotesError
 from motes.language.source.result import SourceTest, check_symbols, rank
 from motes.rng import Rng
+from motes.rng.seed import source
 
 
 def bias(

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from motes.core.smc import source
 from motes.errors import MotesError
 from motes.language.source.result import SourceTest, check_symbols, permuted, rank
 from motes.rng import Rng
+from motes.rng.seed import source
 
 
 def runs(

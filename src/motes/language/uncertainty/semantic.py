@@ -9,12 +9,12 @@ from numbers import Integral
 import torch
 from torch import Tensor
 
-from motes.core.smc import source
 from motes.errors import MotesError, ShapeError
 from motes.language.uncertainty.answers import Answers, Given, Uncertainty, answers_of, entropy_of, measures, shares
 from motes.language.uncertainty.clusters import ByEmbedding, Meaning, cluster
 from motes.language.uncertainty.embedding import Embed
 from motes.rng import Rng
+from motes.rng.seed import source
 
 Clusters = Meaning | Embed | Tensor | Sequence[int]
 """Who judges what means the same (a function of texts is an embedding), or the cluster of each text."""

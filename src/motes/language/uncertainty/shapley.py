@@ -7,13 +7,13 @@ import math
 import torch
 from torch import Tensor
 
-from motes.core.smc import source
 from motes.errors import MotesError, ShapeError
 from motes.language.uncertainty.answers import Given, Uncertainty, answers_of, entropy_of, measures, shares
 from motes.language.uncertainty.embedding import Embed, embed_texts
 from motes.language.uncertainty.missing import ONE_TEXT
 from motes.language.uncertainty.semantic import ALL_DIFFER
 from motes.rng import Rng
+from motes.rng.seed import source
 
 EXACT = 12
 """Up to this number of distinct answers all coalitions are enumerated."""

@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from motes.core.smc import source
 from motes.errors import MotesError
 from motes.language.uncertainty.answers import Given, Uncertainty, answers_of, measures
 from motes.language.uncertainty.embedding import Embed, embed_texts
 from motes.rng import Rng
+from motes.rng.seed import source
 
 
 @measures.register

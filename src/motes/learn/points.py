@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from motes.diffusion.networks.digits import EMBEDDING, embed
+from motes.learn.embedding import EMBEDDING, embed
 
 
 class PointNetwork(nn.Module):

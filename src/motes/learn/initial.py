@@ -9,9 +9,9 @@ from typing import TypeVar
 import torch
 from torch import nn
 
-from motes.diffusion.arguments import seeded
 from motes.errors import MotesError
 from motes.rng import Rng
+from motes.rng.seed import seeded
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -29,7 +29,7 @@ def build(make: Callable[[], Network], *, seed: int | Rng, device: torch.device 
 
     Example:
         >>> import motes
-        >>> from motes.diffusion.networks import PointNetwork, build
+        >>> from motes.learn import PointNetwork, build
         >>> network = build(lambda: PointNetwork(2), seed=motes.Rng(0))
         >>> network(torch.zeros(3, 2), torch.zeros(3)).shape
         torch.Size([3, 2])

@@ -1,4 +1,4 @@
-"""The loop that trains: batches by address, averaged weights, held-out losses, and files to go on from."""
+"""The loop that fits a network: batches by address, averaged weights, held-out losses, and files to go on from."""
 
 from __future__ import annotations
 
@@ -6,86 +6,38 @@ import copy
 import math
 import os
 from contextlib import nullcontext
-from dataclasses import KW_ONLY, asdict, dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from motes.core.files import store as files
 from motes.core.files.lock import Lock
-from motes.core.files.runfile import before, newest
-from motes.core.files.schema import anything, array, dictionary, number, record, tensor, whole
 from motes.core.files.settings import described
-from motes.diffusion.training.objective import Diverged, Objective
-from motes.errors import FileError, MotesError, ShapeError, warn
+from motes.errors import ShapeError
+from motes.learn.checkpoint import restore, save, state
+from motes.learn.objective import Diverged, Objective
+from motes.learn.plan import Plan
 from motes.rng import Rng
 
-
-@dataclass(frozen=True)
-class Plan:
-    """How long and how fast to train.
-
-    Args:
-        steps: batches in all.
-        batch: examples a batch, drawn with replacement.
-        rate: the learning rate of Adam at its highest; it rises over `warm_up` steps and falls like a cosine.
-        warm_up: steps until then.
-        average: how much of the averaged weights is kept a step, less in the first steps; 0 is no average.
-        clip: the largest norm of a gradient; None is any.
-        held_out: the share of the examples that training never sees.
-        every: steps between two held-out losses, and between two checkpoints.
-        most: held-out examples that are looked at.
-
-    Raises:
-        ValueError: a value outside its range.
-    """
-
-    steps: int = 2000
-    _: KW_ONLY
-    batch: int = 128
-    rate: float = 2e-3
-    warm_up: int = 100
-    average: float = 0.999
-    clip: float | None = 1.0
-    held_out: float = 0.1
-    every: int = 500
-    most: int = 1024
-
-    def __post_init__(self) -> None:
-        for name in ("steps", "batch", "every", "most"):
-            if getattr(self, name) < 1:
-                raise MotesError(f"{name} must be at least 1, not {getattr(self, name)}")
-        for name in ("average", "held_out"):
-            if not 0 <= getattr(self, name) < 1:
-                raise MotesError(f"{name} must lie in [0, 1), not {getattr(self, name)}")
-        if self.rate <= 0 or self.warm_up < 0 or (self.clip is not None and self.clip <= 0):
-            raise MotesError(f"need rate > 0, warm_up >= 0, clip > 0, not {self.rate}, {self.warm_up}, {self.clip}")
-
-    def rate_at(self, step: int) -> float:
-        """The learning rate of a step, counted from 0."""
-        rise = min(1.0, (step + 1) / max(self.warm_up, 1))
-        return self.rate * rise * 0.5 * (1 + math.cos(math.pi * step / self.steps))
-
-
-D = TypeVar("D")
+M = TypeVar("M")
 
 
 @dataclass(frozen=True)
-class Fitted(Generic[D]):
+class Fitted(Generic[M]):
     """A trained network.
 
     `network` has the averaged weights, ready for use; `losses` (steps,) are those of the batches; `held_out` are rows
     of (step, mean loss, its standard error) on the examples kept aside, always under the same noise.
-    `denoiser` is what samplers take: a `Denoiser` of `train`, a `TokenModel` of `train_discrete`, None of `fit`.
+    `model` is what samplers take, made of the network: a `Denoiser` of `diffusion.training.train`, None of `fit`.
     """
 
     network: nn.Module
     losses: Tensor
     held_out: list[tuple[int, float, float]]
-    denoiser: D
+    model: M
 
     def __str__(self) -> str:
         recent = self.losses[-max(1, len(self.losses) // 20) :].mean()
@@ -221,85 +173,3 @@ def held_out(
         each = [objective(network, rng.at("check", step=i), tuple(d[p] for d in data)) for i, p in enumerate(parts)]
     loss = torch.cat(each).to(torch.float64)
     return float(loss.mean()), float(loss.std() / math.sqrt(len(loss))) if len(loss) > 1 else math.nan
-
-
-def state(
-    network: nn.Module,
-    averaged: nn.Module,
-    optimiser: torch.optim.Optimizer,
-    about: dict[str, Any],
-    steps: int,
-    losses: Tensor,
-    history: list[tuple[int, float, float]],
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Everything that the rest of the training depends on, as trees and JSON."""
-    memory = {str(k): v for k, v in optimiser.state_dict()["state"].items()}
-    trees = {
-        "network": dict(network.state_dict()),
-        "averaged": dict(averaged.state_dict()),
-        "optimiser": memory,
-        "losses": losses,
-    }
-    return trees, {"training": about, "steps": steps, "held_out": history}
-
-
-def save(path: str | os.PathLike[str], trees: dict[str, Any], meta: dict[str, Any], *, again: bool) -> bool:
-    """Write a checkpoint and keep the one before it, if that is of this training (`again`); a failure is a warning.
-
-    Returns:
-        Whether it was written.
-    """
-    try:
-        files.write(path, trees, meta, previous=before(path) if again else None)
-    except Exception as error:  # noqa: BLE001 a full disk must not end what took hours
-        warn(f"the training up to step {meta['steps']} could not be written to {path}: {error}; it goes on without")
-        return False
-    return True
-
-
-META = record(training=dictionary(), steps=whole(0), held_out=array(array(number(), 3)))
-TREES = record(network=dictionary(), averaged=dictionary(), optimiser=dictionary(dictionary()), losses=anything)
-
-
-def read(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The trees and the JSON of a checkpoint of training.
-
-    Raises:
-        FileNotFoundError, FileError: there is none, or it is damaged or something else.
-    """
-    trees, meta = files.read(path)
-    if "training" not in meta:
-        raise FileError(f"{path} is not a checkpoint of training")
-    try:
-        return TREES(trees, "the file"), META(meta, "the header")
-    except FileError as error:
-        raise FileError(f"{path} is no checkpoint of training that motes can read: {error}") from error
-
-
-def restore(
-    path: str | os.PathLike[str],
-    network: nn.Module,
-    averaged: nn.Module,
-    optimiser: torch.optim.Optimizer,
-    about: dict[str, Any],
-) -> tuple[int, Tensor, list[tuple[int, float, float]]]:
-    """Put a checkpoint back; returns the steps done, the losses and the held-out losses."""
-    (trees, meta), said = newest(path, read)
-    other = [k for k, v in about.items() if meta["training"].get(k) != v]
-    if other:
-        was = {k: meta["training"].get(k) for k in other}
-        raise FileError(f"{path} is of another training: there {was}, here { {k: about[k] for k in other} }")
-    steps = about["plan"]["steps"]
-    losses = tensor(torch.float64, steps)(trees["losses"], "losses")
-    if meta["steps"] > steps:
-        raise FileError(f"{path} stands at step {meta['steps']} of {steps}")
-    try:
-        network.load_state_dict(trees["network"])
-        averaged.load_state_dict(trees["averaged"])
-        memory = {int(k): v for k, v in trees["optimiser"].items()}
-        optimiser.load_state_dict({**optimiser.state_dict(), "state": memory})
-    except (RuntimeError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise FileError(f"{path} is of another network: {error}") from error
-    if said:
-        warn(f"{said}: it stands at step {meta['steps']}")
-    return meta["steps"], losses, [tuple(row) for row in meta["held_out"]]
