@@ -359,5 +359,5 @@ def test_runs_are_resumed_and_parts_do_not_matter(tmp_path):
         assert torch.equal(motes.resume(path, make(), progress=False).view, whole.view)
         assert torch.equal(motes.sample(make(micro_batch=3), 10, seed=3, progress=False).view, whole.view)
     path = motes.sample(reflected(), 10, seed=3, progress=False, max_steps=2).save(tmp_path / "early.motes")
-    with pytest.raises(FileError, match="reward is not what it was"):
+    with pytest.raises(FileError, match="reward of particle 0 was"):
         motes.resume(path, reflected(reward=lambda x: x[:, 0]), progress=False)

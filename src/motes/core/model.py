@@ -62,7 +62,11 @@ class FeynmanKac(ABC):
         return "table"
 
     def restore(self, particles: Particles) -> Particles:
-        """Make anew what files do not hold (each `core.tree.Missing` in x), after a load."""
+        """Make anew what files do not hold (each `core.tree.Missing` in x), after a load.
+
+        `core.files.resuming` has `must_agree`, to compare what the model says of the particles with what it said when
+        they were saved, and `on_device`.
+        """
         return particles
 
     def continues(self, particles: Particles) -> bool:

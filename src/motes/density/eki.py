@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 
 from motes.core.cite import Reference
+from motes.core.files.resuming import must_agree
 from motes.core.model import FeynmanKac
 from motes.core.particles import Particles
 from motes.density.annealing.tempering import Tempering
-from motes.errors import FileError, MotesError, ShapeError, name_particles
+from motes.errors import MotesError, ShapeError, name_particles
 from motes.kernels import Kernel
 from motes.laws.fits.proposal import Mixture, Started, fit_mixture
 from motes.laws.law import Law
@@ -269,13 +270,8 @@ class EnsembleKalman(FeynmanKac):
         x, shared = particles.x, particles.shared
         if shared["stage"] != "invert":
             return Tempering(self._started(shared), kernel=self.kernel).restore(particles)
-        now = self._state(x["position"])["misfit"]
-        bad = (~torch.isclose(x["misfit"], now, rtol=1e-4, atol=1e-4).all(1)).nonzero().flatten().tolist()
-        if bad:
-            raise FileError(
-                f"the misfit of {name_particles(bad)} is not what it was when the run was saved: resume with the "
-                "forward model and the data that began it"
-            )
+        now, mend = self._state(x["position"])["misfit"], "the forward model and the data that began it"
+        must_agree("misfit", now, x["misfit"], mend, rtol=1e-4, atol=1e-4)
         return particles
 
     def order(self, particles: Particles) -> Tensor:

@@ -12,9 +12,10 @@ from torch import Tensor
 
 from motes.core.cite import Reference
 from motes.core.estimate.variance import StandardError
+from motes.core.files.resuming import must_agree
 from motes.core.model import FeynmanKac
 from motes.core.particles import Particles
-from motes.errors import FileError, MotesError, NanLogPotential, ShapeError, name_particles
+from motes.errors import MotesError, NanLogPotential, ShapeError, name_particles
 from motes.kernels import Kernel, State, Tally, Target, Undefined, find_kernel, move
 from motes.rng import Rng
 
@@ -142,9 +143,9 @@ class WalkJump(FeynmanKac):
         Raises:
             FileError: it has changed since.
         """
-        saved, now = particles.x, self._known(particles.x["mean"], particles.t + 1)
-        if not all(torch.allclose(saved[k], now[k], rtol=1e-4, atol=1e-4) for k in now):
-            raise FileError("the smoothed density has changed since the run was saved: resume with what began it")
+        now = self._known(particles.x["mean"], particles.t + 1)
+        for name, value in now.items():
+            must_agree(name, value, particles.x[name], "the smoothed density that began it", rtol=1e-4, atol=1e-4)
         return particles
 
     def must_resample(self, particles: Particles) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from motes.errors import FileError
+from motes.core.files.resuming import must_agree
 from motes.kernels import State
 from motes.laws.law import Law
 
@@ -16,13 +16,8 @@ def same_values(density: Law, saved: State) -> None:
         FileError: the likelihood or the prior has changed since (other data, another function).
     """
     now = density.evaluate(saved["position"])
+    # the last bits depend on the batch; a hundred thousand terms of float64 leave 10 digits at least
+    close = 1e-9 if saved["position"].dtype == torch.float64 else 1e-4
+    mend = "the data and the functions that began it"
     for name in ("log_likelihood", "log_prior"):
-        # the last bits depend on the batch; a hundred thousand terms of float64 leave 10 digits at least
-        close = 1e-9 if saved["position"].dtype == torch.float64 else 1e-4
-        bad = ~torch.isclose(saved[name], now[name], rtol=close, atol=1e2 * close)
-        if bad.any():
-            i = int(bad.nonzero()[0])
-            raise FileError(
-                f"the {name.replace('_', '-')} of particle {i} was {float(saved[name][i]):.6g} when the run was "
-                f"saved and is {float(now[name][i]):.6g} now: resume with the data and the functions that began it"
-            )
+        must_agree(name, now[name], saved[name], mend, rtol=close, atol=1e2 * close)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor
 
 from motes.core import tree
+from motes.core.files.settings import digest
 from motes.core.tree import PyTree
 from motes.errors import NanLogPotential, ShapeError, name_particles
 from motes.laws.parameters import Values
@@ -126,8 +126,7 @@ class BootstrapFilter(InnerFilter):
         return {"x": x, "log_weight": weight}, weight.logsumexp(1) - math.log(weight.shape[1])
 
     def fingerprint(self, stop: int) -> str:
-        seen = self.observations[:stop].contiguous()
-        return hashlib.sha256(str(seen.dtype).encode() + seen.numpy().tobytes()).hexdigest()[:16]
+        return digest(self.observations[:stop])
 
     def settings(self) -> dict[str, Any]:
         return {"kind": "bootstrap"}

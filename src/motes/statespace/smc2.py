@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from motes.core.cite import Reference
+from motes.core.files.resuming import must_agree
 from motes.core.model import FeynmanKac
 from motes.core.particles import Particles
 from motes.core.resampling import Scheme
@@ -221,8 +222,7 @@ class SMC2(FeynmanKac):
         seen, now = particles.shared["seen"], self._log_prior(particles.x["position"])
         if seen > self.filter.length or self.filter.fingerprint(seen) != particles.shared["data"]:
             raise FileError(f"the {seen} observations that the run has seen are not the first ones of this model")
-        if not torch.allclose(now, particles.x["log_prior"], rtol=1e-4, atol=1e-4):
-            raise FileError("the prior has changed since the run was saved: resume with the prior that began it")
+        must_agree("log_prior", now, particles.x["log_prior"], "the prior that began it", rtol=1e-4, atol=1e-4)
         return particles
 
     def order(self, particles: Particles) -> Tensor:

@@ -1,12 +1,13 @@
-"""Taking up a run from a file: whose particles are not the model's own is told from a model that fails."""
+"""Taking up a run from a file, with the model that began it: what it says now is compared with what it said then."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Container, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from motes.core import tree
@@ -14,7 +15,7 @@ from motes.core.files.schema import shown
 from motes.core.model import FeynmanKac
 from motes.core.particles import Particles
 from motes.core.smc import State
-from motes.errors import FileError, MotesError
+from motes.errors import FileError, MotesError, name_particles
 from motes.rng import Rng
 from motes.rng.seed import source
 
@@ -59,6 +60,46 @@ def first_step(
     if first is not None:
         yield first
         yield from walk
+
+
+def must_agree(
+    name: str, now: Tensor, then: Any, mend: str, *, rows: bool = True, rtol: float = 1e-3, atol: float = 1e-3
+) -> None:
+    """Compare what a model says now with what it said when the run was saved: the last bits depend on the batch.
+
+    Args:
+        name: of what it says: "reward".
+        now: a tensor whose first axis is the particles, unless `rows` is false.
+        then: the one of the file.
+        mend: what to resume with: "the reward that began it".
+
+    Raises:
+        FileError: they differ, and for which particles.
+    """
+    name, which = name.replace("_", "-"), ""
+    if isinstance(then, Tensor) and then.shape == now.shape:
+        then = then.to(now)
+        near = torch.isclose(now, then, rtol=rtol, atol=atol, equal_nan=True)
+        if near.all():
+            return
+        if rows:
+            odd = (~near.reshape(len(near), -1).all(1)).nonzero().flatten().tolist()
+            which, i = f" of {name_particles(odd)}", odd[0]
+            if now.ndim == 1:
+                more = f" (that of {len(odd) - 1} more has changed too)" if len(odd) > 1 else ""
+                raise FileError(
+                    f"the {name} of particle {i} was {float(then[i]):.6g} when the run was saved and is "
+                    f"{float(now[i]):.6g} now{more}: resume with {mend}"
+                )
+    raise FileError(f"the {name}{which} is not what it was when the run was saved: resume with {mend}")
+
+
+def on_device(x: Mapping[str, Any], names: Container[str], device: str | torch.device) -> dict[str, Any]:
+    """Saved leaves with the named ones on a device, at any depth: files hold all of them on the CPU."""
+    return {
+        name: on_device(v, names, device) if isinstance(v, dict) else v.to(device) if name in names else v
+        for name, v in x.items()
+    }
 
 
 def unlike(saved: Particles, new: Particles) -> str:

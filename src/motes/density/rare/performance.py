@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from motes.errors import FileError, NanLogPotential, ShapeError, name_particles
+from motes.core.files.resuming import must_agree
+from motes.errors import NanLogPotential, ShapeError, name_particles
 from motes.kernels import State
 from motes.laws.law import Law
 from motes.laws.parameters import Values
@@ -46,10 +46,4 @@ def same_performance(performance: Performance, density: Law, saved: State) -> No
         FileError: it has changed since.
     """
     now = performances(performance, density.constrain(saved["position"]), len(saved["position"]))
-    bad = ~torch.isclose(saved["performance"], now, rtol=1e-6, atol=1e-9)
-    if bad.any():
-        i = int(bad.nonzero()[0])
-        raise FileError(
-            f"the performance of particle {i} was {float(saved['performance'][i]):.6g} when the run was saved and is "
-            f"{float(now[i]):.6g} now: resume with the function that began it"
-        )
+    must_agree("performance", now, saved["performance"], "the function that began it", rtol=1e-6, atol=1e-9)

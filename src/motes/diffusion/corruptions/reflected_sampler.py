@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from motes.core.cite import Reference
+from motes.core.files.resuming import must_agree, on_device
 from motes.core.micro_batches import in_parts
 from motes.core.model import FeynmanKac
 from motes.core.particles import Particles
@@ -19,7 +20,7 @@ from motes.diffusion.arguments import check_networks
 from motes.diffusion.corruptions.reflected import Reflected
 from motes.diffusion.evaluation.look import not_finite, refuse
 from motes.diffusion.evaluation.potential import checked_reward
-from motes.errors import FileError, MotesError, ShapeError, UnknownName
+from motes.errors import MotesError, ShapeError, UnknownName
 from motes.rng import Rng
 
 REFLECTED = Reference(
@@ -143,9 +144,8 @@ class ReflectedDiffusion(FeynmanKac):
         Raises:
             FileError: it does not.
         """
-        x = {**particles.x, "state": particles.x["state"].to(self.device)}
-        if not torch.allclose(self._total(x["state"], particles.t), x["total"], rtol=1e-3, atol=1e-3):
-            raise FileError("the reward is not what it was when the run was saved: resume with the one it began with")
+        x = on_device(particles.x, ("state",), self.device)
+        must_agree("reward", self._total(x["state"], particles.t), x["total"], "the reward that began it")
         return replace(particles, x=x)
 
     def _total(self, u: Tensor, k: int) -> Tensor:

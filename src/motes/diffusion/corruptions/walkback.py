@@ -11,6 +11,7 @@ from torch import Tensor
 
 from motes.core.cite import Reference
 from motes.core.estimate.variance import StandardError
+from motes.core.files.resuming import on_device
 from motes.core.micro_batches import in_parts
 from motes.core.model import FeynmanKac
 from motes.core.particles import Particles
@@ -138,7 +139,7 @@ class CorruptDenoise(FeynmanKac):
 
     def restore(self, particles: Particles) -> Particles:
         """The particles on the device of the samples."""
-        return replace(particles, x={"image": particles.x["image"].to(self.samples.device)})
+        return replace(particles, x=on_device(particles.x, ("image",), self.samples.device))
 
     def must_resample(self, particles: Particles) -> bool:
         return False

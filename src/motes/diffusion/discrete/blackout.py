@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import KW_ONLY, dataclass, field, replace
+from dataclasses import KW_ONLY, dataclass, field
 from typing import ClassVar
 
 import torch
@@ -14,6 +14,7 @@ from motes.core.cite import Reference
 from motes.core.estimate.systematic import Systematic
 from motes.core.estimate.unearned import unearned
 from motes.core.estimate.variance import StandardError
+from motes.core.files.resuming import must_agree
 from motes.core.micro_batches import in_parts
 from motes.core.model import FeynmanKac
 from motes.core.particles import Particles
@@ -23,7 +24,7 @@ from motes.diffusion.discrete import stale
 from motes.diffusion.evaluation.look import not_finite, refuse
 from motes.diffusion.evaluation.observer import EARLY
 from motes.diffusion.evaluation.potential import POTENTIALS, Schedule, checked_reward, strengths
-from motes.errors import FileError, MotesError, ShapeError, UnknownName
+from motes.errors import MotesError, ShapeError, UnknownName
 from motes.rng import Rng
 
 SANTOS = Reference(
@@ -247,9 +248,8 @@ class ReverseBlackout(FeynmanKac):
         """
         now = self._observe(particles.x["count"], particles.t)
         for name in ("mean", "reward"):
-            if not torch.allclose(now[name], particles.x[name], rtol=1e-3, atol=1e-3):
-                raise FileError(f"the {name} is not what it was when the run was saved: resume with what it began with")
-        return replace(particles, x=particles.x)
+            must_agree(name, now[name], particles.x[name], "the model and the reward that began it")
+        return particles
 
     def _observe(self, count: Tensor, k: int) -> dict[str, Tensor]:
         """The predicted mean of x_0 and its reward at time k; the counts themselves at time 0."""

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from motes.core.cite import Reference
+from motes.core.files.resuming import must_agree
 from motes.core.model import FeynmanKac
 from motes.core.particles import Particles
 from motes.core.remark import ALL, Remark
@@ -19,7 +20,7 @@ from motes.diffusion.discrete.model import TokenModel
 from motes.diffusion.discrete.process import TokenProcess
 from motes.diffusion.evaluation.look import refuse
 from motes.diffusion.short import SHORT
-from motes.errors import FileError, MotesError, UnknownName
+from motes.errors import MotesError, UnknownName
 from motes.rng import Rng
 
 CORRECTOR = Reference(
@@ -186,10 +187,7 @@ class TokenComposition(FeynmanKac):
             FileError: one of them has changed since.
         """
         for i, (now, then) in enumerate(zip(self._probe(), particles.shared["probe"], strict=True)):
-            if not torch.allclose(now, then, rtol=1e-3, atol=1e-3):
-                raise FileError(
-                    f"models[{i}] is not what it was when the run was saved: resume with what it began with"
-                )
+            must_agree(f"answer of models[{i}]", now, then, "the model that began it", rows=False)
         return particles
 
     def remarks(self, particles: Particles) -> list[str]:

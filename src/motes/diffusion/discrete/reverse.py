@@ -15,6 +15,7 @@ from motes.core.cite import Reference
 from motes.core.estimate.systematic import Systematic
 from motes.core.estimate.unearned import unearned
 from motes.core.estimate.variance import StandardError
+from motes.core.files.resuming import must_agree
 from motes.core.micro_batches import in_parts
 from motes.core.model import FeynmanKac
 from motes.core.particles import Particles
@@ -30,7 +31,7 @@ from motes.diffusion.discrete.step import StepRule, TokenLook
 from motes.diffusion.evaluation.look import refuse
 from motes.diffusion.evaluation.observer import EARLY
 from motes.diffusion.evaluation.potential import POTENTIALS, Schedule, checked_reward, strengths
-from motes.errors import FileError, MotesError, ShapeError, UnknownName, WrongType
+from motes.errors import MotesError, ShapeError, UnknownName, WrongType
 from motes.rng import Rng
 
 STEERING = Reference(
@@ -225,13 +226,12 @@ class ReverseDiscrete(FeynmanKac):
             FileError: the model or the reward has changed since.
         """
         x = {k: v.to(self.device) if v.ndim > 1 else v for k, v in particles.x.items()}
-        pairs = [("reward", self._probe(), particles.shared["probe"])] if self.reward is not None else []
+        if self.reward is not None:
+            now, then = self._probe()["reward"], particles.shared["probe"]["reward"]
+            must_agree("reward of four fixed sequences", now, then, "the reward that began it", rows=False)
         if "log_p0" in x:
             now = self._predict(x["tokens"], particles.t)
-            pairs.append(("prediction", {"prediction": now.exp()}, {"prediction": x["log_p0"].exp()}))
-        for name, now, then in pairs:
-            if not all(torch.allclose(now[k], then[k].to(now[k]), rtol=1e-3, atol=1e-3, equal_nan=True) for k in now):
-                raise FileError(f"the {name} is not what it was when the run was saved: resume with what it began with")
+            must_agree("prediction", now.exp(), x["log_p0"].exp(), "the model that began it")
         return replace(particles, x=x)
 
     # ---------------------------------------------------------------- what is known of the particles

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from motes.core.cite import Reference
 from motes.core.estimate.variance import StandardError
+from motes.core.files.resuming import must_agree
 from motes.core.micro_batches import in_parts
 from motes.core.model import FeynmanKac
 from motes.core.particles import Particles
@@ -21,7 +22,7 @@ from motes.diffusion.discrete.model import TokenModel
 from motes.diffusion.discrete.process import Uniform
 from motes.diffusion.evaluation.look import refuse
 from motes.diffusion.evaluation.potential import checked_reward
-from motes.errors import FileError, MotesError, name_particles
+from motes.errors import MotesError
 from motes.rng import Rng
 
 SPLIT = Reference(
@@ -131,13 +132,8 @@ class SplitGibbs(FeynmanKac):
         Raises:
             FileError: the likelihood has changed since.
         """
-        then = particles.x["log_likelihood"]
-        near = torch.isclose(self._ask(particles.x["tokens"]), then, rtol=1e-3, atol=1e-3)
-        if not bool(near.all()):
-            raise FileError(
-                f"the log-likelihood of {name_particles((~near).nonzero().flatten().tolist())} is not what it was when "
-                "the run was saved: resume with the one it began with"
-            )
+        x = particles.x
+        must_agree("log_likelihood", self._ask(x["tokens"]), x["log_likelihood"], "the likelihood that began it")
         return particles
 
     def remarks(self, particles: Particles) -> list[str]:

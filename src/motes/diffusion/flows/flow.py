@@ -11,6 +11,7 @@ from torch import Tensor
 
 from motes.core.cite import Reference
 from motes.core.estimate.variance import StandardError
+from motes.core.files.resuming import must_agree
 from motes.core.micro_batches import in_parts
 from motes.core.model import FeynmanKac
 from motes.core.particles import Particles
@@ -23,7 +24,7 @@ from motes.diffusion.flows.coupling import coupling_remarks, tested
 from motes.diffusion.flows.solvers import FLOWS, Leg
 from motes.diffusion.processes.transition import falling
 from motes.diffusion.short import alone
-from motes.errors import FileError, MotesError, UnknownName
+from motes.errors import MotesError, UnknownName
 from motes.rng import Rng
 
 REFERENCES = (
@@ -179,10 +180,8 @@ class ProbabilityFlow(FeynmanKac):
         Raises:
             FileError: the denoiser has changed since.
         """
-        if not torch.allclose(self._probe(), particles.shared["probe"], rtol=1e-3, atol=1e-3):
-            raise FileError(
-                "the denoiser is not what it was when the run was saved: resume with the one that it began with"
-            )
+        then = particles.shared["probe"]
+        must_agree("answer of the denoiser", self._probe(), then, "the one that began it", rows=False)
         return particles
 
     def must_resample(self, particles: Particles) -> bool:

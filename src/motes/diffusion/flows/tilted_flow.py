@@ -16,6 +16,7 @@ from motes.core.estimate.coarse_level import CoarseLevel
 from motes.core.estimate.systematic import Systematic
 from motes.core.estimate.unearned import unearned
 from motes.core.estimate.variance import StandardError
+from motes.core.files.resuming import must_agree, on_device
 from motes.core.micro_batches import in_parts
 from motes.core.model import FeynmanKac
 from motes.core.particles import Particles
@@ -31,7 +32,7 @@ from motes.diffusion.evaluation.potential import checked_reward
 from motes.diffusion.flows.flow import REFERENCES
 from motes.diffusion.flows.solvers import FLOWS, Leg
 from motes.diffusion.processes.transition import falling
-from motes.errors import FileError, MotesError, UnknownName, WrongType
+from motes.errors import MotesError, UnknownName, WrongType
 from motes.rng import Rng
 
 LATENT = Reference(
@@ -227,11 +228,9 @@ class TiltedFlow(FeynmanKac):
         Raises:
             FileError: they have changed since.
         """
-        images = ("noise", "image", "coarse")
-        x = {name: v.to(self.device) if name in images else v for name, v in particles.x.items()}
-        few = self._images(x["noise"][:8], self.times)
-        if not all(torch.allclose(v, x[name][:8], rtol=1e-3, atol=1e-3) for name, v in few.items()):
-            raise FileError("the model or the reward is not what it was when the run was saved: resume with the first")
+        x = on_device(particles.x, ("noise", "image", "coarse"), self.device)
+        for name, value in self._images(x["noise"][:8], self.times).items():
+            must_agree(name, value, x[name][:8], "the model or the reward that began it")
         return replace(particles, x=x)
 
     def _images(self, noise: Tensor, times: Tensor) -> dict[str, Tensor]:

@@ -13,6 +13,7 @@ from torch import Tensor
 from motes.core.cite import Reference
 from motes.core.estimate.coarse_level import CoarseLevel
 from motes.core.estimate.systematic import Systematic
+from motes.core.files.resuming import must_agree
 from motes.core.model import FeynmanKac
 from motes.core.particles import Particles
 from motes.core.views.images import shown
@@ -29,7 +30,7 @@ from motes.diffusion.sampling.guided_step import guided_step
 from motes.diffusion.sampling.multilevel import Coarse, begun, set_level, stepped
 from motes.diffusion.sampling.multilevel_error import coarse_level, remarks, systematic
 from motes.diffusion.sampling.reverse import SAMPLER
-from motes.errors import FileError, MotesError, ShapeError, UnknownName
+from motes.errors import MotesError, ShapeError, UnknownName
 from motes.rng import Rng
 
 ACTIVE = Reference(
@@ -185,9 +186,8 @@ class ActiveDiffusion(FeynmanKac):
         Raises:
             FileError: the denoiser or the measurements have changed since.
         """
-        now, then = self._probe(), particles.shared["probe"]
-        if not torch.allclose(now, then.to(now), rtol=1e-3, atol=1e-3):
-            raise FileError("`measure` is not what it was when the run was saved: resume with the one it began with")
+        then = particles.shared["probe"]
+        must_agree("answer of `measure`", self._probe(), then, "the one that began it", rows=False)
         observer = self._observer(self._observation(particles.shared))
         return replace(particles, x=observer.restored(particles.x, particles.t, self.device))
 

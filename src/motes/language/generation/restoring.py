@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from motes.core.files.resuming import must_agree
 from motes.core.particles import Particles
-from motes.errors import FileError, name_particles
 from motes.language.generation.frontier import Closed, Front, Frontier
 
 if TYPE_CHECKING:
@@ -36,11 +36,7 @@ def restored(generation: Generation, particles: Particles) -> Particles:
     if not alive.any():
         return with_frontier(particles, Closed(n))
     front = generation._open(n)
-    if not torch.allclose(front.law.log_prob[0], particles.shared["first"], rtol=1e-3, atol=1e-3):
-        raise FileError(
-            f"the law of the first token is not what it was when the run was saved: {generation.model.name} has "
-            "changed, or what its rules or its constraint mean. Resume with the model that began the run"
-        )
+    check_first(front, particles)
     at, one = torch.zeros(n, dtype=torch.int64), int(torch.nonzero(alive)[0])
     if generation.boundary is not None:
         return with_frontier(particles, again(front, x, alive))
@@ -73,10 +69,13 @@ def check_reward(generation: Generation, particles: Particles) -> None:
     index = torch.nonzero(ended)[:, 0].tolist()
     if generation.reward is None or not index or (generation.pays_last and not generation.done(particles)):
         return
-    now = generation._ask(generation.reward, x, index, particles.t)
-    bad = ~torch.isclose(now, x["provisional"][ended], rtol=1e-3, atol=1e-3)
-    if bad.any():
-        which = name_particles([index[j] for j in torch.nonzero(bad)[:, 0].tolist()])
-        raise FileError(
-            f"the reward of {which} is not what it was when the run was saved: resume with the reward that began it"
-        )
+    now = x["provisional"].clone()
+    now[ended] = generation._ask(generation.reward, x, index, particles.t)
+    must_agree("reward", now, x["provisional"], "the reward that began it")
+
+
+def check_first(front: Front, particles: Particles) -> None:
+    """The law of the first token is what it was before the run was saved."""
+    now, then = front.law.log_prob[0], particles.shared["first"]
+    mend = "the model that began the run, and rules and a constraint that mean what they meant"
+    must_agree("law of the first token", now, then, mend, rows=False)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from motes.core.files.settings import digest
 from motes.errors import MotesError, ShapeError
 from motes.language.models.model import (
     LanguageModel,
@@ -49,7 +49,7 @@ class TableModel(LanguageModel):
                 want = (self.vocabulary + 1, self.vocabulary)
                 raise ShapeError(f"the table must have shape {want}, a row a last token, not {tuple(table.shape)}")
             self.logits: Callable[[tuple[int, ...]], Tensor] = lambda text: table[text[-1] if text else -1]
-            self.digest = hashlib.sha256(table.to(torch.float64).numpy().tobytes()).hexdigest()[:16]
+            self.digest = digest(table.to(torch.float64))
         else:
             self.logits, self.digest = logits, "function"
         self._recogniser_tokenizer: Any = None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
@@ -14,6 +13,7 @@ from torch import Tensor
 
 from motes.core.estimate.estimate import Estimate
 from motes.core.estimate.variance import StandardError
+from motes.core.files.settings import digest
 from motes.core.model import FeynmanKac
 from motes.core.particles import Particles
 from motes.core.run import Run
@@ -214,7 +214,7 @@ class TextPopulation(FeynmanKac):
     def settings(self) -> dict[str, Any]:
         return {
             **self.model.settings(),
-            "prompt": hashlib.sha256(self.prompt.numpy().tobytes()).hexdigest()[:16],
+            "prompt": digest(self.prompt),
             "max_tokens": self.max_tokens,
             "rules": [rule.settings() for rule in self.rules],
             "constraint": None if self.constraint is None else self.constraint.settings(),

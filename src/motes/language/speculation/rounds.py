@@ -13,11 +13,11 @@ from motes.core.cite import Reference
 from motes.core.model import FeynmanKac
 from motes.core.particles import Particles
 from motes.core.resampling import Scheme
-from motes.errors import FileError, MotesError, UnknownName
+from motes.errors import MotesError, UnknownName
 from motes.language.generation.frontier import BadLogits, Closed, Front, Frontier
 from motes.language.generation.generation import STRUCTURE, Generation
 from motes.language.generation.potential import due
-from motes.language.generation.restoring import again, check_reward
+from motes.language.generation.restoring import again, check_first, check_reward
 from motes.language.models.model import LanguageModel
 from motes.language.speculation import block, single
 from motes.language.speculation.ahead import Ahead
@@ -313,11 +313,7 @@ class Drafted(FeynmanKac):
         if not alive.any():
             return replace(particles, x={**x, "frontier": Closed(n), "small": Closed(n)})
         fronts = self._open(self.generation.model), self._open(self.draft)
-        if not torch.allclose(fronts[0].law.log_prob[0], particles.shared["first"], rtol=1e-3, atol=1e-3):
-            raise FileError(
-                f"the law of the first token is not what it was when the run was saved: {self.generation.model.name} "
-                "has changed, or what its rules or its constraint mean. Resume with the model that began the run"
-            )
+        check_first(fronts[0], particles)
         read = {**x, "length": x["length"] - (x["unread"] >= 0).long()}
         frontier, small = (again(front, read, alive) for front in fronts)
         return replace(particles, x={**x, "frontier": frontier, "small": small})
