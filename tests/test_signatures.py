@@ -67,6 +67,8 @@ def read(found: Iterator[tuple[str, Any]]) -> Signatures:
     """The signatures of what can be called."""
     signatures = {}
     for path, what in found:
+        if getattr(what, "_is_protocol", False):  # never called
+            continue
         try:
             signatures[path] = inspect.signature(what)
         except ValueError:  # an exception, made by C

@@ -6,7 +6,7 @@ import pytest
 
 import motes
 from core.toys import Walk, data
-from motes.core.visible import visible
+from motes.core.files.visible import visible
 
 BAD = {"\x1b[2J": r"\x1b[2J", "\u202eab": r"\u202eab", "\ud800": r"\ud800", "a\u200bb": r"a\u200bb", "\r": r"\x0d"}
 GOOD = ["a\nb\tc", "שלום", "مرحبا", "क्‍ष", "👩‍🔬", "± −", "", "\N{NO-BREAK SPACE}"]

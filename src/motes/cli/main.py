@@ -86,7 +86,7 @@ def _warning_plainly() -> Iterator[None]:
     usual = warnings.formatwarning
 
     def formatted(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> str:
-        from motes.core.visible import visible
+        from motes.core.files.visible import visible
         from motes.errors import MotesWarning
 
         if issubclass(category, MotesWarning):
@@ -131,7 +131,7 @@ def sentence(error: Exception) -> str:
 
 def tell(message: str, error: BaseException) -> None:
     """The message and the notes that were added to the error on its way, on stderr."""
-    from motes.core.visible import visible
+    from motes.core.files.visible import visible
 
     lines = [f"motes: {message}", *getattr(error, "__notes__", ())]
     if not isinstance(error, KeyboardInterrupt):

@@ -101,7 +101,7 @@ def named(recipe: dict[str, Any], path: Path, model: str | None, trusted: bool) 
     Raises:
         FileError: a file alone names it, or the run has no such model.
     """
-    from motes.core.visible import visible
+    from motes.core.files.visible import visible
     from motes.errors import FileError
 
     inside = import_module(f"motes.cli.{recipe['command']}").foreign(recipe)

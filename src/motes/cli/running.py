@@ -168,8 +168,8 @@ def keep(run: Run, error: FileError) -> None:
 
 def finish(runs: Run | dict[str, Run], files: list[Path], page: Path | None) -> None:
     """Print the table and what was drawn, write the report, and say where everything is."""
+    from motes.core.files.visible import visible
     from motes.core.run import Run
-    from motes.core.visible import visible
     from motes.report.table import missing, table
 
     print(visible(table(runs, ascii=not speaks_unicode())))
@@ -188,7 +188,7 @@ def show_texts(run: Run, most: int = 8) -> None:
     """The distinct texts of a run with the largest weights, where its particles are texts."""
     if not (isinstance(run.view, list) and run.view and isinstance(run.view[0], str)):
         return
-    from motes.core.visible import visible
+    from motes.core.files.visible import visible
 
     weight: dict[str, float] = {}
     for text, w in zip(run.view, run.weight.tolist(), strict=True):

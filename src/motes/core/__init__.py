@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from motes.core.remark import Remark
     from motes.core.run import Result, Run
     from motes.core.smc import State
+    from motes.core.transition import Transition
     from motes.core.weights import ess
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "StandardError",
     "State",
     "Systematic",
+    "Transition",
     "ess",
     "sliced_wasserstein",
 ]
@@ -48,6 +50,7 @@ _HOME = {
     "remark": "Remark",
     "run": "Result Run",
     "smc": "State",
+    "transition": "Transition",
     "weights": "ess",
 }
 _MODULE = {name: module for module, names in _HOME.items() for name in names.split()}

@@ -33,6 +33,7 @@ from motes.diffusion.sampling.few_steps import learned_steps
 from motes.diffusion.sampling.guided import Guided
 from motes.diffusion.sampling.iterated import Twisted, affine, iterated_twisting, radial
 from motes.diffusion.sampling.reverse import ReverseDiffusion
+from motes.diffusion.sampling.reverse_step import ReverseStep
 from motes.diffusion.sampling.value_decoding import ValueDecoding
 
 __all__ = [
@@ -52,6 +53,7 @@ __all__ = [
     "ProbabilityFlow",
     "Process",
     "ReverseDiffusion",
+    "ReverseStep",
     "TiltedFlow",
     "Twisted",
     "ValueDecoding",

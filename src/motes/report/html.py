@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from motes.core.files.atomic import write_text
+from motes.core.files.visible import visible
 from motes.core.run import Result, Run
-from motes.core.visible import visible
 from motes.errors import MissingPackage
 from motes.report import facts, numerals
 from motes.report.cautions import cautions, sentence

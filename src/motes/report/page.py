@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from motes.core.visible import visible
+from motes.core.files.visible import visible
 
 if TYPE_CHECKING:
     from jinja2 import Environment

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from motes.core import tree
 from motes.core.files.settings import digest
+from motes.core.transition import Transition
 from motes.core.tree import PyTree
 from motes.errors import NanLogPotential, ShapeError, name_particles
 from motes.laws.parameters import Values
@@ -69,7 +70,9 @@ class BootstrapFilter(InnerFilter):
 
     Args:
         initial: (rng, theta, size) -> states (N, size, ...) before the first observation; a tensor or a dict of them.
-        transition: (rng, theta, x, t) -> the states at observation t = 1, 2, ... given those at t - 1.
+        transition: (rng, theta, x, t) -> the states at observation t = 1, 2, ... given those at t - 1; or a
+            `motes.core.Transition`, or T - 1 of them, which move the N times size states as rows and are told theta
+            with a row for each.
         log_observation: (theta, x, y, t) -> (N, size) nats, y the observation of time t.
         observations: a tensor (T, ...).
 
@@ -90,13 +93,18 @@ class BootstrapFilter(InnerFilter):
     """
 
     initial: Callable[[Rng, Any, int], PyTree]
-    transition: Callable[[Rng, Any, PyTree, int], PyTree]
+    transition: Callable[[Rng, Any, PyTree, int], PyTree] | Transition | Sequence[Transition]
     log_observation: Callable[[Any, PyTree, Tensor, int], Tensor]
     observations: Tensor
 
     def __post_init__(self) -> None:
         if not isinstance(self.observations, Tensor) or self.observations.ndim == 0 or len(self.observations) == 0:
             raise ShapeError(f"observations must be a tensor (T, ...) with T >= 1, not {self.observations!r}")
+        if isinstance(self.transition, Sequence) and len(self.transition) != len(self.observations) - 1:
+            raise ShapeError(
+                f"{len(self.observations)} observations have one transition fewer between them, not "
+                f"{len(self.transition)}: give one, or a list of that many"
+            )
 
     @property
     def length(self) -> int:
@@ -111,7 +119,7 @@ class BootstrapFilter(InnerFilter):
         if t > 0:
             parent = systematic_rows(rng.at("resample"), log_weight)
             row = torch.arange(len(parent))[:, None]
-            x = self.transition(rng.at("transition"), theta, tree.map_leaves(lambda v: v[row, parent], x), t)
+            x = self._moved(rng.at("transition"), theta, tree.map_leaves(lambda v: v[row, parent], x), t)
         weight = self.log_observation(theta, x, self.observations[t], t)
         if not isinstance(weight, Tensor) or weight.shape != log_weight.shape:
             what = tuple(weight.shape) if isinstance(weight, Tensor) else type(weight).__name__
@@ -124,6 +132,18 @@ class BootstrapFilter(InnerFilter):
                 "cannot be observed must get -inf"
             )
         return {"x": x, "log_weight": weight}, weight.logsumexp(1) - math.log(weight.shape[1])
+
+    def _moved(self, rng: Rng, theta: Values, x: PyTree, t: int) -> PyTree:
+        """The states at observation t."""
+        step = self.transition[t - 1] if isinstance(self.transition, Sequence) else self.transition
+        if not isinstance(step, Transition):
+            return step(rng, theta, x, t)
+        if not isinstance(x, Tensor):
+            raise ShapeError(f"a Transition moves states that are one tensor, not a {type(x).__name__}")
+        state, size = x.flatten(0, 1), x.shape[1]
+        told = tree.map_leaves(lambda v: v.repeat_interleave(size, 0), theta)
+        noise = rng.normal(tuple(x.shape), dtype=x.dtype).flatten(0, 1)
+        return (step.mean(state, told) + step.deviation(state, told) * noise).unflatten(0, x.shape[:2])
 
     def fingerprint(self, stop: int) -> str:
         return digest(self.observations[:stop])

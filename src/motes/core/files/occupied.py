@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from motes.core.files.runfile import before, header, newest
+from motes.core.files.visible import visible
 from motes.core.result import Result
-from motes.core.visible import visible
 from motes.errors import FileError
 
 SAME = ("seed", "n", "resampling", "ess_threshold", "model", "settings", "replicas")

@@ -28,6 +28,7 @@ from motes.core.files.schema import (
     truth,
     whole,
 )
+from motes.core.files.visible import visible
 from motes.core.history.genealogy import RECORD, Genealogy
 from motes.core.joined import alone, joined
 from motes.core.particles import Particles
@@ -37,7 +38,6 @@ from motes.core.run import Run
 from motes.core.trace import COLUMNS, Trace
 from motes.core.tree import PyTree
 from motes.core.views import views
-from motes.core.visible import visible
 from motes.errors import FileError, MotesError, warn
 
 Read = TypeVar("Read")
