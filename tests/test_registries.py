@@ -119,12 +119,13 @@ KINDS = {
         "language/uncertainty/toy.py",
         "motes.language.uncertainty.measures",
         """
-        from motes.language.uncertainty.answers import Uncertainty, answers_of, measures
+        from motes.core import Estimate
+        from motes.language.uncertainty.answers import answers_of, measures
 
         @measures.register
         def toy(answers):
             answers = answers_of(answers)
-            return Uncertainty(float(answers.weight.max()), 0.0, answers.ess)
+            return Estimate(float(answers.weight.max()), 0.0, ess=answers.ess)
         """,
         "entries motes.language.uncertainty.measures",
         "language/test_uncertainty_methods.py",

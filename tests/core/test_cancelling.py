@@ -11,7 +11,6 @@ from motes.core.estimate import variance
 from motes.core.estimate.variance import log_evidence_se
 from motes.core.history.genealogy import Genealogy
 from motes.core.particles import Particles
-from motes.core.resampling import find_scheme
 
 N = 16
 
@@ -24,7 +23,7 @@ def stated(loss: float) -> float:
     genealogy = Genealogy.start(N).after(1, ancestor, True, first)
     weight = torch.zeros(N, dtype=torch.float64)
     weight[:6] -= loss
-    return log_evidence_se(Particles.start({}, weight), genealogy, find_scheme("systematic")).value
+    return log_evidence_se(Particles.start({}, weight), genealogy).value
 
 
 def test_variances_that_cancel_leave_an_error(monkeypatch):

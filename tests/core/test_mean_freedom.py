@@ -11,7 +11,6 @@ from motes.core.estimate import student, variance
 from motes.core.estimate.variance import mean_freedom, mean_se
 from motes.core.history.genealogy import Genealogy
 from motes.core.particles import Particles
-from motes.core.resampling import find_scheme
 
 N, P = 32, 0.12
 
@@ -25,8 +24,8 @@ def covers(met: int, freedom: float | None = None) -> bool:
     value = torch.zeros(N, dtype=torch.float64)
     value[:met] = 1
     particles, families = population(N), Genealogy.start(N)
-    se = float(mean_se(value, particles, families, find_scheme("systematic"))[0])
-    told = mean_freedom(value, particles, families) if freedom is None else freedom
+    se = float(mean_se(value, particles.log_weight, families)[0])
+    told = mean_freedom(value, particles.log_weight, families) if freedom is None else freedom
     return abs(met / N - P) <= student.quantile(0.95, told) * se
 
 
@@ -40,12 +39,12 @@ def test_the_share_of_an_event_that_few_have_met_is_covered():
 def test_a_single_particle_gives_about_two_degrees_and_a_normal_value_all():
     value = torch.zeros(N, dtype=torch.float64)
     value[3] = 1
-    assert mean_freedom(value, population(N), Genealogy.start(N)) == pytest.approx(2, abs=0.3)
+    assert mean_freedom(value, population(N).log_weight, Genealogy.start(N)) == pytest.approx(2, abs=0.3)
     normal = torch.special.ndtri((torch.arange(1000, dtype=torch.float64) + 0.5) / 1000)
-    assert mean_freedom(normal, population(1000), Genealogy.start(1000)) > 900
-    assert mean_freedom(torch.ones(N).double(), population(N), Genealogy.start(N)) == N - 1
+    assert mean_freedom(normal, population(1000).log_weight, Genealogy.start(1000)) > 900
+    assert mean_freedom(torch.ones(N).double(), population(N).log_weight, Genealogy.start(N)) == N - 1
     many = torch.stack([value, value], 1)  # several numbers at once: the families alone
-    assert mean_freedom(many, population(N), Genealogy.start(N)) == N - 1
+    assert mean_freedom(many, population(N).log_weight, Genealogy.start(N)) == N - 1
 
 
 def test_a_value_that_light_particles_alone_have_is_not_taken_for_rare(monkeypatch):
@@ -56,16 +55,15 @@ def test_a_value_that_light_particles_alone_have_is_not_taken_for_rare(monkeypat
     value = torch.zeros(N, dtype=torch.float64)
     value[3] = 1
     mean = float(torch.softmax(log_weight, 0) @ value)
-    scheme = find_scheme("systematic")
-    se = float(mean_se(value, particles, families, scheme)[0])
+    se = float(mean_se(value, particles.log_weight, families)[0])
     assert mean < 1e-3 and se == pytest.approx((1 - mean) / (N - 1), rel=0.01)
-    assert mean_freedom(value, particles, families) == variance.ALONE
+    assert mean_freedom(value, particles.log_weight, families) == variance.ALONE
     many = torch.stack([value, torch.linspace(-1, 1, N).double()], 1)  # a number of its own for each: its spread tells
-    assert float(mean_se(many, particles, families, scheme)[0][0]) == se
-    spread = float(mean_se(many[:, 1], particles, families, scheme)[0])
+    assert float(mean_se(many, particles.log_weight, families)[0][0]) == se
+    spread = float(mean_se(many[:, 1], particles.log_weight, families)[0])
     monkeypatch.setattr(variance, "_least", lambda value, weight, slot: torch.zeros(value.shape[1]))
-    assert float(mean_se(value, particles, families, scheme)[0]) < 1e-3
-    assert float(mean_se(many, particles, families, scheme)[0][1]) == spread
+    assert float(mean_se(value, particles.log_weight, families)[0]) < 1e-3
+    assert float(mean_se(many, particles.log_weight, families)[0][1]) == spread
 
 
 def test_a_far_draw_of_a_wide_prior_is_no_sign_of_more(monkeypatch):
@@ -73,10 +71,9 @@ def test_a_far_draw_of_a_wide_prior_is_no_sign_of_more(monkeypatch):
     log_weight, value = torch.zeros(N, dtype=torch.float64), torch.linspace(-1, 1, N).double()
     log_weight[3], value[3] = -20, 1e4
     particles, families = Particles.start({}, log_weight), Genealogy.start(N)
-    scheme = find_scheme("systematic")
-    assert float(mean_se(value, particles, families, scheme)[0]) < 0.2
+    assert float(mean_se(value, particles.log_weight, families)[0]) < 0.2
     monkeypatch.setattr(variance, "LIGHT", 0.0)
-    assert float(mean_se(value, particles, families, scheme)[0]) > 300
+    assert float(mean_se(value, particles.log_weight, families)[0]) > 300
 
 
 def test_copies_of_a_family_are_told_apart_by_their_values():

@@ -14,7 +14,7 @@ import torch
 
 from core.toys import Flat, Walk, data
 from motes.core.estimate.variance import log_evidence_se
-from motes.core.resampling import find_scheme, schemes
+from motes.core.resampling import schemes
 from motes.core.sample import sample
 
 LOWEST = {100: 0.82, 200: 0.87}
@@ -29,7 +29,7 @@ def runs(steps: int, noise: float, n: int, scheme: str, ess_threshold: float, se
     rows = []
     for seed in range(seeds):
         run = sample(model, n, seed=seed, resampling=scheme, ess_threshold=ess_threshold, progress=False)
-        stated = [log_evidence_se(run.particles, run.genealogy, find_scheme(scheme), m).value for m in METHODS]
+        stated = [log_evidence_se(run.particles, run.genealogy, m).value for m in METHODS]
         found = run.mean()
         rows.append([run.log_evidence - truth, *stated, float(found) - mean, float(found.se)])
     columns = torch.tensor(rows, dtype=torch.float64).T

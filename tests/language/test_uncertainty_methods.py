@@ -11,6 +11,7 @@ import torch
 
 import motes
 from language.tables import TABLE, exact, table, texts
+from motes.core import Estimate
 from motes.errors import MotesError, NanLogPotential, ShapeError
 from motes.language import TableModel, regex
 from motes.language.search import Arithmetic, StochasticBeam
@@ -20,7 +21,6 @@ from motes.language.uncertainty import (
     ByKey,
     ConformalSets,
     Scored,
-    Uncertainty,
     auroc,
     cluster,
     contextual_entropy_reduction,
@@ -330,10 +330,10 @@ def test_bootstrap_intervals_cover_and_agree_with_the_delta_method() -> None:
     for k in range(400):
         answers = Answers(drawn(50, k))
         share = torch.tensor([float(t == "a") for t in answers.texts], dtype=torch.float64)
-        found = answers.bootstrap(Rng(k), lambda w, share=share: w @ share)
+        found = answers.sample.bootstrap(Rng(k), lambda w, share=share: w @ share)
         inside += abs(float(found) - 0.5) < 1.96 * found.se
         narrow += abs(float(found) - 0.5) < 0.98 * found.se
-        ratio.append(found.se / answers.estimate(float(found), share).se)
+        ratio.append(found.se / answers.sample.estimate(float(found), share).se)
     assert abs(inside / 400 - 0.95) < 4.9 * math.sqrt(0.95 * 0.05 / 400)
     assert narrow / 400 < 0.8  # the twin: half the error bar
     assert sum(ratio) / 400 == pytest.approx(1, abs=0.03)
@@ -349,7 +349,7 @@ def test_bootstrap_draws_families_and_not_texts_after_resampling() -> None:
             (Answers(run.texts, log_weight=run.log_weight, run=run), found),
             (Answers(run.texts), alone),
         ):
-            where.append(answers.bootstrap(Rng(seed), lambda w, share=share: w @ share))
+            where.append(answers.sample.bootstrap(Rng(seed), lambda w, share=share: w @ share))
     truth = spread([float(f) for f in found])
     # systematic resampling varies less than families drawn at random do, so the error bar is on the safe side
     assert 0.9 * truth < sum(f.se for f in found) / 150 < 1.3 * truth
@@ -429,4 +429,4 @@ def test_no_measure_depends_on_the_order_of_the_texts(name: str) -> None:
 
 
 def test_a_measure_that_does_is_found() -> None:
-    assert not same_in_any_order(lambda answers: Uncertainty(float(len(answers.texts[0])), 0.0, 1.0))
+    assert not same_in_any_order(lambda answers: Estimate(float(len(answers.texts[0])), 0.0, ess=1.0))

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from motes.core.estimate.systematic import Systematic
     from motes.core.estimate.variance import StandardError
     from motes.core.estimate.wasserstein import sliced_wasserstein
+    from motes.core.estimate.weighted_sample import WeightedSample
     from motes.core.files.checkpoint import Checkpoint
     from motes.core.model import FeynmanKac
     from motes.core.particles import Particles
@@ -34,6 +35,7 @@ __all__ = [
     "State",
     "Systematic",
     "Transition",
+    "WeightedSample",
     "ess",
     "sliced_wasserstein",
 ]
@@ -43,6 +45,7 @@ _HOME = {
     "estimate.systematic": "Systematic",
     "estimate.variance": "StandardError",
     "estimate.wasserstein": "sliced_wasserstein",
+    "estimate.weighted_sample": "WeightedSample",
     "files.checkpoint": "Checkpoint",
     "model": "FeynmanKac",
     "particles": "Particles",

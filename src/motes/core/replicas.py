@@ -109,7 +109,7 @@ def unknown(runs: Sequence[Run]) -> str:
     )
 
 
-def mean(runs: Sequence[Run], value: Tensor, weight: Tensor) -> Estimate:
+def mean(runs: Sequence[Run], value: Tensor, weight: Tensor) -> Estimate[Tensor]:
     """The weighted mean of `value` over two or more populations, with a standard error by their spread.
 
     Args:

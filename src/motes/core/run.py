@@ -15,7 +15,6 @@ from torch import Tensor
 
 from motes.core import replicas, tree
 from motes.core.cite import ENGINE, Reference
-from motes.core.estimate.batch_means import SAME, chain_mean
 from motes.core.estimate.coarse_level import CoarseLevel
 from motes.core.estimate.control_variates import control as take_out
 from motes.core.estimate.draws import Function, values
@@ -23,8 +22,8 @@ from motes.core.estimate.estimate import Estimate
 from motes.core.estimate.psis import Smoothed
 from motes.core.estimate.psis import smooth as smooth_weights
 from motes.core.estimate.systematic import Systematic
-from motes.core.estimate.upper_tail import wild, wild_because
-from motes.core.estimate.variance import StandardError, log_evidence_se, mean_freedom, mean_se
+from motes.core.estimate.variance import StandardError, log_evidence_se
+from motes.core.estimate.weighted_sample import WeightedSample
 from motes.core.files import store as files
 from motes.core.history.genealogy import Genealogy
 from motes.core.lazy_report import export
@@ -118,7 +117,7 @@ class Run:
             return replicas.evidence_error(replicas.estimating(self.replicas))
         if self.own_error is not None:
             return self.own_error
-        return log_evidence_se(self.particles, self.genealogy, find_scheme(self.setup["resampling"]))
+        return log_evidence_se(self.particles, self.genealogy)
 
     @property
     def doubts(self) -> frozenset[Doubted]:
@@ -188,13 +187,13 @@ class Run:
     @overload
     def mean(  # pyright: ignore[reportOverlappingOverload]  # a name is a sequence of letters too
         self, f: Function, *, control: bool = False, smooth: bool = False
-    ) -> Estimate: ...
+    ) -> Estimate[Tensor]: ...
     @overload
-    def mean(self, f: Sequence[Function], *, control: bool = False, smooth: bool = False) -> list[Estimate]: ...
+    def mean(self, f: Sequence[Function], *, control: bool = False, smooth: bool = False) -> list[Estimate[Tensor]]: ...
     @overload
     def mean(
         self, f: Mapping[str, Function], *, control: bool = False, smooth: bool = False
-    ) -> dict[str, Estimate]: ...
+    ) -> dict[str, Estimate[Tensor]]: ...
     def mean(self, f: Any = None, *, control: bool = False, smooth: bool = False) -> Any:
         """The weighted mean of `f` over the particles, or its mean over all draws of all chains, with standard error.
 
@@ -222,7 +221,6 @@ class Run:
         one = not isinstance(f, (list, tuple, Mapping))
         named: dict[Any, Function] = {"": f} if one else dict(f if isinstance(f, Mapping) else enumerate(f))
         values = fine = [self.values(g) for g in named.values()]
-        same = [self._same(v) for v in values]
         particles, doubt = self.particles, ""
         if smooth:
             smoothed = self.psis()
@@ -231,49 +229,41 @@ class Run:
         if control and values:
             even = torch.full((len(values[0]),), 1 / len(values[0]), dtype=torch.float64)
             values = take_out(self, values, normalise(particles.log_weight) if self.shown.weighted else even)
-        estimates = [self._estimate(v, s, particles, doubt, g) for v, s, g in zip(values, same, fine, strict=True)]
+        estimates = [self._estimate(v, particles, doubt, g) for v, g in zip(values, fine, strict=True)]
         if self.coarse is not None:
             asked = zip(estimates, named.values(), fine, strict=True)
             estimates = [self.coarse.added(e, g, v, self.log_weight) for e, g, v in asked]
         found = dict(zip(named, estimates, strict=True))
         return found[""] if one else found if isinstance(f, Mapping) else list(found.values())
 
-    def particles_mean(self, value: Tensor) -> Estimate:
+    def particles_mean(self, value: Tensor) -> Estimate[Tensor]:
         """The weighted mean of numbers (N, ...) of the particles, with the error that their number leaves."""
-        return self._estimate(value, self._same(value), self.particles, "", value)
+        return self._estimate(value, self.particles, "", value)
 
-    def _same(self, value: Tensor) -> Tensor:
-        """(...) bool, whether a number (N, ...) is the same for all draws that have weight."""
-        alive = value[self.weight > 0] if self.shown.weighted else value
-        return alive.amax(0) == alive.amin(0)
+    @property
+    def weighted_sample(self) -> WeightedSample:
+        """The draws of one population as a weighted sample: their weights, with the families or chains they come in.
 
-    def _estimate(self, value: Tensor, same: Tensor, particles: Particles, doubt: str, plain: Tensor) -> Estimate:
+        Raises:
+            MotesError: the run has several populations.
+        """
+        run = self.alone("a weighted sample")
+        return run._sample(run.particles, run._withheld("means"), len(run.shown.flat()))
+
+    def _sample(self, particles: Particles, doubt: str, rows: int) -> WeightedSample:
+        if not self.shown.weighted:
+            return WeightedSample.of_chains(self.n, rows // self.n, doubt)
+        doubt = doubt or ("" if self.own_error is None else self.own_error.means)
+        return WeightedSample(particles.log_weight, genealogy=self.genealogy, doubt=doubt)
+
+    def _estimate(self, value: Tensor, particles: Particles, doubt: str, plain: Tensor) -> Estimate[Tensor]:
         """The mean of `value`, which is `plain` or that without what a control variate explains."""
         doubt = doubt or self._withheld("means")
         if len(parts := replicas.estimating(self.replicas)) > 1:
             even = torch.full((len(value),), 1 / len(value), dtype=torch.float64)
             found = replicas.mean(parts, value, normalise(particles.log_weight) if self.shown.weighted else even)
             return replace(found, se=torch.full_like(found.se, math.nan), reason=doubt) if doubt else found
-        if not self.shown.weighted:
-            found = Estimate(*chain_mean(value.view(self.n, -1, *value.shape[1:])))
-            even = torch.full((len(value),), 1 / len(value), dtype=torch.float64)
-            if not found.reason and (shape := wild(plain, even)).any():
-                found = Estimate(
-                    found.value, torch.where(shape > 0, math.nan, found.se), wild_because(float(shape.max()))
-                )
-            return Estimate(found.value, torch.full_like(found.se, math.nan), doubt) if doubt else found
-        mean = torch.tensordot(normalise(particles.log_weight), value, dims=1)
-        doubt = doubt or ("" if self.own_error is None else self.own_error.means)
-        if doubt:
-            return Estimate(mean, torch.full_like(mean, math.nan), doubt)
-        se, reason = mean_se(value, particles, self.genealogy, find_scheme(self.setup["resampling"]))
-        if not reason and same.any():
-            se = torch.where(same, math.nan, se)
-            reason = f"{SAME} 3 / ess = {3 / particles.ess:.2g}"
-        if not reason and (shape := wild(plain, normalise(particles.log_weight))).any():
-            se, reason = torch.where(shape > 0, math.nan, se), wild_because(float(shape.max()))
-        freedom = mean_freedom(value, particles, self.genealogy)
-        return Estimate(mean, se, reason, math.inf if reason and bool(se.isnan().all()) else freedom)
+        return self._sample(particles, doubt, len(value)).mean(value, plain)
 
     def alone(self, who: str) -> Run:
         """The run itself, as the one population that `who` needs.

@@ -99,7 +99,7 @@ class LowDiscrepancy(Law):
             start = stop
         return torch.cat(z, 1).to(self.dtype)
 
-    def mean(self, f: Callable[[Any], Tensor], n: int, seed: int) -> Estimate:
+    def mean(self, f: Callable[[Any], Tensor], n: int, seed: int) -> Estimate[Tensor]:
         """The mean of f under the prior from `n` points, with the standard error that the replicates' means show.
 
         Args:

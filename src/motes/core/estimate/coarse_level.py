@@ -63,7 +63,7 @@ class CoarseLevel:
         change = torch.tensordot(normalise(self.log_weight), coarse, dims=1)
         return self.share * (change - torch.tensordot(normalise(own), beside, dims=1)).abs()
 
-    def added(self, estimate: Estimate, f: Function, fine: Tensor, log_weight: Tensor) -> Estimate:
+    def added(self, estimate: Estimate[Tensor], f: Function, fine: Tensor, log_weight: Tensor) -> Estimate[Tensor]:
         """The estimate of the mean of `f` with this error in its standard error; arguments as for `error`."""
         try:
             error = self.error(f, fine, log_weight)

@@ -1,10 +1,12 @@
-"""An expectation with its error bar."""
+"""What an estimate is: a value with its standard error, and what is known of both."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass, field
+from typing import Any, Generic, TypeVar
 
+import torch
 from torch import Tensor
 
 from motes.core.estimate import student
@@ -13,23 +15,35 @@ SHOWN = 8
 """Numbers of each axis that an estimate shows."""
 
 
+Number = TypeVar("Number", float, Tensor)
+
+
 @dataclass(frozen=True)
-class Estimate:
-    """An expectation with its Monte Carlo standard error.
+class Estimate(Generic[Number]):
+    """An estimate with its Monte Carlo standard error: a number, or a tensor of numbers with an error each.
 
     Attributes:
-        value: the weighted mean, shape of f(x) without the particles' axis.
-        se: its standard error, same shape; NaN where the run cannot give one.
+        value: the estimate; of a mean, shape of f(x) without the particles' axis.
+        se: its standard error, like `value`; NaN where the draws cannot give one.
         reason: why `se` is NaN (somewhere), empty otherwise.
         freedom: on how many degrees of freedom `se` rests: infinity where it counts as known.
+        ess: the effective number of draws behind it; NaN where nothing says.
+        method: how `se` was found; empty for the spread of weighted draws by families.
+        bias: how the value is off on average, in words; empty where it is off by no more than order 1/N.
+        parts: what the number is made of, by name (a cluster for each text, a share for each answer).
     """
 
-    value: Tensor
-    se: Tensor
+    value: Number
+    se: Number
     reason: str = ""
     freedom: float = math.inf
+    _: KW_ONLY
+    ess: float = math.nan
+    method: str = ""
+    bias: str = ""
+    parts: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
-    def interval(self, level: float = 0.95) -> tuple[Tensor, Tensor]:
+    def interval(self, level: float = 0.95) -> tuple[Number, Number]:
         """The ends of the central interval of that level, by Student's t; NaN where there is no error bar."""
         reach = student.quantile(level, self.freedom) * self.se
         return self.value - reach, self.value + reach
@@ -38,8 +52,9 @@ class Estimate:
         return float(self.value)
 
     def __repr__(self) -> str:
-        shown = _rows(self.value, self.se)
-        return f"{shown}, no error bar: {self.reason}" if self.reason else shown
+        shown = _rows(*(torch.as_tensor(v, dtype=torch.float64) for v in (self.value, self.se)))
+        shown += f", no error bar: {self.reason}" if self.reason else ""
+        return shown if math.isnan(self.ess) else f"{shown} (ess {self.ess:.1f})"
 
 
 def _rows(value: Tensor, se: Tensor) -> str:

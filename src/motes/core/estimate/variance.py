@@ -32,7 +32,6 @@ from motes.core.cite import Reference
 from motes.core.estimate import student
 from motes.core.history.genealogy import Genealogy, spread
 from motes.core.particles import Particles
-from motes.core.resampling import Scheme
 from motes.core.weights import normalise
 
 FEW = 5.0
@@ -84,7 +83,10 @@ REFERENCES = (
 
 @dataclass(frozen=True)
 class StandardError:
-    """A standard error.
+    """A standard error of the log evidence.
+
+    It is no `Estimate`: a model says it of particles whose log evidence the engine knows, and it goes on with the run
+    when populations are joined, where the value is another.
 
     Attributes:
         value: NaN where the run cannot give one.
@@ -122,7 +124,6 @@ def lee_whiteley(particles: Particles, resamplings: int) -> float:
 def log_evidence_se(
     particles: Particles,
     genealogy: Genealogy,
-    scheme: Scheme,
     method: Literal["reweighting", "chan_lai", "lee_whiteley"] = "reweighting",
 ) -> StandardError:
     """The standard error of the log evidence (so, the relative error of the evidence), nats.
@@ -130,7 +131,7 @@ def log_evidence_se(
     Args:
         method: "reweighting" fits every scheme and every length; the other two are for comparison.
     """
-    no = _no_families(particles)
+    no = _no_families(particles.log_weight)
     if no:
         return StandardError(math.nan, method, no)
     if method != "reweighting":
@@ -148,7 +149,7 @@ def log_evidence_se(
     return StandardError(math.sqrt(variance), method, freedom=freedom)
 
 
-def mean_se(value: Tensor, particles: Particles, genealogy: Genealogy, scheme: Scheme) -> tuple[Tensor, str]:
+def mean_se(value: Tensor, log_weight: Tensor, genealogy: Genealogy) -> tuple[Tensor, str]:
     """The standard error of the weighted mean of `value` (N, ...), and why there is none, if so.
 
     Olsson & Douc (2019): the spread of the families' deviations from the mean, each set right for the part that the
@@ -156,32 +157,32 @@ def mean_se(value: Tensor, particles: Particles, genealogy: Genealogy, scheme: S
     """
     shape = value.shape[1:]
     none = torch.full(shape, math.nan, dtype=torch.float64)
-    if no := _no_families(particles):
+    if no := _no_families(log_weight):
         return none, no
-    weight = normalise(particles.log_weight)
-    flat = value.reshape(particles.n, -1).to(torch.float64)
-    found = [_deviation(flat, weight, anchor.slot.long()) for anchor in genealogy.anchors]
-    _, (_, size), heavy = genealogy.grown(particles.log_weight)
+    weight = normalise(log_weight)
+    flat = value.reshape(len(log_weight), -1).to(torch.float64)
+    found = [deviations(flat, weight, anchor.slot.long()).sum(0) for anchor in genealogy.anchors]
+    _, (_, size), heavy = genealogy.grown(log_weight)
     if no := _thin(spread(genealogy.anchors[0].slot, weight), genealogy) or _unseen(heavy, size):
         return none, no
     least = _least(flat, weight, genealogy.anchors[0].slot.long())
     return torch.stack(found).amax(0).sqrt().maximum(least).reshape(shape), ""
 
 
-def mean_freedom(value: Tensor, particles: Particles, genealogy: Genealogy) -> float:
+def mean_freedom(value: Tensor, log_weight: Tensor, genealogy: Genealogy) -> float:
     """The degrees of freedom of the standard error of the weighted mean of `value` (N, ...).
 
     One less than the families. For a single number also 2 / c^2, with c the relative error of the variance as the
     fourth moment of the families' deviations tells it: where few families make the spread (an event that few have
     met) they count, and not those that are all alike; where the error is `_least`, as if one alone had made it.
     """
-    families = genealogy.families(particles.log_weight)
-    if value[0].numel() != 1 or _no_families(particles):
+    families = genealogy.families(log_weight)
+    if value[0].numel() != 1 or _no_families(log_weight):
         return max(families - 1, 1.0)
-    flat = value.reshape(particles.n, 1).to(torch.float64)
-    weight = normalise(particles.log_weight)
+    flat = value.reshape(len(log_weight), 1).to(torch.float64)
+    weight = normalise(log_weight)
     slot = genealogy.anchors[0].slot.long()
-    each = _deviations(flat, weight, slot)[:, 0]
+    each = deviations(flat, weight, slot)[:, 0]
     if float(each.sum()) < float(_least(flat, weight, slot)) ** 2:
         return max(min(families - 1, ALONE), 1.0)
     return freedom_of(each, families)
@@ -218,12 +219,7 @@ def _least(value: Tensor, weight: Tensor, slot: Tensor) -> Tensor:
     return torch.where(weight[:, None] > LIGHT * typical, far, 0.0).amax(0) * typical
 
 
-def _deviation(value: Tensor, weight: Tensor, slot: Tensor) -> Tensor:
-    """(d,) the sum of `_deviations` over the families."""
-    return _deviations(value, weight, slot).sum(0)
-
-
-def _deviations(value: Tensor, weight: Tensor, slot: Tensor) -> Tensor:
+def deviations(value: Tensor, weight: Tensor, slot: Tensor) -> Tensor:
     """(N, d) of each family r, (sum_{i in r} W_i (f_i - mean))^2 / (1 - 2 S_r + sum S^2).
 
     The divisor is what a family's deviation keeps of its variance when the mean is taken from the same families.
@@ -235,10 +231,10 @@ def _deviations(value: Tensor, weight: Tensor, slot: Tensor) -> Tensor:
     return family.square() / keeps[:, None].clamp(min=1e-3)
 
 
-def _no_families(particles: Particles) -> str:
-    if particles.n < 2:
+def _no_families(log_weight: Tensor) -> str:
+    if len(log_weight) < 2:
         return "one particle alone has no spread"
-    if particles.log_weight.max() == -math.inf:
+    if log_weight.max() == -math.inf:
         return "all weights are zero"
     return ""
 

@@ -26,7 +26,7 @@ def sliced_wasserstein(
     directions: int = 256,
     control: bool = True,
     seed: int = 0,
-) -> Estimate:
+) -> Estimate[Tensor]:
     """The squared sliced 2-Wasserstein distance between two weighted samples, averaged over random directions.
 
     SW^2 = E over unit vectors u of W2^2(u'x, u'y), where in one dimension W2^2 is the squared difference of the two

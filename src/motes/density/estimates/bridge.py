@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -11,7 +10,6 @@ from torch import Tensor
 from motes.core.estimate.batch_means import chain_mean
 from motes.core.estimate.estimate import Estimate
 from motes.core.estimate.variance import mean_se
-from motes.core.resampling import find_scheme
 from motes.core.run import Run
 from motes.core.weights import normalise
 from motes.errors import MotesError, ShapeError
@@ -23,7 +21,7 @@ ITERATIONS = 1000
 
 def bridge_sampling(
     run: Run, density: Law, *, symmetric: bool = True, proposals: int | None = None, seed: int = 0
-) -> Estimate:
+) -> Estimate[Tensor]:
     """The log evidence of `density` from a run whose draws, weighted or chains, are from its posterior; nats.
 
     With draws of the posterior p = p*/Z and of a Gaussian q fitted to it, Z solves the optimal bridge
@@ -175,6 +173,6 @@ def _variance(run: Run, value: Tensor, rows: Tensor) -> tuple[float, str]:
         kept = value[rows].view(max(1, int(rows.sum()) // draws), -1)
         _, se, reason = chain_mean(kept)
     else:
-        half = replace(run.particles, log_weight=torch.where(rows, run.log_weight, -math.inf))
-        se, reason = mean_se(value, half, run.genealogy, find_scheme(run.setup["resampling"]))
+        half = torch.where(rows, run.log_weight, -math.inf)
+        se, reason = mean_se(value, half, run.genealogy)
     return float(se) ** 2, reason

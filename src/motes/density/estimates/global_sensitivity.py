@@ -37,8 +37,8 @@ class Sensitivity:
     """
 
     names: tuple[str, ...]
-    first: Estimate
-    total: Estimate
+    first: Estimate[Tensor]
+    total: Estimate[Tensor]
     variance: float
 
     def __str__(self) -> str:

@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from motes.core.estimate.estimate import Estimate
 from motes.core.run import Run
@@ -14,7 +15,7 @@ from motes.errors import MotesError
 NEEDS = ("temperature", "log_likelihood_mean", "log_likelihood_variance")
 
 
-def path_sampling(run: Run, *, correct: bool = True) -> Estimate:
+def path_sampling(run: Run, *, correct: bool = True) -> Estimate[Tensor]:
     """The log evidence from the temperatures that a `Tempering` run went through, nats, by the trapezoidal rule.
 
     With E_b and V_b the mean and the variance of the log-likelihood under prior x likelihood^b,

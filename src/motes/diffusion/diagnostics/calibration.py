@@ -34,10 +34,10 @@ class Calibration:
 
     times: Tensor
     noise_level: Tensor
-    bias: Estimate
-    error: Estimate
-    claimed: Estimate
-    excess: Estimate
+    bias: Estimate[Tensor]
+    error: Estimate[Tensor]
+    claimed: Estimate[Tensor]
+    excess: Estimate[Tensor]
 
 
 def calibration(

@@ -13,7 +13,7 @@ from motes.errors import ShapeError
 from motes.rng import Rng
 
 
-def estimate(values: Tensor) -> Estimate:
+def estimate(values: Tensor) -> Estimate[Tensor]:
     """The mean over the first axis with its standard error, float64; needs 2 rows."""
     values = values.detach().double().cpu()
     if len(values) < 2:

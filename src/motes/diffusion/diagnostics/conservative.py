@@ -25,8 +25,8 @@ class NonConservativeness:
         share: square / (4 jacobian), the part of |J|_F^2 that is antisymmetric, in [0, 1].
     """
 
-    square: Estimate
-    jacobian: Estimate
+    square: Estimate[Tensor]
+    jacobian: Estimate[Tensor]
     share: float
 
 

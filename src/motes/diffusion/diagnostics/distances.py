@@ -13,7 +13,7 @@ from motes.errors import MissingPackage, MotesError, ShapeError
 INSTALL = "the Fréchet distance is computed by torchmetrics: pip install 'motes[distances]'"
 
 
-def frechet_distance(features: Tensor, reference: Tensor, *, groups: int = 10) -> Estimate:
+def frechet_distance(features: Tensor, reference: Tensor, *, groups: int = 10) -> Estimate[Tensor]:
     """The squared Fréchet distance of two sets of features, |m - m'|^2 + tr(S + S' - 2 (S S')^(1/2)).
 
     Of the normal laws with the sets' means and covariances. Plain means and covariances bias it upwards by the order of

@@ -25,7 +25,7 @@ def kl_divergence(
     seed: int | Rng,
     steps: int = 100,
     micro_batch: int | None = None,
-) -> Estimate:
+) -> Estimate[Tensor]:
     """The divergence of one model's law from another's, nats, from their predictions alone.
 
     For the same noising process on both laws, KL(p | q) = 1/2 int g^2 E_p|score_p - score_q|^2 dt + KL(p_T | q_T), or
@@ -82,7 +82,7 @@ def mutual_information(
     seed: int | Rng,
     steps: int = 100,
     micro_batch: int | None = None,
-) -> Estimate:
+) -> Estimate[Tensor]:
     """The mutual information of x and y, nats, from predictions of x with and without y.
 
     I(x; y) = E_y KL(p(x | y) | p(x)) = 1/2 int E|D(x_t, y) - D(x_t)|^2 d snr. Up to the trapezoid rule and to what is

@@ -28,8 +28,8 @@ class EntropyRate:
     """
 
     times: Tensor
-    model: Estimate
-    bound: Estimate
+    model: Estimate[Tensor]
+    bound: Estimate[Tensor]
 
 
 def entropy_rate(
@@ -82,7 +82,7 @@ def entropy_rate(
 
 def entropy_bound(
     denoiser: Denoiser, samples: Tensor, *, seed: int | Rng, steps: int = 100, micro_batch: int | None = None
-) -> Estimate:
+) -> Estimate[Tensor]:
     """An upper bound of the entropy of the data as it is at t_min, nats: equal for the right score.
 
     The integral of `EntropyRate.bound` down from t_max, where x_t is taken to be normal with the sampler's own spread:

@@ -37,7 +37,7 @@ class Ranks:
     rank: Tensor
     draws: int
     p_value: float
-    coverage: Estimate
+    coverage: Estimate[Tensor]
     nominal: Tensor
 
 

@@ -31,8 +31,8 @@ class StepErrors:
 
     times: Tensor
     noise_level: Tensor
-    local: Estimate
-    final: Estimate
+    local: Estimate[Tensor]
+    final: Estimate[Tensor]
 
     @property
     def amplification(self) -> Tensor:

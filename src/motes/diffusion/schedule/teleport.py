@@ -108,7 +108,7 @@ class Teleport(InitialLaw):
         away = (x.flatten(1).double() - alpha * mean) @ axes
         return (mean + (away * gain) @ axes.T).to(x).reshape(x.shape)
 
-    def distance(self, denoiser: Denoiser, samples: Tensor, t: float, rng: Rng) -> Estimate:
+    def distance(self, denoiser: Denoiser, samples: Tensor, t: float, rng: Rng) -> Estimate[Tensor]:
         """How far the model's prediction is from the normal law's at time t, as a share of the data's variance.
 
         E|D(x_t) - D_normal(x_t)|^2 / trace(covariance) over noised samples (n, *shape). Land where it is still small.

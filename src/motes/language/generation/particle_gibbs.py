@@ -75,7 +75,7 @@ class TextChains:
             raise ShapeError(f"f must return one number for each of the {len(self.texts)} texts, not {what}")
         return value.to(torch.float64).reshape(len(self.chains), -1)
 
-    def mean(self, f: Callable[[list[str]], Tensor]) -> Estimate:
+    def mean(self, f: Callable[[list[str]], Tensor]) -> Estimate[Tensor]:
         """The mean of `f` over all draws, with its standard error from the spread of means of chains or batches."""
         return Estimate(*chain_mean(self.values(f)))
 

@@ -227,7 +227,7 @@ def _padded(x: Tensor, n: int, fill: float) -> Tensor:
     return torch.cat([x, torch.full((n - len(x), *x.shape[1:]), fill, dtype=x.dtype)])
 
 
-def unbiased_mean(run: Run, f: Callable[[list[str]], Tensor]) -> Estimate:
+def unbiased_mean(run: Run, f: Callable[[list[str]], Tensor]) -> Estimate[Tensor]:
     """The mean of w f over the particles, unbiased for the sum of f under the target, which `run.mean` normalises.
 
     Its error bar is known where texts are in or out independently of each other, given the threshold: stochastic beam

@@ -1,9 +1,9 @@
 """How sure a language model is: entropies, meanings, sets and tests on weighted texts, with error bars.
 
-A new measure is a new file with a function of answers that returns an `Uncertainty`, under `@measures.register`.
+A new measure is a new file with a function of answers that returns an `Estimate`, under `@measures.register`.
 """
 
-from motes.language.uncertainty.answers import Answers, Uncertainty, measures
+from motes.language.uncertainty.answers import Answers, measures
 from motes.language.uncertainty.auroc import Auroc, auroc
 from motes.language.uncertainty.clusters import ByEmbedding, ByFunction, ByJudge, ByKey, Meaning, cluster
 from motes.language.uncertainty.conformal import ConformalSets, conformal_quantile, strangeness
@@ -31,7 +31,6 @@ __all__ = [
     "Probe",
     "Provenance",
     "Scored",
-    "Uncertainty",
     "answer_information",
     "auroc",
     "best_split",

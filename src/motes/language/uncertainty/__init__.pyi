@@ -1,7 +1,7 @@
 """How sure a language model is: entropies, meanings, sets and tests on weighted texts, with error bars."""
 
 # written by `make golden`
-from motes.language.uncertainty.answers import Answers, Uncertainty, measures
+from motes.language.uncertainty.answers import Answers, measures
 from motes.language.uncertainty.auroc import Auroc, auroc
 from motes.language.uncertainty.clusters import ByEmbedding, ByFunction, ByJudge, ByKey, Meaning, cluster
 from motes.language.uncertainty.conformal import ConformalSets, conformal_quantile, strangeness
@@ -38,7 +38,6 @@ __all__ = [
     "Probe",
     "Provenance",
     "Scored",
-    "Uncertainty",
     "answer_information",
     "auroc",
     "best_split",

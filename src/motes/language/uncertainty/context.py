@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import torch
 
-from motes.language.uncertainty.answers import Given, Uncertainty, answers_of, entropy_of, shares
+from motes.core.estimate.estimate import Estimate
+from motes.language.uncertainty.answers import Given, answers_of, entropy_of, shares
 from motes.language.uncertainty.clusters import Meaning, cluster
 from motes.language.uncertainty.semantic import semantic_entropy
 
@@ -24,11 +25,11 @@ class ContextEffect:
         with_context: semantic entropy with it.
     """
 
-    reduction: Uncertainty
-    agreement: Uncertainty
+    reduction: Estimate[float]
+    agreement: Estimate[float]
     consistency: float
-    without: Uncertainty
-    with_context: Uncertainty
+    without: Estimate[float]
+    with_context: Estimate[float]
 
 
 def contextual_entropy_reduction(
@@ -59,12 +60,12 @@ def contextual_entropy_reduction(
     p, q = shares(first, a.weight, count), shares(second, b.weight, count)
     value = float(entropy_of(p) - entropy_of(q))
     reduction = _together(value, before, after, label)
-    one, two = a.estimate(0.0, q[first]), b.estimate(0.0, p[second])
+    one, two = a.sample.estimate(0.0, q[first]), b.sample.estimate(0.0, p[second])
     agreement = _together(float(p @ q), one, two, label)
     both = (p + q) / 2
     return ContextEffect(reduction, agreement, float(both @ both), before, after)
 
 
-def _together(value: float, one: Uncertainty, two: Uncertainty, label: torch.Tensor) -> Uncertainty:
+def _together(value: float, one: Estimate[float], two: Estimate[float], label: torch.Tensor) -> Estimate[float]:
     reason = one.reason or two.reason
-    return Uncertainty(value, math.hypot(one.se, two.se), min(one.ess, two.ess), reason, {"cluster": label})
+    return Estimate(value, math.hypot(one.se, two.se), reason, ess=min(one.ess, two.ess), parts={"cluster": label})

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+from motes.core.estimate.estimate import Estimate
 from motes.errors import MotesError
-from motes.language.uncertainty.answers import Answers, Given, Uncertainty, answers_of, measures
+from motes.language.uncertainty.answers import Answers, Given, answers_of, measures
 from motes.language.uncertainty.score import Scored
 
 
 @measures.register
-def sequence_entropy(answers: Given) -> Uncertainty:
+def sequence_entropy(answers: Given) -> Estimate[float]:
     """The entropy of whole texts, -E[log p(y)], nats.
 
     The weighted mean of -log p(y), with p the law that the weighted texts follow. It is unbiased for equally weighted
@@ -36,12 +37,12 @@ def sequence_entropy(answers: Given) -> Uncertainty:
     """
     answers = answers_of(answers)
     log_prob = _alive(answers, answers.need_log_prob("the entropy of texts"))
-    found = answers.estimate(float(-answers.weight @ log_prob), -log_prob)
+    found = answers.sample.estimate(float(-answers.weight @ log_prob), -log_prob)
     return replace(found, se=found.se + answers.log_prob_se)
 
 
 @measures.register
-def token_entropy(answers: Given, *, per_token: bool = True) -> Uncertainty:
+def token_entropy(answers: Given, *, per_token: bool = True) -> Estimate[float]:
     """The mean entropy of the model's next-token laws along the texts, nats per token or per text.
 
     Per token it is the ratio sum W_i sum_t H_it / sum W_i L_i, H_it the entropy of the law of token t of text i. Per
@@ -59,14 +60,14 @@ def token_entropy(answers: Given, *, per_token: bool = True) -> Uncertainty:
     total, length = scored.need_laws()[0].sum(1), scored.length.double()
     weight = answers.weight
     if not per_token:
-        return answers.estimate(float(weight @ total), total)
+        return answers.sample.estimate(float(weight @ total), total)
     tokens = float(weight @ length)
     value = float(weight @ total) / tokens
-    return answers.estimate(value, (total - value * length) / tokens)
+    return answers.sample.estimate(value, (total - value * length) / tokens)
 
 
 @measures.register
-def perplexity(answers: Given) -> Uncertainty:
+def perplexity(answers: Given) -> Estimate[float]:
     """exp of the mean negative log-probability of a token under the model, all tokens of all texts alike.
 
     exp(-sum W_i log p(y_i) / sum W_i L_i): a ratio estimate, biased by O(1/N), with the standard error of the delta
@@ -83,7 +84,7 @@ def perplexity(answers: Given) -> Uncertainty:
     log_prob, length = _alive(answers, scored.total), scored.length.double()
     tokens = float(answers.weight @ length)
     rate = float(-answers.weight @ log_prob) / tokens
-    return answers.estimate(math.exp(rate), math.exp(rate) * (-log_prob - rate * length) / tokens)
+    return answers.sample.estimate(math.exp(rate), math.exp(rate) * (-log_prob - rate * length) / tokens)
 
 
 def _scored(answers: Answers) -> Scored:

@@ -7,9 +7,10 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from motes.core.estimate.estimate import Estimate
 from motes.errors import MotesError, ShapeError
 from motes.language.models.model import LanguageModel, Message
-from motes.language.uncertainty.answers import Uncertainty, shares
+from motes.language.uncertainty.answers import shares
 from motes.language.uncertainty.score import score
 
 Prompt = str | Sequence[Message]
@@ -53,7 +54,7 @@ def answer_information(
     *,
     clusters: Sequence[int] | Tensor | None = None,
     floor: tuple[float, float] = (0.0, 0.0),
-) -> Uncertainty:
+) -> Estimate[float]:
     """The mutual information of a first answer and a second one given with the first in view, nats.
 
     With p_i the probability of answer i and q_ij that of j once i was shown, both normalised over the answers at hand,
@@ -107,6 +108,5 @@ def answer_information(
     product = joint.sum(1, keepdim=True) * joint.sum(0, keepdim=True)
     ratio = torch.where(joint > 0, (joint + floor[0]) / (product + floor[1]), 1.0)
     value = float((joint * ratio.log()).sum())
-    return Uncertainty(
-        value, float("nan"), float(1 / p.square().sum()), "it is exact for these answers", {"joint": joint}
-    )
+    worth = float(1 / p.square().sum())
+    return Estimate(value, float("nan"), "it is exact for these answers", ess=worth, parts={"joint": joint})

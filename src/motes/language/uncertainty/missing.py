@@ -7,12 +7,13 @@ import math
 import torch
 from torch import Tensor
 
+from motes.core.estimate.estimate import Estimate
 from motes.errors import MotesError
-from motes.language.uncertainty.answers import Given, Uncertainty, answers_of, measures, shares
+from motes.language.uncertainty.answers import Given, answers_of, measures, shares
 
 
 @measures.register
-def missing_mass(answers: Given) -> Uncertainty:
+def missing_mass(answers: Given) -> Estimate[float]:
     """The probability of all texts that are not among these: 1 minus the sum of p over the distinct ones.
 
     Exact for the law whose log-probabilities are given, whatever the weights are; the error bar is that of an estimated
@@ -43,11 +44,11 @@ def missing_mass(answers: Given) -> Uncertainty:
         raise MotesError(f"the distinct texts have probability {seen:.4f} together: log_prob is not normalised")
     se = seen * answers.log_prob_se
     reason = "the log normaliser has no error bar" if math.isnan(se) else ""
-    return Uncertainty(max(0.0, 1 - seen), se, answers.ess, reason, {"seen": seen, "distinct": len(first)})
+    return Estimate(max(0.0, 1 - seen), se, reason, ess=answers.ess, parts={"seen": seen, "distinct": len(first)})
 
 
 @measures.register
-def good_turing(answers: Given) -> Uncertainty:
+def good_turing(answers: Given) -> Estimate[float]:
     """The same without any probability: the weight of the texts that were drawn once.
 
     n1 / n for equal weights. With weights the sum of W_i over texts that nothing else equals: for independent draws
@@ -80,15 +81,16 @@ def good_turing(answers: Given) -> Uncertainty:
     parts = {"seen once": int((count == 1).sum()), "distinct": len(first)}
     resampled = answers.run is not None and answers.run.genealogy.generation > 0
     if resampled:
-        return Uncertainty(value, math.nan, answers.ess, "the texts were resampled, so they are not independent", parts)
+        return Estimate(value, math.nan, RESAMPLED, ess=answers.ess, parts=parts)
     if len(first) == 1:
-        return Uncertainty(value, math.nan, answers.ess, ONE_TEXT, parts)
+        return Estimate(value, math.nan, ONE_TEXT, ess=answers.ess, parts=parts)
     if bool(single[weight > 0].all()):
-        return Uncertainty(value, math.nan, answers.ess, ALL_ONCE, parts)
+        return Estimate(value, math.nan, ALL_ONCE, ess=answers.ess, parts=parts)
     variance = float(_squares(weight, single) + 2 * _pairs(weight, label, count)) - value**2 / answers.n
-    return Uncertainty(value, math.sqrt(max(variance, 0.0)), answers.ess, "", parts)
+    return Estimate(value, math.sqrt(max(variance, 0.0)), ess=answers.ess, parts=parts)
 
 
+RESAMPLED = "the texts were resampled, so they are not independent"
 ALL_ONCE = "no text was drawn twice, so there may be any number of others; draw more texts"
 ONE_TEXT = "all texts are the same: what was not seen has at most about 3 / ess"
 

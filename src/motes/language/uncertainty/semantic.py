@@ -9,8 +9,9 @@ from numbers import Integral
 import torch
 from torch import Tensor
 
+from motes.core.estimate.estimate import Estimate
 from motes.errors import MotesError, ShapeError
-from motes.language.uncertainty.answers import Answers, Given, Uncertainty, answers_of, entropy_of, measures, shares
+from motes.language.uncertainty.answers import Answers, Given, answers_of, entropy_of, measures, shares
 from motes.language.uncertainty.clusters import ByEmbedding, Meaning, cluster
 from motes.language.uncertainty.embedding import Embed
 from motes.rng import Rng
@@ -42,7 +43,7 @@ def labels_of(answers: Answers, clusters: Clusters, how: str) -> Tensor:
 
 
 @measures.register
-def semantic_entropy(answers: Given, clusters: Clusters, *, how: str = "first") -> Uncertainty:
+def semantic_entropy(answers: Given, clusters: Clusters, *, how: str = "first") -> Estimate[float]:
     """The entropy of the meanings of weighted texts, nats; for equal weights that of the counts ("discrete").
 
     P_c = sum of W_i over the texts that mean c, H = -sum P_c log P_c. A plug-in estimate: biased down by about
@@ -81,14 +82,17 @@ def semantic_entropy(answers: Given, clusters: Clusters, *, how: str = "first") 
     parts = {"cluster": label, "share": share}
     seen, drawn = int((share > 0).sum()), int((answers.weight > 0).sum())
     if seen == drawn > 1:
-        return Uncertainty(value, math.nan, answers.ess, ALL_DIFFER, parts)
+        return Estimate(value, math.nan, ALL_DIFFER, ess=answers.ess, parts=parts)
     if seen == 1:
-        return Uncertainty(0.0, math.nan, answers.ess, "all texts mean the same; other meanings: below 3 / ess", parts)
+        return Estimate(0.0, math.nan, ALL_ALIKE, ess=answers.ess, parts=parts)
     # dH/dP_c = -log P_c up to a constant; a text of weight zero has no influence
     influence = -share.clamp(min=1e-300).log()[label]
-    return answers.estimate(value, influence, (seen - 1) / 2, **parts)
+    return answers.sample.estimate(value, influence, (seen - 1) / 2, parts=parts, bias=PLUG_IN)
 
 
+UNSEEN = "of no sign: texts that were not drawn are left out"
+PLUG_IN = "down, as of every plug-in entropy: by about (meanings - 1) / (2 ess) for meanings apart"
+ALL_ALIKE = "all texts mean the same; other meanings: below 3 / ess"
 ALL_DIFFER = "no two texts mean the same, so that the entropy may be larger without bound; draw more texts"
 
 
@@ -101,7 +105,7 @@ def semantic_entropy_of_likelihood(
     per_token: bool = False,
     seed: int | Rng | None = None,
     replicates: int = 400,
-) -> Uncertainty:
+) -> Estimate[float]:
     """Semantic entropy with each distinct text's own probability instead of its weight ("Rao"), nats.
 
     P_c is proportional to the sum of p(y) over the *distinct* texts y that mean c; a text that was drawn twice counts
@@ -143,5 +147,5 @@ def semantic_entropy_of_likelihood(
     parts = {"cluster": label, "share": all_seen / all_seen.sum()}
     plain = float(entropy_of(parts["share"]))
     if rng is None:
-        return Uncertainty(plain, math.nan, answers.ess, "give seed= for one", parts)
-    return answers.bootstrap(rng, value, replicates, **parts)
+        return Estimate(plain, math.nan, "give seed= for one", ess=answers.ess, parts=parts)
+    return answers.sample.bootstrap(rng, value, replicates, parts=parts, bias=UNSEEN)

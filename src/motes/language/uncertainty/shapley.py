@@ -7,11 +7,12 @@ import math
 import torch
 from torch import Tensor
 
+from motes.core.estimate.estimate import Estimate
 from motes.errors import MotesError, ShapeError
-from motes.language.uncertainty.answers import Given, Uncertainty, answers_of, entropy_of, measures, shares
+from motes.language.uncertainty.answers import Given, answers_of, entropy_of, measures, shares
 from motes.language.uncertainty.embedding import Embed, embed_texts
 from motes.language.uncertainty.missing import ONE_TEXT
-from motes.language.uncertainty.semantic import ALL_DIFFER
+from motes.language.uncertainty.semantic import ALL_DIFFER, PLUG_IN
 from motes.rng import Rng
 from motes.rng.seed import source
 
@@ -54,7 +55,7 @@ def _entropy(weight: Tensor, alike: Tensor) -> Tensor:
 @measures.register
 def shapley_uncertainty(
     answers: Given, alike: Tensor | Embed, *, seed: int | Rng | None = None, orders: int = 200
-) -> Uncertainty:
+) -> Estimate[float]:
     """The kernel entropy of the answers, divided among the distinct answers by Shapley's value, nats.
 
     The worth of a set S of answers is the kernel entropy of S alone, its weights normalised. `parts["share"]` holds the
@@ -102,11 +103,12 @@ def shapley_uncertainty(
     parts = {"share": part, "texts": distinct, "weight": share}
     drawn = share > 0
     if int(drawn.sum()) == 1:
-        return Uncertainty(0.0, math.nan, answers.ess, ONE_TEXT, parts)
+        return Estimate(0.0, math.nan, ONE_TEXT, ess=answers.ess, parts=parts)
     apart = alike[drawn][:, drawn] - torch.eye(int(drawn.sum()), dtype=torch.float64)
     if int(drawn.sum()) == int((answers.weight > 0).sum()) and float(apart.abs().max()) < 1e-9:
-        return Uncertainty(total, math.nan, answers.ess, ALL_DIFFER, parts)
-    return answers.estimate(total, _gradient(share, alike)[label], _second(share, alike), **parts)
+        return Estimate(total, math.nan, ALL_DIFFER, ess=answers.ess, parts=parts)
+    influence = _gradient(share, alike)[label]
+    return answers.sample.estimate(total, influence, _second(share, alike), parts=parts, bias=PLUG_IN)
 
 
 def _checked(alike: Tensor, count: int) -> Tensor:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from motes.core.estimate.estimate import Estimate
 from motes.errors import MotesError
-from motes.language.uncertainty.answers import Given, Uncertainty, answers_of, measures
+from motes.language.uncertainty.answers import Given, answers_of, measures
 from motes.language.uncertainty.embedding import Embed, embed_texts
 from motes.rng import Rng
 from motes.rng.seed import source
@@ -21,7 +22,7 @@ def semantic_volume(
     epsilon: float = 1e-3,
     seed: int | Rng | None = None,
     replicates: int = 200,
-) -> Uncertainty:
+) -> Estimate[float]:
     """The log-determinant of the answers' Gram matrix, log det(eps I + N W^(1/2) V V' W^(1/2)).
 
     V (N, D) holds unit embeddings as rows, W the normalised weights; with equal weights it is log det(eps I + V V').
@@ -67,5 +68,5 @@ def semantic_volume(
 
     if rng is None:
         plain = float(value(answers.weight[None])[0])
-        return Uncertainty(plain, float("nan"), answers.ess, "give seed= for one")
-    return answers.bootstrap(rng, value, replicates)
+        return Estimate(plain, float("nan"), "give seed= for one", ess=answers.ess)
+    return answers.sample.bootstrap(rng, value, replicates)
