@@ -32,7 +32,7 @@ from torch import Tensor
 
 import motes
 from motes.diffusion import EDM, AdaptiveReward, Denoiser, Guided, ValueDecoding, from_onnx, guidance
-from motes.diffusion.guidance import Guidance, Look, Twist
+from motes.diffusion.guidance import Guidance, StepContext, Twist
 
 torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 ROOT = Path(__file__).parents[1]
@@ -155,16 +155,16 @@ class Kriged(Guidance):
     def graph(self) -> bool:
         return False
 
-    def __call__(self, look: Look) -> Tensor:
-        field, s = self.field, look.s
+    def __call__(self, context: StepContext) -> Tensor:
+        field, s = self.field, context.s
         if s not in self.tables:
             left, weights = field.known(s)
-            seen = left + NOISE**2 * torch.eye(SEEN, dtype=torch.float64) + look.std**2 * weights @ weights.T
-            self.tables[s] = weights, torch.linalg.solve(seen, look.std**2 * weights)
+            seen = left + NOISE**2 * torch.eye(SEEN, dtype=torch.float64) + context.std**2 * weights @ weights.T
+            self.tables[s] = weights, torch.linalg.solve(seen, context.std**2 * weights)
         weights, gain = self.tables[s]
-        away = look.pull * look.denoised.flatten(1).double() - field.mean
+        away = context.pull * context.denoised.flatten(1).double() - field.mean
         shift = (field.y - field.mean - away @ weights.T) @ gain
-        return shift.reshape(look.x.shape).to(look.x)
+        return shift.reshape(context.x.shape).to(context.x)
 
 
 class Foreseen(Twist):
@@ -173,10 +173,10 @@ class Foreseen(Twist):
     def __init__(self, problem: Problem, field: Field):
         self.problem, self.field = problem, field
 
-    def __call__(self, look: Look) -> Tensor:
-        left, _ = self.field.known(look.sigma)
+    def __call__(self, context: StepContext) -> Tensor:
+        left, _ = self.field.known(context.sigma)
         root = torch.linalg.cholesky(left + NOISE**2 * torch.eye(SEEN, dtype=torch.float64))
-        residual = self.problem.y.double() - look.denoised.flatten(1)[:, self.problem.where].double()
+        residual = self.problem.y.double() - context.denoised.flatten(1)[:, self.problem.where].double()
         white = torch.linalg.solve_triangular(root, residual.T, upper=False)
         return -0.5 * white.square().sum(0)
 

@@ -149,12 +149,12 @@ KINDS = {
         "diffusion/guidance/toy.py",
         "motes.diffusion.guidance.guidances",
         """
-        from motes.diffusion.evaluation.look import Guidance, guidances
+        from motes.diffusion.evaluation.context import Guidance, guidances
 
         @guidances.register
         class Toy(Guidance):
-            def __call__(self, look):
-                return look.shift(0.3 + 0 * look.x)
+            def __call__(self, context):
+                return context.shift(0.3 + 0 * context.x)
         """,
         "entries motes.diffusion.guidance.guidances",
         "diffusion/test_guidance.py",

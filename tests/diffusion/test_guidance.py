@@ -8,7 +8,16 @@ import torch
 import motes
 from diffusion.linear import expected_weight
 from motes.diffusion import Denoiser, Guided, VarianceExploding, VariancePreserving, gaussian, guidance
-from motes.diffusion.guidance import Event, Look, Minority, Modulation, ReferenceControl, TrainingFree, rarity, tune
+from motes.diffusion.guidance import (
+    Event,
+    Minority,
+    Modulation,
+    ReferenceControl,
+    StepContext,
+    TrainingFree,
+    rarity,
+    tune,
+)
 from motes.diffusion.guidance import training_free as rules
 from motes.errors import MotesError
 
@@ -26,10 +35,10 @@ def gradient_of_the_prediction(t):
 
 
 def first_shift(rule, reward=lambda x: 1.7 * x[:, 0], n=3, process=VP, denoiser=DENOISER, k=0, **kwargs):
-    """The shift of step k + 1 at fixed states, and the look's states."""
+    """The shift of step k + 1 at fixed states, and the states of its context."""
     model = Guided(denoiser, 4, guidance=rule, reward=reward, shape=(1,), dtype=F64, **kwargs)
     x = torch.linspace(-1, 2, n, dtype=F64)[:, None]
-    return model.observer(motes.Rng(1), x, k)["shift"], model
+    return model.evaluator(motes.Rng(1), x, k)["shift"], model
 
 
 RULES = {
@@ -138,7 +147,7 @@ def test_one_rule_for_every_process():
         model = Guided(denoiser, grid, guidance=rule, reward=lambda x: x[:, 0], shape=(1,), dtype=F64, repeats=2)
         start = 0.7 * (process.alpha(grid[0]) ** 2 + process.sigma(grid[0]) ** 2).sqrt() * torch.ones(5, 1, dtype=F64)
         particles = model.init(motes.Rng(3), 5)
-        x = model.observer(motes.Rng(3), start, 0)
+        x = model.evaluator(motes.Rng(3), start, 0)
         particles = motes.core.particles.Particles.start(x, particles.log_weight)
         while not model.done(particles):
             particles = model.step(motes.Rng(3).at("step", step=particles.t + 1), particles)
@@ -219,18 +228,18 @@ def test_minority_pushes_away_from_the_mean():
     x = torch.full((samples, 1), 1.3, dtype=F64)
     model = Guided(DENOISER, 4, guidance=Minority(1.0), shape=(1,), dtype=F64)
     t0, t = model.table.times[0], float(VP.time(0.0))
-    shift = model.observer(motes.Rng(1), x, 0)["shift"]
+    shift = model.evaluator(motes.Rng(1), x, 0)["shift"]
     denoised, b0 = float(DENOISER.data(x[:1], t0)), gradient_of_the_prediction(t0)
     lost = 1 - float(VP.alpha(t)) * gradient_of_the_prediction(t)
     # The second prediction is held fixed: the gradient is 2 (D - D') b0, and E D' - mean = (1 - lost) (D - mean).
-    expected = float(model.observer.gain[0]) * 2 * lost * (denoised - MEAN) * b0
+    expected = float(model.evaluator.models.gain[0]) * 2 * lost * (denoised - MEAN) * b0
     error = float(shift.std()) / samples**0.5
     assert abs(float(shift.mean()) - expected) < 5 * error
     images = torch.tensor([[MEAN], [MEAN + 1], [MEAN + 2]], dtype=F64).repeat_interleave(samples, 0)
     found = rarity(DENOISER, images, seed=motes.Rng(2)).reshape(3, samples).mean(1)
     assert torch.allclose(found[1:] - found[0], lost**2 * torch.tensor([1.0, 4.0], dtype=F64), rtol=0.2)
     late = Guided(DENOISER, 4, guidance=Minority(1.0, every=2, until=0.5), shape=(1,), dtype=F64)
-    assert [bool(late.observer(motes.Rng(1), x, k)["shift"].any()) for k in range(4)] == [True, False, False, False]
+    assert [bool(late.evaluator(motes.Rng(1), x, k)["shift"].any()) for k in range(4)] == [True, False, False, False]
 
 
 def test_rarity_as_a_reward_belongs_to_the_image_and_not_to_its_place():
@@ -298,7 +307,7 @@ def test_the_probability_given_a_state_is_exact_for_normal_data_and_a_linear_sta
         alpha, sigma = float(VP.alpha(t)), float(VP.sigma(t))
         left = VARIANCE * sigma**2 / (alpha**2 * VARIANCE + sigma**2)
         exact = torch.special.log_ndtr((2 * DENOISER.data(x, t)[:, 0] - 1) / (2 * left**0.5))
-        assert torch.allclose(model.observer(motes.Rng(0), x, k)["twist"], exact, atol=1e-9)
+        assert torch.allclose(model.evaluator(motes.Rng(0), x, k)["twist"], exact, atol=1e-9)
 
 
 def test_what_does_not_fit_is_refused():
@@ -348,13 +357,13 @@ def test_settings_are_json():
         assert json.loads(json.dumps(described(rule)))["name"] == type(rule).__name__
 
 
-def test_a_look_says_its_levels():
+def test_a_context_says_its_levels():
     seen = []
 
     class Keep(guidance.Guidance):
-        def __call__(self, look: Look):
-            seen.append(look)
-            return torch.zeros_like(look.x)
+        def __call__(self, context: StepContext):
+            seen.append(context)
+            return torch.zeros_like(context.x)
 
     first_shift(Keep(), k=2)
     assert seen[0].alpha == float(VP.alpha(seen[0].t)) and seen[0].sigma == float(VP.sigma(seen[0].t))

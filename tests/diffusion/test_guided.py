@@ -6,7 +6,7 @@ import torch
 import motes
 from diffusion.linear import expected_weight
 from motes.diffusion import Guided, VarianceExploding, VariancePreserving, gaussian
-from motes.diffusion.guidance import Guidance, Look, Twist
+from motes.diffusion.guidance import Guidance, StepContext, Twist
 
 F64 = torch.float64
 VP = VariancePreserving()
@@ -80,22 +80,28 @@ class Seen(Guidance):
         return False
 
     def __init__(self):
-        self.looks = []
+        self.contexts = []
 
-    def __call__(self, look: Look):
-        self.looks.append(look)
-        return look.shift(look.rng.normal(tuple(look.x.shape), dtype=look.x.dtype))
+    def __call__(self, context: StepContext):
+        self.contexts.append(context)
+        return context.shift(context.rng.normal(tuple(context.x.shape), dtype=context.x.dtype))
 
 
 @pytest.mark.filterwarnings("ignore:the guidance is not corrected")
-def test_guidance_sees_the_look_and_its_numbers_belong_to_the_particles():
+def test_guidance_sees_the_step_and_its_numbers_belong_to_the_particles():
     whole = motes.sample(made(guidance=Seen(), steps=4), 10, seed=3, progress=False)
     guidance = Seen()
     parts = motes.sample(made(guidance=guidance, steps=4, micro_batch=3), 10, seed=3, progress=False)
     assert torch.equal(whole.view, parts.view)
-    look = guidance.looks[-1]
-    assert look.step == 3 and len(look.times) == 5 and look.s == VP.t_min and look.t > look.s and len(look.x) == 3
-    assert look.alpha == float(VP.alpha(look.t)) and look.log_value is None
+    context = guidance.contexts[-1]
+    assert (
+        context.step == 3
+        and len(context.times) == 5
+        and context.s == VP.t_min
+        and context.t > context.s
+        and len(context.x) == 3
+    )
+    assert context.alpha == float(VP.alpha(context.t)) and context.log_value is None
 
 
 class Linear(Twist):
@@ -104,8 +110,8 @@ class Linear(Twist):
     def __init__(self, slope):
         self.slope = slope
 
-    def __call__(self, look: Look):
-        return self.slope * look.x[:, 0]
+    def __call__(self, context: StepContext):
+        return self.slope * context.x[:, 0]
 
 
 @pytest.mark.parametrize("guidance", [None, "reward", 0.7])

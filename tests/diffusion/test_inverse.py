@@ -163,7 +163,7 @@ def test_the_twist_is_the_normal_log_density_up_to_a_constant_and_so_is_its_grad
     denoiser = motes.diffusion.Denoiser(lambda x, t: 0.7 * x, VP, predicts="data")
     model = posterior(denoiser, 4, observation, shape=SHAPE, dtype=F64)
     x = RNG.at("x").normal((3, *SHAPE))
-    seen = model.observer(motes.Rng(0), x, 2)
+    seen = model.evaluator(motes.Rng(0), x, 2)
     alpha, sigma = (float(f(model.table.times[2])) for f in (VP.alpha, VP.sigma))
     matrix = dense(OPERATORS["matrix"])
     spread = 0.64 * sigma**2 / (alpha**2 * 0.64 + sigma**2) * matrix @ matrix.T + 0.16 * torch.eye(7, dtype=F64)

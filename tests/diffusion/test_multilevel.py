@@ -166,9 +166,10 @@ def test_a_coarse_path_that_leaves_the_finite_numbers_ends_nothing():
         lambda x, t: torch.where(x.abs() < 40 + 1e3 * (t[:, None] > 0.9), 0.5 * x, torch.nan), VP, predicts="data"
     )
     model = motes.ReverseDiffusion(denoiser, 12, reward=lambda x: x[:, 0], shape=(1,), coarse=2)
-    whole = model.level.observer
-    bad = replace(whole, denoiser=motes.diffusion.Denoiser(lambda x, t: x * torch.nan, VP, predicts="data"))
-    object.__setattr__(model, "level", replace(model.level, observer=bad))
+    whole = model.level.evaluator
+    nothing = motes.diffusion.Denoiser(lambda x, t: x * torch.nan, VP, predicts="data")
+    bad = replace(whole, models=replace(whole.models, denoiser=nothing))
+    object.__setattr__(model, "level", replace(model.level, evaluator=bad))
     found = run(model, 40)
     assert bool(torch.isfinite(found.log_weight).all())
     assert math.isnan(found.log_evidence_se) and "too few" in str(found)
@@ -185,7 +186,7 @@ def test_knobs():
     with pytest.raises(ValueError, match="coarse"):
         beyond(1.0, 10, coarse=-1)
     assert beyond(1.0, 1).level is not None and beyond(1.0, 1, coarse=0).level is None
-    assert multilevel.Coarse.beside(0, beyond(1.0, 9).observer, "multistep", 1.0, torch.ones(10)) is None
+    assert multilevel.Coarse.beside(0, beyond(1.0, 9).evaluator, "multistep", 1.0) is None
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         run(beyond(1.5, 60))

@@ -244,4 +244,4 @@ def test_what_does_not_fit_is_refused():
     with pytest.raises(ValueError, match="trust"):
         iterated_twisting(linear(), 10, seed=1, trust=0.0)
     with pytest.raises(motes.MotesError, match="basis function has shape"):
-        iterated_twisting(linear(), 10, seed=1, basis=lambda look: [look.x[:, :0]])
+        iterated_twisting(linear(), 10, seed=1, basis=lambda context: [context.x[:, :0]])

@@ -13,16 +13,17 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from motes.core.tree import map_leaves
 from motes.errors import MotesError
 
-Rows = TypeVar("Rows", Tensor, tuple[Tensor, ...])
+Rows = TypeVar("Rows", Tensor, tuple[Tensor, ...], dict[str, Tensor])
 
 
 def in_parts(f: Callable[..., Rows], size: int | None, *args: Tensor) -> Rows:
     """`f(*args)` computed on parts of exactly `size` rows and joined again; `size=None` is one call on everything.
 
     Args:
-        f: maps tensors (size, ...) to a tensor (size, ...), or to a tuple of them, row by row.
+        f: maps tensors (size, ...) to a tensor (size, ...), or to a tuple or a dict of them, row by row.
         size: rows a call.
         args: tensors (N, ...) that share their first axis.
     """
@@ -37,7 +38,12 @@ def in_parts(f: Callable[..., Rows], size: int | None, *args: Tensor) -> Rows:
         rows = len(part[0])
         if rows < size:
             part = [torch.cat([p, p[-1:].expand(size - rows, *p.shape[1:])]) for p in part]
-        result = f(*part)
-        out.append(tuple(r[:rows] for r in result) if isinstance(result, tuple) else result[:rows])
-    joined: Any = tuple(torch.cat(o) for o in zip(*out, strict=True)) if isinstance(out[0], tuple) else torch.cat(out)
+        out.append(map_leaves(lambda x, rows=rows: x[:rows], f(*part)))
+    joined: Any = out[0]
+    if isinstance(joined, dict):
+        joined = {name: torch.cat([o[name] for o in out]) for name in joined}
+    elif isinstance(joined, tuple):
+        joined = tuple(torch.cat(o) for o in zip(*out, strict=True))
+    else:
+        joined = torch.cat(out)
     return joined

@@ -28,11 +28,12 @@ from motes.diffusion.composing.composition_remarks import remarks
 from motes.diffusion.composing.crosswise import by_half, rows
 from motes.diffusion.composing.curvature import measured
 from motes.diffusion.composing.driftlite import DriftLite
+from motes.diffusion.composing.product import ModelProduct
 from motes.diffusion.composing.step_doubling import begun, compare, estimate, most, told
 from motes.diffusion.composing.stretch import CalmingMap
 from motes.diffusion.composing.weighing import Grid, Ratio, backward_over_forward, dot, euler, tempered
 from motes.diffusion.denoisers.denoiser import Denoiser
-from motes.diffusion.evaluation.ensemble import Ensemble
+from motes.diffusion.evaluation.evaluator import Evaluator
 from motes.diffusion.evaluation.potential import Schedule, strengths
 from motes.diffusion.flows.coupling import tested
 from motes.diffusion.processes.process import Process
@@ -145,7 +146,7 @@ class Composition(FeynmanKac):
     process: Process = field(init=False, repr=False)
     rule: str = field(init=False)
     grid: Grid = field(init=False, repr=False)
-    ensemble: Ensemble = field(init=False, repr=False)
+    evaluator: Evaluator = field(init=False, repr=False)
 
     quantity: ClassVar[str] = "log normaliser"
 
@@ -188,8 +189,9 @@ class Composition(FeynmanKac):
         object.__setattr__(self, "rule", rule)
         strength = strengths(self.schedule, self.process, times)
         asked = (rule == "energy", self.control is not None and self.control.scores, rule != "none")
-        ensemble = Ensemble(denoisers, grid, self.reward, strength, guidance, *asked, self.final, self.micro_batch)
-        object.__setattr__(self, "ensemble", ensemble)
+        models = ModelProduct(denoisers, grid, *asked, self.final)
+        evaluator = Evaluator(models, self.reward, strength, guidance=guidance, micro_batch=self.micro_batch)
+        object.__setattr__(self, "evaluator", evaluator)
         sources = {"none": (SAMPLER,), "energy": (SAMPLER, DISTILLED)}.get(rule, (SAMPLER, CORRECTORS))
         object.__setattr__(self, "references", sources + (self.control.references if self.control else ()))
 
@@ -219,7 +221,7 @@ class Composition(FeynmanKac):
         exponent, d = float(self.grid.exponents[0].sum()), math.prod(self.shape)
         std = self.process.start_std / math.sqrt(exponent)
         noise = rng.at("start").normal((n, *self.shape), dtype=self.dtype).to(self.device)
-        x = self.ensemble(rng, std * noise, 0)
+        x = self._known(rng, std * noise, 0)
         if self.rule in ("transition", "rate"):
             x |= begun(x["state"], self.rule == "transition")
         log_start = -0.5 * dot(noise, noise) - 0.5 * d * math.log(2 * math.pi * std**2)
@@ -259,7 +261,7 @@ class Composition(FeynmanKac):
         if self.rule == "transition" and abs(float(grid.exponents[k].sum()) - 1) > 1e-9:
             stretch = CalmingMap.fit(grid, k, state, score, rate, weight)
             width = width * stretch.factor
-        x = self.ensemble(rng, stretch(landed) if stretch else landed, k + 1)
+        x = self._known(rng, stretch(landed) if stretch else landed, k + 1)
         crosswise, change = self.rule in ("transition", "rate"), x["scores"] - old["scores"]
         shared["curvature"], bound = measured(grid, k, state, weight, xi, change, width, crosswise)
         if xi.numel() >= 100:
@@ -303,8 +305,7 @@ class Composition(FeynmanKac):
 
     def view(self, particles: Particles) -> Tensor:
         """The images (N, *shape): the denoised predictions, or the states if that is what is `final`, at the end."""
-        last = particles.t >= self.grid.steps and self.final == "state"
-        return particles.x["state" if last else "denoised"]
+        return particles.x["denoised"]
 
     def discretisation(self, particles: Particles) -> float:
         """An estimate of how far the log normaliser is off because steps are not infinitely small, nats; 0 if exact."""
@@ -350,11 +351,17 @@ class Composition(FeynmanKac):
 
     def restore(self, particles: Particles) -> Particles:
         """The particles, or a FileError if a denoiser or the reward has changed since their file was written."""
-        return replace(particles, x=self.ensemble.restored(particles.x, particles.t, self.device))
+        return replace(particles, x=self.evaluator.restored(particles.x, particles.t, self.device))
 
     def order(self, particles: Particles) -> Tensor:
         """(N,) the reward, by which sorted resampling orders the particles."""
         return particles.x["reward"] if self.reward is not None else super().order(particles)
+
+    def _known(self, rng: Rng, state: Tensor, k: int) -> dict[str, Tensor]:
+        """What is known of states after k steps, with "total" (N,), the reward's part of their paths' log-weights."""
+        x = self.evaluator(rng, state, k)
+        first = {name: x[name] for name in ("state", "scores", "denoised", "reward")}
+        return {**first, "total": self.evaluator.worth(x, k), **x}  # in the order of files
 
     @property
     def _plain(self) -> bool:
@@ -373,4 +380,4 @@ class Composition(FeynmanKac):
         info = {"noise_level": float(self.process.sigma(self.grid.times[k]))}
         if self.rule in ("transition", "rate"):
             info["discretisation"] = error
-        return {**info, "reward": float(x["reward"].mean())} if self.ensemble.asks(k) else info
+        return {**info, "reward": float(x["reward"].mean())} if self.evaluator.asks(k) else info

@@ -18,8 +18,7 @@ from motes.core.remark import ALL, MEANS, Remark
 from motes.core.views.images import shown
 from motes.diffusion.arguments import check_networks
 from motes.diffusion.corruptions.reflected import Reflected
-from motes.diffusion.evaluation.look import not_finite, refuse
-from motes.diffusion.evaluation.potential import checked_reward
+from motes.diffusion.evaluation.checks import checked_reward, not_finite, refuse
 from motes.errors import MotesError, ShapeError, UnknownName
 from motes.rng import Rng
 

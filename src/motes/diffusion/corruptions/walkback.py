@@ -18,7 +18,7 @@ from motes.core.particles import Particles
 from motes.core.views.images import shown
 from motes.diffusion.arguments import check_networks
 from motes.diffusion.denoisers.denoiser import Denoiser
-from motes.diffusion.evaluation.look import not_finite, refuse
+from motes.diffusion.evaluation.checks import not_finite, refuse
 from motes.diffusion.processes.transition import Transitions, transitions
 from motes.errors import MotesError, ShapeError
 from motes.rng import Rng

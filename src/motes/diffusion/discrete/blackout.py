@@ -21,9 +21,8 @@ from motes.core.particles import Particles
 from motes.core.remark import ALL, MEANS, Remark
 from motes.diffusion.arguments import check_networks
 from motes.diffusion.discrete import stale
-from motes.diffusion.evaluation.look import not_finite, refuse
-from motes.diffusion.evaluation.observer import EARLY
-from motes.diffusion.evaluation.potential import POTENTIALS, Schedule, checked_reward, strengths
+from motes.diffusion.evaluation.checks import EARLY, checked_reward, not_finite, refuse
+from motes.diffusion.evaluation.potential import POTENTIALS, Schedule, strengths
 from motes.errors import MotesError, ShapeError, UnknownName
 from motes.rng import Rng
 

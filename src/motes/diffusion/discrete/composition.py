@@ -18,7 +18,7 @@ from motes.diffusion.arguments import check_networks
 from motes.diffusion.discrete.draw import draw_rows
 from motes.diffusion.discrete.model import TokenModel
 from motes.diffusion.discrete.process import TokenProcess
-from motes.diffusion.evaluation.look import refuse
+from motes.diffusion.evaluation.checks import refuse
 from motes.diffusion.short import SHORT
 from motes.errors import MotesError, UnknownName
 from motes.rng import Rng

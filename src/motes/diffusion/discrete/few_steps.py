@@ -11,7 +11,7 @@ from torch import Tensor
 
 from motes.diffusion.arguments import check_networks
 from motes.diffusion.discrete.model import TokenModel
-from motes.diffusion.evaluation.look import refuse
+from motes.diffusion.evaluation.checks import refuse
 from motes.errors import MotesError
 from motes.rng import Rng
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from motes.core.cite import Reference
 from motes.core.modules import gradient
-from motes.diffusion.discrete.step import TokenLook
+from motes.diffusion.discrete.step import TokenContext
 from motes.errors import NanLogPotential, ShapeError, UnknownName, WrongType, name_particles
 
 FIRST_ORDER = Reference(
@@ -41,8 +41,8 @@ class TokenGuidance(ABC):
     references: ClassVar[tuple[Reference, ...]] = (FIRST_ORDER,)
 
     @abstractmethod
-    def __call__(self, look: TokenLook, particle: Tensor, place: Tensor) -> Tensor:
-        """The tilts (R, V) in nats of the places look.tokens[particle, place], particle and place (R,) int64."""
+    def __call__(self, context: TokenContext, particle: Tensor, place: Tensor) -> Tensor:
+        """The tilts (R, V) in nats of the places context.tokens[particle, place], particle and place (R,) int64."""
 
 
 @dataclass(frozen=True)
@@ -65,26 +65,26 @@ class LocalReward(TokenGuidance):
     _: KW_ONLY
     limit: float = 20.0
 
-    def __call__(self, look: TokenLook, particle: Tensor, place: Tensor) -> Tensor:
-        rows = max(1, MOST // (look.process.vocabulary * look.filled.shape[1]))
+    def __call__(self, context: TokenContext, particle: Tensor, place: Tensor) -> Tensor:
+        rows = max(1, MOST // (context.process.vocabulary * context.filled.shape[1]))
         value = torch.cat(
-            [self._values(look, i, j) for i, j in zip(particle.split(rows), place.split(rows), strict=True)]
+            [self._values(context, i, j) for i, j in zip(particle.split(rows), place.split(rows), strict=True)]
         )
         if bool(torch.isnan(value).any()):
             who = name_particles(particle[torch.isnan(value).any(1)].unique().tolist())
             raise NanLogPotential(f"the reward of sequences changed in one place is NaN for {who}; look at the reward")
         most = value.amax(1, keepdim=True)
         lost = torch.where(most == -torch.inf, 0.0, value - most)  # nothing to prefer where all are -inf
-        return (self.gain * look.strength * lost).clamp(-self.limit, self.limit)
+        return (self.gain * context.strength * lost).clamp(-self.limit, self.limit)
 
-    def _values(self, look: TokenLook, particle: Tensor, place: Tensor) -> Tensor:
+    def _values(self, context: TokenContext, particle: Tensor, place: Tensor) -> Tensor:
         """(R, V): the reward with each token in the place."""
-        assert look.reward_of is not None
-        v = look.process.vocabulary
-        changed = look.filled[particle].repeat_interleave(v, 0)
+        assert context.reward_of is not None
+        v = context.process.vocabulary
+        changed = context.filled[particle].repeat_interleave(v, 0)
         row = torch.arange(len(changed), device=changed.device)
         changed[row, place.repeat_interleave(v)] = torch.arange(v, device=changed.device).repeat(len(particle))
-        return look.reward_of(changed).reshape(-1, v).to(changed.device)
+        return context.reward_of(changed).reshape(-1, v).to(changed.device)
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,18 +114,18 @@ class RewardGradient(TokenGuidance):
         if self.at not in ("completion", "mean"):
             raise UnknownName("place of the gradient", self.at, ("completion", "mean"))
 
-    def __call__(self, look: TokenLook, particle: Tensor, place: Tensor) -> Tensor:
+    def __call__(self, context: TokenContext, particle: Tensor, place: Tensor) -> Tensor:
         with torch.enable_grad():
             if self.at == "completion":
-                point = torch.nn.functional.one_hot(look.filled, look.process.vocabulary).to(torch.float64)
+                point = torch.nn.functional.one_hot(context.filled, context.process.vocabulary).to(torch.float64)
             else:
-                point = look.log_p0.detach().to(torch.float64).exp()
+                point = context.log_p0.detach().to(torch.float64).exp()
             point.requires_grad_(True)
             value = self.relaxed(point)
             if not isinstance(value, Tensor) or value.shape != (len(point),):
                 raise ShapeError("`relaxed` must return one number a sequence, a tensor (n,)")
             slope = gradient(value, point, "`relaxed`", of="the tokens' probabilities")
-        return (self.gain * look.strength * slope[particle, place]).clamp(-self.limit, self.limit)
+        return (self.gain * context.strength * slope[particle, place]).clamp(-self.limit, self.limit)
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,9 +137,9 @@ class GivenTilt(TokenGuidance):
     needs_reward: ClassVar[bool] = False
     references: ClassVar[tuple[Reference, ...]] = ()
 
-    def __call__(self, look: TokenLook, particle: Tensor, place: Tensor) -> Tensor:
-        tilt = self.function(look.tokens, look.t)
-        shape = (*look.tokens.shape, look.process.vocabulary)
+    def __call__(self, context: TokenContext, particle: Tensor, place: Tensor) -> Tensor:
+        tilt = self.function(context.tokens, context.t)
+        shape = (*context.tokens.shape, context.process.vocabulary)
         if not isinstance(tilt, Tensor) or tilt.shape != shape:
             raise ShapeError(f"guidance must return tilts of shape {shape}")
         return tilt[particle, place]

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from motes.core.cite import Reference
 from motes.diffusion.discrete.process import TokenProcess
-from motes.diffusion.discrete.step import PARALLEL, StepRule, TokenLook, TokenMove, needs_masks
+from motes.diffusion.discrete.step import PARALLEL, StepRule, TokenContext, TokenMove, needs_masks
 from motes.errors import MotesError, UnknownName
 from motes.rng import Rng
 
@@ -66,10 +66,10 @@ class Ordered(StepRule):
         if not self.temperature >= 0:
             raise MotesError(f"temperature must not be negative, not {self.temperature}")
 
-    def plan(self, rng: Rng, look: TokenLook) -> TokenMove:
-        masked = look.tokens < 0
-        wanted = masked.sum(1) - left_masked(look.process, look.s, int(look.free.sum()))
-        return TokenMove(first(self._rank(rng, look), masked, wanted), look.log_p0)
+    def plan(self, rng: Rng, context: TokenContext) -> TokenMove:
+        masked = context.tokens < 0
+        wanted = masked.sum(1) - left_masked(context.process, context.s, int(context.free.sum()))
+        return TokenMove(first(self._rank(rng, context), masked, wanted), context.log_p0)
 
     def check(self, process: TokenProcess) -> None:
         needs_masks(self, process)
@@ -78,12 +78,12 @@ class Ordered(StepRule):
         left = [left_masked(process, float(t), free) for t in times]
         return PARALLEL if max(a - b for a, b in pairwise(left)) > 1 else ""
 
-    def _rank(self, rng: Rng, look: TokenLook) -> Tensor:
+    def _rank(self, rng: Rng, context: TokenContext) -> Tensor:
         """(N, L) float64: the largest are drawn first."""
-        shape, device = tuple(look.tokens.shape), look.tokens.device
+        shape, device = tuple(context.tokens.shape), context.tokens.device
         if self.by == "random":
             return rng.at("order").uniform(shape).to(device)
-        value = certainty(look.log_p0, self.by)
+        value = certainty(context.log_p0, self.by)
         return value + self.temperature * rng.at("order").gumbel(shape).to(device) if self.temperature else value
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from motes.core.cite import Reference
 from motes.diffusion.discrete.process import Masked, TokenProcess
-from motes.diffusion.discrete.step import PARALLEL, StepRule, TokenLook, TokenMove
+from motes.diffusion.discrete.step import PARALLEL, StepRule, TokenContext, TokenMove
 from motes.rng import Rng
 
 AUSTIN = Reference(
@@ -45,13 +45,13 @@ class Posterior(StepRule):
 
     references: ClassVar[tuple[Reference, ...]] = (AUSTIN,)
 
-    def plan(self, rng: Rng, look: TokenLook) -> TokenMove:
-        process, tokens = look.process, look.tokens
+    def plan(self, rng: Rng, context: TokenContext) -> TokenMove:
+        process, tokens = context.process, context.tokens
         if isinstance(process, Masked):
             u = rng.at("places").uniform(tuple(tokens.shape)).to(tokens.device)
-            return TokenMove((tokens < 0) & (u < process.unmasks(look.t, look.s)), look.log_p0)
-        law = process.posterior(tokens, look.log_p0, look.t, look.s)
-        return TokenMove(look.free.expand(tokens.shape), law)
+            return TokenMove((tokens < 0) & (u < process.unmasks(context.t, context.s)), context.log_p0)
+        law = process.posterior(tokens, context.log_p0, context.t, context.s)
+        return TokenMove(context.free.expand(tokens.shape), law)
 
     def error(self, process: TokenProcess, times: Tensor, free: int) -> str:
         return PARALLEL if free > 1 else ""
@@ -72,12 +72,12 @@ class TauLeap(StepRule):
     references: ClassVar[tuple[Reference, ...]] = (CAMPBELL,)
     finishes: ClassVar[bool] = False
 
-    def plan(self, rng: Rng, look: TokenLook) -> TokenMove:
-        rates = look.process.reverse_rates(look.tokens, look.log_p0, look.t) * (look.t - look.s)
+    def plan(self, rng: Rng, context: TokenContext) -> TokenMove:
+        rates = context.process.reverse_rates(context.tokens, context.log_p0, context.t) * (context.t - context.s)
         total = rates.sum(-1, keepdim=True)
         jump = torch.log(-torch.expm1(-total)) + torch.log(rates / torch.where(total > 0, total, 1.0))
-        law = jump.scatter(-1, look.process.index(look.tokens)[..., None], -total)
-        return TokenMove(look.free.expand(look.tokens.shape), law)
+        law = jump.scatter(-1, context.process.index(context.tokens)[..., None], -total)
+        return TokenMove(context.free.expand(context.tokens.shape), law)
 
     def error(self, process: TokenProcess, times: Tensor, free: int) -> str:
         return (

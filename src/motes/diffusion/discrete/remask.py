@@ -9,7 +9,7 @@ from torch import Tensor
 
 from motes.core.cite import Reference
 from motes.diffusion.discrete.process import TokenProcess
-from motes.diffusion.discrete.step import PARALLEL, StepRule, TokenLook, TokenMove, needs_masks
+from motes.diffusion.discrete.step import PARALLEL, StepRule, TokenContext, TokenMove, needs_masks
 from motes.errors import MotesError, UnknownName
 from motes.rng import Rng
 
@@ -58,12 +58,12 @@ class Remask(StepRule):
         if self.how not in HOW:
             raise UnknownName("way to remask", self.how, HOW)
 
-    def plan(self, rng: Rng, look: TokenLook) -> TokenMove:
-        tokens = look.tokens
-        fill, sigma = self.probabilities(look.process, look.t, look.s)
+    def plan(self, rng: Rng, context: TokenContext) -> TokenMove:
+        tokens = context.tokens
+        fill, sigma = self.probabilities(context.process, context.t, context.s)
         u = rng.at("places").uniform(tuple(tokens.shape)).to(tokens.device)
         masked = tokens < 0
-        return TokenMove(masked & (u < fill), look.log_p0, ~masked & (u < sigma) & look.free)
+        return TokenMove(masked & (u < fill), context.log_p0, ~masked & (u < sigma) & context.free)
 
     def probabilities(self, process: TokenProcess, t: float, s: float) -> tuple[float, float]:
         """The probabilities, in the step from t to s, that a masked place is drawn and that a filled one is masked."""

@@ -27,10 +27,9 @@ from motes.diffusion.discrete.guidance import Guides, TokenGuidance, as_guidance
 from motes.diffusion.discrete.model import TokenModel
 from motes.diffusion.discrete.posterior import Posterior
 from motes.diffusion.discrete.process import MASK, Masked, TokenProcess
-from motes.diffusion.discrete.step import StepRule, TokenLook
-from motes.diffusion.evaluation.look import refuse
-from motes.diffusion.evaluation.observer import EARLY
-from motes.diffusion.evaluation.potential import POTENTIALS, Schedule, checked_reward, strengths
+from motes.diffusion.discrete.step import StepRule, TokenContext
+from motes.diffusion.evaluation.checks import EARLY, checked_reward, refuse
+from motes.diffusion.evaluation.potential import POTENTIALS, Schedule, strengths
 from motes.errors import MotesError, ShapeError, UnknownName, WrongType
 from motes.rng import Rng
 
@@ -159,28 +158,28 @@ class ReverseDiscrete(FeynmanKac):
 
     def step(self, rng: Rng, particles: Particles) -> Particles:
         k, old = particles.t, particles.x
-        look = self._look(old, k)
-        move = self.rule.plan(rng, look)
+        context = self._context(old, k)
+        move = self.rule.plan(rng, context)
         particle, place = move.where.nonzero(as_tuple=True)
-        u = rng.at("token").uniform(tuple(look.tokens.shape)).to(self.device)[particle, place]
+        u = rng.at("token").uniform(tuple(context.tokens.shape)).to(self.device)[particle, place]
         log_law, log_ratio = move.log_law, torch.zeros(particles.n, dtype=torch.float64)
         if self.guide is None or not len(particle):
             state = draw_rows(u, log_law, particle, place)
             score = log_law[particle, place].gather(1, state[:, None])[:, 0].to(torch.float64)
         else:
             base = torch.log_softmax(log_law[particle, place].to(torch.float64), -1)
-            guided = torch.log_softmax(base + self._tilt(look, particle, place, base), -1)
+            guided = torch.log_softmax(base + self._tilt(context, particle, place, base), -1)
             rows = torch.arange(len(particle), device=base.device)
             state = draw_rows(u, guided[None], torch.zeros_like(rows), rows, names=particle)
             score = base[rows, state]
             log_ratio.index_add_(0, particle.cpu(), (score - guided[rows, state]).cpu())
         gap = self._gap(k, old, particle, place, state)
-        tokens, scores = look.tokens.clone(), look.score.clone()
+        tokens, scores = context.tokens.clone(), context.score.clone()
         tokens[particle, place] = self.process.tokens(state)
         scores[particle, place] = score
         if move.lost is not None:
             tokens, scores = torch.where(move.lost, MASK, tokens), torch.where(move.lost, 0.0, scores)
-        tokens, scores = self.rule.settle(rng, look, tokens, scores)
+        tokens, scores = self.rule.settle(rng, context, tokens, scores)
         x = self._observe(rng, tokens, scores, k + 1)
         x["total"], x["history"] = self._total(x, k + 1, old["total"], old["history"])
         x |= gap
@@ -322,9 +321,9 @@ class ReverseDiscrete(FeynmanKac):
 
         return in_parts(rows, self.model.micro_batch, sequences)
 
-    def _look(self, x: dict[str, Tensor], k: int) -> TokenLook:
+    def _context(self, x: dict[str, Tensor], k: int) -> TokenContext:
         known = {name: x[name] for name in ("tokens", "log_p0", "score", "filled", "reward")}
-        return TokenLook(
+        return TokenContext(
             **known,
             free=self.free.to(self.device),
             t=float(self.times[k]),
@@ -336,18 +335,18 @@ class ReverseDiscrete(FeynmanKac):
             strength=float(self.strength[k + 1]),
         )
 
-    def _tilt(self, look: TokenLook, particle: Tensor, place: Tensor, base: Tensor) -> Tensor:
+    def _tilt(self, context: TokenContext, particle: Tensor, place: Tensor, base: Tensor) -> Tensor:
         """(R, C) finite tilts of the rows' laws; a mask among the states is not tilted."""
-        if self.guide is None or (self.guide.needs_reward and look.strength == 0):
+        if self.guide is None or (self.guide.needs_reward and context.strength == 0):
             return torch.zeros_like(base)
-        tilt = self.guide(look, particle, place).detach().to(base)
+        tilt = self.guide(context, particle, place).detach().to(base)
         if tilt.shape != (len(base), self.process.vocabulary):
             raise ShapeError(f"guidance must return tilts of shape {(len(base), self.process.vocabulary)}")
         bad = ~torch.isfinite(tilt).all(1)
         if bool(bad.any()):
-            marked = torch.zeros(len(look.tokens), dtype=torch.bool)
+            marked = torch.zeros(len(context.tokens), dtype=torch.bool)
             marked[particle[bad].cpu()] = True
-            refuse(marked, f"guidance is not finite at step {look.step + 1} of {self.last}", "guidance")
+            refuse(marked, f"guidance is not finite at step {context.step + 1} of {self.last}", "guidance")
         return torch.nn.functional.pad(tilt, (0, base.shape[1] - tilt.shape[1]))
 
     def _total(self, x: dict[str, Tensor], k: int, total: Tensor, history: Tensor) -> tuple[Tensor, Tensor]:

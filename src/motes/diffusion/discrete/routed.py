@@ -11,7 +11,7 @@ from torch import Tensor
 from motes.core.cite import Reference
 from motes.diffusion.discrete.order import first, left_masked
 from motes.diffusion.discrete.process import MASK, TokenProcess
-from motes.diffusion.discrete.step import StepRule, TokenLook, TokenMove, needs_masks
+from motes.diffusion.discrete.step import StepRule, TokenContext, TokenMove, needs_masks
 from motes.errors import MotesError
 from motes.rng import Rng
 
@@ -60,16 +60,16 @@ class Routed(StepRule):
         if not self.temperature >= 0:
             raise MotesError(f"temperature must not be negative, not {self.temperature}")
 
-    def plan(self, rng: Rng, look: TokenLook) -> TokenMove:
-        return TokenMove(look.tokens < 0, look.log_p0)
+    def plan(self, rng: Rng, context: TokenContext) -> TokenMove:
+        return TokenMove(context.tokens < 0, context.log_p0)
 
-    def settle(self, rng: Rng, look: TokenLook, tokens: Tensor, score: Tensor) -> tuple[Tensor, Tensor]:
+    def settle(self, rng: Rng, context: TokenContext, tokens: Tensor, score: Tensor) -> tuple[Tensor, Tensor]:
         rank = score
         if self.temperature:
-            rank = rank + self.temperature * look.t * rng.at("route").gumbel(tuple(tokens.shape)).to(tokens.device)
-        free = look.free.expand(tokens.shape)
-        among = free if self.again else (look.tokens < 0)
-        goes = left_masked(look.process, look.s, int(look.free.sum()))
+            rank = rank + self.temperature * context.t * rng.at("route").gumbel(tuple(tokens.shape)).to(tokens.device)
+        free = context.free.expand(tokens.shape)
+        among = free if self.again else (context.tokens < 0)
+        goes = left_masked(context.process, context.s, int(context.free.sum()))
         # those of smallest rank go back to the mask
         gone = first(-rank, among, torch.full((len(tokens),), goes, device=tokens.device))
         return torch.where(gone, MASK, tokens), torch.where(gone, 0.0, score)

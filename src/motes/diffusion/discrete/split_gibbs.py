@@ -20,8 +20,7 @@ from motes.diffusion.arguments import check_networks
 from motes.diffusion.discrete.draw import draw
 from motes.diffusion.discrete.model import TokenModel
 from motes.diffusion.discrete.process import Uniform
-from motes.diffusion.evaluation.look import refuse
-from motes.diffusion.evaluation.potential import checked_reward
+from motes.diffusion.evaluation.checks import checked_reward, refuse
 from motes.errors import MotesError
 from motes.rng import Rng
 

@@ -16,7 +16,7 @@ from motes.rng import Rng
 
 
 @dataclass(frozen=True)
-class TokenLook:
+class TokenContext:
     """The particles at time t, on their way to time s.
 
     Attributes:
@@ -69,10 +69,10 @@ class StepRule(ABC):
     """Whether no place is masked after a step to time 0."""
 
     @abstractmethod
-    def plan(self, rng: Rng, look: TokenLook) -> TokenMove:
+    def plan(self, rng: Rng, context: TokenContext) -> TokenMove:
         """The places that are drawn, which may be random, and the law of each."""
 
-    def settle(self, rng: Rng, look: TokenLook, tokens: Tensor, score: Tensor) -> tuple[Tensor, Tensor]:
+    def settle(self, rng: Rng, context: TokenContext, tokens: Tensor, score: Tensor) -> tuple[Tensor, Tensor]:
         """The tokens and scores (N, L) after the draw; a rule may send some back to the mask."""
         return tokens, score
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from motes.diffusion.processes.process import Process
-from motes.errors import MotesError, ShapeError, UnknownName
+from motes.errors import MotesError, UnknownName
 
 Schedule = str | Callable[[float], float]
 SCHEDULES = ("signal", "linear", "constant", "end")
@@ -81,11 +81,3 @@ References:
     Singhal, Horvitz, Teehan, Ren, Yu, McKeown & Ranganath (2025), A General Framework for Inference-time Scaling and
     Steering of Diffusion Models, arXiv 2501.06848, section 4.
 """
-
-
-def checked_reward(reward: Tensor, n: int, what: str = "reward") -> Tensor:
-    """The reward (n,) as float64, or a ShapeError."""
-    if not isinstance(reward, Tensor) or reward.shape != (n,):
-        found = tuple(reward.shape) if isinstance(reward, Tensor) else type(reward).__name__
-        raise ShapeError(f"the {what} must return one number a particle, a tensor of shape ({n},), not {found}")
-    return reward.to(torch.float64)

@@ -19,7 +19,7 @@ from motes.core.remark import Remark
 from motes.core.views.images import shown
 from motes.diffusion.arguments import check_networks
 from motes.diffusion.denoisers.denoiser import Denoiser
-from motes.diffusion.evaluation.look import not_finite, refuse
+from motes.diffusion.evaluation.checks import not_finite, refuse
 from motes.diffusion.flows.coupling import coupling_remarks, tested
 from motes.diffusion.flows.solvers import FLOWS, Leg
 from motes.diffusion.processes.transition import falling

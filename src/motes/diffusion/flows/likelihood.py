@@ -12,7 +12,7 @@ from torch import Tensor
 from motes.core.micro_batches import in_parts
 from motes.diffusion.arguments import check_networks, check_tensors
 from motes.diffusion.denoisers.denoiser import Denoiser
-from motes.diffusion.evaluation.look import not_finite, refuse
+from motes.diffusion.evaluation.checks import not_finite, refuse
 from motes.diffusion.flows.solvers import flow
 from motes.diffusion.processes.transition import falling
 from motes.errors import MotesError

@@ -27,8 +27,7 @@ from motes.core.weights import normalise
 from motes.diffusion.arguments import check_function, check_image, check_networks
 from motes.diffusion.composing.crosswise import rows
 from motes.diffusion.denoisers.denoiser import Denoiser
-from motes.diffusion.evaluation.look import not_finite, refuse
-from motes.diffusion.evaluation.potential import checked_reward
+from motes.diffusion.evaluation.checks import checked_reward, not_finite, refuse
 from motes.diffusion.flows.flow import REFERENCES
 from motes.diffusion.flows.solvers import FLOWS, Leg
 from motes.diffusion.processes.transition import falling

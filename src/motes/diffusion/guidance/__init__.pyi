@@ -1,7 +1,7 @@
 """Guidance: rules for how far the mean of each denoising step is moved, and guesses of what a path is worth."""
 
 # written by `make golden`
-from motes.diffusion.evaluation.look import Guidance, Look, Twist, guidances
+from motes.diffusion.evaluation.context import Guidance, StepContext, Twist, guidances
 from motes.diffusion.guidance.control import Modulation
 from motes.diffusion.guidance.control import ReferenceControl
 from motes.diffusion.guidance.event import Event
@@ -21,10 +21,10 @@ __all__ = [
     "Event",
     "Given",
     "Guidance",
-    "Look",
     "Minority",
     "Modulation",
     "ReferenceControl",
+    "StepContext",
     "TrainingFree",
     "Tuned",
     "Twist",

@@ -9,8 +9,8 @@ from dataclasses import KW_ONLY, dataclass
 import torch
 from torch import Tensor
 
-from motes.diffusion.evaluation.look import Guidance, Look, Twist, guidances, slope_of
-from motes.diffusion.evaluation.potential import checked_reward
+from motes.diffusion.evaluation.checks import checked_reward
+from motes.diffusion.evaluation.context import Guidance, StepContext, Twist, guidances, slope_of
 from motes.errors import MotesError, ShapeError
 
 
@@ -52,9 +52,9 @@ class ReferenceControl(Twist):
         """Minus the cost of images (n, *shape), (n,) nats."""
         return -0.5 * self.strength * self._far(images)
 
-    def __call__(self, look: Look) -> Tensor:
-        left = 1 + self.strength * variance_left(look, self.scale)
-        return -0.5 * self.strength / left * self._far(look.denoised) - 0.5 * self.image.numel() * math.log(left)
+    def __call__(self, context: StepContext) -> Tensor:
+        left = 1 + self.strength * variance_left(context, self.scale)
+        return -0.5 * self.strength / left * self._far(context.denoised) - 0.5 * self.image.numel() * math.log(left)
 
     def _far(self, images: Tensor) -> Tensor:
         if images.shape[1:] != self.image.shape:
@@ -62,9 +62,9 @@ class ReferenceControl(Twist):
         return (images - self.image.to(images)).to(torch.float64).square().flatten(1).sum(1)
 
 
-def variance_left(look: Look, scale: float) -> float:
+def variance_left(context: StepContext, scale: float) -> float:
     """The variance of x_0 given x_t, for normal data of standard deviation `scale`."""
-    return scale**2 * look.sigma**2 / (look.alpha**2 * scale**2 + look.sigma**2)
+    return scale**2 * context.sigma**2 / (context.alpha**2 * scale**2 + context.sigma**2)
 
 
 @guidances.register
@@ -99,18 +99,18 @@ class Modulation(Guidance):
     def graph(self) -> bool:
         return False
 
-    def __call__(self, look: Look) -> Tensor:
-        z = start = look.denoised.detach()
-        rate = self.rate * (1 - look.step / (len(look.times) - 1))
+    def __call__(self, context: StepContext) -> Tensor:
+        z = start = context.denoised.detach()
+        rate = self.rate * (1 - context.step / (len(context.times) - 1))
         for _ in range(self.iterations):
             with torch.enable_grad():
                 z = z.requires_grad_()
                 value = checked_reward(self.cost(z), len(z), "cost")
                 slope = slope_of(value, z, "cost")
             z = (z - rate * (slope + z - start)).detach()
-        if look.weighed:
-            return look.shift(look.alpha / (look.alpha**2 + look.sigma**2) * (z - start))
-        return look.pull * (z - start)
+        if context.weighed:
+            return context.shift(context.alpha / (context.alpha**2 + context.sigma**2) * (z - start))
+        return context.pull * (z - start)
 
     def probe(self, images: Tensor, t: float) -> Tensor:
         return self.cost(images)

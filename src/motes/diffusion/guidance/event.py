@@ -8,7 +8,7 @@ from dataclasses import KW_ONLY, dataclass
 import torch
 from torch import Tensor
 
-from motes.diffusion.evaluation.look import Look, Twist, guidances, slope_of
+from motes.diffusion.evaluation.context import StepContext, Twist, guidances, slope_of
 from motes.errors import MotesError, ShapeError
 
 
@@ -63,12 +63,16 @@ class Event(Twist):
         value = self._value(images).to(torch.float64)
         return torch.where(value > 0, 0.0, torch.where(value.isnan(), value, -torch.inf))
 
-    def __call__(self, look: Look) -> Tensor:
-        value = self._value(look.denoised)
-        slope = slope_of(value, look.denoised, "statistic")
-        (carried,) = torch.autograd.grad(look.denoised, look.x, slope, retain_graph=True)  # (dD/dx)' g
-        variance = look.sigma**2 / look.alpha * (carried * slope).to(torch.float64).flatten(1).sum(1)
-        normal = look.sigma**2 / (look.alpha**2 + look.sigma**2) * slope.to(torch.float64).square().flatten(1).sum(1)
+    def __call__(self, context: StepContext) -> Tensor:
+        value = self._value(context.denoised)
+        slope = slope_of(value, context.denoised, "statistic")
+        (carried,) = torch.autograd.grad(context.denoised, context.x, slope, retain_graph=True)  # (dD/dx)' g
+        variance = context.sigma**2 / context.alpha * (carried * slope).to(torch.float64).flatten(1).sum(1)
+        normal = (
+            context.sigma**2
+            / (context.alpha**2 + context.sigma**2)
+            * slope.to(torch.float64).square().flatten(1).sum(1)
+        )
         std = torch.maximum(variance, self.floor**2 * normal).clamp(min=torch.finfo(torch.float64).tiny).sqrt()
         return torch.special.log_ndtr(value.to(torch.float64) / std)
 

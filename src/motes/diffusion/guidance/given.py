@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from motes.diffusion.evaluation.look import Guidance, Look, guidances
+from motes.diffusion.evaluation.context import Guidance, StepContext, guidances
 from motes.errors import ShapeError
 
 
@@ -29,11 +29,11 @@ class Given(Guidance):
     def probe(self, images: Tensor, t: float) -> Tensor:
         return self.function(images, t)
 
-    def __call__(self, look: Look) -> Tensor:
-        push = self.function(look.x, look.t)
-        if push.shape != look.x.shape:
+    def __call__(self, context: StepContext) -> Tensor:
+        push = self.function(context.x, context.t)
+        if push.shape != context.x.shape:
             raise ShapeError(
-                f"guidance returned shape {tuple(push.shape)} for states of shape {tuple(look.x.shape)}: it must be "
+                f"guidance returned shape {tuple(push.shape)} for states of shape {tuple(context.x.shape)}: it must be "
                 "like them"
             )
-        return look.shift(push.to(look.x))
+        return context.shift(push.to(context.x))

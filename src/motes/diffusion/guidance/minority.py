@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from motes.diffusion.denoisers.denoiser import Denoiser
-from motes.diffusion.evaluation.look import Guidance, Look, guidances
+from motes.diffusion.evaluation.context import Guidance, StepContext, guidances
 from motes.errors import MotesError
 from motes.rng import Rng
 from motes.rng.seed import seeded
@@ -43,13 +43,13 @@ class Minority(Guidance):
         if self.every < 1 or not 0 < self.until <= 1:
             raise MotesError(f"need every >= 1 and 0 < until <= 1, not {self.every} and {self.until}")
 
-    def __call__(self, look: Look) -> Tensor:
-        if look.step % self.every or look.step >= self.until * (len(look.times) - 1):
-            return torch.zeros_like(look.x)
+    def __call__(self, context: StepContext) -> Tensor:
+        if context.step % self.every or context.step >= self.until * (len(context.times) - 1):
+            return torch.zeros_like(context.x)
         with torch.no_grad():
-            again = _again(look.denoiser, look.denoised.detach(), self.level, look.rng)
-        value = (look.denoised - again).flatten(1).square().sum(1)
-        return look.shift(self.scale * look.gradient(value, "metric"))
+            again = _again(context.denoiser, context.denoised.detach(), self.level, context.rng)
+        value = (context.denoised - again).flatten(1).square().sum(1)
+        return context.shift(self.scale * context.gradient(value, "metric"))
 
 
 def rarity(denoiser: Denoiser, images: Tensor, *, seed: int | Rng, level: float = 0.0, shared: bool = False) -> Tensor:

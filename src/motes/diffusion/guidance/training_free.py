@@ -10,8 +10,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from motes.diffusion.evaluation.look import Guidance, Look, guidances, slope_of
-from motes.diffusion.evaluation.potential import checked_reward
+from motes.diffusion.evaluation.checks import checked_reward
+from motes.diffusion.evaluation.context import Guidance, StepContext, guidances, slope_of
 from motes.errors import MotesError, UnknownName
 
 Shape = Literal["increase", "decrease", "constant", "variance"]
@@ -80,43 +80,45 @@ class TrainingFree(Guidance):
     def graph(self) -> bool:
         return self.rho > 0
 
-    def __call__(self, look: Look) -> Tensor:
-        process = look.denoiser.process
-        shapes = self.shapes or (WEIGHED if look.weighed else PUBLISHED)
-        share = torch.sigmoid(2 * process.log_snr(look.times))  # alpha^2 where alpha^2 + sigma^2 = 1
+    def __call__(self, context: StepContext) -> Tensor:
+        process = context.denoiser.process
+        shapes = self.shapes or (WEIGHED if context.weighed else PUBLISHED)
+        share = torch.sigmoid(2 * process.log_snr(context.times))  # alpha^2 where alpha^2 + sigma^2 = 1
         rho, mu, smooth = (
-            knob * (look.gain if shape == "variance" else strength(share, shape, look.step))
+            knob * (context.gain if shape == "variance" else strength(share, shape, context.step))
             for knob, shape in zip((self.rho, self.mu, self.smooth), shapes, strict=True)
         )
-        here, ahead = (float(share[k]) ** 0.5 for k in (look.step, look.step + 1))
+        here, ahead = (float(share[k]) ** 0.5 for k in (context.step, context.step + 1))
         cloud = None
         if smooth:
-            noise = look.rng.at("cloud").normal((len(look.x), self.samples, *look.x.shape[1:]), dtype=look.x.dtype)
-            cloud = smooth * noise.to(look.x.device)
-        shift = torch.zeros_like(look.x)
+            noise = context.rng.at("cloud").normal(
+                (len(context.x), self.samples, *context.x.shape[1:]), dtype=context.x.dtype
+            )
+            cloud = smooth * noise.to(context.x.device)
+        shift = torch.zeros_like(context.x)
         if rho:
-            value = look.predicted if cloud is None and self.reward is None else None  # asked already, or not
-            value = self._value(look, look.denoised, cloud) if value is None else value
-            slope = look.gradient(value) * (
-                look.alpha / here
+            value = context.predicted if cloud is None and self.reward is None else None  # asked already, or not
+            value = self._value(context, context.denoised, cloud) if value is None else value
+            slope = context.gradient(value) * (
+                context.alpha / here
             )  # with respect to x in the scale of alpha^2 + sigma^2 = 1
             shift = shift + ahead / here * rho * slope
         if mu:
-            z = start = look.denoised.detach()
+            z = start = context.denoised.detach()
             for _ in range(self.iterations):
                 with torch.enable_grad():
                     z = z.requires_grad_()
-                    value = self._value(look, z, cloud)
+                    value = self._value(context, z, cloud)
                     slope = slope_of(value, z)
                 z = (z + mu * slope).detach()
             shift = shift + ahead * (z - start)
-        return shift * float(process.alpha(look.s)) / ahead
+        return shift * float(process.alpha(context.s)) / ahead
 
     def probe(self, images: Tensor, t: float) -> Tensor | None:
         return None if self.reward is None else self.reward(images)
 
-    def _value(self, look: Look, z: Tensor, cloud: Tensor | None) -> Tensor:
-        reward = self.reward or look.reward
+    def _value(self, context: StepContext, z: Tensor, cloud: Tensor | None) -> Tensor:
+        reward = self.reward or context.reward
         if reward is None:
             raise MotesError("training-free guidance needs a reward: give one to it or to the sampler")
         if cloud is None:

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from motes.diffusion.evaluation.look import Guidance, Look, guidances
+from motes.diffusion.evaluation.context import Guidance, StepContext, guidances
 from motes.errors import MotesError
 
 
@@ -30,8 +30,8 @@ class ValueGradient(Guidance):
     scale: float = 1.0
     value: ClassVar[bool] = True
 
-    def __call__(self, look: Look) -> Tensor:
-        if look.log_value is None:
+    def __call__(self, context: StepContext) -> Tensor:
+        if context.log_value is None:
             raise MotesError("guidance by the reward needs a reward; give one, or a function (x, t) as guidance")
-        what = "twist" if look.predicted is None else "reward"
-        return look.shift(self.scale * look.gradient(look.log_value, what))
+        what = "twist" if context.predicted is None else "reward"
+        return context.shift(self.scale * context.gradient(context.log_value, what))

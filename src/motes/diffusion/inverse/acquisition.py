@@ -20,7 +20,7 @@ from motes.core.views.images import shown
 from motes.core.weights import normalise
 from motes.diffusion import tails
 from motes.diffusion.denoisers.denoiser import Denoiser
-from motes.diffusion.evaluation.observer import Observer
+from motes.diffusion.evaluation.evaluator import Evaluator, OneModel
 from motes.diffusion.flows.coupling import coupling_remarks, tested
 from motes.diffusion.guidance.value import ValueGradient
 from motes.diffusion.inverse.observation import Observation
@@ -124,7 +124,7 @@ class ActiveDiffusion(FeynmanKac):
         if len(set(self.first)) != len(self.first) or any(not 0 <= l < count for l in self.first):  # noqa: E741
             raise MotesError(f"first must name different candidates from 0 to {count - 1}, not {self.first}")
         object.__setattr__(self, "table", table)
-        set_level(self, self._observer(None), torch.zeros_like(table.times), self.noise)
+        set_level(self, self._evaluator(None), self.noise)
         object.__setattr__(self, "_size", tuple(blank.shape[1:]))
 
     @property
@@ -150,7 +150,7 @@ class ActiveDiffusion(FeynmanKac):
         shared |= tested([self.denoiser], self.shape, self.dtype, self.device, self.micro_batch)
         noise = rng.at("start").normal((n, *self.shape), dtype=self.dtype).to(self.device)
         observation = self._observation(shared)
-        x = self._observer(observation)(rng, noise * self.denoiser.process.start_std, 0)
+        x = self._evaluator(observation)(rng, noise * self.denoiser.process.start_std, 0)
         x["total"] = self._total(x, observation, 0)
         x |= begun(self._level(observation), rng, self.table, x)
         return Particles.start(x, x["total"], shared=shared, info=self._info(x, shared, 0))
@@ -161,7 +161,7 @@ class ActiveDiffusion(FeynmanKac):
             shared = self._next(rng, particles, shared)
         state, log_ratio = guided_step(rng, self.table, k, old)
         observation = self._observation(shared)
-        x = self._observer(observation)(rng, state, k + 1)
+        x = self._evaluator(observation)(rng, state, k + 1)
         x["total"] = self._total(x, observation, k + 1)
         x |= stepped(self._level(observation), rng, self.table, k, old, x, log_ratio, particles.log_weight)
         new = particles.step(x, x["total"] - old["total"] + log_ratio, info=self._info(x, shared, k + 1))
@@ -188,8 +188,8 @@ class ActiveDiffusion(FeynmanKac):
         """
         then = particles.shared["probe"]
         must_agree("answer of `measure`", self._probe(), then, "the one that began it", rows=False)
-        observer = self._observer(self._observation(particles.shared))
-        return replace(particles, x=observer.restored(particles.x, particles.t, self.device))
+        evaluator = self._evaluator(self._observation(particles.shared))
+        return replace(particles, x=evaluator.restored(particles.x, particles.t, self.device))
 
     def remarks(self, particles: Particles) -> list[str]:
         observation = self._observation(particles.shared)
@@ -252,21 +252,19 @@ class ActiveDiffusion(FeynmanKac):
         operator = Function(lambda images: self.measure(images)[:, asked.to(images.device)], shape=self.shape)
         return Observation(operator, shared["y"][asked], self.std, scale=self.scale)
 
-    def _observer(self, observation: Observation | None) -> Observer:
+    def _evaluator(self, observation: Observation | None) -> Evaluator:
         guidance = ValueGradient(self.guidance) if observation and self.guidance else None
-        reward, table = (observation.reward if observation else None), self.table
-        strength = torch.zeros_like(table.times)  # the twist speaks for the reward until the end
-        return Observer(
-            self.denoiser, table, reward, strength, observation, guidance, table.std**2, micro_batch=self.micro_batch
-        )
+        reward, models = (observation.reward if observation else None), OneModel(self.denoiser, self.table)
+        strength = torch.zeros_like(self.table.times)  # the twist speaks for the reward until the end
+        return Evaluator(models, reward, strength, observation, guidance, self.micro_batch)
 
     def _level(self, observation: Observation | None) -> Coarse | None:
         """The coarse chain, asked about what has been measured."""
         if self.level is None:
             return None
-        now = self._observer(observation)
-        coarse = replace(self.level.observer, reward=now.reward, twist=now.twist, guidance=now.guidance)
-        return replace(self.level, observer=coarse)
+        now = self._evaluator(observation)
+        coarse = replace(self.level.evaluator, reward=now.reward, twist=now.twist, guidance=now.guidance)
+        return replace(self.level, evaluator=coarse)
 
     def _total(self, x: dict[str, Tensor], observation: Observation | None, k: int) -> Tensor:
         if observation is None:

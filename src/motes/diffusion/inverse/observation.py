@@ -13,7 +13,7 @@ from torch import Tensor
 from motes.core.weights import normalise
 from motes.diffusion.arguments import check_tensors
 from motes.diffusion.denoisers.denoiser import Denoiser
-from motes.diffusion.evaluation.look import Look, Twist
+from motes.diffusion.evaluation.context import StepContext, Twist
 from motes.diffusion.guidance.control import variance_left
 from motes.diffusion.inverse.operator import LinearOperator
 from motes.diffusion.sampling.reverse import ReverseDiffusion
@@ -72,9 +72,9 @@ class Observation(Twist):
         constant = residual.shape[1] * (math.log(self.std) + 0.5 * math.log(2 * math.pi))
         return -0.5 * residual.square().sum(1) / self.std**2 - constant
 
-    def __call__(self, look: Look) -> Tensor:
-        residual = self._residual(look.denoised)
-        noise, spread = self.std**2, variance_left(look, self.scale)
+    def __call__(self, context: StepContext) -> Tensor:
+        residual = self._residual(context.denoised)
+        noise, spread = self.std**2, variance_left(context, self.scale)
         if isinstance(self.operator, LinearOperator):
             with torch.no_grad():
                 solved = self.operator.solve(residual.detach(), noise, spread)

@@ -22,7 +22,7 @@ from motes.core.weights import conditional_ess, scaled, total
 from motes.diffusion import tails
 from motes.diffusion.arguments import check_function, check_image
 from motes.diffusion.denoisers.denoiser import Denoiser
-from motes.diffusion.evaluation.observer import Observer
+from motes.diffusion.evaluation.evaluator import Evaluator, OneModel
 from motes.diffusion.flows.coupling import coupling_remarks, tested
 from motes.diffusion.guidance.value import ValueGradient
 from motes.diffusion.processes.start import InitialLaw, started
@@ -89,7 +89,7 @@ class AdaptiveReward(FeynmanKac):
     dtype: torch.dtype = torch.float32
     device: str = "cpu"
     table: Transitions = field(init=False, repr=False)
-    observer: Observer = field(init=False, repr=False)
+    evaluator: Evaluator = field(init=False, repr=False)
     level: Coarse | None = field(init=False, repr=False)
 
     quantity: ClassVar[str] = "log normaliser"
@@ -109,16 +109,15 @@ class AdaptiveReward(FeynmanKac):
         if isinstance(self.guidance, str) and self.guidance != "reward":
             raise UnknownName("guidance", self.guidance, ("reward",))
         guidance = ValueGradient(1.0 if self.guidance == "reward" else self.guidance) if self.guidance else None
-        observer = Observer(
-            self.denoiser, table, self.reward, full, None, guidance, table.std**2, micro_batch=self.micro_batch
-        )
+        models = OneModel(self.denoiser, table)
+        evaluator = Evaluator(models, self.reward, full, guidance=guidance, micro_batch=self.micro_batch)
         object.__setattr__(self, "table", table)
-        object.__setattr__(self, "observer", observer)
-        set_level(self, observer, full, self.noise)
+        object.__setattr__(self, "evaluator", evaluator)
+        set_level(self, evaluator, self.noise)
 
     def init(self, rng: Rng, n: int) -> Particles:
         process = self.denoiser.process
-        x = self.observer(rng, started(rng, process, self.start, (n, *self.shape), self.dtype).to(self.device), 0)
+        x = self.evaluator(rng, started(rng, process, self.start, (n, *self.shape), self.dtype).to(self.device), 0)
         x["total"] = torch.zeros(n, dtype=torch.float64)
         x |= begun(self.level, rng, self.table, x)
         coupling = tested([self.denoiser], self.shape, self.dtype, self.device, self.micro_batch)
@@ -128,7 +127,7 @@ class AdaptiveReward(FeynmanKac):
     def step(self, rng: Rng, particles: Particles) -> Particles:
         k, old, share = particles.t, particles.x, particles.shared["share"]
         state, ratio = guided_step(rng, self.table, k, old, share)
-        x = self.observer(rng, state, k + 1)
+        x = self.evaluator(rng, state, k + 1)
         last = k + 1 == self.table.steps
         new = 1.0 if last else affordable(particles.log_weight, ratio - old["total"], x["reward"], self.conditional_ess)
         x["total"] = new * x["reward"] if new < 1 else x["reward"]
@@ -154,7 +153,7 @@ class AdaptiveReward(FeynmanKac):
 
     def restore(self, particles: Particles) -> Particles:
         """The particles, if the model still says of them what their file says."""
-        return replace(particles, x=self.observer.restored(particles.x, particles.t, self.device))
+        return replace(particles, x=self.evaluator.restored(particles.x, particles.t, self.device))
 
     def order(self, particles: Particles) -> Tensor:
         """(N,) the reward."""

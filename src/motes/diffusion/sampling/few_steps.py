@@ -9,7 +9,7 @@ from torch import Tensor
 
 from motes.diffusion.arguments import check_networks
 from motes.diffusion.denoisers.denoiser import Denoiser
-from motes.diffusion.evaluation.look import not_finite, refuse
+from motes.diffusion.evaluation.checks import not_finite, refuse
 from motes.diffusion.processes.transition import Transitions, falling, transitions
 from motes.errors import MotesError
 from motes.rng import Rng

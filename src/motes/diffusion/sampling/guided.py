@@ -22,7 +22,7 @@ from motes.core.remark import ALL, Remark
 from motes.core.views.images import shown
 from motes.diffusion.arguments import check_function, check_image
 from motes.diffusion.denoisers.denoiser import Denoiser
-from motes.diffusion.evaluation.observer import Observer
+from motes.diffusion.evaluation.evaluator import Evaluator, OneModel
 from motes.diffusion.evaluation.potential import Schedule, strengths
 from motes.diffusion.flows.coupling import coupling_remarks, tested
 from motes.diffusion.guidance import Twist
@@ -96,7 +96,7 @@ class Guided(FeynmanKac):
     dtype: torch.dtype = torch.float32
     device: str = "cpu"
     table: Transitions = field(init=False, repr=False)
-    observer: Observer = field(init=False, repr=False)
+    evaluator: Evaluator = field(init=False, repr=False)
 
     quantity: ClassVar[str] = "log normaliser"
 
@@ -114,19 +114,17 @@ class Guided(FeynmanKac):
             raise MotesError("guidance by the reward needs a reward or a twist")
         process = self.denoiser.process
         table = transitions(process, self.steps, integrator=self.integrator, noise=self.noise, still=True)
-        gain = table.pull * process.sigma(table.times[:-1]) ** 2 / process.alpha(table.times[:-1])
         schedule = self.schedule if guidance is not None and guidance.value else "end"  # none else is asked on the way
         strength = strengths(schedule, process, table.times)
-        observer = Observer(
-            self.denoiser, table, self.reward, strength, self.twist, guidance, gain, self.final, self.micro_batch, False
-        )
+        models = OneModel(self.denoiser, table, self.final, weighed=False)
+        evaluator = Evaluator(models, self.reward, strength, self.twist, guidance, self.micro_batch)
         object.__setattr__(self, "table", table)
-        object.__setattr__(self, "observer", observer)
+        object.__setattr__(self, "evaluator", evaluator)
         object.__setattr__(self, "references", (SAMPLER, TRAVEL) if self.repeats > 1 else (SAMPLER,))
 
     def init(self, rng: Rng, n: int) -> Particles:
         state = started(rng, self.denoiser.process, self.start, (n, *self.shape), self.dtype)
-        x = self.observer(rng, state.to(self.device), 0)
+        x = self.evaluator(rng, state.to(self.device), 0)
         zero, shared = torch.zeros(n, dtype=torch.float64), {"probe": self._probe()}
         if bool((self.table.std > 0).any()) or self.repeats > 1:
             shared |= tested([self.denoiser], self.shape, self.dtype, self.device, self.micro_batch)
@@ -137,9 +135,9 @@ class Guided(FeynmanKac):
         state = self._move(rng.at("noise", inner=0), x, k)
         for i in range(self.repeats - 1):
             state = self._back(rng.at("again", inner=i), state, k)
-            x = self.observer(rng.at("repeat", inner=i), state, k)
+            x = self.evaluator(rng.at("repeat", inner=i), state, k)
             state = self._move(rng.at("noise", inner=i + 1), x, k)
-        x = self.observer(rng, state, k + 1)
+        x = self.evaluator(rng, state, k + 1)
         return particles.step(x, torch.zeros(particles.n, dtype=torch.float64), info=self._info(x, k + 1))
 
     def done(self, particles: Particles) -> bool:
@@ -161,8 +159,8 @@ class Guided(FeynmanKac):
         Raises:
             FileError: the denoiser, the reward, the guidance or the twist has changed since.
         """
-        self.observer.recognise(self._probe(), particles.shared["probe"])
-        return replace(particles, x=self.observer.restored(particles.x, particles.t, self.device))
+        self.evaluator.recognise(self._probe(), particles.shared["probe"])
+        return replace(particles, x=self.evaluator.restored(particles.x, particles.t, self.device))
 
     def must_resample(self, particles: Particles) -> bool:
         return False
@@ -172,7 +170,7 @@ class Guided(FeynmanKac):
 
     def remarks(self, particles: Particles) -> list[Remark]:
         said = coupling_remarks(particles.shared)
-        if self.observer.guidance is not None or self.repeats > 1:
+        if self.evaluator.guidance is not None or self.repeats > 1:
             text = (
                 "the guidance is not corrected: the images are biased samples and have no normaliser; "
                 "motes.ReverseDiffusion with the same guidance weighs them for the tilted law"
@@ -183,7 +181,7 @@ class Guided(FeynmanKac):
         return said
 
     def _probe(self) -> dict[str, Tensor]:
-        return self.observer.probe(self.shape, self.dtype, self.device)
+        return self.evaluator.probe(self.shape, self.dtype, self.device)
 
     def _move(self, rng: Rng, x: dict[str, Tensor], k: int) -> Tensor:
         mean, std = self.table.mean(k, x["state"], x["denoised"]), float(self.table.std[k])
@@ -202,4 +200,4 @@ class Guided(FeynmanKac):
 
     def _info(self, x: dict[str, Tensor], k: int) -> dict[str, float]:
         info = {"noise_level": float(self.denoiser.process.sigma(self.table.times[k]))}
-        return {**info, "reward": float(x["reward"].mean())} if self.observer.asks(k) else info
+        return {**info, "reward": float(x["reward"].mean())} if self.evaluator.asks(k) else info

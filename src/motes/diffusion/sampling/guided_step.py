@@ -18,7 +18,7 @@ def guided_step(
         rng: the address of the step.
         table: the steps of the sampler.
         k: the number of steps done.
-        x: what the observer said of the particles: "state" and "denoised" (N, *shape); where there is guidance "shift"
+        x: what the evaluator said of the particles: "state" and "denoised" (N, *shape); where there is guidance "shift"
             like them, how far it moves the mean; and "previous", the predictions of the step before.
         share: what multiplies the shift.
 

@@ -13,25 +13,25 @@ from torch import Tensor
 from motes.core.particles import Particles
 from motes.core.smc import steps as stepped
 from motes.core.weights import normalise
-from motes.diffusion.evaluation.look import Guidance, Look
+from motes.diffusion.evaluation.context import Guidance, StepContext
 from motes.diffusion.sampling.reverse import ReverseDiffusion
 from motes.errors import MotesError, ShapeError
 from motes.rng import Rng
 
-Basis = Callable[[Look], Sequence[Tensor]]
-"""Maps a look to J tensors like its states: what a learned drift is made of."""
+Basis = Callable[[StepContext], Sequence[Tensor]]
+"""Maps a context to J tensors like its states: what a learned drift is made of."""
 
 
-def affine(look: Look) -> list[Tensor]:
+def affine(context: StepContext) -> list[Tensor]:
     """A constant for each coordinate, the state, and the denoised prediction."""
-    x = look.x
+    x = context.x
     eye = torch.eye(x[0].numel(), dtype=x.dtype, device=x.device).reshape(-1, 1, *x.shape[1:])
-    return [*eye.expand(-1, len(x), *x.shape[1:]), x, look.denoised]
+    return [*eye.expand(-1, len(x), *x.shape[1:]), x, context.denoised]
 
 
-def radial(look: Look) -> list[Tensor]:
+def radial(context: StepContext) -> list[Tensor]:
     """The state and the denoised prediction: two numbers a step, for images."""
-    return [look.x, look.denoised]
+    return [context.x, context.denoised]
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,12 +50,12 @@ class Learned(Guidance):
     def graph(self) -> bool:
         return False
 
-    def __call__(self, look: Look) -> Tensor:
-        parts = self.basis(look)
-        shift = torch.zeros_like(look.x)
-        for theta, part in zip(self.coefficients[look.step].tolist(), parts, strict=True):
-            shift = shift + theta * part.to(look.x)
-        return look.std**2 * shift
+    def __call__(self, context: StepContext) -> Tensor:
+        parts = self.basis(context)
+        shift = torch.zeros_like(context.x)
+        for theta, part in zip(self.coefficients[context.step].tolist(), parts, strict=True):
+            shift = shift + theta * part.to(context.x)
+        return context.std**2 * shift
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ def iterated_twisting(
         seed: of the paths.
         trust: the divergence allowed in an iteration, nats.
         iterations: fits at most.
-        basis: what the drift is made of: `affine`, `radial`, or a function of a `Look`.
+        basis: what the drift is made of: `affine`, `radial`, or a function of a `StepContext`.
         pool: the fit of a step takes in that many steps before and after it, since the drift changes slowly and a fit
             to n paths has an error of its own; None is a twentieth of the steps.
         ridge: added to the normal equations, as a share of their diagonal.
@@ -207,25 +207,8 @@ class _Keeper:
 def _features(model: ReverseDiffusion, basis: Basis, x: dict[str, Tensor], k: int) -> Tensor:
     """(N, J, d) float64: the basis at states of time k."""
     state = x["state"]
-    look = Look(
-        state,
-        float(model.table.times[k]),
-        float(model.table.times[k + 1]),
-        k,
-        model.table.times,
-        x["denoised"],
-        model.denoiser,
-        model.reward,
-        None,
-        None,
-        float(model.observer.gain[k]),
-        float(model.table.pull[k]),
-        float(model.table.std[k]),
-        True,
-        Rng(0),
-        torch.arange(len(state)),
-    )
-    parts = list(basis(look))
+    context = replace(model.evaluator.models.context(state, k, x["denoised"]), reward=model.reward)
+    parts = list(basis(context))
     for part in parts:
         if part.shape != state.shape:
             raise ShapeError(f"a basis function has shape {tuple(part.shape)}, the states have {tuple(state.shape)}")

@@ -10,14 +10,14 @@ from __future__ import annotations
 import itertools
 import math
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from motes.core.cite import Reference
-from motes.diffusion.evaluation.look import not_finite
-from motes.diffusion.evaluation.observer import Observer
+from motes.diffusion.evaluation.checks import not_finite
+from motes.diffusion.evaluation.evaluator import Evaluator, OneModel
 from motes.diffusion.processes.transition import ORDER, Transitions, transitions
 from motes.diffusion.sampling.guided_step import log_reference_over_guided
 from motes.diffusion.short import SHORT
@@ -52,7 +52,7 @@ class Coarse:
     Args:
         every: a particle has a coarse path if its number is a multiple of this.
         fine, table: the sampler's steps, and the coarse ones of `STRIDE` of them, the last one of what is left.
-        observer: asks about coarse states.
+        evaluator: asks about coarse states.
         order: of the integrator.
         mix: (K,) what multiplies the noise of each step in that of its coarse step.
     """
@@ -60,7 +60,7 @@ class Coarse:
     every: int
     fine: Transitions
     table: Transitions
-    observer: Observer
+    evaluator: Evaluator
     order: int
     mix: Tensor
 
@@ -80,37 +80,26 @@ class Coarse:
         return 1 / (STRIDE**self.order - 1)
 
     @classmethod
-    def beside(cls, every: int, observer: Observer, integrator: str, noise: float, strength: Tensor) -> Coarse | None:
-        """The coarse chain of a sampler with this observer; None if `every` is 0.
-
-        Args:
-            strength: (K + 1,) of the sampler's predicted rewards.
-        """
-        fine, steps = observer.table, observer.table.steps
+    def beside(cls, every: int, evaluator: Evaluator, integrator: str, noise: float) -> Coarse | None:
+        """The coarse chain of a sampler with this evaluator; None if `every` is 0."""
         if every == 0:
             return None
+        models = cast(OneModel, evaluator.models)
+        fine, steps = models.table, models.steps
         at = [*range(0, steps, STRIDE), steps]
         history = fine.back is not None
-        table = transitions(
-            observer.denoiser.process, fine.times[at], integrator=integrator, noise=noise, history=history
-        )
+        table = transitions(models.process, fine.times[at], integrator=integrator, noise=noise, history=history)
         mix = fine.std.clone()
         for first, end in itertools.pairwise(at):
             for k in range(first, end):
                 mix[k] *= fine.keep[k + 1 : end].prod()
             mix[first:end] /= mix[first:end].norm()
-        coarse = replace(
-            observer,
-            table=table,
-            strength=strength[at],
-            gain=table.std**2,
-            grid=fine.times,
-            checked=False,
-        )
+        models = replace(models, table=table, grid=fine.times)
+        coarse = replace(evaluator, models=models, strength=evaluator.strength[at], checked=False)
         return cls(every, fine, table, coarse, ORDER.get(integrator, 1), mix)
 
     def begun(self, rng: Rng, x: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The leaf of particles that the observer said `x` of, at the first time: both chains begin at one place."""
+        """The leaf of particles that the evaluator said `x` of, at the first time: both chains begin at one place."""
         n = len(x["state"])
         ids = torch.arange(n) if rng.ids is None else rng.ids.cpu()
         leaf = {name: x[name] for name in ("state", "denoised", "previous") if name in x}
@@ -146,7 +135,7 @@ class Coarse:
         state = here["state"]
         landed, ratio = self._moved(j, here, xi, share)
         bad = not_finite(landed)
-        seen = self.observer(part.at("coarse"), torch.where(_like(bad, landed), state, landed), j + 1)
+        seen = self.evaluator(part.at("coarse"), torch.where(_like(bad, landed), state, landed), j + 1)
         after = {"state": seen["state"], "denoised": seen["denoised"], "noise": torch.zeros_like(xi)}
         after |= {"previous": here["denoised"]} if "previous" in here else {}
         after |= {"shift": seen["shift"]} if "shift" in seen else {}
@@ -173,13 +162,13 @@ class Coarse:
         leaf["log_weight"] = base + torch.where(reward.isnan(), -math.inf, leaf["gap"] + reward)
         row = leaf["on"].nonzero().flatten()
         leaf |= {"base": base, "plus": torch.zeros_like(base), "minus": torch.zeros_like(base)}
-        if self.observer.reward is not None and len(row):
+        if self.evaluator.reward is not None and len(row):
             at = row.to(new["denoised"].device)
             image = new["denoised"][at]
             move = self._left(k, old["denoised"][at], image).roll(1, 0)  # another's: its own is part of its image
             for name, moved in (("plus", image + move), ("minus", image - move)):
                 with torch.no_grad():
-                    value = self.observer.reward(moved).to(torch.float64).cpu()
+                    value = self.evaluator.reward(moved).to(torch.float64).cpu()
                 leaf[name] = _spread(torch.where(value.isnan(), -math.inf, value), row, base)
         return leaf
 
@@ -199,7 +188,7 @@ class Coarse:
         The prediction changed in the last step by its derivative times the noise of that step, and the derivative
         times sigma^2 / alpha is the covariance of the data that is left.
         """
-        process, s = self.observer.denoiser.process, self.fine.times[k + 1]
+        process, s = self.evaluator.models.process, self.fine.times[k + 1]
         return float(process.sigma(s) / self.fine.std[k]) * (image - before)
 
 
@@ -220,7 +209,7 @@ def _written(leaf: dict[str, Tensor], row: Tensor, part: dict[str, Tensor]) -> d
     return out
 
 
-def set_level(model: Any, observer: Observer, strength: Tensor, noise: float) -> None:
+def set_level(model: Any, evaluator: Evaluator, noise: float) -> None:
     """Give a sampler with the fields `steps`, `table`, `integrator` and `coarse` its `level`.
 
     Without one, its normaliser is named for the chain.
@@ -231,14 +220,14 @@ def set_level(model: Any, observer: Observer, strength: Tensor, noise: float) ->
     if model.coarse < 0:
         raise MotesError(f"coarse must be at least 1, or 0 for no coarse paths, not {model.coarse}")
     every = 0 if isinstance(model.steps, Transitions) else model.coarse
-    level = Coarse.beside(every, observer, model.integrator, noise, strength)
+    level = Coarse.beside(every, evaluator, model.integrator, noise)
     object.__setattr__(model, "level", level)
     if level is None:
         object.__setattr__(model, "quantity", f"log normaliser of the chain of {model.table.steps} steps")
 
 
 def begun(level: Coarse | None, rng: Rng, table: Transitions, x: dict[str, Any]) -> dict[str, Any]:
-    """What particles that the observer said `x` of carry besides, at the first time."""
+    """What particles that the evaluator said `x` of carry besides, at the first time."""
     more: dict[str, Any] = {} if table.back is None else {"previous": x["denoised"]}
     return more if level is None else {**more, "coarse": level.begun(rng, x | more)}
 
@@ -259,7 +248,7 @@ def stepped(
     Args:
         level, table: of the sampler.
         rng: the address of the step.
-        old, new: the particles before the step, and what the observer said of them after it.
+        old, new: the particles before the step, and what the evaluator said of them after it.
         log_ratio, share: what `guided_step` returned, and what multiplied the shift.
         log_weight: (N,) before the step.
     """

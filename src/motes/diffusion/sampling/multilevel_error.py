@@ -144,7 +144,7 @@ def remarks(coarse: Coarse | None, particles: Particles, image: Tensor) -> list[
     if coarse is None:
         return []
     leaf, on = particles.x["coarse"], particles.x["coarse"]["on"]
-    doubts = MEANS if coarse.observer.reward is None else ALL
+    doubts = MEANS if coarse.evaluator.reward is None else ALL
     found = systematic(coarse, particles)
     if found is not None and math.isnan(found.value):
         many = particles.n > (FEWEST - 1) * coarse.every  # else the estimates say why they have no error bars

@@ -29,7 +29,7 @@ from motes.diffusion.arguments import check_function, check_image
 from motes.diffusion.collapse import collapse_remarks
 from motes.diffusion.data_scale import data_scale, scale_remarks, unknown, when
 from motes.diffusion.denoisers.denoiser import Denoiser
-from motes.diffusion.evaluation.observer import Observer
+from motes.diffusion.evaluation.evaluator import Evaluator, OneModel
 from motes.diffusion.evaluation.potential import POTENTIALS, Schedule, strengths
 from motes.diffusion.flows.coupling import coupling_remarks, tested
 from motes.diffusion.guidance import Given, Guidance, Twist, ValueGradient, guidances
@@ -139,7 +139,7 @@ class ReverseDiffusion(FeynmanKac):
     process: Process = field(init=False, repr=False)
     table: Transitions = field(init=False, repr=False)
     strength: Tensor = field(init=False, repr=False)
-    observer: Observer = field(init=False, repr=False)
+    evaluator: Evaluator = field(init=False, repr=False)
     level: Coarse | None = field(init=False, repr=False)
 
     quantity: ClassVar[str] = "log normaliser"
@@ -165,26 +165,17 @@ class ReverseDiffusion(FeynmanKac):
             raise MotesError("a twist guesses what the reward will be: give the reward too")
         table = transitions(self.process, self.steps, integrator=self.integrator, noise=self.noise, history=True)
         strength = strengths(self.schedule, self.process, table.times)
-        observer = Observer(
-            self.denoiser,
-            table,
-            self.reward,
-            strength,
-            self.twist,
-            guidance,
-            table.std**2,
-            self.final,
-            self.micro_batch,
-        )
+        models = OneModel(self.denoiser, table, self.final)
+        evaluator = Evaluator(models, self.reward, strength, self.twist, guidance, self.micro_batch)
         object.__setattr__(self, "table", table)
         object.__setattr__(self, "strength", strength)
-        object.__setattr__(self, "observer", observer)
-        set_level(self, observer, strength, self.noise)
+        object.__setattr__(self, "evaluator", evaluator)
+        set_level(self, evaluator, self.noise)
         object.__setattr__(self, "references", tuple(self._references()))
 
     def init(self, rng: Rng, n: int) -> Particles:
         zero = torch.zeros(n, dtype=torch.float64)
-        x = self.observer(rng, started(rng, self.process, self.start, (n, *self.shape), self.dtype).to(self.device), 0)
+        x = self.evaluator(rng, started(rng, self.process, self.start, (n, *self.shape), self.dtype).to(self.device), 0)
         history = zero + POTENTIALS[self.potential][1]
         x["total"], x["history"] = self._total(x, 0, zero, history)
         x |= begun(self.level, rng, self.table, x)
@@ -197,7 +188,7 @@ class ReverseDiffusion(FeynmanKac):
     def step(self, rng: Rng, particles: Particles) -> Particles:
         k, old = particles.t, particles.x
         state, log_ratio = guided_step(rng, self.table, k, old)
-        x = self.observer(rng, state, k + 1)
+        x = self.evaluator(rng, state, k + 1)
         x["total"], x["history"] = self._total(x, k + 1, old["total"], old["history"])
         x |= stepped(self.level, rng, self.table, k, old, x, log_ratio, particles.log_weight)
         shared = self._seen(particles.shared, x, k + 1)
@@ -232,12 +223,12 @@ class ReverseDiffusion(FeynmanKac):
         Raises:
             FileError: the denoiser or the reward has changed since.
         """
-        self.observer.recognise(self._probe(), particles.shared["probe"])
-        x = self.observer.restored(particles.x, particles.t, self.device)
+        self.evaluator.recognise(self._probe(), particles.shared["probe"])
+        x = self.evaluator.restored(particles.x, particles.t, self.device)
         return replace(particles, x=x)
 
     def _probe(self) -> dict[str, Tensor]:
-        return self.observer.probe(self.shape, self.dtype, self.device)
+        return self.evaluator.probe(self.shape, self.dtype, self.device)
 
     def order(self, particles: Particles) -> Tensor:
         """(N,) the reward, by which sorted resampling orders the particles (zeros where it was not asked)."""
@@ -278,14 +269,13 @@ class ReverseDiffusion(FeynmanKac):
         """The log-potential of each path up to time k, and the history that the next one needs."""
         if k == self.table.steps:
             return x["reward"], history
-        twist = x["twist"] if "twist" in x else float(self.strength[k]) * x["reward"]
-        return POTENTIALS[self.potential][0](twist, total, history)
+        return POTENTIALS[self.potential][0](self.evaluator.worth(x, k), total, history)
 
     def _info(self, x: dict[str, Tensor], k: int) -> dict[str, float]:
         info = {"noise_level": float(self.process.sigma(self.table.times[k]))}
         if "twist" in x:
             info["twist"] = float(x["twist"].mean())
-        return {**info, "reward": float(x["reward"].mean())} if self.observer.asks(k) else info
+        return {**info, "reward": float(x["reward"].mean())} if self.evaluator.asks(k) else info
 
 
 def as_guidance(guidance: Guides | None) -> Guidance | None:

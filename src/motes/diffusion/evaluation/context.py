@@ -1,7 +1,7 @@
-"""What a sampler sees of its particles at one time, and what guidance and twists are asked about.
+"""The context of one step: what a sampler knows of its particles at a time, by which twists and guidance decide.
 
 A sampler asks the denoiser once at each state; everything else that wants the prediction (the reward, a twist, guidance
-and their gradients) is handed the same look.
+and their gradients) is handed the same context.
 """
 
 from __future__ import annotations
@@ -17,12 +17,11 @@ from torch import Tensor
 from motes.core.modules import gradient
 from motes.core.registry import Registry
 from motes.diffusion.denoisers.denoiser import Denoiser
-from motes.errors import NanLogPotential, name_particles
 from motes.rng import Rng
 
 
 @dataclass(frozen=True)
-class Look:
+class StepContext:
     """Some of the particles at time t, on their way to time s.
 
     Attributes:
@@ -32,15 +31,16 @@ class Look:
         times: (K + 1,) all times of the sampler, falling.
         denoised: (n, *shape) the denoiser's prediction of the data at x.
         denoiser: the model, for guidance that asks elsewhere (at other points only: here it has been asked).
-        reward: the reward's function of images, None without one.
-        predicted: (n,) the reward of the prediction, nats; None where it was not asked.
-        log_value: (n,) what the path is thought to be worth if it goes on from here, nats: the twist, or the predicted
-            reward by its strength at s; None where nothing is known.
         gain: what multiplies the gradient of a log-value to give a shift of the next step's mean.
         pull: what multiplies the prediction in the mean of the next step.
         std: the standard deviation of the next step.
         weighed: whether the sampler compares guided steps with its own: then a shift should shrink with the step.
-        address, row: the address of this look's random numbers and which of its particles these are; `rng` joins them.
+        reward: the reward's function of images, None without one.
+        predicted: (n,) the reward of the prediction, nats; None where it was not asked.
+        log_value: (n,) what the path is thought to be worth if it goes on from here, nats: the twist, or the predicted
+            reward by its strength at s; None where nothing is known.
+        address, row: the address of the step's random numbers and which of the sampler's particles these are; `rng`
+            joins them.
     """
 
     x: Tensor
@@ -50,21 +50,21 @@ class Look:
     times: Tensor
     denoised: Tensor
     denoiser: Denoiser
-    reward: Callable[[Tensor], Tensor] | None
-    predicted: Tensor | None
-    log_value: Tensor | None
     gain: float
     pull: float
     std: float
     weighed: bool
-    address: Rng
-    row: Tensor
+    reward: Callable[[Tensor], Tensor] | None = None
+    predicted: Tensor | None = None
+    log_value: Tensor | None = None
+    address: Rng | None = None
+    row: Tensor | None = None
 
     @property
     def rng(self) -> Rng:
-        """The random numbers of this look, for its n particles."""
-        ids = self.address.ids
-        return self.address.at("guidance").shard(self.row if ids is None else ids[self.row])
+        """The random numbers of guidance at this step, for these n particles."""
+        row = torch.arange(len(self.x)) if self.row is None else self.row
+        return of_rows((self.address or Rng(0)).at("guidance"), row)
 
     @property
     def alpha(self) -> float:
@@ -107,7 +107,7 @@ class Twist(ABC):
         return None
 
     @abstractmethod
-    def __call__(self, look: Look) -> Tensor:
+    def __call__(self, context: StepContext) -> Tensor:
         """(n,) nats."""
 
     def probe(self, images: Tensor, t: float) -> Tensor | None:
@@ -126,7 +126,7 @@ class Guidance(ABC):
     """
 
     value: ClassVar[bool] = False
-    """Whether it needs the look's `log_value`."""
+    """Whether it needs the context's `log_value`."""
 
     @property
     def graph(self) -> bool:
@@ -134,7 +134,7 @@ class Guidance(ABC):
         return True
 
     @abstractmethod
-    def __call__(self, look: Look) -> Tensor:
+    def __call__(self, context: StepContext) -> Tensor:
         """The shift of the mean of the next step, (n, *shape), in units of x."""
 
     def probe(self, images: Tensor, t: float) -> Tensor | None:
@@ -146,6 +146,11 @@ guidances: Registry[Callable[..., Guidance | Twist]] = Registry("guidance", "mot
 """What makes guidance or a twist, by name."""
 
 
+def of_rows(rng: Rng, row: Tensor) -> Rng:
+    """The random numbers of the particles in the rows (n,) int64 of those that the address stands for."""
+    return rng.shard(row if rng.ids is None else rng.ids[row])
+
+
 def slope_of(value: Tensor, x: Tensor, what: str = "reward") -> Tensor:
     """The gradient of (n,) values with respect to images or states x (n, ...), for guidance.
 
@@ -154,45 +159,3 @@ def slope_of(value: Tensor, x: Tensor, what: str = "reward") -> Tensor:
     """
     instead = "use guidance=None or a function (x, t)"
     return gradient(value, x, f"the {what}", instead=instead, of="the image", retain_graph=True)
-
-
-def not_finite(x: Tensor) -> Tensor:
-    """(N,) which rows hold a number that is not finite."""
-    flat = x.flatten(1)
-    good = torch.isfinite(flat.sum(1)).cpu()  # a sum is finite only if all of its terms are
-    return ~good if bool(good.all()) else ~torch.isfinite(flat).all(1).cpu()
-
-
-FAR = 1e4
-"""How many deviations of data and noise from zero a guided state must be to be called run away."""
-
-
-def blamed(x: dict[str, Tensor], bad: Tensor, guided: bool, levels: float, whose: str) -> str:
-    """What to look at for particles that are marked: the guidance, if it has moved one of them far away.
-
-    Args:
-        x: the particles; "state" (N, ...).
-        bad: (N,) which of them are marked.
-        guided: whether there is guidance.
-        levels: alpha + sigma, the size of states of data of unit deviation.
-        whose: what to look at otherwise.
-    """
-    if not guided or not bool(bad.any()):
-        return whose
-    far = float(x["state"][bad.to(x["state"].device)].detach().abs().max())
-    if far < FAR * levels:
-        return whose
-    return (
-        f"guidance: it is too strong for these steps and moved states to {far:.1g}, where neither model nor reward "
-        "were asked before. Take weaker guidance or more steps"
-    )
-
-
-def refuse(bad: Tensor, what: str, whose: str) -> None:
-    """Raise for the particles that are marked.
-
-    Raises:
-        NanLogPotential: some are.
-    """
-    if bool(bad.any()):
-        raise NanLogPotential(f"{what} for {name_particles(bad.nonzero().flatten().tolist())}; look at the {whose}")
