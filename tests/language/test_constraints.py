@@ -15,11 +15,10 @@ from language.tables import TABLE, exact, table, texts
 from language.test_exact import assert_same_law, mean_law
 from motes.errors import EmptyConstraint, MotesError
 from motes.language import Generation, TableModel, json_schema, regex
-from motes.language.constraint import no_room
 from motes.language.constraints import both, canonical, choices, constraints, grammar, predicate, starts_with
 from motes.language.constraints import example as search
 from motes.language.constraints.choices import Listed
-from motes.language.constraints.example import example
+from motes.language.constraints.example import example, no_room
 from motes.language.constraints.parsed import Parsers
 from motes.language.generation.rejection import draw
 from motes.rng import Rng

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from motes.errors import MotesError
-
-if TYPE_CHECKING:
-    from motes.core.run import Run
 
 
 @dataclass(frozen=True)
@@ -57,7 +54,14 @@ ENGINE = (
 )
 
 
-def cite(run: Run, style: str = "bibtex") -> str:
+class Sourced(Protocol):
+    """What has sources, as a `Run` does."""
+
+    @property
+    def references(self) -> tuple[Reference, ...]: ...
+
+
+def cite(run: Sourced, style: str = "bibtex") -> str:
     """The sources of everything that `run` used, as BibTeX (`style="bibtex"`) or lines of prose (`style="text"`)."""
     if style not in ("bibtex", "text"):
         raise MotesError(f"style must be 'bibtex' or 'text', not {style!r}")

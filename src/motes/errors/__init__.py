@@ -8,10 +8,7 @@ import warnings
 from collections.abc import Iterable
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from motes.core.run import Run
+from typing import Any
 
 __all__ = [
     "AllWeightsZero",
@@ -30,9 +27,9 @@ __all__ = [
 
 
 class MotesError(ValueError):
-    """Base of every error that motes raises itself. `run` holds what was reached, if a run was under way."""
+    """Base of every error that motes raises itself. `run` is the `motes.Run` so far, if one was under way, or None."""
 
-    run: Run | None = None
+    run: Any = None
 
 
 class MotesWarning(UserWarning):

@@ -111,30 +111,11 @@ class Constraint(ABC):
         return recogniser
 
     def __and__(self, other: Constraint) -> Constraint:
-        from motes.language.constraints.product import both
-
-        return both(self, other)
+        return constraints["both"](self, other)
 
 
 constraints: Registry[Callable[..., Constraint]] = Registry("constraint", "motes.language.constraints")
 """The functions that make constraints, by name."""
-
-
-def no_room(constraint: Constraint, model: LanguageModel, max_tokens: int) -> str:
-    """What to say where texts were cut before they satisfied the constraint: a number of tokens that suffices."""
-    from motes.language.constraints.example import example
-
-    said = f"no text reached the end of the {constraint.kind} within max_tokens={max_tokens}"
-    recogniser = constraint.recogniser(model)
-    least = max(recogniser.needs(), 1)
-    found = constraint.sketch(model) or example(recogniser, model, 8 * max_tokens + 256)
-    if found is None:
-        return (
-            f"{said}, and a short search found none either (at least {least} token{'s' * (least > 1)} and perhaps many "
-            "more): raise max_tokens, or ask for less"
-        )
-    more = "raise max_tokens" if len(found) > max_tokens else "the model avoids such texts: use more particles"
-    return f"{said}; one of {len(found)} tokens is {shorten(model.decode(found))}: {more}"
 
 
 def must_be_text(what: str, text: object) -> None:

@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from motes.errors import MotesError
 
+from .address import Address
 from .elementary import exp, log, sqrt
 from .gamma import as_tensor, check
-
-if TYPE_CHECKING:
-    from .rng import Rng
 
 # log k! for k < 16; above, Stirling's series in log_factorial is exact to 1e-16 relative
 COUNT_LIMIT = 1e9  # log k! then keeps six digits behind the point
 LOG_FACTORIAL = torch.tensor([math.log(math.factorial(k)) for k in range(16)], dtype=torch.float64)
 
 
-def bernoulli(rng: Rng, p: Tensor | float) -> Tensor:
+def bernoulli(rng: Address, p: Tensor | float) -> Tensor:
     """True with probability p, the shape of p."""
     p = as_tensor(rng, p)
     bad = ~((p >= 0.0) & (p <= 1.0))
@@ -30,7 +27,7 @@ def bernoulli(rng: Rng, p: Tensor | float) -> Tensor:
     return rng._draw("uniform", "bernoulli", tuple(p.shape), torch.float64) < p
 
 
-def integers(rng: Rng, shape: tuple[int, ...], high: int) -> Tensor:
+def integers(rng: Address, shape: tuple[int, ...], high: int) -> Tensor:
     """0..high-1: the high part of the product of `high` and 64 random bits, so equal up to high / 2^64."""
     if not 0 < high <= 1 << 32:
         raise MotesError(f"integers: high must lie in 1..2^32, got {high}")
@@ -43,7 +40,7 @@ def integers(rng: Rng, shape: tuple[int, ...], high: int) -> Tensor:
     return ((top >> 32) & 0xFFFFFFFF) + carry
 
 
-def permutation(rng: Rng, n: int) -> Tensor:
+def permutation(rng: Address, n: int) -> Tensor:
     """A uniformly random order of 0..n-1, the same whatever shard is bound: item i gets 63 random bits, then sort."""
     if n < 0:
         raise MotesError(f"permutation: n must not be negative, got {n}")
@@ -51,7 +48,7 @@ def permutation(rng: Rng, n: int) -> Tensor:
     return torch.argsort((w[:, 0] << 31) | (w[:, 1] >> 1), stable=True)
 
 
-def categorical(rng: Rng, log_weight: Tensor, n: int | None, row: Tensor | None) -> Tensor:
+def categorical(rng: Address, log_weight: Tensor, n: int | None, row: Tensor | None) -> Tensor:
     """(n, K) -> one category for each row; (K,) and n -> n categories; (R, K) and row (n,) -> one of each row named."""
     if row is not None:
         return by_rows(rng, log_weight, n, row)
@@ -66,7 +63,7 @@ def categorical(rng: Rng, log_weight: Tensor, n: int | None, row: Tensor | None)
     return invert(weight.unsqueeze(0), u.reshape(1, -1), top).reshape(u.shape)
 
 
-def by_rows(rng: Rng, log_weight: Tensor, n: int | None, row: Tensor) -> Tensor:
+def by_rows(rng: Address, log_weight: Tensor, n: int | None, row: Tensor) -> Tensor:
     """The same numbers as of `log_weight[row]`, with running sums of each row that is named, once."""
     if log_weight.ndim != 2 or row.ndim != 1 or (n is not None and n != len(row)):
         raise MotesError(
@@ -125,7 +122,7 @@ def log_factorial(k: Tensor) -> Tensor:
     return torch.where(k < 16.0, table[k.clamp(0.0, 15.0).long()], stirling)
 
 
-def poisson(rng: Rng, rate: Tensor | float) -> Tensor:
+def poisson(rng: Address, rate: Tensor | float) -> Tensor:
     """Poisson counts in float64, the shape of `rate`; rate 0 gives 0."""
     rate = as_tensor(rng, rate)
     rate = check(rng, "rate", rate, tuple(rate.shape), zero=True)
@@ -140,7 +137,7 @@ def poisson(rng: Rng, rate: Tensor | float) -> Tensor:
     return value
 
 
-def _poisson_small(rng: Rng, rate: Tensor) -> Tensor:
+def _poisson_small(rng: Address, rate: Tensor) -> Tensor:
     """Inversion: walk the distribution function until it passes u."""
     u = rng._draw("uniform", "poisson.small", tuple(rate.shape), torch.float64)
     k = torch.zeros_like(u)
@@ -156,7 +153,7 @@ def _poisson_small(rng: Rng, rate: Tensor) -> Tensor:
     return k
 
 
-def _poisson_large(rng: Rng, rate: Tensor) -> Tensor:
+def _poisson_large(rng: Address, rate: Tensor) -> Tensor:
     """Hormann, The transformed rejection method for generating Poisson random variables (1993), algorithm PTRS."""
     mu = rate.flatten()
     b = 0.931 + 2.53 * sqrt(mu)
@@ -176,7 +173,7 @@ def _poisson_large(rng: Rng, rate: Tensor) -> Tensor:
     return rng._attempts("poisson.large", tuple(rate.shape), attempt)
 
 
-def binomial(rng: Rng, total_count: Tensor, p: Tensor) -> Tensor:
+def binomial(rng: Address, total_count: Tensor, p: Tensor) -> Tensor:
     """Binomial counts in float64; `total_count` and `p` have one shape."""
     total = check(rng, "total_count", as_tensor(rng, total_count), tuple(p.shape), zero=True)
     p = as_tensor(rng, p)
@@ -196,7 +193,7 @@ def binomial(rng: Rng, total_count: Tensor, p: Tensor) -> Tensor:
     return torch.where(swap, total - value, value)
 
 
-def _binomial_small(rng: Rng, total: Tensor, p: Tensor) -> Tensor:
+def _binomial_small(rng: Address, total: Tensor, p: Tensor) -> Tensor:
     """Inversion: walk the distribution function until it passes u."""
     u = rng._draw("uniform", "binomial.small", tuple(p.shape), torch.float64)
     k = torch.zeros_like(u)
@@ -213,7 +210,7 @@ def _binomial_small(rng: Rng, total: Tensor, p: Tensor) -> Tensor:
     return k
 
 
-def _binomial_large(rng: Rng, total: Tensor, p: Tensor) -> Tensor:
+def _binomial_large(rng: Address, total: Tensor, p: Tensor) -> Tensor:
     """Hormann, The generation of binomial random variates (1993), algorithm BTRS."""
     n, p = total.flatten(), p.flatten()
     sd = sqrt(n * p * (1.0 - p))

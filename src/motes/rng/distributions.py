@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import torch.distributions as td
@@ -17,13 +17,11 @@ from torch import Tensor
 from motes.errors import MotesError, Unsupported
 
 from . import discrete
+from .address import Address
 from .elementary import exp, log, sqrt
 from .gamma import log_gamma
 
-if TYPE_CHECKING:
-    from .rng import Rng
-
-Sampler = Callable[["Rng", Any, int | None], Tensor]
+Sampler = Callable[[Any, Any, int | None], Tensor]
 SAMPLERS: dict[type, Sampler] = {}
 LOOP = 128  # up to this dimension a matrix is applied column by column, in an order that no batch can change
 
@@ -49,7 +47,7 @@ def register(*families: type) -> Callable[[Sampler], Sampler]:
     return add
 
 
-def sample(rng: Rng, distribution: td.Distribution, n: int | None) -> Tensor:
+def sample(rng: Address, distribution: td.Distribution, n: int | None) -> Tensor:
     """n draws (n, *batch_shape, *event_shape), or one of each element of a batch whose first axis is particles."""
     if n is not None and (isinstance(n, bool) or not isinstance(n, int) or n < 0):
         raise MotesError(f"sample: n must be None or a whole number, not negative, got {n!r}")
@@ -88,7 +86,7 @@ def _wide(*values: Tensor) -> tuple[Tensor, ...]:
     return tuple(v.detach().to(torch.float64) for v in values)
 
 
-def _transformed(rng: Rng, d: Any, n: int | None) -> Tensor:
+def _transformed(rng: Address, d: Any, n: int | None) -> Tensor:
     value = sample(rng, d.base_dist, n)
     for transform in d.transforms:
         value = transform(value)
@@ -96,7 +94,7 @@ def _transformed(rng: Rng, d: Any, n: int | None) -> Tensor:
 
 
 @register(td.Independent)
-def _independent(rng: Rng, d: td.Independent, n: int | None) -> Tensor:
+def _independent(rng: Address, d: td.Independent, n: int | None) -> Tensor:
     return sample(rng, d.base_dist, n)
 
 
@@ -104,24 +102,24 @@ def _independent(rng: Rng, d: td.Independent, n: int | None) -> Tensor:
 
 
 @register(td.Normal)
-def _normal(rng: Rng, d: td.Normal, n: int | None) -> Tensor:
+def _normal(rng: Address, d: td.Normal, n: int | None) -> Tensor:
     loc, scale = _wide(d.loc, d.scale)
     return (rng.normal(_shape(d, n)) * scale + loc).to(d.loc.dtype)
 
 
 @register(td.HalfNormal)
-def _half_normal(rng: Rng, d: td.HalfNormal, n: int | None) -> Tensor:
+def _half_normal(rng: Address, d: td.HalfNormal, n: int | None) -> Tensor:
     return (rng.normal(_shape(d, n)).abs() * d.scale.detach().double()).to(d.scale.dtype)
 
 
 @register(td.LogNormal)
-def _log_normal(rng: Rng, d: td.LogNormal, n: int | None) -> Tensor:
+def _log_normal(rng: Address, d: td.LogNormal, n: int | None) -> Tensor:
     loc, scale = _wide(d.loc, d.scale)
     return exp(rng.normal(_shape(d, n)) * scale + loc).to(d.loc.dtype)
 
 
 @register(td.Laplace)
-def _laplace(rng: Rng, d: td.Laplace, n: int | None) -> Tensor:
+def _laplace(rng: Address, d: td.Laplace, n: int | None) -> Tensor:
     loc, scale = _wide(d.loc, d.scale)
     u = rng.uniform(_shape(d, n)) - 0.5
     # log(2 min(u, 1 - u)) with the sign of the side; 1 - 2|u| is exact and never 0
@@ -129,36 +127,36 @@ def _laplace(rng: Rng, d: td.Laplace, n: int | None) -> Tensor:
 
 
 @register(td.Cauchy)
-def _cauchy(rng: Rng, d: td.Cauchy, n: int | None) -> Tensor:
+def _cauchy(rng: Address, d: td.Cauchy, n: int | None) -> Tensor:
     loc, scale = _wide(d.loc, d.scale)
     return (torch.tan((rng.uniform(_shape(d, n)) - 0.5) * math.pi) * scale + loc).to(d.loc.dtype)
 
 
 @register(td.HalfCauchy)
-def _half_cauchy(rng: Rng, d: td.HalfCauchy, n: int | None) -> Tensor:
+def _half_cauchy(rng: Address, d: td.HalfCauchy, n: int | None) -> Tensor:
     return (torch.tan(rng.uniform(_shape(d, n)) * (math.pi / 2)) * d.scale.detach().double()).to(d.scale.dtype)
 
 
 @register(td.Uniform)
-def _uniform(rng: Rng, d: td.Uniform, n: int | None) -> Tensor:
+def _uniform(rng: Address, d: td.Uniform, n: int | None) -> Tensor:
     low, high = _wide(d.low, d.high)
     return (rng.uniform(_shape(d, n)) * (high - low) + low).to(d.low.dtype)
 
 
 @register(td.Gumbel)
-def _gumbel(rng: Rng, d: td.Gumbel, n: int | None) -> Tensor:
+def _gumbel(rng: Address, d: td.Gumbel, n: int | None) -> Tensor:
     loc, scale = _wide(d.loc, d.scale)
     return (rng.gumbel(_shape(d, n)) * scale + loc).to(d.loc.dtype)
 
 
 @register(td.MultivariateNormal)
-def _multivariate_normal(rng: Rng, d: td.MultivariateNormal, n: int | None) -> Tensor:
+def _multivariate_normal(rng: Address, d: td.MultivariateNormal, n: int | None) -> Tensor:
     loc, tril = _wide(d.loc, d.scale_tril)
     return (loc + _apply(tril, rng.normal(_shape(d, n)))).to(d.loc.dtype)
 
 
 @register(td.LowRankMultivariateNormal)
-def _low_rank_normal(rng: Rng, d: td.LowRankMultivariateNormal, n: int | None) -> Tensor:
+def _low_rank_normal(rng: Address, d: td.LowRankMultivariateNormal, n: int | None) -> Tensor:
     loc, factor, diagonal = _wide(d.loc, d.cov_factor, d.cov_diag)
     shared = rng.at("factor").normal((*_lead(n), *d.batch_shape, factor.shape[-1]))
     return (loc + _apply(factor, shared) + sqrt(diagonal) * rng.normal(_shape(d, n))).to(d.loc.dtype)
@@ -175,7 +173,7 @@ def _apply(matrix: Tensor, z: Tensor) -> Tensor:
 
 
 @register(td.StudentT)
-def _student_t(rng: Rng, d: td.StudentT, n: int | None) -> Tensor:
+def _student_t(rng: Address, d: td.StudentT, n: int | None) -> Tensor:
     df, loc, scale = _wide(d.df, d.loc, d.scale)
     log_chi = log_gamma(rng, "gamma", _shape(d, n), df / 2)
     z = rng.normal(_shape(d, n)) * exp((log(df / 2) - log_chi) * 0.5)
@@ -190,36 +188,36 @@ def _positive(value: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 @register(td.Exponential)
-def _exponential(rng: Rng, d: td.Exponential, n: int | None) -> Tensor:
+def _exponential(rng: Address, d: td.Exponential, n: int | None) -> Tensor:
     return _positive(rng.exponential(_shape(d, n)) / d.rate.detach().double(), d.rate.dtype)
 
 
 @register(td.Gamma, td.Chi2)
-def _gamma(rng: Rng, d: td.Gamma, n: int | None) -> Tensor:
+def _gamma(rng: Address, d: td.Gamma, n: int | None) -> Tensor:
     a, rate = _wide(d.concentration, d.rate)
     return _positive(exp(log_gamma(rng, "gamma", _shape(d, n), a)) / rate, d.rate.dtype)
 
 
 @register(td.InverseGamma)
-def _inverse_gamma(rng: Rng, d: td.InverseGamma, n: int | None) -> Tensor:
+def _inverse_gamma(rng: Address, d: td.InverseGamma, n: int | None) -> Tensor:
     a, rate = _wide(d.concentration, d.rate)
     return _positive(exp(-log_gamma(rng, "gamma", _shape(d, n), a)) * rate, d.rate.dtype)
 
 
 @register(td.Weibull)
-def _weibull(rng: Rng, d: td.Weibull, n: int | None) -> Tensor:
+def _weibull(rng: Address, d: td.Weibull, n: int | None) -> Tensor:
     scale, a = _wide(d.scale, d.concentration)
     return _positive(scale * exp(log(rng.exponential(_shape(d, n))) / a), d.scale.dtype)
 
 
 @register(td.Pareto)
-def _pareto(rng: Rng, d: td.Pareto, n: int | None) -> Tensor:
+def _pareto(rng: Address, d: td.Pareto, n: int | None) -> Tensor:
     scale, a = _wide(d.scale, d.alpha)
     return (scale * exp(rng.exponential(_shape(d, n)) / a)).to(d.scale.dtype)
 
 
 @register(td.FisherSnedecor)
-def _fisher(rng: Rng, d: td.FisherSnedecor, n: int | None) -> Tensor:
+def _fisher(rng: Address, d: td.FisherSnedecor, n: int | None) -> Tensor:
     df1, df2 = _wide(d.df1, d.df2)
     top = log_gamma(rng, "fisher.1", _shape(d, n), df1 / 2) - log(df1)
     bottom = log_gamma(rng, "fisher.2", _shape(d, n), df2 / 2) - log(df2)
@@ -227,7 +225,7 @@ def _fisher(rng: Rng, d: td.FisherSnedecor, n: int | None) -> Tensor:
 
 
 @register(td.Kumaraswamy)
-def _kumaraswamy(rng: Rng, d: td.Kumaraswamy, n: int | None) -> Tensor:
+def _kumaraswamy(rng: Address, d: td.Kumaraswamy, n: int | None) -> Tensor:
     a, b = _wide(d.concentration1, d.concentration0)
     dtype = d.concentration1.dtype
     # (1 - u^(1/b))^(1/a); expm1 keeps the numbers near 0
@@ -236,12 +234,12 @@ def _kumaraswamy(rng: Rng, d: td.Kumaraswamy, n: int | None) -> Tensor:
 
 
 @register(td.Beta)
-def _beta(rng: Rng, d: td.Beta, n: int | None) -> Tensor:
+def _beta(rng: Address, d: td.Beta, n: int | None) -> Tensor:
     return rng.beta(_shape(d, n), *_wide(d.concentration1, d.concentration0), dtype=d.concentration1.dtype)
 
 
 @register(td.Dirichlet)
-def _dirichlet(rng: Rng, d: td.Dirichlet, n: int | None) -> Tensor:
+def _dirichlet(rng: Address, d: td.Dirichlet, n: int | None) -> Tensor:
     return rng.dirichlet((*_lead(n), *d.batch_shape), *_wide(d.concentration), dtype=d.concentration.dtype)
 
 
@@ -251,7 +249,7 @@ def _inside(value: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 @register(td.VonMises)
-def _von_mises(rng: Rng, d: td.VonMises, n: int | None) -> Tensor:
+def _von_mises(rng: Address, d: td.VonMises, n: int | None) -> Tensor:
     """Best and Fisher, Efficient simulation of the von Mises distribution (Applied Statistics 28, 1979)."""
     loc, kappa = (v.expand(_shape(d, n)).flatten() for v in _wide(d.loc, d.concentration))
     tau = 1.0 + sqrt(1.0 + 4.0 * kappa * kappa)
@@ -275,40 +273,40 @@ def _von_mises(rng: Rng, d: td.VonMises, n: int | None) -> Tensor:
 
 
 @register(td.Bernoulli)
-def _bernoulli(rng: Rng, d: td.Bernoulli, n: int | None) -> Tensor:
+def _bernoulli(rng: Address, d: td.Bernoulli, n: int | None) -> Tensor:
     return rng.bernoulli(d.probs.detach().double().expand(_shape(d, n))).to(d.probs.dtype)
 
 
 @register(td.Binomial)
-def _binomial(rng: Rng, d: td.Binomial, n: int | None) -> Tensor:
+def _binomial(rng: Address, d: td.Binomial, n: int | None) -> Tensor:
     total, p = (v.expand(_shape(d, n)) for v in _wide(d.total_count, d.probs))
     return discrete.binomial(rng, total, p).to(d.probs.dtype)
 
 
 @register(td.Poisson)
-def _poisson(rng: Rng, d: td.Poisson, n: int | None) -> Tensor:
+def _poisson(rng: Address, d: td.Poisson, n: int | None) -> Tensor:
     return rng.poisson(d.rate.detach().double().expand(_shape(d, n))).to(d.rate.dtype)
 
 
 @register(td.NegativeBinomial)
-def _negative_binomial(rng: Rng, d: td.NegativeBinomial, n: int | None) -> Tensor:
+def _negative_binomial(rng: Address, d: td.NegativeBinomial, n: int | None) -> Tensor:
     total, logits = _wide(d.total_count, d.logits)
     rate = exp(log_gamma(rng, "gamma", _shape(d, n), total) + logits)
     return rng.poisson(rate).to(d.logits.dtype)
 
 
 @register(td.Geometric)
-def _geometric(rng: Rng, d: td.Geometric, n: int | None) -> Tensor:
+def _geometric(rng: Address, d: td.Geometric, n: int | None) -> Tensor:
     p = d.probs.detach().double()
     return torch.floor(log(rng.uniform(_shape(d, n))) / torch.log1p(-p)).to(d.probs.dtype)
 
 
 @register(td.Categorical)
-def _categorical(rng: Rng, d: td.Categorical, n: int | None) -> Tensor:
+def _categorical(rng: Address, d: td.Categorical, n: int | None) -> Tensor:
     return _categories(rng, d.logits, n, d.batch_shape)
 
 
-def _categories(rng: Rng, logits: Tensor, n: int | None, batch: tuple[int, ...], trailing: int = 1) -> Tensor:
+def _categories(rng: Address, logits: Tensor, n: int | None, batch: tuple[int, ...], trailing: int = 1) -> Tensor:
     """Categories (n, *batch) of logits (*batch, K), or (n, *batch, trailing) for more than one draw of each."""
     u = rng.uniform((*_lead(n), *batch, trailing))
     flat = logits.detach().reshape(-1, logits.shape[-1]).to(rng.device, torch.float64)
@@ -320,13 +318,13 @@ def _categories(rng: Rng, logits: Tensor, n: int | None, batch: tuple[int, ...],
 
 
 @register(td.OneHotCategorical)
-def _one_hot(rng: Rng, d: td.OneHotCategorical, n: int | None) -> Tensor:
+def _one_hot(rng: Address, d: td.OneHotCategorical, n: int | None) -> Tensor:
     index = _categories(rng, d.logits, n, d.batch_shape)
     return torch.nn.functional.one_hot(index, d.logits.shape[-1]).to(d.logits.dtype)
 
 
 @register(td.Multinomial)
-def _multinomial(rng: Rng, d: td.Multinomial, n: int | None) -> Tensor:
+def _multinomial(rng: Address, d: td.Multinomial, n: int | None) -> Tensor:
     count = torch.zeros(_shape(d, n), dtype=d.logits.dtype, device=rng.device)
     if not d.total_count:
         return count
@@ -335,7 +333,7 @@ def _multinomial(rng: Rng, d: td.Multinomial, n: int | None) -> Tensor:
 
 
 @register(td.MixtureSameFamily)
-def _mixture(rng: Rng, d: td.MixtureSameFamily, n: int | None) -> Tensor:
+def _mixture(rng: Address, d: td.MixtureSameFamily, n: int | None) -> Tensor:
     """Every component draws; the chosen one is kept."""
     which = sample(rng.at("mixture"), d.mixture_distribution, n)
     values = sample(rng.at("component"), d.component_distribution, n)

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor
 
 from motes.errors import MotesError
 
+from .address import Address
 from .elementary import exp, log, sqrt
 from .normal import normal64
 
-if TYPE_CHECKING:
-    from .rng import Rng
 
-
-def log_gamma(rng: Rng, kind: str, shape: tuple[int, ...], concentration: Tensor) -> Tensor:
+def log_gamma(rng: Address, kind: str, shape: tuple[int, ...], concentration: Tensor) -> Tensor:
     """The logarithm of gamma numbers with unit rate, float64: exact where the number itself would underflow.
 
     Marsaglia and Tsang, A simple method for generating gamma variables (ACM TOMS 26, 2000); concentrations below 1 by
@@ -43,13 +39,13 @@ def log_gamma(rng: Rng, kind: str, shape: tuple[int, ...], concentration: Tensor
     return value
 
 
-def gamma(rng: Rng, shape: tuple[int, ...], concentration: Tensor | float, dtype: torch.dtype) -> Tensor:
+def gamma(rng: Address, shape: tuple[int, ...], concentration: Tensor | float, dtype: torch.dtype) -> Tensor:
     """Gamma numbers with unit rate; what would underflow is the smallest normal number, so that its log is finite."""
     value = exp(log_gamma(rng, "gamma", shape, as_tensor(rng, concentration)))
     return value.to(dtype).clamp_min(torch.finfo(dtype).tiny)
 
 
-def beta(rng: Rng, shape: tuple[int, ...], a: Tensor | float, b: Tensor | float, dtype: torch.dtype) -> Tensor:
+def beta(rng: Address, shape: tuple[int, ...], a: Tensor | float, b: Tensor | float, dtype: torch.dtype) -> Tensor:
     """Beta numbers from two gamma numbers, in logarithms; kept inside the open interval."""
     log_x = log_gamma(rng, "beta.a", shape, as_tensor(rng, a))
     log_y = log_gamma(rng, "beta.b", shape, as_tensor(rng, b))
@@ -57,7 +53,7 @@ def beta(rng: Rng, shape: tuple[int, ...], a: Tensor | float, b: Tensor | float,
     return (1.0 / (exp(log_y - log_x) + 1.0)).to(dtype).clamp(info.tiny, 1.0 - info.eps / 2)
 
 
-def dirichlet(rng: Rng, shape: tuple[int, ...], concentration: Tensor, dtype: torch.dtype) -> Tensor:
+def dirichlet(rng: Address, shape: tuple[int, ...], concentration: Tensor, dtype: torch.dtype) -> Tensor:
     """Points of the simplex (*shape, K) for concentrations (..., K)."""
     concentration = as_tensor(rng, concentration)
     if concentration.ndim < 1:
@@ -69,12 +65,12 @@ def dirichlet(rng: Rng, shape: tuple[int, ...], concentration: Tensor, dtype: to
     return (g / g.cumsum(-1)[..., -1:]).to(dtype).clamp_min(torch.finfo(dtype).tiny)
 
 
-def as_tensor(rng: Rng, value: Tensor | float) -> Tensor:
+def as_tensor(rng: Address, value: Tensor | float) -> Tensor:
     """A parameter as a float64 tensor on the generator's device."""
     return torch.as_tensor(value, dtype=torch.float64, device=rng.device)
 
 
-def check(rng: Rng, name: str, value: Tensor, shape: tuple[int, ...], *, zero: bool = False) -> Tensor:
+def check(rng: Address, name: str, value: Tensor, shape: tuple[int, ...], *, zero: bool = False) -> Tensor:
     """Expand a parameter to `shape`; raise if it does not fit or is not positive and finite."""
     try:
         value = value.expand(shape)

@@ -347,7 +347,16 @@ class Composition(FeynmanKac):
 
     def remarks(self, particles: Particles) -> list[Remark]:
         """Which rule made the weights where that matters, and signs that the composition cannot be normalised."""
-        return remarks(self, particles)
+        systematic = self.systematic(particles)
+        return remarks(
+            particles,
+            rule=self.rule,
+            steps=self.grid.steps,
+            systematic=systematic,
+            error=0.0 if systematic is None else self.discretisation(particles),
+            coefficients=self.control.size(math.prod(self.shape), len(self.denoisers)) if self.control else 0,
+            rewarded=self.reward is not None,
+        )
 
     def restore(self, particles: Particles) -> Particles:
         """The particles, or a FileError if a denoiser or the reward has changed since their file was written."""

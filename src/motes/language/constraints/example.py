@@ -10,7 +10,7 @@ from itertools import count
 import torch
 from torch import Tensor
 
-from motes.language.constraint import Recogniser
+from motes.language.constraint import Constraint, Recogniser, shorten
 from motes.language.constraints.pieces import Pieces, pieces
 from motes.language.models.model import LanguageModel
 
@@ -76,6 +76,21 @@ def example(recogniser: Recogniser, model: LanguageModel, most: int) -> list[int
         for beginning in new.values():
             heapq.heappush(heap, beginning)
     return found
+
+
+def no_room(constraint: Constraint, model: LanguageModel, max_tokens: int) -> str:
+    """What to say where texts were cut before they satisfied the constraint: a number of tokens that suffices."""
+    said = f"no text reached the end of the {constraint.kind} within max_tokens={max_tokens}"
+    recogniser = constraint.recogniser(model)
+    least = max(recogniser.needs(), 1)
+    found = constraint.sketch(model) or example(recogniser, model, 8 * max_tokens + 256)
+    if found is None:
+        return (
+            f"{said}, and a short search found none either (at least {least} token{'s' * (least > 1)} and perhaps many "
+            "more): raise max_tokens, or ask for less"
+        )
+    more = "raise max_tokens" if len(found) > max_tokens else "the model avoids such texts: use more particles"
+    return f"{said}; one of {len(found)} tokens is {shorten(model.decode(found))}: {more}"
 
 
 def ends(recogniser: Recogniser, model: LanguageModel, rows: int) -> Tensor:

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from motes.core.particles import Particles
-from motes.language.constraint import Constraint, no_room, shorten
+from motes.language.constraint import Constraint, shorten
+from motes.language.constraints.example import no_room
 from motes.language.models.model import LanguageModel
 
 

@@ -15,6 +15,7 @@ from motes.core.drive import uninterrupted
 from motes.core.run import Run
 from motes.core.sample import sample
 from motes.errors import MotesError
+from motes.language.constraints.parsed import regex
 from motes.language.generation.generation import Generation
 from motes.language.models.model import LanguageModel, Message
 from motes.language.source.bias import bias
@@ -93,8 +94,6 @@ def flips(
         >>> flips(table, "", 20, between="").symbols.shape
         torch.Size([1, 20])
     """
-    from motes.language import regex  # which needs an extra, as this function does
-
     outcomes = tuple(outcomes)
     if len(outcomes) < 2 or any(not a or (a != b and b.startswith(a)) for a in outcomes for b in outcomes):
         raise MotesError(f"outcomes must be at least two, none empty or the beginning of another: {outcomes}")
