@@ -1,4 +1,4 @@
-"""Optimal resampling, and sequential Monte Carlo over distinct texts: every outcome of small runs, walked through."""
+"""Sequential Monte Carlo over distinct texts: every outcome of small runs, walked through."""
 
 from __future__ import annotations
 
@@ -12,19 +12,10 @@ import motes
 from language.tables import exact, spell, table
 from language.test_exact import TOLERANCE, assert_same_law
 from language.test_exact import mean_law as law_of_generation
-from motes.errors import AllWeightsZero, EmptyConstraint, MotesError, ShapeError
+from motes.errors import AllWeightsZero, EmptyConstraint, MotesError
 from motes.language import Generation, Potential, nucleus, predicate, regex
 from motes.language.generation.discrete_filter import Expansion
-from motes.language.generation.optimal_resampling import thin
-from motes.testing import enumerate_runs
 
-WEIGHTS = {
-    "one heavy": [0.7, 0.1, 0.1, 0.06, 0.04],
-    "two heavy": [5.0, 4.0, 0.2, 0.1, 0.3, 0.05],
-    "equal": [1.0, 1.0, 1.0, 1.0, 1.0],
-    "ties at the edge": [2.0, 1.0, 1.0],
-    "a gap": [0.3, 0.0, 0.3, 0.4, 0.2],
-}
 PATTERN = "(ab?)*|b"
 mean_law: Any = law_of_generation
 
@@ -48,84 +39,6 @@ class Judge(Potential):
 
     def prefix(self, texts):
         return critic(texts)
-
-
-# ------------------------------------------------------------------------------------------------ the reduction
-
-
-def threshold(w: list[float], n: int) -> float:
-    """c with sum min(1, c w) = n, by bisection."""
-    low, high = 0.0, n / min(v for v in w if v > 0)
-    for _ in range(200):
-        c = (low + high) / 2
-        low, high = (c, high) if sum(min(1.0, c * v) for v in w) < n else (low, c)
-    return high
-
-
-@pytest.mark.parametrize("name", WEIGHTS)
-@pytest.mark.parametrize("n", [1, 2, 3])
-def test_reduction_keeps_n_distinct_with_the_right_probabilities(name, n):
-    """Every outcome: n are kept, each with probability min(1, c w), and the sum of the weights stays what it was."""
-    w = WEIGHTS[name]
-    total, found = 0.0, [0.0] * len(w)
-    c = threshold(w, n)
-    for p, (kept, log_q) in enumerate_runs(lambda rng: thin(rng, torch.tensor([w], dtype=torch.float64).log(), n)):
-        total += p
-        q = log_q[0].exp().tolist()
-        if sum(v > 0 for v in w) <= n:
-            assert kept[0].tolist() == [v > 0 for v in w] and set(q) == {1.0}
-            c = math.inf
-        else:
-            assert q == pytest.approx([min(1.0, c * v) for v in w], abs=1e-12)
-            assert sum(q) == pytest.approx(n, abs=1e-12)
-            assert int(kept.sum()) == n or p < 1e-12
-        at = torch.nonzero(kept[0])[:, 0].tolist()
-        assert sum(w[i] / q[i] for i in at) == pytest.approx(sum(w), abs=1e-12) or p < 1e-12
-        for i in at:
-            found[i] += p * w[i] / q[i]
-    assert total == pytest.approx(1, abs=1e-12)
-    assert found == pytest.approx(w, abs=1e-12)
-
-
-def test_rows_are_reduced_side_by_side():
-    w = torch.tensor([[0.7, 0.1, 0.1, 0.06, 0.04], [0.5, 0.5, 0.0, 0.0, 0.0], [0.2, 0.2, 0.2, 0.2, 0.2]]).double()
-    rng = motes.Rng(5)
-    kept, log_q = thin(rng, w.log(), 3)
-    assert kept.sum(1).tolist() == [3, 2, 3]
-    alone, alone_q = thin(rng, w[2:].log(), 3, ids=torch.tensor([2]))
-    assert torch.equal(alone[0], kept[2]) and torch.equal(alone_q[0], log_q[2])
-
-
-def test_reduction_at_extreme_weights():
-    """Weights over 400 orders of magnitude, and 100 000 candidates: the number kept is right and q adds up to it."""
-    kept, log_q = thin(motes.Rng(0), torch.tensor([[0.0, -900.0, -901.0, -1.0]]).double(), 3)
-    assert kept[0].tolist()[::3] == [True, True] and int(kept.sum()) == 3
-    assert log_q.exp()[0].tolist() == pytest.approx([1, 1 / (1 + math.exp(-1)), 1 / (1 + math.exp(1)), 1], abs=1e-9)
-    many = 3 * motes.Rng(1).normal((1, 100_000))
-    kept, log_q = thin(motes.Rng(2), many, 64)
-    assert int(kept.sum()) == 64 and float(log_q.exp().sum()) == pytest.approx(64, abs=1e-8)
-
-
-@pytest.mark.parametrize("n", [1, 2, 3])
-def test_the_reduction_varies_least(n):
-    """The sum of variances w^2 (1 / q - 1) is convex in q; at its minimum under sum q = n and q <= 1 the slopes w / q
-    of all q below 1 are equal, and those of the others no smaller."""
-    w = torch.tensor([v for v in WEIGHTS["two heavy"] for _ in range(2)], dtype=torch.float64)
-    w = w + 0.01 * torch.arange(len(w))
-    kept, log_q = thin(motes.Rng(0), w[None].log(), n)
-    q = log_q[0].exp()
-    slope = w / q
-    light = q < 1
-    assert int(light.sum()) > n and float(q.sum()) == pytest.approx(n, abs=1e-12)
-    assert slope[light].tolist() == pytest.approx([float(slope[light][0])] * int(light.sum()), rel=1e-12)
-    assert bool((slope[~light] >= slope[light].max() - 1e-12).all()) and int(kept.sum()) == n
-
-
-def test_arguments_of_the_reduction():
-    with pytest.raises(MotesError, match="at least 1"):
-        thin(motes.Rng(0), torch.zeros(1, 3).double(), 0)
-    with pytest.raises(ShapeError, match="float64"):
-        thin(motes.Rng(0), torch.zeros(3), 1)
 
 
 # ------------------------------------------------------------------------------------------------ texts

@@ -10,10 +10,10 @@ import torch
 import motes
 from language.tables import exact, spell, table
 from language.test_exact import TOLERANCE, assert_same_law, mean_law
+from motes.core.resampling import thin
 from motes.errors import AllWeightsZero, MotesError, ShapeError
 from motes.language import Generation, Potential, nucleus, on_tokens, predicate, regex
 from motes.language.generation.lookahead import ahead, draw
-from motes.language.generation.optimal_resampling import thin
 from motes.testing import enumerate_runs
 
 LAW = torch.tensor([0.4, 0.3, 0.2, 0.06, 0.04], dtype=torch.float64)

@@ -110,7 +110,7 @@ def test_a_filter_that_forgets_the_text_is_noticed():
 def test_unconditional_resampling_is_noticed(monkeypatch):
     """The broken twin: the text takes part, but resampling may drop it."""
     dropping = Scheme("dropping", lambda rng, log_weight, n: rng.categorical(log_weight, n), variance=None)
-    monkeypatch.setattr(import_module("motes.language.generation.particle_gibbs"), "CONDITIONAL", dropping)
+    monkeypatch.setattr(import_module("motes.language.generation.particle_gibbs"), "conditional_multinomial", dropping)
     model = Generation(table(), "", constraint=regex(PATTERN), reward=rewards, max_tokens=2)
     law = normal(exact(2, PATTERN, worth))
     assert distance(law, moved(model, law, 2, 1.0)) > 0.01

@@ -14,7 +14,6 @@ from language.tables import TABLE, exact, spell, table
 from motes.errors import EmptyConstraint, MotesError
 from motes.language import TableModel, predicate, regex
 from motes.language.search import foresight_weights, phi_decoding
-from motes.language.search.phi import without_replacement
 from motes.language.search.word_clusters import nearest_centres, word_clusters, word_weights
 from motes.testing import enumerate_runs
 
@@ -74,17 +73,6 @@ def test_texts_that_agree_stand_together_and_no_words_are_one_group():
     assert word_clusters(TEXTS[:3], 2).tolist() == [0, 0, 1]
     assert word_clusters(["", "...", "!"], 3).tolist() == [0, 0, 0]
     assert word_clusters(["a"], 3).tolist() == [0]
-
-
-def test_picks_are_those_of_drawing_one_by_one():
-    weight = torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64)
-    law = defaultdict(float)
-    for p, picks in enumerate_runs(lambda rng: tuple(without_replacement(rng, weight, 2).tolist())):
-        law[picks] += p
-    w = weight.tolist()
-    truth = {(i, j): w[i] * w[j] / (1 - w[i]) for i in range(3) for j in range(3) if i != j}
-    assert law == pytest.approx(truth, abs=1e-12)
-    assert without_replacement(None, weight, 5).tolist() == [0, 1, 2]  # pyright: ignore
 
 
 def law_of(**knobs) -> dict[tuple[int, ...], float]:

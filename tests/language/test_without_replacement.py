@@ -15,9 +15,9 @@ from motes.core.smc import steps
 from motes.errors import AllWeightsZero, MotesError
 from motes.language import nucleus, regex
 from motes.language.search.arithmetic import Arithmetic
-from motes.language.search.poisson_beam import PoissonBeam, subset
+from motes.language.search.poisson_beam import PoissonBeam
 from motes.language.search.population import unbiased_mean
-from motes.language.search.stochastic_beam import StochasticBeam, given_maximum
+from motes.language.search.stochastic_beam import StochasticBeam
 from motes.testing import enumerate_runs
 
 METHODS = [Arithmetic, StochasticBeam, PoissonBeam]
@@ -101,26 +101,6 @@ def test_inclusion_probabilities_that_forget_are_noticed():
     assert max(abs(law[text] - value) for text, value in expected.items()) > 0.05
 
 
-@pytest.mark.parametrize("k", [1, 2, 3, 4])
-def test_subsets_have_the_conditional_poisson_law(k):
-    """Every subset's probability and every inclusion probability equals brute force; the latter add up to k."""
-    odds = LAW / (1 - LAW)
-    law = {s: math.prod(float(odds[i]) for i in s) for s in itertools.combinations(range(5), k)}
-    total = sum(law.values())
-    included = [sum(v for s, v in law.items() if i in s) / total for i in range(5)]
-    assert sum(included) == pytest.approx(k)
-    found: dict[tuple[int, ...], float] = defaultdict(float)
-    for p, (chosen, log_inclusion) in enumerate_runs(lambda rng: subset(rng, LAW.log(), k)):
-        found[tuple(chosen.tolist())] += p
-        assert log_inclusion.exp().tolist() == pytest.approx([included[i] for i in chosen.tolist()], abs=1e-12)
-    assert {s: found[s] for s in law} == pytest.approx({s: v / total for s, v in law.items()}, abs=1e-12)
-
-
-def test_a_sure_candidate_is_always_in():
-    chosen, log_inclusion = subset(motes.Rng(0), torch.tensor([0.0, -40.0, -41.0]).double(), 1)
-    assert chosen.tolist() == [0] and float(log_inclusion[0]) == pytest.approx(0, abs=1e-9)
-
-
 @pytest.mark.parametrize("n", [5, 16, 64])
 def test_counts_of_arithmetic_sampling_are_next_to_their_expectation(n):
     law = exact(4)
@@ -168,15 +148,6 @@ def test_deep_codes_are_refreshed():
     late = torch.tensor([[c == "a" for c in text[50:]] for text in run.texts]).double()
     assert abs(float(late.mean()) - 0.5) < 4.9 * 0.5 / math.sqrt(4000)
     assert len(set(run.texts)) == 400
-
-
-def test_the_largest_child_has_its_parents_gumbel():
-    rng = motes.Rng(3)
-    free = LAW.log() + rng.at("free").gumbel((200, 5))
-    parent = rng.at("parent").gumbel((200,))
-    out = given_maximum(free, parent)
-    torch.testing.assert_close(out.amax(1), parent)
-    assert torch.equal(out.argmax(1), free.argmax(1))
 
 
 def test_a_stochastic_beam_is_drawing_without_replacement():

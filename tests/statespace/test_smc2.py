@@ -10,7 +10,7 @@ from torch.distributions import Normal, Uniform
 import motes
 from motes.density.annealing.data_annealing import evidence_path
 from motes.errors import FileError, MotesWarning, NanLogPotential, ShapeError
-from motes.statespace.particle_filter import BootstrapFilter, systematic_rows
+from motes.statespace.particle_filter import BootstrapFilter
 from motes.statespace.smc2 import SMC2
 
 ONE = torch.ones((), dtype=torch.float64)
@@ -101,17 +101,6 @@ def test_the_mean_of_logarithms_or_a_filter_that_never_resamples_is_noticed(monk
     )
     found = two_states().run(motes.Rng(5), torch.zeros(40_000), 5, 3)[1].exp()
     assert abs(float(found.mean()) - enumerated()) > Z * float(found.std()) / 200
-
-
-def test_resampling_within_rows():
-    w = torch.tensor([[0.0, 0.5, 0.5, 0.0], [0.1, 0.2, 0.3, 0.4], [0.0, 0.0, 0.0, 0.0], [0, 0, 0, 1]]).double().log()
-    many = w.repeat(20_000, 1)
-    parent = systematic_rows(motes.Rng(0), many)
-    count = torch.nn.functional.one_hot(parent, 4).sum(1).view(20_000, 4, 4).double().mean(0)
-    expected = torch.stack([4 * w[0].exp(), 4 * w[1].exp(), torch.ones(4), 4 * w[3].exp()])
-    assert (count - expected).abs().max() < Z * 0.5 / math.sqrt(20_000)
-    assert torch.equal(parent[2::4], torch.arange(4).expand(20_000, 4))
-    assert not ((parent[::4] == 0) | (parent[::4] == 3)).any()
 
 
 # ------------------------------------------------------------------------------------------------ SMC^2

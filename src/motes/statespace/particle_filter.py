@@ -13,6 +13,7 @@ from torch import Tensor
 
 from motes.core import tree
 from motes.core.files.settings import digest
+from motes.core.resampling import systematic_rows
 from motes.core.transition import Transition
 from motes.core.tree import PyTree
 from motes.errors import NanLogPotential, ShapeError, name_particles
@@ -155,17 +156,3 @@ class BootstrapFilter(InnerFilter):
 def rows(theta: Values) -> int:
     """How many parameters there are."""
     return len(next(v for _, v in tree.leaves(theta)))
-
-
-def systematic_rows(rng: Rng, log_weight: Tensor) -> Tensor:
-    """(N, M) parents within each row of `log_weight` (N, M), by systematic resampling with one number a row.
-
-    A state of weight zero has no children, unless all of its row have: then each is its own parent.
-    """
-    n, m = log_weight.shape
-    top = log_weight.amax(1, keepdim=True)
-    dead = top == -math.inf
-    end = torch.where(dead, 1.0, (log_weight - torch.where(dead, 0.0, top)).exp()).cumsum(1)
-    end = end / end[:, -1:]
-    place = (torch.arange(m) + rng.uniform((n, 1), dtype=torch.float64)) / m
-    return torch.searchsorted(end, place)

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from motes.core.estimate.variance import StandardError
 from motes.core.particles import Particles
+from motes.core.resampling.designs.optimal import FEARNHEAD, thin
 from motes.language.constraint import Constraint
 from motes.language.generation.arguments import Rules, check_arguments
 from motes.language.generation.lookahead import check_size, guides, worth
-from motes.language.generation.optimal_resampling import FEARNHEAD, thin
 from motes.language.generation.potential import Potential, Reward, reward_name
 from motes.language.generation.sources import LEW
 from motes.language.models.model import LanguageModel, Message
@@ -37,7 +37,7 @@ class Expansion(TextPopulation):
     each (equal draws are one candidate with the sum), and the constraint, the reward of texts that end and the twist
     are asked about all of them, so that they count in the choice. A finished text stays as one candidate. Candidates
     are reduced to N with inclusion probabilities min(1, c w), sum N: heavy ones keep their weight, the others get 1/c
-    (`motes.language.generation.optimal_resampling`). No text is held twice, so no particle is spent on a copy.
+    (`motes.core.resampling.thin`). No text is held twice, so no particle is spent on a copy.
 
     The target is that of `motes.Generation`, and a run is unbiased at any N: the mean of w f(text) has the mean
     sum p(y) 1[accepted] exp(reward(y)) f(y). As long as there are no more than N candidates and `factor` is None, it is

@@ -14,8 +14,9 @@ from motes.core.estimate.variance import StandardError
 from motes.core.files.settings import digest
 from motes.core.model import FeynmanKac
 from motes.core.particles import Particles
-from motes.core.resampling import Scheme
-from motes.core.weights import log_mean_exp
+from motes.core.resampling import Scheme, tempered
+from motes.core.resampling.designs.optimal import FEARNHEAD
+from motes.core.resampling.designs.tempered import Anneal, choose
 from motes.errors import EmptyConstraint, MotesError
 from motes.language.constraint import Constraint
 from motes.language.generation.arguments import Rules, as_rules, check_arguments, check_step, encoded
@@ -24,12 +25,10 @@ from motes.language.generation.equal_weights import no_spread, seen_by_few, unea
 from motes.language.generation.frontier import BadLogits, Closed, Front, Frontier
 from motes.language.generation.lookahead import ahead, check_size, guides
 from motes.language.generation.next_tokens import next_tokens
-from motes.language.generation.optimal_resampling import FEARNHEAD
 from motes.language.generation.potential import OnTokens, Reward, ask, due, reward_name
 from motes.language.generation.preview import previewed
 from motes.language.generation.restoring import restored
 from motes.language.generation.sources import LEW, LOULA
-from motes.language.generation.tempered_weights import Anneal, choose
 from motes.language.models.model import LanguageModel, Message
 from motes.rng import Rng
 
@@ -92,7 +91,7 @@ class Generation(FeynmanKac):
             finds that one token spells a way out and another the same characters in a way that the model never goes
             on from. None: never; not where tokens are tested one by one.
         anneal: resample by the weights to the power 1/T and leave the rest of them on the particles, see
-            `motes.language.generation.tempered_weights`: a name, or a function of (ESS/N, progress) that returns T >=
+            `motes.core.resampling.tempered`: a name, or a function of (ESS/N, progress) that returns T >=
         1. None is T = 1. lookahead: ask the twist (without one the reward) about this many random next tokens of every
             text, and choose among them with what it says, see `motes.language.generation.lookahead`; as many more
         texts to judge. max_refused: where tokens are tested one by one, a text is given up, with weight zero, after
@@ -340,12 +339,9 @@ class Generation(FeynmanKac):
         heat = self.anneal(particles.ess / particles.n, self.progress(particles))
         if not heat >= 1:
             raise MotesError(f"anneal must return a T of at least 1, not {heat!r} (t={particles.t})")
-        power = particles.log_weight / heat
         order = self.order(particles) if scheme.needs_order else None
-        index = scheme(rng, power, order=order)
-        children = particles.resampled(index)
-        left = (particles.log_weight - power)[index] + log_mean_exp(power)
-        return replace(children, log_weight=left)
+        index, left = tempered(rng, scheme, particles.log_weight, heat, order=order)
+        return replace(particles.resampled(index), log_weight=left)
 
     def _text(self, x: dict[str, Any], i: int) -> str:
         return self.model.decode(self._own(x, i).tolist())

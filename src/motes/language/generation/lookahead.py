@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from motes.core.resampling.designs.optimal import thin
 from motes.errors import MotesError, ShapeError
 from motes.language.constraint import distinct
 from motes.language.generation.frontier import Front
-from motes.language.generation.optimal_resampling import thin
 from motes.language.generation.potential import OnTokens, Potential, Reward, ask
 from motes.rng import Rng
 
@@ -25,7 +25,7 @@ def draw(
 
     Let p be a row's law and phi(x) what the text with the token x behind it is worth, nats. A set S of k tokens is
     drawn without replacement, x with probability q(x) = min(1, c p(x)), sum q = k
-    (`motes.language.generation.optimal_resampling`). Then
+    (`motes.core.resampling.thin`). Then
 
         w = sum over S of p(x) exp(phi(x)) / q(x)
 

@@ -13,22 +13,14 @@ from motes.core.cite import Reference
 from motes.core.estimate.batch_means import chain_mean
 from motes.core.estimate.estimate import Estimate
 from motes.core.particles import Particles
-from motes.core.resampling import Scheme, find_scheme
+from motes.core.resampling import conditional_multinomial, find_scheme
+from motes.core.resampling.designs.conditional import ANDRIEU
 from motes.core.smc import alive, checked
 from motes.errors import MotesError, ShapeError
 from motes.language.generation.conditional_draw import Forced
 from motes.language.generation.generation import Generation
 from motes.rng import Rng
 from motes.rng.seed import source
-
-ANDRIEU = Reference(
-    "andrieu2010",
-    "Andrieu, Doucet, Holenstein",
-    2010,
-    "Particle Markov chain Monte Carlo methods",
-    "Journal of the Royal Statistical Society B 72(3)",
-    "particle Gibbs over texts",
-)
 
 
 @dataclass(frozen=True)
@@ -170,7 +162,7 @@ def sweep(generation: Generation, rng: Rng, text: Text | None, n: int, ess_thres
     if text is not None:
         tokens[0, :length], kept[0, :length] = text.tokens, text.kept
     draw = Forced(generation, tokens, kept, count)
-    scheme = find_scheme("multinomial") if text is None else CONDITIONAL
+    scheme = find_scheme("multinomial") if text is None else conditional_multinomial
     particles = generation.init(rng.at("init", step=0), n)
     while not generation.done(particles):
         t, name = particles.t + 1, type(generation).__name__
@@ -180,14 +172,6 @@ def sweep(generation: Generation, rng: Rng, text: Text | None, n: int, ess_thres
         checked(particles, t, name)
         alive(particles, generation)
     return _taken(generation, particles, int(rng.at("choice").categorical(particles.log_weight)))
-
-
-def _conditional(rng: Rng, log_weight: Tensor, n: int) -> Tensor:
-    """(n,) parents: that of particle 0 is itself, the others are independent."""
-    return torch.cat([torch.zeros(1, dtype=torch.int64), rng.categorical(log_weight, n - 1)])
-
-
-CONDITIONAL = Scheme("conditional multinomial", _conditional, variance=None, same_n=True, references=(ANDRIEU,))
 
 
 def _taken(generation: Generation, particles: Particles, i: int) -> Text:

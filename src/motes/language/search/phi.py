@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from motes.core.resampling import without_replacement
 from motes.errors import MotesError, ShapeError
 from motes.language.constraint import Constraint
 from motes.language.generation.arguments import Rules
@@ -152,18 +153,6 @@ def foresight_weights(advantage: Tensor, label: Tensor) -> Tensor:
         raise ShapeError(f"advantages {tuple(advantage.shape)} and labels {tuple(label.shape)} must both be (n,)")
     share = torch.bincount(label)[label].double() / len(label)
     return (torch.softmax(share, 0) + torch.softmax(advantage.double() / SHARPNESS, 0)) / 2
-
-
-def without_replacement(rng: Rng, weight: Tensor, k: int) -> Tensor:
-    """At most `k` of the places (n,), one by one, each with the chance that its weight has among those left."""
-    if k >= len(weight):
-        return torch.arange(len(weight))
-    left, out = weight.log(), []
-    for j in range(k):
-        out.append(int(rng.at("pick", inner=j).categorical(left)))
-        left = left.clone()
-        left[out[-1]] = -torch.inf
-    return torch.tensor(out)
 
 
 @dataclass(frozen=True)

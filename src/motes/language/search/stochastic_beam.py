@@ -11,6 +11,7 @@ from torch import Tensor
 from motes.core.cite import Reference
 from motes.core.estimate.variance import StandardError
 from motes.core.particles import Particles
+from motes.core.resampling.designs.gumbel import given_maximum, largest, log_inclusion
 from motes.core.weights import total
 from motes.language.search.beam import Beam
 from motes.language.search.population import Choice, TextPopulation
@@ -77,11 +78,7 @@ class StochasticBeam(TextPopulation):
         free = free + rng.at("gumbel").shard(going).gumbel(tuple(free.shape))
         child = given_maximum(free, more["perturbed"][going])
         perturbed = torch.cat([more["perturbed"][stay], child.flatten()])
-        k = min(n + 1, len(perturbed))
-        value, index = torch.topk(perturbed, k)
-        threshold = torch.maximum(shared["threshold"], value[n]) if k > n else shared["threshold"]
-        kept = value[:n] > threshold
-        value, index = value[:n][kept], index[:n][kept]
+        value, index, threshold = largest(perturbed, shared["threshold"], n)
         behind = (index - len(stay)).clamp(min=0)
         carried, width = index < len(stay), child.shape[1]
         stays = torch.cat([stay, stay.new_zeros(1)])[index.clamp(max=len(stay))]
@@ -96,15 +93,3 @@ class StochasticBeam(TextPopulation):
         part = (particles.log_weight - particles.log_weight.max()).exp()
         variance = total(part.square() * -torch.expm1(particles.x["log_expected"])) / total(part) ** 2
         return StandardError(math.sqrt(max(0.0, variance)), "inclusions independent given the threshold")
-
-
-def given_maximum(free: Tensor, maximum: Tensor) -> Tensor:
-    """Gumbel draws (A, V) moved so that each row's maximum is `maximum` (A,): Kool et al. (2019), appendix B.3."""
-    top, parent = free.amax(1, keepdim=True), maximum[:, None]
-    u = parent - free + torch.log1p(-torch.exp(free - top))
-    return parent - u.clamp(min=0) - torch.log1p(torch.exp(-u.abs()))
-
-
-def log_inclusion(log_prob: Tensor, threshold: Tensor) -> Tensor:
-    """log(1 - exp(-exp(log_prob - threshold))), the probability that a perturbed log-probability passes it."""
-    return torch.log(-torch.expm1(-torch.exp(log_prob - threshold)))
