@@ -9,8 +9,7 @@ import torch
 
 import motes
 from core.toys import Walk, data
-from motes.core import replicas
-from motes.core.joined import joined
+from motes.core.joined import SHARE, joined
 from motes.core.model import FeynmanKac
 from motes.core.particles import Particles
 from motes.core.remark import EVIDENCE, Remark
@@ -211,7 +210,7 @@ def test_remarks_are_told_once_and_doubt_what_a_third_of_the_evidence_doubts():
     assert texts[1] == "all say this"
     assert texts[2] == f"{len(who)} of 12 populations: some doubt it"
     share = sum(math.exp(p.log_evidence) for p in who) / sum(math.exp(p.log_evidence) for p in run.replicas)
-    assert run.remarks[2].withholds == (share > replicas.SHARE) == math.isnan(run.log_evidence_se)
+    assert run.remarks[2].withholds == (share > SHARE) == math.isnan(run.log_evidence_se)
 
 
 # ------------------------------------------------------------------------------------------------ ends that are no ends

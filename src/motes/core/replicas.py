@@ -1,4 +1,4 @@
-"""Independent populations of one model: estimates from all of them, errors from their spread, whether they agree.
+"""Independent populations of one model: estimates from all of them, errors from their spread.
 
 Population j estimates the normaliser by Z_j, with E[Z_j] = Z, so that their mean has no bias either, and the weights of
 all particles together, as they are, give the means: each population counts as much as its Z_j. What separates the
@@ -8,22 +8,17 @@ populations (a mode that some of them lost) is in their spread, where the error 
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
-from motes.core import tree
 from motes.core.estimate.estimate import Estimate
 from motes.core.estimate.variance import StandardError
-from motes.core.remark import ALL, Remark
-from motes.core.result import Result
-from motes.errors import MotesError
+from motes.core.result import Population, Result
 
-if TYPE_CHECKING:
-    from motes.core.run import Run
+P = TypeVar("P", bound=Population)
 
 METHOD = "spread of the populations"
 ALIKE = "it is the same in all populations, so that their spread says nothing"
@@ -33,22 +28,9 @@ UNEVEN = 1.0
 """Nats of standard deviation between the log evidences of populations above which there is no error bar: the estimate
 then rests on a few of them, and which, is luck. Normal log evidences with a deviation of up to .8 have intervals that
 cover .93 to .95 (k from 2 to 32), with a deviation of 1 .88 to .92."""
-ALARM = 1e-3
-"""The chance that healthy populations are said to disagree, were their error bars exact."""
-ALLOWANCE = 1.5
-"""Populations disagree where they spread by this factor more than chance allows: their own bars are estimates too."""
-GROSS = 10.0
-"""Where populations spread by more than this many of their error bars, something separates them, and there is no
-error bar: with modes that 1 to 5 of 8 had met, intervals by the spread covered about half of the time."""
-COLUMNS = 256
-"""How many means are compared."""
-NUMBER = re.compile(r"-?\b\d+(\.\d+)?(e[-+]?\d+)?\b|\b(nan|inf)\b")
-"""What may differ between two remarks that say the same."""
-SHARE = 1 / 3
-"""What populations with less of the evidence than this have to say puts nothing in doubt that all estimate together."""
 
 
-def shares(runs: Sequence[Run]) -> Tensor:
+def shares(runs: Sequence[Population]) -> Tensor:
     """(k,) the parts that the populations have in the evidence; equal ones where there is none."""
     log_evidence = torch.tensor([run.log_evidence for run in runs], dtype=torch.float64)
     if not all(run.shown.weighted for run in runs) or not (log_evidence > -math.inf).any():
@@ -56,19 +38,19 @@ def shares(runs: Sequence[Run]) -> Tensor:
     return torch.softmax(log_evidence, 0)
 
 
-def spread(runs: Sequence[Run]) -> float:
+def spread(runs: Sequence[Population]) -> float:
     """The standard deviation between the log evidences of the populations, nats; infinite where one of them is zero."""
     found = [run.log_evidence for run in runs]
     return math.inf if -math.inf in found else float(torch.tensor(found, dtype=torch.float64).std())
 
 
-def estimating(runs: Sequence[Run]) -> list[Run]:
+def estimating(runs: Sequence[P]) -> list[P]:
     """The populations that estimates are made of: those that have ended, or all as long as none has."""
     ended = [run for run in runs if run.result in ENDED]
     return ended or list(runs)
 
 
-def evidence_error(runs: Sequence[Run]) -> StandardError:
+def evidence_error(runs: Sequence[Population]) -> StandardError:
     """The standard error of the log of the mean evidence of some populations.
 
     It is the larger of two: the spread of Z_j over their mean, and what the spread of log Z_j says of a lognormal Z_j,
@@ -90,7 +72,7 @@ def evidence_error(runs: Sequence[Run]) -> StandardError:
     return StandardError(max(relative, lognormal), METHOD, freedom=k - 1)
 
 
-def unknown(runs: Sequence[Run]) -> str:
+def unknown(runs: Sequence[Population]) -> str:
     """Why the spread of populations says nothing of the error of their estimates; empty if it does."""
     if any(run.result not in ENDED for run in runs):
         return "the populations have not come to their end, and stand for different laws"
@@ -109,7 +91,7 @@ def unknown(runs: Sequence[Run]) -> str:
     )
 
 
-def mean(runs: Sequence[Run], value: Tensor, weight: Tensor) -> Estimate[Tensor]:
+def mean(runs: Sequence[Population], value: Tensor, weight: Tensor) -> Estimate[Tensor]:
     """The weighted mean of `value` over two or more populations, with a standard error by their spread.
 
     Args:
@@ -135,97 +117,3 @@ def mean(runs: Sequence[Run], value: Tensor, weight: Tensor) -> Estimate[Tensor]
         reason = (own.means if own is not None else "") or ALIKE
         return Estimate(total, torch.where(alike, math.nan, se), reason, k - 1)
     return Estimate(total, se, "", k - 1)
-
-
-def remarks(runs: Sequence[Run]) -> tuple[Remark, ...]:
-    """What the populations have to say, each sentence once, and that they disagree, if they do."""
-    said: dict[str, list[int]] = {}
-    for j, run in enumerate(runs):
-        for remark in run.remarks:
-            said.setdefault(NUMBER.sub("#", remark), []).append(j)
-    share, found = shares(runs), []
-    for key, who in said.items():
-        first = next(r for r in runs[who[0]].remarks if NUMBER.sub("#", r) == key)
-        alike = len({str(r) for j in who for r in runs[j].remarks if NUMBER.sub("#", r) == key}) == 1
-        many = len(set(who))
-        text = (
-            str(first)
-            if alike and many == len(runs)
-            else (f"{many} of {len(runs)} populations: {first}" + ("" if alike else f" (this is population {who[0]})"))
-        )
-        heavy = float(share[sorted(set(who))].sum()) > SHARE
-        found.append(Remark(text, first.doubts if heavy else (), withholds=first.withholds and heavy))
-    return (*found, *([apart] if (apart := disagreement(runs)) else []))
-
-
-def disagreement(runs: Sequence[Run]) -> Remark | None:
-    """A remark where populations differ by more than their own error bars allow.
-
-    All are draws from one law, so the standard deviation of an estimate between them is compared with the middle one of
-    the bars that they state; were these exact, its square would be chi-squared. A population without a bar states
-    nothing, and what it estimates counts all the same.
-    """
-    if len(runs) < 2:
-        return None
-    found = [(name, value, error) for name, value, error in _stated(runs) if error.isfinite().any()]
-    limit = math.sqrt(_chi_squared(ALARM / max(1, len(found)), len(runs) - 1) / (len(runs) - 1)) * ALLOWANCE
-    apart = []
-    for name, value, error in found:
-        stated = float(error[error.isfinite()].quantile(0.5))
-        ratio = float(value.std()) / stated if stated > 0 else 0.0
-        if ratio > limit:
-            apart.append((ratio, name, value, stated))
-    if not apart:
-        return None
-    ratio, name, value, stated = max(apart, key=lambda a: a[0])
-    others = f" ({len(apart)} estimates of {len(found)} do)" if len(apart) > 1 else ""
-    return Remark(
-        f"the {len(runs)} populations disagree by more than they state: {name} goes from {float(value.min()):.4g} to "
-        f"{float(value.max()):.4g}, where each is known to ± {stated:.2g}, a spread {ratio:.1f} times as large"
-        f"{others}. Some may have lost a mode, or not have mixed: look at run.replicas, and use more particles in each",
-        ALL,
-        withholds=ratio > GROSS,
-    )
-
-
-def _chi_squared(beyond: float, freedom: int) -> float:
-    """What a chi-squared variable exceeds with probability `beyond`."""
-    low, high = 0.0, 10.0 * (freedom + 100)
-    for _ in range(60):
-        middle = 0.5 * (low + high)
-        tail = torch.special.gammaincc(torch.tensor(freedom / 2).double(), torch.tensor(middle / 2).double())
-        low, high = (middle, high) if tail > beyond else (low, middle)
-    return low
-
-
-def _stated(runs: Sequence[Run]) -> Iterator[tuple[str, Tensor, Tensor]]:
-    """Every estimate that can be compared: its name, its values (k,) and the error bars (k,) that populations state."""
-    log_evidence = torch.tensor([run.log_evidence for run in runs], dtype=torch.float64)
-    if log_evidence.isfinite().all():
-        yield (
-            runs[0].setup["quantity"],
-            log_evidence,
-            torch.tensor([run.particles_error.value for run in runs], dtype=torch.float64),
-        )
-    flat = [_numbers(run) for run in runs if run.log_evidence != -math.inf]
-    if not flat or any(not names for names, _ in flat):
-        return
-    names, _ = flat[0]
-    try:
-        found = [run.particles_mean(run.values(lambda _, x=x: x)) for run, (_, x) in zip(runs, flat, strict=False)]
-    except MotesError:  # not finite
-        return
-    for i, name in enumerate(names):
-        values = torch.stack([estimate.value[i] for estimate in found])
-        yield f"the mean of {name}", values, torch.stack([estimate.se[i] for estimate in found])
-
-
-def _numbers(run: Run) -> tuple[list[str], Tensor]:
-    """The first `COLUMNS` numbers of each draw, with their names."""
-    names, columns = [], []
-    for where, leaf in tree.leaves(run.flat, "x"):
-        if isinstance(leaf, Tensor) and len(names) < COLUMNS:
-            flat = leaf.reshape(len(leaf), -1)[:, : COLUMNS - len(names)].double()
-            names += [f"{where}[{i}]" for i in range(flat.shape[1])]
-            columns.append(flat)
-    return names, torch.cat(columns, 1) if columns else torch.zeros(run.n, 0)

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from motes.core import replicas
+from motes.core.result import Population
 from motes.errors import MotesError, ShapeError, name_particles
-
-if TYPE_CHECKING:
-    from motes.core.run import Run
 
 FOLDS = 5
 RIDGES = (0.0, 1e-4, 1e-3, 1e-2, 0.1, 1.0, 10.0, math.inf)
@@ -75,7 +72,7 @@ def _coefficients(score: Tensor, f: Tensor, weight: Tensor) -> Tensor:
     return direction @ torch.stack(shrunk)
 
 
-def control(run: Run, values: list[Tensor], weight: Tensor) -> list[Tensor]:
+def control(run: Population, values: list[Tensor], weight: Tensor) -> list[Tensor]:
     """The `values` (N, ...) of a run with the score taken out, all from one regression.
 
     Raises:
@@ -99,7 +96,7 @@ def control(run: Run, values: list[Tensor], weight: Tensor) -> list[Tensor]:
     return [c.reshape(v.shape) for c, v in zip(joined.split([f.shape[1] for f in flat], 1), values, strict=True)]
 
 
-def _remedy(run: Run) -> str:
+def _remedy(run: Population) -> str:
     """How a run comes to know its score."""
     kernel = run.setup["settings"].get("kernel") if isinstance(run.setup["settings"], dict) else None
     if not run.shown.weighted:
@@ -115,7 +112,7 @@ def _remedy(run: Run) -> str:
     )
 
 
-def folds(run: Run, rows: int) -> Tensor:
+def folds(run: Population, rows: int) -> Tensor:
     """(rows,) int64: families of particles, whole chains, or where these are few stretches of time of all chains."""
     if run.replicas:
         parts = replicas.estimating(run.replicas)

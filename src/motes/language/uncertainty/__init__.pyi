@@ -16,7 +16,8 @@ from motes.language.uncertainty.missing import missing_mass
 from motes.language.uncertainty.probe import Probe, best_split, hidden_states, out_of_fold
 from motes.language.uncertainty.provenance import Provenance, provenance
 from motes.language.uncertainty.pursuit import InformationPursuit, calibrate, entropy_bound
-from motes.language.uncertainty.score import Scored, score, score_run, score_tokens
+from motes.language.uncertainty.score import score, score_run, score_tokens
+from motes.language.uncertainty.scored import Scored
 from motes.language.uncertainty.semantic import semantic_entropy
 from motes.language.uncertainty.semantic import semantic_entropy_of_likelihood
 from motes.language.uncertainty.shapley import kernel_entropy

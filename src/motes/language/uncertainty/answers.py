@@ -15,7 +15,7 @@ from motes.core.registry import Registry
 from motes.core.run import Run
 from motes.core.weights import check_log_weight, ess, normalise
 from motes.errors import MotesError, ShapeError
-from motes.language.uncertainty.score import Scored
+from motes.language.uncertainty.scored import Scored
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from dataclasses import replace
 from motes.core.estimate.estimate import Estimate
 from motes.errors import MotesError
 from motes.language.uncertainty.answers import Answers, Given, answers_of, measures
-from motes.language.uncertainty.score import Scored
+from motes.language.uncertainty.scored import Scored
 
 
 @measures.register

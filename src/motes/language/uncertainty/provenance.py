@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from motes.errors import MotesError
-from motes.language.uncertainty.score import Scored
+from motes.language.uncertainty.scored import Scored
 
 
 @dataclass(frozen=True)
