@@ -83,9 +83,7 @@ def test_what_a_model_says_otherwise_is_named(now, rows, says) -> None:
     now = torch.tensor(now)
     then = torch.tensor([1.0, 2.0, 3.0]).reshape(-1, *now.shape[1:])
     with pytest.raises(FileError, match=says):
-        must_agree(
-            "log_prior", torch.tensor(now), then.reshape(-1, *torch.tensor(now).shape[1:]), "the prior", rows=rows
-        )
+        must_agree("log_prior", now, then, "the prior", rows=rows)
     with pytest.raises(FileError, match="is not what it was"):
         must_agree("log_prior", now, None, "the prior", rows=rows)
 
