@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import builtins
 import inspect
+import pickle
 from pathlib import Path
 
 import pytest
@@ -70,3 +71,14 @@ def test_they_are_caught_as_those_of_python() -> None:
     with pytest.raises(KeyError) as caught:
         raise UnknownName("fruit", "aple", ["apple", "pear"])
     assert str(caught.value) == "no fruit is called 'aple', perhaps you meant 'apple'; there are: apple, pear"
+
+
+@pytest.mark.parametrize("name", errors.__all__)
+def test_every_error_goes_from_one_process_to_another(name: str) -> None:
+    kind = getattr(errors, name)
+    error = kind("fruit", "aple", ["apple"]) if kind is UnknownName else kind("what is wrong, and how to mend it")
+    error.add_note("where")
+    for protocol in range(2, pickle.HIGHEST_PROTOCOL + 1):
+        again = pickle.loads(pickle.dumps(error, protocol))
+        assert (type(again), str(again), again.args) == (kind, str(error), error.args)
+        assert again.__notes__ == ["where"]

@@ -69,6 +69,10 @@ class UnknownName(MotesError, KeyError):
         legal = sorted(legal)
         super().__init__(f"no {kind} is called {name!r}{perhaps(name, legal)}; there are: {', '.join(legal) or 'none'}")
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """The message is kept and not made again, so that the error can go from one process to another."""
+        return Exception.__new__, (type(self), *self.args), self.__dict__
+
 
 def perhaps(name: object, legal: Iterable[str]) -> str:
     """`, perhaps you meant 'slope'`, or nothing where no legal name is near; upper and lower case are alike."""
