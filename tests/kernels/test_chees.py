@@ -6,6 +6,7 @@ import pytest
 import torch
 from scipy.optimize import minimize_scalar
 
+from breaks import decide
 from motes.kernels import HMC, State, Sweep, Target, chees
 from motes.kernels.adaptation import length
 from motes.kernels.adaptation.length import ideal_length as length_of_gaussian
@@ -172,7 +173,7 @@ def test_ranks_of_the_truth_are_uniform_for_one_length():
 
 
 def test_without_acceptance_they_are_not(monkeypatch):
-    monkeypatch.setattr(chees, "accepted", lambda rng, r: (torch.ones_like(r), torch.isfinite(r)))
+    decide(monkeypatch, lambda rng, r: (torch.ones_like(r), torch.isfinite(r)))
     assert ranks(ChEES(jitter=0.0), {"step_size": 0.75}, 0) > Z
 
 

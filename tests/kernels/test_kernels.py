@@ -1,14 +1,12 @@
 """Every registered kernel keeps the laws of kernels; broken twins do not."""
 
-import sys
-
 import pytest
 import torch
 from torch.distributions import Normal
 
-from breaks import breaks
+from breaks import breaks, decide, decides
 from motes.errors import UnknownName
-from motes.kernels import HMC, RandomWalk, Sweep, find_kernel, hmc, kernels, move
+from motes.kernels import HMC, RandomWalk, Sweep, accepted, find_kernel, kernels, move
 from motes.kernels.adaptation.scale import fit_scale, pull, scaled
 from motes.laws import Density
 from motes.laws.parameters import Parameters
@@ -18,7 +16,7 @@ from motes.testing import check_kernel
 
 EXACT = [name for name, k in kernels.items() if k.exact]
 CONTINUOUS = [name for name in EXACT if not kernels[name].discrete]
-ACCEPTING = [name for name in EXACT if "accepted" in vars(sys.modules[kernels[name].__module__])]
+ACCEPTING = [name for name in EXACT if decides(kernels[name])]
 DEAR = {"delayed-acceptance": 4000}
 """Particles of kernels whose sweeps take long."""
 
@@ -37,7 +35,7 @@ def test_without_acceptance_the_target_is_not_invariant(name, monkeypatch):
     def always(rng, log_ratio):
         return torch.ones_like(log_ratio), torch.isfinite(log_ratio)
 
-    monkeypatch.setattr(f"{kernels[name].__module__}.accepted", always)
+    decide(monkeypatch, always)
     with breaks("invariant"):
         check(name, "invariant")
 
@@ -85,8 +83,7 @@ def gaussian(d: int) -> Density:
 
 def energy_error(steps: int, monkeypatch) -> torch.Tensor:
     seen = []
-    right = hmc.accepted
-    monkeypatch.setattr(hmc, "accepted", lambda rng, ratio: (seen.append(ratio), right(rng, ratio))[1])
+    decide(monkeypatch, lambda rng, ratio: (seen.append(ratio), accepted(rng, ratio))[1])
     density, kernel = gaussian(3), HMC(jitter=0.0)
     state = density.evaluate(density.sample(Rng(0), 200), True)
     parameters = {**kernel.start(3, torch.float64), "leapfrog_steps": steps, "step_size": 1.0 / steps}

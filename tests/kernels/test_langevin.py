@@ -10,7 +10,8 @@ import torch
 from scipy.linalg import solve_discrete_lyapunov, sqrtm
 from torch import Tensor
 
-from motes.kernels import HMC, Kernel, RandomWalk, State, Sweep, Target, mala
+from breaks import decide
+from motes.kernels import HMC, Kernel, RandomWalk, State, Sweep, Target, accepted
 from motes.kernels.baoab import BAOAB
 from motes.kernels.barker import Barker
 from motes.kernels.mala import MALA
@@ -232,8 +233,7 @@ def test_the_acceptance_of_a_langevin_step_on_a_gaussian() -> None:
 def test_the_spread_of_a_barker_steps_log_ratio_on_a_gaussian(monkeypatch: pytest.MonkeyPatch) -> None:
     """sqrt(15 d) h^3 / 4 for small steps; a slope of the wrong sign would make it of order h."""
     n, d, h, seen = 20_000, 20, 0.1, []
-    right = mala.accepted
-    monkeypatch.setattr("motes.kernels.barker.accepted", lambda rng, r: (seen.append(r), right(rng, r))[1])
+    decide(monkeypatch, lambda rng, r: (seen.append(r), accepted(rng, r))[1])
     run(Barker(), standard(d), Rng(1).normal((n, d)), 1, {**Barker().start(d, torch.float64), "step_size": h})
     assert float(seen[0].std()) == pytest.approx(math.sqrt(15 * d) * h**3 / 4, rel=0.05)
 

@@ -5,11 +5,10 @@ import math
 import pytest
 import torch
 
-from breaks import breaks
+from breaks import breaks, decide
 from kernels.test_chees import Gaussian
 from kernels.test_nuts import Bent
 from motes.errors import MotesError
-from motes.kernels import mams
 from motes.kernels.dynamics import isokinetic
 from motes.kernels.dynamics.isokinetic import trajectory, turn, uniform_directions
 from motes.kernels.mams import MAMS
@@ -72,7 +71,7 @@ def test_mams_without_what_makes_it_exact_is_found_out(broken, monkeypatch):
         right, none = isokinetic.turn, torch.zeros((), dtype=torch.float64)
         monkeypatch.setattr(isokinetic, "turn", lambda u, force, h: (right(u, force, h)[0], none))
     else:
-        monkeypatch.setattr(mams, "accepted", lambda rng, r: (torch.ones_like(r), torch.isfinite(r)))
+        decide(monkeypatch, lambda rng, r: (torch.ones_like(r), torch.isfinite(r)))
     with breaks("invariant"):
         check_kernel(MAMS(), laws=["invariant"])
 

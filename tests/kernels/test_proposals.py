@@ -12,8 +12,9 @@ from scipy.stats import t as student
 from torch import Tensor
 
 from motes.kernels import Kernel, RandomWalk, State, Sweep, Target
+from motes.kernels.adaptation.acceptance import farthest
 from motes.kernels.independence import IndependenceMetropolis
-from motes.kernels.pcn import PCN, farthest
+from motes.kernels.pcn import PCN
 from motes.kernels.pcn_langevin import PCNLangevin
 from motes.rng import Rng
 

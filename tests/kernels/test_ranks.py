@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from breaks import breaks
+from breaks import breaks, decide
 from motes.kernels import kernels
 from motes.rng import Rng
 from motes.testing import check_kernel
@@ -25,7 +25,7 @@ def test_without_acceptance_ranks_are_not_uniform(name: str, monkeypatch: pytest
     def always(rng: Rng, log_ratio: Tensor) -> tuple[Tensor, Tensor]:
         return torch.ones_like(log_ratio), torch.isfinite(log_ratio)
 
-    monkeypatch.setattr(f"{kernels[name].__module__}.accepted", always)
+    decide(monkeypatch, always)
     # leapfrog is nearly right by itself: a coarse step shows what acceptance is for
     coarse = {"step_size": 1.5, "leapfrog_steps": 2} if name == "hmc" else {}
     with breaks("reversible"):

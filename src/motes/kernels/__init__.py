@@ -3,6 +3,7 @@
 A new kernel is one new file in this folder with a final subclass of `Kernel` under `@kernels.register`.
 """
 
+from motes.kernels.adaptation.preconditioned import Preconditioned
 from motes.kernels.adaptation.scale import fit_scale, scaled
 from motes.kernels.kernel import (
     Kernel,
@@ -14,6 +15,7 @@ from motes.kernels.kernel import (
     find_kernel,
     kernels,
     mean_acceptance,
+    metropolis,
     select,
 )
 from motes.kernels.moves import Moved, move
@@ -23,6 +25,7 @@ __all__ = [
     "Kernel",
     "Moved",
     "Parameters",
+    "Preconditioned",
     "State",
     "Sweep",
     "Tally",
@@ -33,6 +36,7 @@ __all__ = [
     "fit_scale",
     "kernels",
     "mean_acceptance",
+    "metropolis",
     "move",
     "scaled",
     "select",

@@ -1,6 +1,7 @@
 """Markov kernels on densities, one file each."""
 
 # written by `make golden`
+from motes.kernels.adaptation.preconditioned import Preconditioned
 from motes.kernels.adaptation.scale import fit_scale, scaled
 from motes.kernels.baoab import BAOAB
 from motes.kernels.barker import Barker
@@ -14,7 +15,7 @@ from motes.kernels.gibbs import Gibbs
 from motes.kernels.gwg import GibbsWithGradients
 from motes.kernels.hmc import HMC
 from motes.kernels.independence import IndependenceMetropolis
-from motes.kernels.kernel import Kernel, Parameters, State, Sweep, Target, accepted, find_kernel, kernels, mean_acceptance, select
+from motes.kernels.kernel import Kernel, Parameters, State, Sweep, Target, accepted, find_kernel, kernels, mean_acceptance, metropolis, select
 from motes.kernels.mala import MALA
 from motes.kernels.malt import MALT
 from motes.kernels.mams import MAMS
@@ -58,6 +59,7 @@ __all__ = [
     "PCNLangevin",
     "Parameters",
     "PolarSlice",
+    "Preconditioned",
     "RandomWalk",
     "ScoreRepellent",
     "Slice",
@@ -74,6 +76,7 @@ __all__ = [
     "fit_scale",
     "kernels",
     "mean_acceptance",
+    "metropolis",
     "move",
     "scaled",
     "select",

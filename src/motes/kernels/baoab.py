@@ -11,15 +11,16 @@ from torch import Tensor
 
 from motes.core.cite import Reference
 from motes.errors import MotesError
-from motes.kernels.adaptation.scale import fit_scale, pull, scaled
-from motes.kernels.kernel import Kernel, Parameters, State, Sweep, Target, kernels, select
+from motes.kernels.adaptation.preconditioned import Preconditioned
+from motes.kernels.adaptation.scale import pull, scaled
+from motes.kernels.kernel import Parameters, State, Sweep, Target, kernels, select
 from motes.kernels.ula import steadied
 from motes.rng import Rng
 
 
 @kernels.register
 @dataclass(frozen=True)
-class BAOAB(Kernel):
+class BAOAB(Preconditioned):
     """Unadjusted underdamped Langevin by the splitting BAOAB, whose positions are exact on Gaussians.
 
     In the coordinates in which the population is white, with velocities v that the particles carry on, a sweep is
@@ -88,9 +89,6 @@ class BAOAB(Kernel):
         x = state["position"]
         return {**state, "velocity": rng.at("velocity").normal(tuple(x.shape), dtype=x.dtype)}
 
-    def fit(self, parameters: Parameters, target: Target, state: State, weight: Tensor) -> Parameters:
-        return {**parameters, "scale": fit_scale(state["position"], weight, self.scale, parameters["scale"])}
-
     def learn(self, parameters: Parameters, sweep: Sweep, weight: Tensor) -> Parameters:
         return steadied(parameters, sweep.seen["error"], weight, self.error)
 
@@ -108,6 +106,3 @@ class BAOAB(Kernel):
         moved = select(inside, {**there, "velocity": ahead}, {**state, "velocity": -v})
         error = now - target.log_density(state) + 0.5 * heat
         return Sweep(moved, inside.to(torch.float64), 1, seen={"error": error})
-
-    def describe(self, parameters: Parameters) -> dict[str, float]:
-        return {"step_size": parameters["step_size"]}

@@ -12,15 +12,16 @@ from torch.nn.functional import softplus
 
 from motes.core.cite import Reference
 from motes.errors import MotesError
-from motes.kernels.adaptation.scale import fit_scale, pull, scaled
-from motes.kernels.kernel import Kernel, Parameters, State, Sweep, Target, accepted, kernels, mean_acceptance, select
-from motes.kernels.mala import cubic_learn, cubic_step
+from motes.kernels.adaptation.acceptance import cubic_step, rescaled_step
+from motes.kernels.adaptation.preconditioned import Preconditioned
+from motes.kernels.adaptation.scale import pull, scaled
+from motes.kernels.kernel import Parameters, State, Sweep, Target, kernels, mean_acceptance, metropolis
 from motes.rng import Rng
 
 
 @kernels.register
 @dataclass(frozen=True)
-class Barker(Kernel):
+class Barker(Preconditioned):
     """Barker proposal: each coordinate's random step is turned round with a probability that its slope decides.
 
     In the coordinates in which the population is white, with g = S^T grad log p, the step of coordinate i is w = +-z,
@@ -81,11 +82,8 @@ class Barker(Kernel):
         step = cubic_step(math.sqrt(15 * d) / 8, self.acceptance)
         return {"scale": torch.ones(2, d, dtype=dtype), "step_size": step}
 
-    def fit(self, parameters: Parameters, target: Target, state: State, weight: Tensor) -> Parameters:
-        return {**parameters, "scale": fit_scale(state["position"], weight, self.scale, parameters["scale"])}
-
     def learn(self, parameters: Parameters, sweep: Sweep, weight: Tensor) -> Parameters:
-        return cubic_learn(parameters, mean_acceptance(sweep, weight), self.acceptance)
+        return rescaled_step(parameters, mean_acceptance(sweep, weight), self.acceptance, 3)
 
     def sweep(self, rng: Rng, target: Target, state: State, parameters: Parameters) -> Sweep:
         x, scale = state["position"], parameters["scale"]
@@ -95,8 +93,4 @@ class Barker(Kernel):
         w = torch.where(up, w, -w)
         proposal = target.evaluate(x + scaled(w, scale), True)
         tilt = (softplus(-w * g) - softplus(w * pull(target.gradient(proposal), scale))).sum(1)
-        acceptance, accept = accepted(rng, target.log_density(proposal) - target.log_density(state) + tilt)
-        return Sweep(select(accept, proposal, state), acceptance, 1)
-
-    def describe(self, parameters: Parameters) -> dict[str, float]:
-        return {"step_size": parameters["step_size"]}
+        return metropolis(rng, target, proposal, state, tilt=tilt)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import KW_ONLY, dataclass
 from typing import ClassVar
 
@@ -14,8 +13,8 @@ from motes.errors import MotesError
 from motes.kernels.adaptation.length import LENGTHS, ideal_length, jittered_steps, learnt, rescaled, seen
 from motes.kernels.adaptation.scale import fit_scale
 from motes.kernels.adaptation.step_size import UNTRIED, next_step_size, reopened
-from motes.kernels.dynamics.leapfrog import leapfrog
-from motes.kernels.kernel import Kernel, Parameters, State, Sweep, Target, accepted, kernels, mean_acceptance, select
+from motes.kernels.dynamics.leapfrog import ended, leapfrog
+from motes.kernels.kernel import Kernel, Parameters, State, Sweep, Target, kernels, mean_acceptance
 from motes.rng import Rng
 
 SLOPE = 0.49
@@ -122,9 +121,8 @@ class ChEES(Kernel):
         steps = jittered_steps(rng, parameters, self.jitter, self.max_steps)
         v = rng.at("momentum").normal(tuple(x.shape), dtype=x.dtype)
         end = leapfrog(target, state, v, torch.full((len(x), 1), h, dtype=x.dtype), steps, parameters["scale"])
-        acceptance, accept = accepted(rng, torch.where(end.kept, end.log_ratio, -math.inf))
         what = seen(x, end.state["position"], end.velocity, steps * h)
-        return Sweep(select(accept, end.state, state), acceptance, steps, ~end.kept, what)
+        return ended(rng, end, state, steps, what)
 
     def describe(self, parameters: Parameters) -> dict[str, float]:
         return {"step_size": parameters["step_size"], "length": parameters["length"]}

@@ -73,9 +73,6 @@ class DiscreteLangevin(Kernel):
     def start(self, d: int, dtype: torch.dtype) -> Parameters:
         return {"price": 0.5 + 0.5 * math.log(d)}
 
-    def fit(self, parameters: Parameters, target: Target, state: State, weight: Tensor) -> Parameters:
-        return parameters
-
     def learn(self, parameters: Parameters, sweep: Sweep, weight: Tensor) -> Parameters:
         off = self.acceptance - mean_acceptance(sweep, weight)
         return {**parameters, "price": min(max(parameters["price"] + 2 * off, 0.05), 20.0)}

@@ -10,15 +10,16 @@ import torch
 from torch import Tensor
 
 from motes.core.cite import Reference
-from motes.kernels.adaptation.scale import by_half, fit_mean, fit_scale, scaled, whiten
+from motes.kernels.adaptation.preconditioned import Preconditioned
+from motes.kernels.adaptation.scale import by_half, scaled, whiten
 from motes.kernels.dynamics.bracket import shrink
-from motes.kernels.kernel import Kernel, Parameters, State, Sweep, Target, kernels
+from motes.kernels.kernel import Parameters, State, Sweep, Target, kernels
 from motes.rng import Rng
 
 
 @kernels.register
 @dataclass(frozen=True)
-class EllipticalSlice(Kernel):
+class EllipticalSlice(Preconditioned):
     """Elliptical slice sampling: around an ellipse through a draw from a Gaussian, to where the slice holds.
 
     The target is written as N(x; m, S S^T) L(x), with m and S S^T the mean and covariance of the population (whatever
@@ -61,14 +62,6 @@ class EllipticalSlice(Kernel):
     def start(self, d: int, dtype: torch.dtype) -> Parameters:
         return {"mean": torch.zeros(2, d, dtype=dtype), "scale": torch.ones(2, d, dtype=dtype)}
 
-    def fit(self, parameters: Parameters, target: Target, state: State, weight: Tensor) -> Parameters:
-        x = state["position"]
-        scale = fit_scale(x, weight, self.scale, parameters["scale"])
-        return {**parameters, "mean": fit_mean(x, weight, parameters["mean"]), "scale": scale}
-
-    def learn(self, parameters: Parameters, sweep: Sweep, weight: Tensor) -> Parameters:
-        return parameters
-
     def sweep(self, rng: Rng, target: Target, state: State, parameters: Parameters) -> Sweep:
         x, n = state["position"], len(state["position"])
         mean = by_half(parameters["mean"], n)
@@ -87,6 +80,3 @@ class EllipticalSlice(Kernel):
         high = 2 * math.pi * rng.at("angle").uniform((n,), dtype=x.dtype)
         state, _, stayed, evaluations = shrink(rng, target, ellipse, state, level, high - 2 * math.pi, high)
         return Sweep(state, torch.ones(n, dtype=torch.float64), evaluations / n, stayed)
-
-    def describe(self, parameters: Parameters) -> dict[str, float]:
-        return {}

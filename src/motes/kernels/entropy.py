@@ -11,13 +11,12 @@ from torch import Tensor
 
 from motes.core.cite import Reference
 from motes.errors import MotesError
-from motes.kernels.kernel import Kernel, Parameters, State, Sweep, Target, find_kernel, kernels
-from motes.kernels.tally import Tally
+from motes.kernels.kernel import Kernel, Parameters, State, Sweep, Target, Wrapped, find_kernel, kernels
 from motes.rng import Rng
 
 
 @dataclass(frozen=True)
-class Tethered(Target):
+class Tethered(Wrapped):
     """The law p(x) exp(-|x - a|^2 / (2 eta)).
 
     Args:
@@ -26,15 +25,8 @@ class Tethered(Target):
         eta: the variance of the tether.
     """
 
-    target: Target
     companion: Tensor
     eta: float
-
-    def tally(self) -> Tally | None:
-        return self.target.tally()
-
-    def evaluate(self, position: Tensor, gradient: bool) -> State:
-        return self.target.evaluate(position, gradient)
 
     def log_density(self, state: State) -> Tensor:
         away = (state["position"] - self.companion).square().sum(1)

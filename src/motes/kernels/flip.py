@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from torch import Tensor
 
 from motes.core.cite import Reference
 from motes.errors import MotesError
@@ -56,12 +55,6 @@ class Flip(Kernel):
     def start(self, d: int, dtype: torch.dtype) -> Parameters:
         return {}
 
-    def fit(self, parameters: Parameters, target: Target, state: State, weight: Tensor) -> Parameters:
-        return parameters
-
-    def learn(self, parameters: Parameters, sweep: Sweep, weight: Tensor) -> Parameters:
-        return parameters
-
     def sweep(self, rng: Rng, target: Target, state: State, parameters: Parameters) -> Sweep:
         (n, d), levels = state["position"].shape, levels_of(target)
         updates, rate = self.updates or d, torch.zeros(n, dtype=torch.float64)
@@ -75,9 +68,6 @@ class Flip(Kernel):
             acceptance, accept = accepted(rng.at(f"update-{k}"), ratio)
             state, rate = select(accept, proposal, state), rate + acceptance
         return Sweep(state, rate / updates, updates)
-
-    def describe(self, parameters: Parameters) -> dict[str, float]:
-        return {}
 
 
 def levels_of(target: Target) -> int:

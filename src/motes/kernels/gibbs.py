@@ -11,9 +11,8 @@ from torch import Tensor
 
 from motes.core.cite import Reference
 from motes.errors import MotesError, ShapeError, name_particles
-from motes.kernels.kernel import Kernel, Parameters, State, Sweep, Target, find_kernel, kernels
+from motes.kernels.kernel import Kernel, Parameters, State, Sweep, Target, Wrapped, find_kernel, kernels
 from motes.kernels.slice import Slice
-from motes.kernels.tally import Tally
 from motes.rng import Rng
 
 Draw = Callable[[Rng, Tensor], Tensor]
@@ -21,7 +20,7 @@ Draw = Callable[[Rng, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
-class Conditional(Target):
+class Conditional(Wrapped):
     """The law of some coordinates given the others: what a kernel moves when it moves one block.
 
     Args:
@@ -31,17 +30,9 @@ class Conditional(Target):
         gradient_too: evaluate gradients even where they are not asked for, since another block's kernel needs them.
     """
 
-    target: Target
     whole: Tensor
     block: Tensor
     gradient_too: bool = False
-
-    @property
-    def levels(self) -> int | None:
-        return self.target.levels
-
-    def tally(self) -> Tally | None:
-        return self.target.tally()
 
     def evaluate(self, position: Tensor, gradient: bool) -> State:
         x = self.whole.index_copy(1, self.block, position)

@@ -74,12 +74,6 @@ class GibbsWithGradients(Kernel):
     def start(self, d: int, dtype: torch.dtype) -> Parameters:
         return {}
 
-    def fit(self, parameters: Parameters, target: Target, state: State, weight: Tensor) -> Parameters:
-        return parameters
-
-    def learn(self, parameters: Parameters, sweep: Sweep, weight: Tensor) -> Parameters:
-        return parameters
-
     def sweep(self, rng: Rng, target: Target, state: State, parameters: Parameters) -> Sweep:
         (n, d), levels = state["position"].shape, levels_of(target)
         updates, rate = self.updates or d, torch.zeros(n, dtype=torch.float64)
@@ -103,9 +97,6 @@ class GibbsWithGradients(Kernel):
         gain, now = gains(target, state)
         balanced = 0.5 * gain if self.balance == "sqrt" else logsigmoid(gain)
         return torch.log_softmax(balanced.scatter(2, now, -torch.inf).flatten(1), 1)
-
-    def describe(self, parameters: Parameters) -> dict[str, float]:
-        return {}
 
 
 def gains(target: Target, state: State) -> tuple[Tensor, Tensor]:

@@ -4,24 +4,20 @@ from __future__ import annotations
 
 import math
 from dataclasses import KW_ONLY, dataclass
-from statistics import NormalDist
 from typing import ClassVar
-
-import torch
-from torch import Tensor
 
 from motes.core.cite import Reference
 from motes.errors import MotesError
-from motes.kernels.adaptation.scale import fit_scale
 from motes.kernels.dynamics.leapfrog import DIVERGED as DIVERGED  # kernels with trajectories of their own give up alike
-from motes.kernels.dynamics.leapfrog import leapfrog, least_work
-from motes.kernels.kernel import Kernel, Parameters, State, Sweep, Target, accepted, kernels, mean_acceptance, select
+from motes.kernels.dynamics.leapfrog import ended, leapfrog
+from motes.kernels.dynamics.trajectories import Trajectories
+from motes.kernels.kernel import Parameters, State, Sweep, Target, kernels
 from motes.rng import Rng
 
 
 @kernels.register
 @dataclass(frozen=True)
-class HMC(Kernel):
+class HMC(Trajectories):
     """Hamiltonian Monte Carlo in the coordinates in which the population is white, needing no tuning.
 
     The state is x, the velocity v is standard normal, S S^T is the population's covariance, and the leapfrog steps are
@@ -75,33 +71,10 @@ class HMC(Kernel):
         if not (self.length > 0 and 0 <= self.jitter < 1 and self.max_steps >= 1):
             raise MotesError(f"HMC needs length > 0, 0 <= jitter < 1 and max_steps >= 1, not {self}")
 
-    def start(self, d: int, dtype: torch.dtype) -> Parameters:
-        # a standard Gaussian in d dimensions has k = sqrt(d) / 8 for small steps
-        return self._steps({"scale": torch.ones(2, d, dtype=dtype), "difficulty": math.sqrt(d) / 8})
-
-    def fit(self, parameters: Parameters, target: Target, state: State, weight: Tensor) -> Parameters:
-        return {**parameters, "scale": fit_scale(state["position"], weight, self.scale, parameters["scale"])}
-
-    def learn(self, parameters: Parameters, sweep: Sweep, weight: Tensor) -> Parameters:
-        acceptance = mean_acceptance(sweep, weight)
-        quantile = -NormalDist().inv_cdf(min(max(acceptance, 1e-3), 0.999) / 2)
-        found = quantile / parameters["step_size"] ** 2
-        old = parameters["difficulty"]
-        return self._steps({**parameters, "difficulty": min(max(found, old / 4), old * 4)})
-
-    def _steps(self, parameters: Parameters) -> Parameters:
-        """The number of leapfrog steps with the least work, and their size."""
-        n = least_work(parameters["difficulty"], self.length, self.max_steps)
-        return {**parameters, "leapfrog_steps": n, "step_size": self.length / n}
+    def span(self) -> float:
+        return self.length
 
     def sweep(self, rng: Rng, target: Target, state: State, parameters: Parameters) -> Sweep:
-        x, scale, n = state["position"], parameters["scale"], parameters["leapfrog_steps"]
-        jitter = rng.at("jitter").uniform((len(x), 1), dtype=x.dtype).mul_(2 * self.jitter).add_(1 - self.jitter)
-        h = parameters["step_size"] * jitter
-        v = rng.at("momentum").normal(tuple(x.shape), dtype=x.dtype)
-        end = leapfrog(target, state, v, h, n, scale)
-        acceptance, accept = accepted(rng, torch.where(end.kept, end.log_ratio, -math.inf))
-        return Sweep(select(accept, end.state, state), acceptance, n, ~end.kept)
-
-    def describe(self, parameters: Parameters) -> dict[str, float]:
-        return {"step_size": parameters["step_size"], "leapfrog_steps": float(parameters["leapfrog_steps"])}
+        v, h = self.launched(rng, state, parameters)
+        n = parameters["leapfrog_steps"]
+        return ended(rng, leapfrog(target, state, v, h, n, parameters["scale"]), state, n)

@@ -11,14 +11,15 @@ from torch import Tensor
 
 from motes.core.cite import Reference
 from motes.errors import MotesError
-from motes.kernels.adaptation.scale import by_half, fit_mean, fit_scale, scaled, whiten
-from motes.kernels.kernel import Kernel, Parameters, State, Sweep, Target, accepted, kernels, select
+from motes.kernels.adaptation.preconditioned import Preconditioned
+from motes.kernels.adaptation.scale import by_half, scaled, whiten
+from motes.kernels.kernel import Parameters, State, Sweep, Target, kernels, metropolis
 from motes.rng import Rng
 
 
 @kernels.register
 @dataclass(frozen=True)
-class IndependenceMetropolis(Kernel):
+class IndependenceMetropolis(Preconditioned):
     """Independence Metropolis: propose from a Gaussian fitted to the population, with a defensive Student-t part.
 
     The proposal does not look at where the particle is: y = m + S u with u from
@@ -79,14 +80,6 @@ class IndependenceMetropolis(Kernel):
     def start(self, d: int, dtype: torch.dtype) -> Parameters:
         return {"mean": torch.zeros(2, d, dtype=dtype), "scale": torch.ones(2, d, dtype=dtype)}
 
-    def fit(self, parameters: Parameters, target: Target, state: State, weight: Tensor) -> Parameters:
-        x = state["position"]
-        mean = fit_mean(x, weight, parameters["mean"])
-        return {**parameters, "mean": mean, "scale": fit_scale(x, weight, self.scale, parameters["scale"])}
-
-    def learn(self, parameters: Parameters, sweep: Sweep, weight: Tensor) -> Parameters:
-        return parameters
-
     def sweep(self, rng: Rng, target: Target, state: State, parameters: Parameters) -> Sweep:
         x, scale = state["position"], parameters["scale"]
         mean = by_half(parameters["mean"], len(x))
@@ -97,8 +90,7 @@ class IndependenceMetropolis(Kernel):
             white = torch.where(heavy, spread * white, white)
         proposal = target.evaluate(mean + scaled(white, scale), False)
         tilt = self._log_density(whiten(x - mean, scale)) - self._log_density(white)
-        acceptance, accept = accepted(rng, target.log_density(proposal) - target.log_density(state) + tilt)
-        return Sweep(select(accept, proposal, state), acceptance, 1)
+        return metropolis(rng, target, proposal, state, tilt=tilt)
 
     def _log_density(self, white: Tensor) -> Tensor:
         """(N,) log q(u), less the constant -d/2 log(2 pi)."""
@@ -109,6 +101,3 @@ class IndependenceMetropolis(Kernel):
         if e in (0, 1):
             return tail if e else -0.5 * square
         return torch.logaddexp(-0.5 * square + math.log1p(-e), tail + math.log(e))
-
-    def describe(self, parameters: Parameters) -> dict[str, float]:
-        return {}

@@ -86,6 +86,26 @@ class Target(ABC):
 
 
 @dataclass(frozen=True)
+class Wrapped(Target):
+    """A target that asks another one and changes what it says.
+
+    What a change would make wrong (second derivatives, what is emulated) is not passed on.
+    """
+
+    target: Target
+
+    @property
+    def levels(self) -> int | None:
+        return self.target.levels
+
+    def tally(self) -> Tally | None:
+        return self.target.tally()
+
+    def evaluate(self, position: Tensor, gradient: bool) -> State:
+        return self.target.evaluate(position, gradient)
+
+
+@dataclass(frozen=True)
 class Sweep:
     """What one sweep did.
 
@@ -146,21 +166,21 @@ class Kernel(ABC):
         """
         return state
 
-    @abstractmethod
     def fit(self, parameters: Parameters, target: Target, state: State, weight: Tensor) -> Parameters:
         """Learn scales from a population: `state` as `target` evaluated it, normalised weights (N,)."""
+        return parameters
 
-    @abstractmethod
     def learn(self, parameters: Parameters, sweep: Sweep, weight: Tensor) -> Parameters:
         """Learn the step size (and the like) from what a sweep under `parameters` did; normalised weights (N,)."""
+        return parameters
 
     @abstractmethod
     def sweep(self, rng: Rng, target: Target, state: State, parameters: Parameters) -> Sweep:
         """Move every particle once. `state` must have come from `target.evaluate` with what this kernel needs."""
 
-    @abstractmethod
     def describe(self, parameters: Parameters) -> dict[str, float]:
-        """What the trace shows of the parameters."""
+        """What the trace shows of the parameters: the step size, if there is one."""
+        return {k: parameters[k] for k in ("step_size",) if k in parameters}
 
 
 kernels: Registry[type[Kernel]] = Registry("kernel", "motes.kernels", named=lambda kernel: kernel.name)
@@ -195,3 +215,13 @@ def accepted(rng: Rng, log_ratio: Tensor) -> tuple[Tensor, Tensor]:
     # NaN is -inf - -inf: a particle without density (and so without weight) that would stay without it
     probability = torch.exp(log_ratio.clamp(max=0.0)).nan_to_num_(nan=0.0)
     return probability, rng.at("accept").uniform((len(log_ratio),), dtype=torch.float64) < probability
+
+
+def metropolis(rng: Rng, target: Target, proposal: State, state: State, *, tilt: Tensor | float = 0.0) -> Sweep:
+    """Take each proposal with the Metropolis probability, or stay.
+
+    Args:
+        tilt: (N,) nats that the log ratio has beside the two log-densities, of the proposal's own law.
+    """
+    acceptance, accept = accepted(rng, target.log_density(proposal) - target.log_density(state) + tilt)
+    return Sweep(select(accept, proposal, state), acceptance, 1)

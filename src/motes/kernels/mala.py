@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import KW_ONLY, dataclass
-from statistics import NormalDist
 from typing import ClassVar
 
 import torch
@@ -12,14 +11,16 @@ from torch import Tensor
 
 from motes.core.cite import Reference
 from motes.errors import MotesError
-from motes.kernels.adaptation.scale import fit_scale, pull, scaled
-from motes.kernels.kernel import Kernel, Parameters, State, Sweep, Target, accepted, kernels, mean_acceptance, select
+from motes.kernels.adaptation.acceptance import cubic_step, rescaled_step
+from motes.kernels.adaptation.preconditioned import Preconditioned
+from motes.kernels.dynamics.langevin import langevin
+from motes.kernels.kernel import Parameters, State, Sweep, Target, kernels, mean_acceptance, metropolis
 from motes.rng import Rng
 
 
 @kernels.register
 @dataclass(frozen=True)
-class MALA(Kernel):
+class MALA(Preconditioned):
     """Metropolis-adjusted Langevin: propose a step of the Langevin diffusion whose noise has the population's shape.
 
     With S S^T the population's covariance, g = S^T grad log p and u standard normal, the proposal is
@@ -71,33 +72,11 @@ class MALA(Kernel):
         step = cubic_step(math.sqrt(d) / 8, self.acceptance)
         return {"scale": torch.ones(2, d, dtype=dtype), "step_size": step}
 
-    def fit(self, parameters: Parameters, target: Target, state: State, weight: Tensor) -> Parameters:
-        return {**parameters, "scale": fit_scale(state["position"], weight, self.scale, parameters["scale"])}
-
     def learn(self, parameters: Parameters, sweep: Sweep, weight: Tensor) -> Parameters:
-        return cubic_learn(parameters, mean_acceptance(sweep, weight), self.acceptance)
+        return rescaled_step(parameters, mean_acceptance(sweep, weight), self.acceptance, 3)
 
     def sweep(self, rng: Rng, target: Target, state: State, parameters: Parameters) -> Sweep:
         x, scale, h = state["position"], parameters["scale"], parameters["step_size"]
         u = rng.at("proposal").normal(tuple(x.shape), dtype=x.dtype)
-        half = torch.add(u, pull(target.gradient(state), scale), alpha=0.5 * h)
-        proposal = target.evaluate(torch.add(x, scaled(half, scale), alpha=h), True)
-        back = torch.add(half, pull(target.gradient(proposal), scale), alpha=0.5 * h)
-        tilt = 0.5 * (u.square().sum(1) - back.square().sum(1))
-        acceptance, accept = accepted(rng, target.log_density(proposal) - target.log_density(state) + tilt)
-        return Sweep(select(accept, proposal, state), acceptance, 1)
-
-    def describe(self, parameters: Parameters) -> dict[str, float]:
-        return {"step_size": parameters["step_size"]}
-
-
-def cubic_step(difficulty: float, acceptance: float) -> float:
-    """The step h at which 2 Phi(-difficulty h^3) is `acceptance`."""
-    return (-NormalDist().inv_cdf(acceptance / 2) / difficulty) ** (1 / 3)
-
-
-def cubic_learn(parameters: Parameters, found: float, wanted: float) -> Parameters:
-    """The step that has the wanted acceptance if 2 Phi(-k h^3) was `found`, at most twice or half of what it was."""
-    quantile = NormalDist().inv_cdf
-    ratio = (quantile(wanted / 2) / quantile(min(max(found, 1e-3), 0.999) / 2)) ** (1 / 3)
-    return {**parameters, "step_size": parameters["step_size"] * min(max(ratio, 0.5), 2.0)}
+        proposal, _, tilt = langevin(target, state, u, h, 0.5 * h, scale)
+        return metropolis(rng, target, proposal, state, tilt=tilt)

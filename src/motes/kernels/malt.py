@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import math
-from dataclasses import KW_ONLY, dataclass
-from statistics import NormalDist
+from dataclasses import KW_ONLY, dataclass, replace
 from typing import ClassVar
 
 import torch
-from torch import Tensor
 
 from motes.core.cite import Reference
 from motes.errors import MotesError
-from motes.kernels.adaptation.scale import fit_scale
-from motes.kernels.dynamics.leapfrog import leapfrog, least_work
-from motes.kernels.kernel import Kernel, Parameters, State, Sweep, Target, accepted, kernels, mean_acceptance, select
+from motes.kernels.dynamics.leapfrog import ended, leapfrog
+from motes.kernels.dynamics.trajectories import Trajectories
+from motes.kernels.kernel import Parameters, State, Sweep, Target, kernels
 from motes.rng import Rng
 
 
 @kernels.register
 @dataclass(frozen=True)
-class MALT(Kernel):
+class MALT(Trajectories):
     """Metropolis-adjusted Langevin trajectories: leapfrog steps with friction between them, one test of their errors.
 
     In the coordinates in which the population is white a trajectory starts with a fresh velocity v and takes leapfrog
@@ -80,50 +78,23 @@ class MALT(Kernel):
         if self.length is not None and not self.length > 0:
             raise MotesError(f"MALT needs length > 0, not {self}")
 
-    @property
-    def _length(self) -> float:
+    def span(self) -> float:
         w = math.sqrt(max(1 - self.friction**2 / 4, 0.0))
         return (math.pi - math.atan2(2 * w, self.friction)) / w if self.length is None else self.length
 
-    def start(self, d: int, dtype: torch.dtype) -> Parameters:
-        return self._steps({"scale": torch.ones(2, d, dtype=dtype), "difficulty": math.sqrt(d) / 8})
-
-    def fit(self, parameters: Parameters, target: Target, state: State, weight: Tensor) -> Parameters:
-        return {**parameters, "scale": fit_scale(state["position"], weight, self.scale, parameters["scale"])}
-
-    def learn(self, parameters: Parameters, sweep: Sweep, weight: Tensor) -> Parameters:
-        acceptance = mean_acceptance(sweep, weight)
-        quantile = -NormalDist().inv_cdf(min(max(acceptance, 1e-3), 0.999) / 2)
-        found, old = quantile / parameters["step_size"] ** 2, parameters["difficulty"]
-        return self._steps({**parameters, "difficulty": min(max(found, old / 4), old * 4)})
-
-    def _steps(self, parameters: Parameters) -> Parameters:
-        n = least_work(parameters["difficulty"], self._length, self.max_steps)
-        return {**parameters, "leapfrog_steps": n, "step_size": self._length / n}
-
     def sweep(self, rng: Rng, target: Target, state: State, parameters: Parameters) -> Sweep:
         x, scale, n = state["position"], parameters["scale"], parameters["leapfrog_steps"]
-        jitter = rng.at("jitter").uniform((len(x), 1), dtype=x.dtype).mul_(2 * self.jitter).add_(1 - self.jitter)
-        h = parameters["step_size"] * jitter
-        v = rng.at("momentum").normal(tuple(x.shape), dtype=x.dtype)
+        v, h = self.launched(rng, state, parameters)
         if self.friction == 0:
-            end = leapfrog(target, state, v, h, n, scale)
-            log_ratio, kept = end.log_ratio, end.kept
-        else:
-            keep = torch.exp(-self.friction * h)
-            fresh = (1 - keep.square()).sqrt()
-            end = leapfrog(target, state, v, h, 1, scale)
-            log_ratio, kept = end.log_ratio, end.kept
-            for i in range(1, n):
-                h = torch.where(kept[:, None], h, 0.0)  # what was given up goes back and stays
-                v = torch.addcmul(
-                    keep * end.velocity, fresh, rng.at(f"refresh-{i}").normal(tuple(x.shape), dtype=x.dtype)
-                )
-                there = {**end.state, "position": torch.where(kept[:, None], end.state["position"], x)}
-                end = leapfrog(target, there, v, h, 1, scale)
-                log_ratio, kept = log_ratio + end.log_ratio, kept & end.kept
-        acceptance, accept = accepted(rng, torch.where(kept, log_ratio, -math.inf))
-        return Sweep(select(accept, end.state, state), acceptance, n, ~kept)
-
-    def describe(self, parameters: Parameters) -> dict[str, float]:
-        return {"step_size": parameters["step_size"], "leapfrog_steps": float(parameters["leapfrog_steps"])}
+            return ended(rng, leapfrog(target, state, v, h, n, scale), state, n)
+        keep = torch.exp(-self.friction * h)
+        fresh = (1 - keep.square()).sqrt()
+        end = leapfrog(target, state, v, h, 1, scale)
+        for i in range(1, n):
+            kept, log_ratio = end.kept, end.log_ratio
+            h = torch.where(kept[:, None], h, 0.0)  # what was given up goes back and stays
+            v = torch.addcmul(keep * end.velocity, fresh, rng.at(f"refresh-{i}").normal(tuple(x.shape), dtype=x.dtype))
+            there = {**end.state, "position": torch.where(kept[:, None], end.state["position"], x)}
+            end = leapfrog(target, there, v, h, 1, scale)
+            end = replace(end, log_ratio=log_ratio + end.log_ratio, kept=kept & end.kept)
+        return ended(rng, end, state, n)

@@ -15,7 +15,8 @@ from motes.kernels.adaptation.length import LENGTHS, ideal_length, jittered_step
 from motes.kernels.adaptation.scale import fit_scale
 from motes.kernels.adaptation.step_size import UNTRIED, acceptance_error, next_step_size, reopened
 from motes.kernels.dynamics.isokinetic import trajectory, uniform_directions
-from motes.kernels.kernel import Kernel, Parameters, State, Sweep, Target, accepted, kernels, mean_acceptance, select
+from motes.kernels.dynamics.leapfrog import Trajectory, ended
+from motes.kernels.kernel import Kernel, Parameters, State, Sweep, Target, kernels, mean_acceptance
 from motes.rng import Rng
 
 
@@ -110,10 +111,9 @@ class MAMS(Kernel):
         x, h = state["position"], parameters["step_size"]
         steps = jittered_steps(rng, parameters, self.jitter, self.max_steps)
         u = uniform_directions(rng.at("direction"), (len(x), x.shape[1]), x.dtype)
-        end, u, log_ratio, kept = trajectory(target, state, u, h, steps, parameters["scale"])
-        acceptance, accept = accepted(rng, torch.where(kept, log_ratio, -math.inf))
-        what = seen(x, end["position"], u, steps * h)
-        return Sweep(select(accept, end, state), acceptance, steps, ~kept, what)
+        end = Trajectory(*trajectory(target, state, u, h, steps, parameters["scale"]))
+        what = seen(x, end.state["position"], end.velocity, steps * h)
+        return ended(rng, end, state, steps, what)
 
     def describe(self, parameters: Parameters) -> dict[str, float]:
         return {"step_size": parameters["step_size"], "length": parameters["length"]}

@@ -138,9 +138,6 @@ class NUTS(Kernel):
                 break
         return Sweep(result, acceptance / leaves, evaluations / n, diverged, {"leaves": leaves})
 
-    def describe(self, parameters: Parameters) -> dict[str, float]:
-        return {"step_size": parameters["step_size"]}
-
 
 @dataclass
 class _Subtree:

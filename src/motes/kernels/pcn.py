@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from statistics import NormalDist
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from motes.core.cite import Reference
-from motes.kernels.adaptation.scale import by_half, fit_mean, fit_scale, scaled, whiten
-from motes.kernels.kernel import Kernel, Parameters, State, Sweep, Target, accepted, kernels, mean_acceptance, select
+from motes.kernels.adaptation.acceptance import farthest
+from motes.kernels.adaptation.preconditioned import Preconditioned
+from motes.kernels.adaptation.scale import by_half, scaled, whiten
+from motes.kernels.kernel import Parameters, State, Sweep, Target, kernels, mean_acceptance, metropolis
 from motes.rng import Rng
 
 
 @kernels.register
 @dataclass(frozen=True)
-class PCN(Kernel):
+class PCN(Preconditioned):
     """Preconditioned Crank-Nicolson: propose y = m + sqrt(1 - b^2) (x - m) + b S u, reversible for N(m, S S^T).
 
     Mean m and scale S are those of the population (of the half that the particle is not in), u is standard normal. With
@@ -59,11 +60,6 @@ class PCN(Kernel):
         step = min(0.5, 2.38 / math.sqrt(d))
         return {"mean": torch.zeros(2, d, dtype=dtype), "scale": torch.ones(2, d, dtype=dtype), "step_size": step}
 
-    def fit(self, parameters: Parameters, target: Target, state: State, weight: Tensor) -> Parameters:
-        x = state["position"]
-        mean = fit_mean(x, weight, parameters["mean"])
-        return {**parameters, "mean": mean, "scale": fit_scale(x, weight, self.scale, parameters["scale"])}
-
     def learn(self, parameters: Parameters, sweep: Sweep, weight: Tensor) -> Parameters:
         return {**parameters, "step_size": farthest(parameters["step_size"], mean_acceptance(sweep, weight), 1)}
 
@@ -75,23 +71,4 @@ class PCN(Kernel):
         there = torch.add(math.sqrt(1 - b * b) * here, u, alpha=b)
         proposal = target.evaluate(mean + scaled(there, scale), False)
         tilt = 0.5 * (there.square().sum(1) - here.square().sum(1))
-        acceptance, accept = accepted(rng, target.log_density(proposal) - target.log_density(state) + tilt)
-        return Sweep(select(accept, proposal, state), acceptance, 1)
-
-    def describe(self, parameters: Parameters) -> dict[str, float]:
-        return {"step_size": parameters["step_size"]}
-
-
-def farthest(step: float, acceptance: float, power: int) -> float:
-    """The b in (0, 1] with the largest mean squared move, if acceptance is 2 Phi(-k b^power) and was this at `step`.
-
-    Accepted or not, a proposal is 2 (1 - sqrt(1 - b^2)) away from a standard Gaussian's draw in each dimension.
-    """
-    k = -NormalDist().inv_cdf(min(max(acceptance, 1e-3), 0.999) / 2) / step**power
-
-    def moved(b: float) -> float:
-        return b * b / (1 + math.sqrt(1 - b * b)) * math.erfc(k * b**power / math.sqrt(2))
-
-    # steps of 9 % from 1 down, no farther than to a quarter or four times of what it was
-    grid = [b for b in (2 ** (-j / 8) for j in range(200)) if step / 4 <= b <= 4 * step]
-    return max(grid, key=moved)
+        return metropolis(rng, target, proposal, state, tilt=tilt)

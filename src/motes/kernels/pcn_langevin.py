@@ -10,15 +10,16 @@ import torch
 from torch import Tensor
 
 from motes.core.cite import Reference
-from motes.kernels.adaptation.scale import fit_scale, pull, scaled
-from motes.kernels.kernel import Kernel, Parameters, State, Sweep, Target, accepted, kernels, mean_acceptance, select
-from motes.kernels.pcn import farthest
+from motes.kernels.adaptation.acceptance import farthest
+from motes.kernels.adaptation.preconditioned import Preconditioned
+from motes.kernels.dynamics.langevin import langevin
+from motes.kernels.kernel import Parameters, State, Sweep, Target, kernels, mean_acceptance, metropolis
 from motes.rng import Rng
 
 
 @kernels.register
 @dataclass(frozen=True)
-class PCNLangevin(Kernel):
+class PCNLangevin(Preconditioned):
     """Crank-Nicolson Langevin (infinite-dimensional MALA): a semi-implicit Langevin step, exact for a Gaussian.
 
     Relative to a Gaussian N(m, S S^T) with log p = -Phi + log N, the linear part of the Langevin equation is stepped
@@ -69,9 +70,6 @@ class PCNLangevin(Kernel):
         # the wanted step of MALA on a standard Gaussian, on which this kernel itself would accept any
         return {"scale": torch.ones(2, d, dtype=dtype), "step_size": min(0.8, 1.65 * d ** (-1 / 6))}
 
-    def fit(self, parameters: Parameters, target: Target, state: State, weight: Tensor) -> Parameters:
-        return {**parameters, "scale": fit_scale(state["position"], weight, self.scale, parameters["scale"])}
-
     def learn(self, parameters: Parameters, sweep: Sweep, weight: Tensor) -> Parameters:
         return {**parameters, "step_size": farthest(parameters["step_size"], mean_acceptance(sweep, weight), 3)}
 
@@ -79,12 +77,5 @@ class PCNLangevin(Kernel):
         x, scale, b = state["position"], parameters["scale"], parameters["step_size"]
         drift = b / (1 + math.sqrt(1 - b * b))  # (1 - r) / b
         u = rng.at("proposal").normal(tuple(x.shape), dtype=x.dtype)
-        half = torch.add(u, pull(target.gradient(state), scale), alpha=drift)
-        proposal = target.evaluate(torch.add(x, scaled(half, scale), alpha=b), True)
-        back = torch.add(half, pull(target.gradient(proposal), scale), alpha=drift)
-        tilt = 0.5 * (u.square().sum(1) - back.square().sum(1))
-        acceptance, accept = accepted(rng, target.log_density(proposal) - target.log_density(state) + tilt)
-        return Sweep(select(accept, proposal, state), acceptance, 1)
-
-    def describe(self, parameters: Parameters) -> dict[str, float]:
-        return {"step_size": parameters["step_size"]}
+        proposal, _, tilt = langevin(target, state, u, b, drift, scale)
+        return metropolis(rng, target, proposal, state, tilt=tilt)

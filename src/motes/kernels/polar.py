@@ -83,9 +83,6 @@ class PolarSlice(Kernel):
         spread = fit_scale(radius, weight, "diagonal", parameters["spread"][:, None])[:, 0]
         return {**parameters, "mean": mean, "scale": scale, "spread": spread}
 
-    def learn(self, parameters: Parameters, sweep: Sweep, weight: Tensor) -> Parameters:
-        return parameters
-
     def sweep(self, rng: Rng, target: Target, state: State, parameters: Parameters) -> Sweep:
         (n, d), scale = state["position"].shape, parameters["scale"]
         mean = by_half(parameters["mean"], n)
@@ -114,9 +111,6 @@ class PolarSlice(Kernel):
         low, high, before = step_out(outwards, target, line, level, width, self.steps)
         state, _, still, after = shrink(outwards, target, line, state, level, low, high)
         return Sweep(state, torch.ones(n, dtype=torch.float64), (turning + before + after) / n, stayed & still)
-
-    def describe(self, parameters: Parameters) -> dict[str, float]:
-        return {}
 
 
 def _radius(rows: Tensor) -> Tensor:

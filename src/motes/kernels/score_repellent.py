@@ -12,15 +12,14 @@ from torch import Tensor
 from motes.core.cite import Reference
 from motes.errors import MotesError
 from motes.kernels.adaptation.scale import fit_scale, pull, scaled
-from motes.kernels.kernel import Kernel, Parameters, State, Sweep, Target, find_kernel, kernels
-from motes.kernels.tally import Tally
+from motes.kernels.kernel import Kernel, Parameters, State, Sweep, Target, Wrapped, find_kernel, kernels
 from motes.rng import Rng
 
 OWN = ("history", "visits")
 
 
 @dataclass(frozen=True)
-class Repelled(Target):
+class Repelled(Wrapped):
     """The law p(x) exp(-K tanh(w . s(x) / K)), with s the gradient of log p.
 
     Args:
@@ -29,12 +28,8 @@ class Repelled(Target):
         bound: K, nats.
     """
 
-    target: Target
     push: Tensor
     bound: float
-
-    def tally(self) -> Tally | None:
-        return self.target.tally()
 
     def evaluate(self, position: Tensor, gradient: bool) -> State:
         state = self.target.evaluate(position, True)

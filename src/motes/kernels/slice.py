@@ -74,9 +74,6 @@ class Slice(Kernel):
         kind = self.scale if self.directions == "sphere" else "diagonal"
         return {**parameters, "scale": fit_scale(state["position"], weight, kind, parameters["scale"])}
 
-    def learn(self, parameters: Parameters, sweep: Sweep, weight: Tensor) -> Parameters:
-        return parameters
-
     def sweep(self, rng: Rng, target: Target, state: State, parameters: Parameters) -> Sweep:
         x, (n, d) = state["position"], state["position"].shape
         if self.directions == "sphere":
@@ -94,6 +91,3 @@ class Slice(Kernel):
         low, high, before = step_out(rng, target, line, level, width, self.steps)
         state, _, stayed, after = shrink(rng, target, line, state, level, low, high)
         return Sweep(state, torch.ones(n, dtype=torch.float64), (before + after) / n, stayed)
-
-    def describe(self, parameters: Parameters) -> dict[str, float]:
-        return {}

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from torch import Tensor
 
 from motes.core.cite import Reference
 from motes.errors import MotesError
@@ -63,12 +62,6 @@ class Stretch(Kernel):
     def start(self, d: int, dtype: torch.dtype) -> Parameters:
         return {}
 
-    def fit(self, parameters: Parameters, target: Target, state: State, weight: Tensor) -> Parameters:
-        return parameters
-
-    def learn(self, parameters: Parameters, sweep: Sweep, weight: Tensor) -> Parameters:
-        return parameters
-
     def sweep(self, rng: Rng, target: Target, state: State, parameters: Parameters) -> Sweep:
         n, d = state["position"].shape
         if n < max(2, 2 * d):
@@ -92,6 +85,3 @@ class Stretch(Kernel):
             parts[i] = select(accept, proposal, parts[i])
             acceptance.append(probability)
         return Sweep({k: torch.cat([parts[0][k], v]) for k, v in parts[1].items()}, torch.cat(acceptance), 1)
-
-    def describe(self, parameters: Parameters) -> dict[str, float]:
-        return {}

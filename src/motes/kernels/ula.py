@@ -11,8 +11,9 @@ from torch import Tensor
 
 from motes.core.cite import Reference
 from motes.errors import MotesError
-from motes.kernels.adaptation.scale import fit_scale, pull, scaled
-from motes.kernels.kernel import Kernel, Parameters, State, Sweep, Target, kernels, select
+from motes.kernels.adaptation.preconditioned import Preconditioned
+from motes.kernels.dynamics.langevin import langevin
+from motes.kernels.kernel import Parameters, State, Sweep, Target, kernels, select
 from motes.rng import Rng
 
 FAR = 1000.0
@@ -21,7 +22,7 @@ FAR = 1000.0
 
 @kernels.register
 @dataclass(frozen=True)
-class ULA(Kernel):
+class ULA(Preconditioned):
     """Unadjusted Langevin: x' = x + t S S^T grad log p(x) + sqrt(2 t) S u, which samples a law near the target.
 
     u is standard normal and S S^T the population's covariance. Not exact: on a Gaussian the variance in the coordinates
@@ -83,9 +84,6 @@ class ULA(Kernel):
         # step_size is the standard deviation of the noise, sqrt(2 t), as for the kernels that adjust
         return {"scale": torch.ones(2, d, dtype=dtype), "step_size": math.sqrt(4 * self.bias / (1 + self.bias))}
 
-    def fit(self, parameters: Parameters, target: Target, state: State, weight: Tensor) -> Parameters:
-        return {**parameters, "scale": fit_scale(state["position"], weight, self.scale, parameters["scale"])}
-
     def learn(self, parameters: Parameters, sweep: Sweep, weight: Tensor) -> Parameters:
         t = 2 * self.bias / (1 + self.bias)
         return steadied(parameters, sweep.seen["error"], weight, t**3 / (2 - t))
@@ -93,16 +91,11 @@ class ULA(Kernel):
     def sweep(self, rng: Rng, target: Target, state: State, parameters: Parameters) -> Sweep:
         x, scale, h = state["position"], parameters["scale"], parameters["step_size"]
         u = rng.at("noise").normal(tuple(x.shape), dtype=x.dtype)
-        half = torch.add(u, pull(target.gradient(state), scale), alpha=0.5 * h)
-        there = target.evaluate(torch.add(x, scaled(half, scale), alpha=h), True)
-        back = torch.add(half, pull(target.gradient(there), scale), alpha=0.5 * h)
+        there, _, heat = langevin(target, state, u, h, 0.5 * h, scale)
         now = target.log_density(there)
-        error = now - target.log_density(state) + 0.5 * (u.square().sum(1) - back.square().sum(1))
+        error = now - target.log_density(state) + heat
         inside = now > -math.inf
         return Sweep(select(inside, there, state), inside.to(torch.float64), 1, seen={"error": error})
-
-    def describe(self, parameters: Parameters) -> dict[str, float]:
-        return {"step_size": parameters["step_size"]}
 
 
 def steadied(parameters: Parameters, error: Tensor, weight: Tensor, wanted: float) -> Parameters:

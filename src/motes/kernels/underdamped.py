@@ -11,15 +11,16 @@ from torch import Tensor
 
 from motes.core.cite import Reference
 from motes.errors import MotesError
-from motes.kernels.adaptation.scale import fit_scale, pull, scaled
-from motes.kernels.kernel import Kernel, Parameters, State, Sweep, Target, accepted, kernels, mean_acceptance, select
-from motes.kernels.mala import cubic_learn, cubic_step
+from motes.kernels.adaptation.acceptance import cubic_step, rescaled_step
+from motes.kernels.adaptation.preconditioned import Preconditioned
+from motes.kernels.dynamics.langevin import langevin
+from motes.kernels.kernel import Parameters, State, Sweep, Target, accepted, kernels, mean_acceptance, select
 from motes.rng import Rng
 
 
 @kernels.register
 @dataclass(frozen=True)
-class Underdamped(Kernel):
+class Underdamped(Preconditioned):
     """Adjusted underdamped Langevin: keep most of the momentum, one leapfrog step, accept it or turn round.
 
     In the coordinates in which the population is white, with velocities v that the particles carry on,
@@ -79,24 +80,15 @@ class Underdamped(Kernel):
         x = state["position"]
         return {**state, "velocity": rng.at("velocity").normal(tuple(x.shape), dtype=x.dtype)}
 
-    def fit(self, parameters: Parameters, target: Target, state: State, weight: Tensor) -> Parameters:
-        return {**parameters, "scale": fit_scale(state["position"], weight, self.scale, parameters["scale"])}
-
     def learn(self, parameters: Parameters, sweep: Sweep, weight: Tensor) -> Parameters:
-        return cubic_learn(parameters, mean_acceptance(sweep, weight), self.acceptance)
+        return rescaled_step(parameters, mean_acceptance(sweep, weight), self.acceptance, 3)
 
     def sweep(self, rng: Rng, target: Target, state: State, parameters: Parameters) -> Sweep:
         x, scale, h = state["position"], parameters["scale"], parameters["step_size"]
         keep = math.exp(-self.friction * h)
         noise = rng.at("noise").normal(tuple(x.shape), dtype=x.dtype)
         v = torch.add(keep * state["velocity"], noise, alpha=math.sqrt(1 - keep * keep))
-        half = torch.add(v, pull(target.gradient(state), scale), alpha=0.5 * h)
-        there = target.evaluate(torch.add(x, scaled(half, scale), alpha=h), True)
-        ahead = torch.add(half, pull(target.gradient(there), scale), alpha=0.5 * h)
-        heat = 0.5 * (v.square().sum(1) - ahead.square().sum(1))
+        there, ahead, heat = langevin(target, state, v, h, 0.5 * h, scale)
         acceptance, accept = accepted(rng, target.log_density(there) - target.log_density(state) + heat)
         moved = select(accept, {**there, "velocity": ahead}, {**state, "velocity": -v})
         return Sweep(moved, acceptance, 1)
-
-    def describe(self, parameters: Parameters) -> dict[str, float]:
-        return {"step_size": parameters["step_size"]}

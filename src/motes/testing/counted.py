@@ -2,30 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+
 from torch import Tensor
 
-from motes.kernels import State, Tally, Target
+from motes.kernels import State, Target
+from motes.kernels.kernel import Wrapped
 
 
-class Counted(Target):
+@dataclass(frozen=True)
+class Counted(Wrapped):
     """A target that counts the points at which it is evaluated, for its parts too."""
 
-    target: Target
-    counts: list[int]
-
-    def __init__(self, target: Target, counts: list[int] | None = None):
-        self.target, self.counts = target, [] if counts is None else counts
-
-    @property
-    def levels(self) -> int | None:
-        return self.target.levels
-
-    def tally(self) -> Tally | None:
-        return self.target.tally()
+    counts: list[int] = field(default_factory=list)
 
     def evaluate(self, position: Tensor, gradient: bool) -> State:
         self.counts.append(len(position))
-        return self.target.evaluate(position, gradient)
+        return super().evaluate(position, gradient)
 
     def log_density(self, state: State) -> Tensor:
         return self.target.log_density(state)

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from motes.kernels.adaptation.scale import pull, scaled
-from motes.kernels.kernel import State, Target
+from motes.kernels.kernel import State, Sweep, Target, accepted, select
+from motes.rng import Rng
 
 DIVERGED = 1000.0
 """Nats by which the potential energy alone may exceed the whole energy at the start of a trajectory."""
@@ -62,6 +63,12 @@ def leapfrog(target: Target, state: State, velocity: Tensor, h: Tensor, steps: i
     end, final = target.log_density(there), 0.5 * v.square().sum(1)
     kept = (lowest >= floor) & (lowest >= end - final - DIVERGED)
     return Trajectory(there, v, end - start + kinetic - final, kept)
+
+
+def ended(rng: Rng, end: Trajectory, state: State, steps: int, seen: dict[str, Tensor] | None = None) -> Sweep:
+    """Take the end of each trajectory with the Metropolis probability, or stay at its start `state`."""
+    acceptance, accept = accepted(rng, torch.where(end.kept, end.log_ratio, -math.inf))
+    return Sweep(select(accept, end.state, state), acceptance, steps, ~end.kept, seen or {})
 
 
 def least_work(difficulty: float, length: float, most: int) -> int:

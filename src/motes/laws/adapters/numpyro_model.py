@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -13,16 +12,15 @@ from motes.kernels import State
 from motes.laws.adapters.outside import (
     EDGE,
     Outside,
-    Shapes,
     finite_draws,
     named,
-    refuse_discrete,
-    shapes_as_json,
 )
+from motes.laws.adapters.traced import Traced, bijection, is_real, refuse
 from motes.laws.adapters.with_jax import INSTALL, Batched, Evaluated, flat, keys, x64
 from motes.laws.parameters import Values
 from motes.rng import Rng
 
+FIX = "fix them with numpyro.handlers.substitute, or give them a prior with numpyro.sample"
 IMPROPER = "draw from a proper prior, or use from_jax with a start for a density that has none"
 
 
@@ -64,29 +62,30 @@ def from_numpyro(model: Callable[..., Any], *args: Any, **kwargs: Any) -> Outsid
     return NumPyro(model, args, kwargs)
 
 
-class NumPyro(Outside):
+class NumPyro(Traced):
     """What `from_numpyro` returns."""
 
-    shapes: Shapes
-    _free: Shapes
+    source = "numpyro"
 
     def __init__(self, model: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]):
         import jax
         from numpyro import handlers
+        from numpyro.distributions import constraints
 
         self._model = lambda: model(*args, **kwargs)
-        self.name: str = getattr(model, "__name__", type(model).__name__)
+        self.name = getattr(model, "__name__", type(model).__name__)
         real: list[Any] = []
 
         def look(words: Any) -> Any:
             """What there is to know of the model; traced, since running it operation by operation is slow."""
             sites = handlers.trace(handlers.seed(self._model, keys(words))).get_trace()
             latent = {k: s for k, s in sites.items() if s["type"] == "sample" and not s["is_observed"]}
-            _refuse(sites, latent)
+            plates = [k for k, s in sites.items() if s["type"] == "plate" and s["args"][1] not in (None, s["args"][0])]
+            refuse(sites, latent, plates, FIX)
             free = {k: _bijection(s).inv(s["value"]) for k, s in latent.items()}
             self.shapes = {k: tuple(s["value"].shape) for k, s in latent.items()}
             self._free = {k: tuple(v.shape) for k, v in free.items()}
-            real.extend(_is_real(latent[k]) for k, v in free.items() for _ in range(v.size))
+            real.extend(is_real(constraints, latent[k]["fn"]) for k, v in free.items() for _ in range(v.size))
             return flat(free)
 
         with x64():
@@ -102,13 +101,6 @@ class NumPyro(Outside):
         self._unconstrain = Batched(self._vector)
 
     # ---------------------------------------------------------------- one point, in JAX
-
-    def _split(self, z: Any) -> dict[str, Any]:
-        parts, start = {}, 0
-        for name, shape in self._free.items():
-            parts[name] = z[start : start + math.prod(shape)].reshape(shape)
-            start += math.prod(shape)
-        return parts
 
     def _trace(self, z: Any) -> dict[str, Any]:
         """All sites of the model at z."""
@@ -191,25 +183,6 @@ class NumPyro(Outside):
         """The real vectors (N, dim) of the latent sites; deterministic ones may be there, and are not looked at."""
         return self._unconstrain(named(values, self.shapes))
 
-    def settings(self) -> dict[str, Any]:
-        """What identifies this density, as JSON."""
-        return {"source": "numpyro", "model": self.name, "parameters": shapes_as_json(self.shapes)}
-
-
-def _refuse(sites: dict[str, Any], latent: dict[str, Any]) -> None:
-    refuse_discrete([k for k, s in latent.items() if s["fn"].support.is_discrete])
-    if not latent:
-        raise MotesError("the model has no latent variable, so there is nothing to sample")
-    learnt = [k for k, s in sites.items() if s["type"] == "param"]
-    if learnt:
-        raise MotesError(
-            f"{learnt} are parameters to be optimised, which a law has not: fix them with "
-            "numpyro.handlers.substitute, or give them a prior with numpyro.sample"
-        )
-    part = [k for k, s in sites.items() if s["type"] == "plate" and s["args"][1] not in (None, s["args"][0])]
-    if part:
-        raise MotesError(f"the plates {part} subsample the data, so the density is random: leave out subsample_size")
-
 
 def _unmasked(distribution: Any) -> Any:
     from numpyro.distributions import ExpandedDistribution, MaskedDistribution
@@ -230,16 +203,4 @@ def _log_prob(distribution: Any, value: Any, intermediates: Any) -> Any:
 def _bijection(site: dict[str, Any]) -> Any:
     from numpyro.distributions import biject_to
 
-    try:
-        return biject_to(site["fn"].support)
-    except NotImplementedError as error:
-        raise MotesError(f"the support of {site['name']!r} has no map to the real line ({error})") from error
-
-
-def _is_real(site: dict[str, Any]) -> bool:
-    from numpyro.distributions import constraints
-
-    support = site["fn"].support
-    while isinstance(support, constraints.independent):
-        support = support.base_constraint
-    return support is constraints.real or support is constraints.real_vector
+    return bijection(biject_to, site)

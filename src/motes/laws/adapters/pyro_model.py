@@ -12,22 +12,21 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, Transform, biject_to, constraints
 
-from motes.errors import MissingPackage, MotesError
+from motes.errors import MissingPackage
 from motes.kernels import State
 from motes.laws.adapters.outside import (
     EDGE,
     Outside,
-    Shapes,
     finite_draws,
     named,
-    refuse_discrete,
-    shapes_as_json,
 )
+from motes.laws.adapters.traced import Traced, bijection, is_real, refuse
 from motes.laws.parameters import Values
 from motes.rng import Rng, register
 from motes.rng.distributions import SAMPLERS
 
 INSTALL = "from_pyro needs Pyro: pip install 'motes[pyro]'"
+FIX = "give them a prior with pyro.sample (pyro.poutine.lift, or PyroSample in a module), or make them plain tensors"
 MEND = "rescale the parameter, or choose a prior with less mass at the edge"
 DOUBLE = (
     "the model is called in float64, with its arguments converted; tensors and modules that it holds itself must be "
@@ -82,25 +81,31 @@ def from_pyro(model: Callable[..., Any], *args: Any, **kwargs: Any) -> Outside:
     return Pyro(model, args, kwargs)
 
 
-class Pyro(Outside):
+class Pyro(Traced):
     """What `from_pyro` returns."""
+
+    source = "pyro"
 
     def __init__(self, model: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]):
         args, kwargs = _double(args), _double(kwargs)
         self._model = lambda: model(*args, **kwargs)
-        self.name: str = getattr(model, "__name__", type(model).__name__)
+        self.name = getattr(model, "__name__", type(model).__name__)
         try:
             sites = self._sites(lambda site: _drawn(site, Rng(0).at("probe"), 0))
         except RuntimeError as error:
             error.add_note(DOUBLE)
             raise
         latent = {k: s for k, s in sites.items() if _is_latent(s)}
-        _refuse(sites, latent)
-        self.shapes: Shapes = {k: tuple(s["value"].shape) for k, s in latent.items()}
+        plates = [k for k, s in sites.items() if _is_subsample(s)]
+        part = [k for k in plates if sites[k]["fn"].subsample_size not in (None, sites[k]["fn"].size)]
+        refuse(sites, latent, part, FIX)
+        self.shapes = {k: tuple(s["value"].shape) for k, s in latent.items()}
         free = {k: _bijection(s).inv(s["value"]) for k, s in latent.items()}
-        self._free: Shapes = {k: tuple(v.shape) for k, v in free.items()}
+        self._free = {k: tuple(v.shape) for k, v in free.items()}
         self._derived = [k for k, s in sites.items() if s.get("infer", {}).get("_deterministic")]
-        self._real = torch.cat([torch.full((v.numel(),), _is_real(latent[k]["fn"])) for k, v in free.items()])
+        self._real = torch.cat(
+            [torch.full((v.numel(),), is_real(constraints, latent[k]["fn"])) for k, v in free.items()]
+        )
         self.dim = len(self._real)
         self._observes = any(s["type"] == "sample" and s["is_observed"] for s in sites.values())
         z = self.sample(Rng(0).at("probe"), 3).requires_grad_()
@@ -138,10 +143,7 @@ class Pyro(Outside):
 
     def _at(self, z: Tensor) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """The sites at one point z (dim,), and the free values of the latent ones."""
-        free, start = {}, 0
-        for name, shape in self._free.items():
-            free[name] = z[start : start + math.prod(shape)].reshape(shape)
-            start += math.prod(shape)
+        free = self._split(z)
         return self._sites(lambda site: _bijection(site)(free[site["name"]])), free
 
     def _point(self, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -238,25 +240,6 @@ class Pyro(Outside):
             rows.append(torch.cat([_bijection(sites[k]).inv(sites[k]["value"]).reshape(-1) for k in self._free]))
         return torch.stack(rows)
 
-    def settings(self) -> dict[str, Any]:
-        """What identifies this density, as JSON."""
-        return {"source": "pyro", "model": self.name, "parameters": shapes_as_json(self.shapes)}
-
-
-def _refuse(sites: dict[str, Any], latent: dict[str, Any]) -> None:
-    refuse_discrete([k for k, s in latent.items() if s["fn"].support.is_discrete])
-    if not latent:
-        raise MotesError("the model has no latent variable, so there is nothing to sample")
-    learnt = [k for k, s in sites.items() if s["type"] == "param"]
-    if learnt:
-        raise MotesError(
-            f"{learnt} are parameters to be optimised, which a law has not: give them a prior with pyro.sample "
-            "(pyro.poutine.lift, or PyroSample in a module), or make them plain tensors"
-        )
-    part = [k for k, s in sites.items() if _is_subsample(s) and s["fn"].subsample_size not in (None, s["fn"].size)]
-    if part:
-        raise MotesError(f"the plates {part} subsample the data, so the density is random: leave out subsample_size")
-
 
 def _is_latent(site: dict[str, Any]) -> bool:
     return site["type"] == "sample" and not site["is_observed"] and not _is_subsample(site)
@@ -299,17 +282,7 @@ def _unmasked(distribution: Any) -> Any:
 
 
 def _bijection(site: dict[str, Any]) -> Any:
-    try:
-        return biject_to(site["fn"].support)
-    except NotImplementedError as error:
-        raise MotesError(f"the support of {site['name']!r} has no map to the real line ({error})") from error
-
-
-def _is_real(distribution: Distribution) -> bool:
-    support = distribution.support
-    while isinstance(support, constraints.independent):
-        support = support.base_constraint
-    return support is constraints.real
+    return bijection(biject_to, site)
 
 
 def _slope(part: Tensor, z: Tensor, again: bool = False) -> Tensor:
