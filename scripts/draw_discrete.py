@@ -72,7 +72,7 @@ def discrete() -> Figure:
         costs = [parallel_cost(motes.Rng(k), model, data, k) for k in steps]
         left.errorbar(
             steps,
-            [c.nats for c in costs],
+            [c.value for c in costs],
             [2 * c.se for c in costs],
             color=PAPER.families[i],
             lw=1.4,

@@ -8,7 +8,7 @@ import pytest
 import torch
 from scipy import stats
 
-from motes.core.estimate.wasserstein import _squared, sliced_wasserstein
+from motes.core.estimate.distances.wasserstein import _squared, sliced_wasserstein
 from motes.errors import ShapeError
 from motes.rng import Rng
 

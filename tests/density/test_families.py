@@ -7,7 +7,7 @@ import math
 import torch
 
 from motes import Rng
-from motes.density.annealing.chain_variance import relative_variance
+from motes.core.estimate.autocorrelation import relative_variance
 from motes.density.annealing.families import MANY, Families
 
 

@@ -10,7 +10,6 @@ from torch.distributions import Normal
 
 import motes
 from motes.core.smc import steps
-from motes.density.annealing.chain_variance import relative_variance
 from motes.density.annealing.waste_free import WasteFree, chain_length
 from motes.errors import MotesError
 from motes.laws import Density
@@ -58,22 +57,6 @@ def test_without_the_autocovariances_families_disagree_with_the_variance(monkeyp
     assert np.isnan(se).mean() > 0.3
     shown = se[~np.isnan(se)]
     assert (shown**2).mean() / error.var(ddof=1) < 1
-
-
-def test_the_variance_of_a_mean_along_chains_of_known_memory():
-    """x_k = r x_{k-1} + noise: the variance of a mean is (1 + r) / (1 - r) times that of independent draws."""
-    m, p, r, s = 400, 60, 0.6, 0.05
-    noise = motes.Rng(0).normal((m, p))
-    x = [noise[:, 0]]
-    for k in range(1, p):
-        x.append(r * x[-1] + math.sqrt(1 - r * r) * noise[:, k])
-    chains = torch.stack(x, 1)
-    variance, cut = relative_variance((1 + s * chains).log())
-    assert variance == pytest.approx(s**2 * (1 + r) / (1 - r) / (m * p), rel=0.08) and cut < 0.05 * variance
-    variance, cut = relative_variance((1 + s * chains[:, :4]).log())
-    assert cut > 0.1 * variance  # four states are too few to see the memory die out
-    assert relative_variance(torch.zeros(4, 5, dtype=torch.float64)) == (0.0, 0.0)
-    assert math.isnan(relative_variance(torch.full((4, 5), -math.inf, dtype=torch.float64))[0])
 
 
 def ratios(model, truth: float, seeds: int) -> tuple[float, float]:

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import scipy.stats as stats
 import torch
-from scipy.special import owens_t
 
 import motes
+from motes.core.estimate.binormal import binormal_cdf
 from motes.errors import MotesError, MotesWarning, ShapeError
 from motes.language import Generation, TableModel, regex
 from motes.language.evaluation import (
@@ -23,20 +23,6 @@ from motes.language.evaluation import (
     compare,
     compare_paired,
 )
-from motes.language.evaluation.beta import beta_cdf, beta_quantile
-from motes.language.evaluation.binormal import binormal_cdf
-
-SHAPES = [(1, 1), (11, 1), (1, 11), (51, 51), (0.5, 0.5), (3.2, 700.0), (2000.5, 1.5), (40, 3)]
-
-
-@pytest.mark.parametrize("a, b", SHAPES)
-def test_beta_is_that_of_scipy(a, b):
-    law = stats.beta(a, b)
-    for x in [1e-6, 0.01, 0.3, 0.5, 0.77, 0.999]:
-        assert beta_cdf(x, a, b) == pytest.approx(law.cdf(x), abs=1e-11)
-    for p in [0.001, 0.025, 0.5, 0.975, 0.999]:
-        assert beta_cdf(beta_quantile(p, a, b), a, b) == pytest.approx(p, abs=1e-10)
-        assert beta_quantile(p, a, b) == pytest.approx(law.ppf(p), abs=1e-9)
 
 
 def test_intervals_of_the_literature():
@@ -44,19 +30,6 @@ def test_intervals_of_the_literature():
     assert (found[10, 0].low, found[10, 0].high) == pytest.approx((0.7151, 0.9977), abs=5e-5)
     assert (found[0, 10].low, found[0, 10].high) == pytest.approx((0.0023, 0.2849), abs=5e-5)
     assert (found[50, 50].low, found[50, 50].high) == pytest.approx((0.4036, 0.5964), abs=5e-5)
-
-
-@pytest.mark.parametrize("a, b", [(8, 3), (3, 8), (40, 2), (11, 1), (1, 11), (5, 5)])
-def test_the_shortest_interval_holds_its_mass_and_no_other_is_shorter(a, b):
-    law = stats.beta(a, b)
-    low, high = beta_interval(a, b, level=0.9, kind="shortest")
-    assert law.cdf(high) - law.cdf(low) == pytest.approx(0.9, abs=1e-8)
-    tails = np.linspace(0, 0.1, 2001)
-    assert high - low <= (law.ppf(np.minimum(tails + 0.9, 1)) - law.ppf(tails)).min() + 1e-7
-    equal = beta_interval(a, b, level=0.9)
-    assert high - low <= equal[1] - equal[0] + 1e-9
-    if a > 1 and b > 1:
-        assert law.pdf(low) == pytest.approx(law.pdf(high), rel=1e-4)
 
 
 def covered(interval, n=10, points=2000):
@@ -95,21 +68,6 @@ def test_answers_count_as_their_counts():
 
 
 # ------------------------------------------------------------------------------------------------ two models
-
-
-def test_the_binormal_law_is_that_of_closed_forms():
-    rho = torch.tensor([-0.999, -0.9, -0.71, -0.3, 0.0, 0.5, 0.69, 0.8, 0.99, 0.99999], dtype=torch.float64)
-    at_zero = binormal_cdf(torch.tensor(0.0), torch.tensor(0.0), rho)
-    assert at_zero.tolist() == pytest.approx((0.25 + rho.asin() / (2 * math.pi)).tolist(), abs=1e-12)
-    grid = torch.linspace(-4, 4, 17, dtype=torch.float64) + 0.013
-    h, k, r = torch.meshgrid(grid, grid - 0.01, rho[:-1], indexing="ij")
-    h, k, r = (v.numpy() for v in (h, k, r))
-    root = np.sqrt(1 - r * r)  # Owen (1956): in terms of T
-    owen = 0.5 * (stats.norm.cdf(h) + stats.norm.cdf(k)) - owens_t(h, (k - r * h) / (h * root))
-    owen += -owens_t(k, (h - r * k) / (k * root)) - 0.5 * ((h * k < 0) | ((h * k == 0) & (h + k < 0)))
-    found = binormal_cdf(*(torch.from_numpy(v) for v in (h, k, r))).numpy()
-    assert np.abs(found - owen).max() < 1e-7
-    assert np.abs(found - owen)[np.abs(r) < 0.7].max() < 1e-13
 
 
 def test_independent_models_against_the_closed_form():

@@ -17,7 +17,7 @@ from language.test_steering import critic, rewards, worth
 from motes.core.resampling import Scheme
 from motes.errors import AllWeightsZero, MotesError, ShapeError
 from motes.language import Generation, nucleus, predicate, regex, temperature
-from motes.language.generation.particle_gibbs import Text, TextChains, _taken, effective_size, particle_gibbs, sweep
+from motes.language.generation.particle_gibbs import Text, TextChains, _taken, particle_gibbs, sweep
 from motes.testing import enumerate_runs
 from motes.testing.rules import texts_of
 
@@ -171,24 +171,6 @@ def test_texts_of_a_transformer_are_written_again_as_they_were(tiny):
             alone += float(torch.log_softmax(prefixes.logits[0].double(), -1)[token])
             prefixes.extend(torch.tensor([0]), torch.tensor([token]))
         assert draw.log_prob == pytest.approx(alone, abs=1e-3)
-
-
-@pytest.mark.parametrize("shape, memory", [((4, 1000), 0.9), ((2, 100), 0.5), ((1, 300), -0.4), ((4, 51), 0.0)])
-def test_effective_sizes_are_those_of_arviz(shape, memory):
-    base = pytest.importorskip("arviz_stats.base")
-    noise = motes.Rng(3).at(str(shape)).normal(shape)
-    x = torch.zeros(shape, dtype=torch.float64)
-    for t in range(1, shape[1]):
-        x[:, t] = memory * x[:, t - 1] + noise[:, t]
-    theirs = base.array_stats.ess(x.numpy(), chain_axis=0, draw_axis=1, method="mean")
-    assert effective_size(x) == pytest.approx(float(theirs), rel=1e-9)
-
-
-def test_effective_sizes_at_the_edges():
-    assert math.isnan(effective_size(torch.zeros(2, 3)))
-    assert effective_size(torch.ones(2, 10)) == 20
-    apart = torch.zeros(2, 100, dtype=torch.float64) + torch.tensor([[0.0], [1.0]])
-    assert effective_size(apart + 1e-3 * motes.Rng(0).normal((2, 100))) < 5
 
 
 @pytest.mark.parametrize("settings", [{"n": 1}, {"sweeps": 0}, {"chains": 0}, {"burn": -1}, {"ess_threshold": 2.0}])

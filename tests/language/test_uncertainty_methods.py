@@ -21,7 +21,6 @@ from motes.language.uncertainty import (
     ByKey,
     ConformalSets,
     Scored,
-    auroc,
     cluster,
     contextual_entropy_reduction,
     kernel_entropy,
@@ -354,28 +353,6 @@ def test_bootstrap_draws_families_and_not_texts_after_resampling() -> None:
     # systematic resampling varies less than families drawn at random do, so the error bar is on the safe side
     assert 0.9 * truth < sum(f.se for f in found) / 150 < 1.3 * truth
     assert sum(f.se for f in alone) / 150 < 0.8 * truth  # the twin: texts drawn one by one
-
-
-def test_delong_intervals_beside_a_bootstrap_and_their_coverage() -> None:
-    def case(seed: int, n: int) -> tuple[torch.Tensor, torch.Tensor]:
-        wrong = torch.arange(n) % 3 == 0
-        return Rng(seed).at("case").normal((n,), dtype=torch.float64) + wrong, wrong
-
-    number, wrong = case(0, 150)
-    found = auroc(number, wrong)
-    x, y = number[wrong], number[~wrong]
-    i, j = (Rng(1).at(k).integers((2000, len(v)), len(v)) for k, v in (("x", x), ("y", y)))
-    areas = (x[i][:, :, None] > y[j][:, None, :]).double().mean((1, 2))
-    assert float(areas.std()) == pytest.approx(found.se, rel=0.1)
-    pairs = math.sqrt(found.value * (1 - found.value) / (len(x) * len(y)))  # the twin: pairs taken as independent
-    assert pairs < 0.5 * found.se
-    truth = 0.5 * math.erfc(-0.5)  # two unit normals one apart: Phi(1 / sqrt(2))
-    covers = [a.low < truth < a.high for a in (auroc(*case(seed, 60)) for seed in range(600))]
-    assert abs(sum(covers) / 600 - 0.95) < 4.9 * math.sqrt(0.95 * 0.05 / 600)
-    perfect = auroc(torch.arange(10.0), torch.arange(10) >= 5)
-    assert perfect.value == 1 and perfect.low < 0.6 and perfect.high == 1
-    with pytest.raises(MotesError, match="two wrong"):
-        auroc(torch.arange(3.0), torch.tensor([True, False, False]))
 
 
 def test_the_error_bar_of_semantic_entropy_is_its_spread() -> None:

@@ -7,10 +7,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from motes.core.estimate.distances.wasserstein import sliced_wasserstein
     from motes.core.estimate.estimate import Estimate
     from motes.core.estimate.systematic import Systematic
     from motes.core.estimate.variance import StandardError
-    from motes.core.estimate.wasserstein import sliced_wasserstein
     from motes.core.estimate.weighted_sample import WeightedSample
     from motes.core.files.checkpoint import Checkpoint
     from motes.core.model import FeynmanKac
@@ -44,7 +44,7 @@ _HOME = {
     "estimate.estimate": "Estimate",
     "estimate.systematic": "Systematic",
     "estimate.variance": "StandardError",
-    "estimate.wasserstein": "sliced_wasserstein",
+    "estimate.distances.wasserstein": "sliced_wasserstein",
     "estimate.weighted_sample": "WeightedSample",
     "files.checkpoint": "Checkpoint",
     "model": "FeynmanKac",

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from motes.core.estimate import student
+from motes.core.estimate.quantile import quantile
 from motes.core.files.visible import visible
 from motes.core.run import Result, Run
 from motes.core.views._view import Column, Distinct, View
 from motes.errors import MotesError, WrongType
 from motes.report.chains import Diagnosis, diagnose
-from motes.report.quantile import quantile
 
 DRAWS = 20_000
 """How many draws of chains histograms are made of."""

@@ -8,6 +8,7 @@ from statistics import NormalDist
 import torch
 from torch import Tensor
 
+from motes.core.estimate.ranks import chi_squared_tail
 from motes.errors import MotesError
 
 Z = 4.9
@@ -42,8 +43,7 @@ def farthest(means: Means) -> tuple[float, str]:
 
 def p_value(count: Tensor, expected: Tensor, freedom: int) -> float:
     """The p-value of the chi-square statistic of counts, where `expected` are expected."""
-    statistic = ((count - expected).square() / expected).sum()
-    return float(torch.special.gammaincc(torch.tensor(freedom / 2, dtype=torch.float64), statistic.double() / 2))
+    return float(chi_squared_tail(((count - expected).square() / expected).sum(), freedom))
 
 
 def deviation(p: float) -> float:

@@ -148,10 +148,13 @@ def test_the_cost_is_estimated_without_bias():
     for steps in (1, 3):
         exact = path_cost(TABLE, torch.full((steps,), 1 / steps))
         cost = parallel_cost(Rng(3), model, data, steps)
-        assert abs(cost.nats - float(exact.sum())) < 4.9 * cost.se and cost.se < 0.01
-        assert bool(((cost.by_step - exact).abs() < 4.9 * cost.by_step_se + 1e-12).all())
+        by_step = cost.parts["by step"]
+        assert abs(cost.value - float(exact.sum())) < 4.9 * cost.se and cost.se < 0.01
+        assert bool(((by_step.value - exact).abs() < 4.9 * by_step.se + 1e-12).all())
         assert float(exact.sum()) >= divergence(TABLE, chain_law(model, steps)) - 1e-12
-    assert parallel_cost(Rng(3), joint(Masked(V), torch.ones(V, V, V)), data[:9], 2).nats == pytest.approx(0, abs=1e-12)
+    assert parallel_cost(Rng(3), joint(Masked(V), torch.ones(V, V, V)), data[:9], 2).value == pytest.approx(
+        0, abs=1e-12
+    )
 
 
 def test_the_cost_of_long_sequences():
@@ -162,7 +165,7 @@ def test_the_cost_of_long_sequences():
     data, _ = first_hitting(Rng(0), model, 600)
     cost = parallel_cost(Rng(0), model, data, 1)
     exact = 59 * (math.log(2) + flip * math.log(flip) + (1 - flip) * math.log(1 - flip))
-    assert abs(cost.nats - exact) < 4.9 * cost.se < 6
+    assert abs(cost.value - exact) < 4.9 * cost.se < 6
 
 
 # ------------------------------------------------------------------------------------------------ laws of the chains

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from motes.core import tree
 from motes.core.cite import Reference
+from motes.core.estimate.autocorrelation import relative_variance
 from motes.core.estimate.variance import StandardError
 from motes.core.files.settings import short
 from motes.core.particles import Particles
@@ -19,7 +20,6 @@ from motes.core.run import Run
 from motes.core.temperature import next_temperature
 from motes.core.weights import normalise
 from motes.density.annealing.annealed import Annealed
-from motes.density.annealing.chain_variance import relative_variance
 from motes.density.annealing.families import Families
 from motes.density.last_look import LastLook
 from motes.errors import MotesError

@@ -9,6 +9,7 @@ import torch
 
 from motes.core import tree
 from motes.core.drive import uninterrupted
+from motes.core.estimate.ranks import farthest
 from motes.core.resampling import find_scheme
 from motes.core.sample import sample
 from motes.density.annealing.tempering import Tempering
@@ -81,20 +82,13 @@ def calibration(setting: Setting, rng: Rng, replicates: int = 100, progress: boo
 def band(replicates: int, alpha: float, rng: Rng) -> float:
     """How many standard deviations the distribution function of uniform ranks leaves anywhere with chance `alpha`."""
     rank = rng.at("band").integers((TRIALS, replicates), DRAWS + 1).numpy()
-    return float(np.quantile([_distance(r) for r in rank], 1 - alpha))
-
-
-def _distance(rank: np.ndarray) -> float:
-    """The largest deviation of the empirical distribution function from uniform, in binomial standard deviations."""
-    count = np.bincount(rank, minlength=DRAWS + 1).cumsum()[:-1]
-    p = np.arange(1, DRAWS + 1) / (DRAWS + 1)
-    return float((np.abs(count - len(rank) * p) / np.sqrt(len(rank) * p * (1 - p))).max())
+    return float(np.quantile([farthest(r, DRAWS) for r in rank], 1 - alpha))
 
 
 def _outside(ranks: np.ndarray, limit: float) -> tuple[float, int]:
     """The largest distance in units of the band's width `limit`, and the quantity that it belongs to."""
     quantities = ranks.shape[1]
-    distance = [_distance(ranks[:, k]) / limit for k in range(quantities)]
+    distance = [farthest(ranks[:, k], DRAWS) / limit for k in range(quantities)]
     own = int(np.argmax(distance[:-1]))  # a parameter says more than the log-likelihood, which comes last
     return (distance[own], own) if distance[own] >= 1 else (distance[-1], quantities - 1)
 

@@ -1,8 +1,8 @@
 """Diagnostics of denoisers, of samplers' steps and of weighted runs, each with an error bar."""
 
+from motes.core.estimate.distances.frechet import frechet_distance
 from motes.diffusion.diagnostics.calibration import calibration
 from motes.diffusion.diagnostics.conservative import non_conservativeness
-from motes.diffusion.diagnostics.distances import frechet_distance
 from motes.diffusion.diagnostics.divergence import kl_divergence, mutual_information
 from motes.diffusion.diagnostics.entropy import entropy_bound, entropy_rate
 from motes.diffusion.diagnostics.population import by_noise_level

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from motes.core.estimate.estimate import Estimate
+from motes.core.estimate.ranks import uniform_p_value
 from motes.core.micro_batches import in_parts
 from motes.diffusion.arguments import check_networks
 from motes.diffusion.denoisers.denoiser import Denoiser
@@ -109,11 +110,7 @@ def posterior_ranks(
     truth, drawn = asked(samples)[:, None], asked(images).reshape(n, draws)
     equal = (drawn == truth).sum(1)
     rank = (drawn < truth).sum(1) + torch.floor(rng.at("ties").uniform((n,)) * (equal + 1)).long()
-    count = torch.bincount(rank, minlength=draws + 1).double()
-    expected = n / (draws + 1)
-    chi2 = (count - expected).square().sum() / expected
-    half = torch.tensor(0.5 * draws, dtype=torch.float64)
-    p_value = float(torch.special.gammaincc(half, 0.5 * chi2))
+    p_value = uniform_p_value(rank, draws)
     inside, nominal = [], []
     for level in (0.5, 0.9):
         cut = round((draws + 1) * (1 - level) / 2)

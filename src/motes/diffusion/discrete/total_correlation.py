@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from motes.core.estimate.estimate import Estimate
 from motes.diffusion.discrete.model import TokenModel
 from motes.diffusion.discrete.process import Masked
 from motes.errors import MotesError
@@ -69,24 +69,7 @@ def chain_law(model: TokenModel, steps: int | Tensor, *, most: int = 1 << 24) ->
     return table[(slice(0, process.vocabulary),) * length]
 
 
-@dataclass(frozen=True)
-class Cost:
-    """An estimate of the cost of parallel unmasking.
-
-    Attributes:
-        nats: the estimate; an upper bound of KL(model || chain), on average.
-        se: its standard error.
-        by_step: (K,) what each step contributes, nats.
-        by_step_se: (K,) the standard errors.
-    """
-
-    nats: float
-    se: float
-    by_step: Tensor
-    by_step_se: Tensor
-
-
-def parallel_cost(rng: Rng, model: TokenModel, data: Tensor, steps: int | Tensor) -> Cost:
+def parallel_cost(rng: Rng, model: TokenModel, data: Tensor, steps: int | Tensor) -> Estimate[float]:
     """What unmasking in `steps` parallel steps costs a masked model, estimated from sequences of its law.
 
     The expected total correlation of the places of each step given what is there, summed over the steps: the KL
@@ -102,6 +85,9 @@ def parallel_cost(rng: Rng, model: TokenModel, data: Tensor, steps: int | Tensor
         data: (N, L) int64 sequences from the model's law, such as `first_hitting` draws; more make the error smaller.
         steps: the number of steps, or the falling times (K + 1,).
 
+    Returns:
+        Nats, an upper bound of KL(model || chain) on average; `parts["by step"]` is what each step contributes, (K,).
+
     References:
         Lezama, Salimans, Jiang, Chang, Ho & Essa (2023), Discrete Predictor-Corrector Diffusion Models for Image
         Synthesis, ICLR (independence within a step as the error). Watanabe (1960), IBM Journal 4(1).
@@ -112,7 +98,7 @@ def parallel_cost(rng: Rng, model: TokenModel, data: Tensor, steps: int | Tensor
         >>> model = joint(Masked(2), torch.tensor([[0.5, 0.0], [0.0, 0.5]]))
         >>> data = torch.tensor([[0, 0], [1, 1]]).repeat(500, 1)
         >>> cost = parallel_cost(motes.Rng(0), model, data, 1)  # log 2
-        >>> abs(cost.nats - 0.693) < 4 * cost.se < 0.2
+        >>> abs(cost.value - 0.693) < 4 * cost.se < 0.2
         True
     """
     process, (n, length) = model.process, data.shape
@@ -142,4 +128,5 @@ def parallel_cost(rng: Rng, model: TokenModel, data: Tensor, steps: int | Tensor
     gain *= length
     member = torch.nn.functional.one_hot(k, len(edges) - 1).to(torch.float64) * gain[:, None]
     spread = member.std(0) / math.sqrt(n)
-    return Cost(float(gain.mean()), float(gain.std()) / math.sqrt(n), member.mean(0), spread)
+    parts = {"by step": Estimate(member.mean(0), spread)}
+    return Estimate(float(gain.mean()), float(gain.std()) / math.sqrt(n), parts=parts)

@@ -18,6 +18,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
+from motes.core.estimate.estimate import Estimate
 from motes.core.micro_batches import in_parts
 from motes.core.remark import ALL, Remark
 from motes.diffusion.arguments import check_networks
@@ -44,12 +45,10 @@ class Coupling:
     Attributes:
         times: (T,) the times of the noise.
         slope: (T,) the regression of the data on the predictions, all dimensions together.
-        se: (T,) standard errors.
     """
 
     times: Tensor
-    slope: Tensor
-    se: Tensor
+    slope: Estimate[Tensor]
 
     @property
     def worst(self) -> int:
@@ -62,14 +61,11 @@ class Coupling:
         return not bool((self._excess() > 0).any())
 
     def _excess(self) -> Tensor:
-        return (self.slope - 1).abs() - (SURE * self.se + TOLERATED)
+        return (self.slope.value - 1).abs() - (SURE * self.slope.se + TOLERATED)
 
     def __str__(self) -> str:
-        k = self.worst
-        return (
-            f"at t={float(self.times[k]):.2g} data depend on predictions with slope {float(self.slope[k]):.2f} +- "
-            f"{float(self.se[k]):.2f}, and not 1"
-        )
+        t, slope, se = (float(v[self.worst]) for v in (self.times, self.slope.value, self.slope.se))
+        return f"at t={t:.2g} data depend on predictions with slope {slope:.2f} +- {se:.2f}, and not 1"
 
 
 def coupling_test(
@@ -137,7 +133,8 @@ def coupling_test(
         times.append(t)
         slopes.append(slope)
         errors.append(float(left.std()) * math.sqrt(n) / float(square.sum()))
-    return Coupling(*(torch.tensor(v, dtype=torch.float64).nan_to_num(nan=math.inf) for v in (times, slopes, errors)))
+    at, slope, se = (torch.tensor(v, dtype=torch.float64).nan_to_num(nan=math.inf) for v in (times, slopes, errors))
+    return Coupling(at, Estimate(slope, se))
 
 
 def carried(process: Process, x: Tensor, steps: int, ask: Model) -> tuple[Tensor, Tensor]:
@@ -170,7 +167,7 @@ def _tested(denoiser: Denoiser, shape: tuple[int, ...], dtype: torch.dtype, devi
     known = _KNOWN.get(denoiser)
     if known is None or not torch.equal(known[0], now):
         found = coupling_test(denoiser, shape, micro_batch=part, dtype=dtype, device=device)
-        known = now, torch.stack([found.times, found.slope, found.se])
+        known = now, torch.stack([found.times, found.slope.value, found.slope.se])
         _KNOWN[denoiser] = known
     return known[1]
 
@@ -183,7 +180,8 @@ def coupling_remarks(shared: Mapping[str, Any]) -> list[Remark]:
     """
     if "coupling" not in shared:
         return []
-    found = Coupling(*shared["coupling"])
+    times, slope, se = shared["coupling"]
+    found = Coupling(times, Estimate(slope, se))
     if found.independent:
         return []
     text = (

@@ -27,6 +27,8 @@ LARGE = 1024
 class Likelihood:
     """The log-density of images, and how wrong it may be.
 
+    It is no `Estimate`: of its two errors one has a sign and more steps cure it, and the other is 0 without probes.
+
     Attributes:
         value: (N,) float64, nats.
         discretisation: (N,) float64, nats: the error made by finitely many steps, estimated from a run of half as many:

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from motes.core import weights
 from motes.core.cite import Reference
+from motes.core.estimate.beta import beta_interval, check_level
 from motes.core.run import Run
 from motes.errors import MotesError, ShapeError
-from motes.language.evaluation.beta import beta_interval, check_level
 
 Judge = Callable[[list[str]], Tensor]
 """Maps texts to what they are worth, (n,): true or false, or a number from 0 to 1."""

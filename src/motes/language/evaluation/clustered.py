@@ -9,10 +9,10 @@ from typing import Final
 import torch
 from torch import Tensor
 
+from motes.core.estimate.beta import check_level
 from motes.core.run import Run
 from motes.errors import MotesError, ShapeError
 from motes.language.evaluation.accuracy import BOWYER, Accuracy, Judge, worth
-from motes.language.evaluation.beta import check_level
 
 REFERENCES: Final = (BOWYER,)
 GRID: Final = 2000

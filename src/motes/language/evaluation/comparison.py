@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from motes.core import weights
+from motes.core.estimate.beta import check_level
+from motes.core.estimate.binormal import binormal_cdf
 from motes.errors import MotesError, ShapeError, warn
 from motes.language.evaluation.accuracy import BOWYER, Correct, check_values, counts
-from motes.language.evaluation.beta import check_level
-from motes.language.evaluation.binormal import binormal_cdf
 from motes.rng import Rng
 
 REFERENCES: Final = (BOWYER,)

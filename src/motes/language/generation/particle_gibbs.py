@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -10,6 +9,7 @@ import torch
 from torch import Tensor
 
 from motes.core.cite import Reference
+from motes.core.estimate.autocorrelation import effective_size
 from motes.core.estimate.batch_means import chain_mean
 from motes.core.estimate.estimate import Estimate
 from motes.core.particles import Particles
@@ -179,39 +179,3 @@ def _taken(generation: Generation, particles: Particles, i: int) -> Text:
     tokens = x["tokens"][i, :length].clone()
     text = generation.model.decode(tokens.tolist())
     return Text(tokens, x["kept"][i, :length].clone(), float(x["log_prob"][i, :length].sum()), text)
-
-
-def effective_size(value: Tensor) -> float:
-    """The effective sample size of the mean of `value` (chains, draws); NaN for less than 4 draws a chain.
-
-    Chains are cut in halves. With W the mean of their variances, V = W (D - 1) / D + variance of their means, D draws a
-    half, the autocorrelation at lag t is 1 - (W - mean autocovariance at t) / V. It is summed by Geyer's initial
-    monotone sequence, so that chains in different places have a small size.
-
-    References:
-        Vehtari, Gelman, Simpson, Carpenter & Bürkner (2021), Rank-normalization, folding, and localization, Bayesian
-        Analysis 16(2), section 3.2; without its rank-normalization.
-        Geyer (1992), Practical Markov chain Monte Carlo, Statistical Science 7(4), section 3.3.
-    """
-    half = value.shape[1] // 2
-    if half < 2:
-        return math.nan
-    x = torch.cat([value[:, :half], value[:, -half:]]).double()
-    m, d = x.shape
-    off = x - x.mean(1, keepdim=True)
-    if float(x.max() - x.min()) == 0.0:
-        return float(m * d)
-    spectrum = torch.fft.rfft(off, n=2 * d)
-    covariance = torch.fft.irfft(spectrum.abs().square(), n=2 * d)[:, :d].mean(0) / d
-    within = float(covariance[0]) * d / (d - 1)
-    total = within * (d - 1) / d + float(x.mean(1).var(correction=1))
-    rho = (1 - (within - covariance) / total).tolist()
-    rho[0], time, last = 1.0, -1.0, math.inf
-    for k in range(0, d - 1, 2):
-        pair = rho[k] + rho[k + 1]
-        if pair <= 0:
-            time += max(0.0, rho[k])
-            break
-        last = min(last, pair)
-        time += 2 * last
-    return m * d / max(time, 1 / math.log10(m * d))

@@ -1,10 +1,11 @@
 """How sure a language model is: entropies, meanings, sets and tests on weighted texts, with error bars."""
 
 # written by `make golden`
+from motes.core.estimate.conformal import conformal_quantile
+from motes.core.estimate.roc import Auroc, auroc
 from motes.language.uncertainty.answers import Answers, measures
-from motes.language.uncertainty.auroc import Auroc, auroc
 from motes.language.uncertainty.clusters import ByEmbedding, ByFunction, ByJudge, ByKey, Meaning, cluster
-from motes.language.uncertainty.conformal import ConformalSets, conformal_quantile, strangeness
+from motes.language.uncertainty.conformal import ConformalSets, strangeness
 from motes.language.uncertainty.context import ContextEffect, contextual_entropy_reduction
 from motes.language.uncertainty.embedding import MiniLM, embed_texts
 from motes.language.uncertainty.entropy import perplexity

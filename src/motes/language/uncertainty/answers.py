@@ -132,9 +132,3 @@ def shares(label: Tensor, weight: Tensor, count: int) -> Tensor:
     """The weight (..., count) of each label (N,) under weights (..., N)."""
     out = torch.zeros(*weight.shape[:-1], count, dtype=torch.float64)
     return out.index_add_(-1, label, weight.to(torch.float64))
-
-
-def check_share(name: str, value: object) -> None:
-    """A number strictly between 0 and 1."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < 1:
-        raise MotesError(f"{name} must lie strictly between 0 and 1, not {value!r}")

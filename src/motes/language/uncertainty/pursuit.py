@@ -9,9 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from motes.core.estimate.conformal import check_share, conformal_quantile
 from motes.errors import MotesError, ShapeError
-from motes.language.uncertainty.answers import check_share
-from motes.language.uncertainty.conformal import conformal_quantile
 from motes.rng import Rng
 
 History = tuple[tuple[int, int], ...]

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from motes.report.quantile import quantile
+from motes.core.estimate.quantile import quantile
 
 
 @settings(derandomize=True, max_examples=60, deadline=None)

@@ -1,4 +1,4 @@
-"""The Fréchet distance between sets of images, as torchmetrics computes it, with an error bar."""
+"""The Fréchet distance between sets of features, as torchmetrics computes it, with an error bar."""
 
 from __future__ import annotations
 
@@ -61,4 +61,5 @@ def frechet_distance(features: Tensor, reference: Tensor, *, groups: int = 10) -
     left = torch.tensor([distance(g) for g in range(groups)], dtype=torch.float64)
     value = groups * whole - (groups - 1) * left.mean()
     se = math.sqrt((groups - 1) / groups * float((left - left.mean()).square().sum()))
-    return Estimate(value, torch.tensor(se, dtype=torch.float64))
+    bias = "up, by order d / n less what the jackknife takes off"
+    return Estimate(value, torch.tensor(se, dtype=torch.float64), method="jackknife over groups", bias=bias)

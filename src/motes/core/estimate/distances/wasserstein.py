@@ -61,7 +61,7 @@ def sliced_wasserstein(
         ShapeError: the points have different dimensions or are not finite.
 
     >>> import torch
-    >>> from motes.core.estimate.wasserstein import sliced_wasserstein
+    >>> from motes.core import sliced_wasserstein
     >>> x = torch.arange(12.0).view(6, 2)
     >>> bool(abs(float(sliced_wasserstein(x, x + torch.tensor([3.0, 4.0]))) - 25 / 2) < 1e-9)
     True

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from motes import Rng
-from motes.diffusion.diagnostics.distances import frechet_distance
+from motes.core.estimate.distances.frechet import frechet_distance
 from motes.errors import ShapeError
 
 F64 = torch.float64

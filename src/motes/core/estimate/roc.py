@@ -1,4 +1,4 @@
-"""How well a number tells wrong answers from right ones."""
+"""How well a number tells two groups apart, as wrong answers from right ones."""
 
 from __future__ import annotations
 
@@ -14,6 +14,9 @@ from motes.errors import MotesError, ShapeError
 @dataclass(frozen=True)
 class Auroc:
     """The area under the receiver operating characteristic.
+
+    It is no `Estimate`: its interval is made on the logit scale, or of the exact binomial bound, and so neither of one
+    level for each call nor symmetric about the value.
 
     Attributes:
         value: the probability that a wrong answer has the larger number, ties counting half.

@@ -1,0 +1,1 @@
+"""Distances between weighted samples, or sets of features."""
