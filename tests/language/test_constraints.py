@@ -20,7 +20,7 @@ from motes.language.constraints import example as search
 from motes.language.constraints.choices import Listed
 from motes.language.constraints.example import example, no_room
 from motes.language.constraints.parsed import Parsers
-from motes.language.generation.rejection import draw
+from motes.language.generation.proposals.rejection import draw
 from motes.rng import Rng
 
 

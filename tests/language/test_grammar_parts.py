@@ -72,6 +72,12 @@ def test_the_separators_of_a_grammar():
 
 
 def test_what_has_no_separators_is_resampled_by_tokens():
-    for constraint, boundary in ((grammar(LIST), "structure"), (grammar('start: "a"+'), None), (regex("(a,)+"), None)):
-        assert Generation(model(), "", constraint=constraint, max_tokens=MOST).boundary == boundary
-    assert Generation(model(), "", constraint=grammar(LIST), max_tokens=MOST, step="token").boundary is None
+    for constraint, boundary in (
+        (grammar(LIST), "structure"),
+        (grammar('start: "a"+'), "token"),
+        (regex("(a,)+"), "token"),
+    ):
+        assert Generation(model(), "", constraint=constraint, max_tokens=MOST).settings()["step"] == boundary
+    assert (
+        Generation(model(), "", constraint=grammar(LIST), max_tokens=MOST, step="token").settings()["step"] == "token"
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from language.test_exact import TOLERANCE, assert_same_law, mean_law
 from motes.core.resampling import thin
 from motes.errors import AllWeightsZero, MotesError, ShapeError
 from motes.language import Generation, Potential, nucleus, on_tokens, predicate, regex
-from motes.language.generation.lookahead import ahead, draw
+from motes.language.generation.proposals.lookahead import Lookahead, draw
 from motes.testing import enumerate_runs
 
 LAW = torch.tensor([0.4, 0.3, 0.2, 0.06, 0.04], dtype=torch.float64)
@@ -205,9 +206,13 @@ def test_longer_texts_have_the_right_law(step):
 class Unweighted(Generation):
     """The broken twin: the token is chosen with a look ahead, and nothing is said of it in the weight."""
 
-    def _token(self, rng, x, drawn, draw):
-        token, gained = ahead(rng, 3, self.reward, self.twist, x, drawn)
-        return super()._token(rng, x, drawn, lambda *_: (token, torch.where(torch.isneginf(gained), gained, 0.0)))
+    @property
+    def proposal(self):
+        def propose(rng, state, drawn):
+            new = Lookahead(3, self.account)(rng, state, drawn)
+            return replace(new, gained=torch.where(torch.isneginf(new.gained), new.gained, 0.0))
+
+        return propose
 
 
 def test_a_look_ahead_without_weights_is_noticed():

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from motes.errors import MotesError, ShapeError, UnknownName
-from motes.language.generation.rejection import draw
+from motes.language.generation.proposals.rejection import draw
 from motes.rng import Rng
 from motes.testing import enumerate_runs
 

@@ -12,6 +12,7 @@ from language.tables import exact, table
 from language.test_exact import TOLERANCE, assert_same_law, mean_law
 from motes.errors import MotesError, NanLogPotential, UnknownName
 from motes.language import Generation, Potential, on_tokens, regex, reward_model
+from motes.language.generation.reward_account import RewardAccount
 
 
 def worth(text: str) -> float:
@@ -48,12 +49,17 @@ def test_a_twist_without_a_reward_leaves_the_law_alone():
     assert_same_law(found, exact(2))
 
 
+class Generous(RewardAccount):
+    def pay(self, texts, before, now, lent, alive, t):
+        return super().pay(texts, before, now, lent, torch.zeros_like(alive), t)
+
+
 class Kept(Generation):
     """The broken twin: what the twist lent is never taken back."""
 
-    def _pay(self, x, ended, going, t):
-        paid, now = super()._pay(x, torch.zeros_like(ended), going, t)
-        return paid, now
+    @property
+    def account(self):
+        return Generous(**vars(super().account))
 
 
 def test_a_twist_that_stays_is_noticed():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -10,6 +12,7 @@ from breaks import breaks
 from language.tables import exact, table
 from motes.errors import AllWeightsZero, MotesError
 from motes.language import Generation, TableModel, predicate, regex, temperature
+from motes.language.generation.proposals.next_tokens import FromLaw
 from motes.testing import check_model
 from motes.testing.rules import texts_of
 
@@ -48,9 +51,14 @@ def test_steps_of_text_draw_each_token_anew():
 class Unweighted(Generation):
     """The broken twin: tokens by rejection, their weights thrown away."""
 
-    def _draw(self, rng, frontier, drawn):
-        token, gained = super()._draw(rng, frontier, drawn)
-        return token, torch.where(torch.isneginf(gained), gained, 0.0)
+    @property
+    def proposal(self):
+        def propose(rng, state, drawn):
+            new = FromLaw(self.max_refused)(rng, state, drawn)
+            gained = torch.where(torch.isneginf(new.gained), new.gained, 0.0)
+            return replace(new, gained=gained, kept=gained)
+
+        return propose
 
 
 def test_rejection_without_weights_is_noticed():

@@ -13,9 +13,10 @@ from motes.core.estimate.variance import StandardError
 from motes.core.particles import Particles
 from motes.core.resampling.designs.optimal import FEARNHEAD, thin
 from motes.language.constraint import Constraint
-from motes.language.generation.arguments import Rules, check_arguments
-from motes.language.generation.lookahead import check_size, guides, worth
+from motes.language.generation.arguments import Rules, check_arguments, check_size
 from motes.language.generation.potential import Potential, Reward, reward_name
+from motes.language.generation.prefix import TokenSequences
+from motes.language.generation.reward_account import RewardAccount, guides
 from motes.language.generation.sources import LEW
 from motes.language.models.model import LanguageModel, Message
 from motes.language.search.beam import Beam
@@ -149,10 +150,9 @@ class Expansion(TextPopulation):
         """The candidates without those that are worth nothing, and what they are worth: in `included` and as it is."""
         new = torch.nonzero(token >= 0)[:, 0]
         twist = self.twist if self.steer is not None and t % self.steer == 0 else None
-        now = before.clone()
-        texts = (beam.tokens[entry[new]], beam.length[entry[new]])
-        row = beam.row[entry[new]]
-        now[new] = worth(self.reward, twist, beam.front, texts, row, token[new], before[new], t)
+        account, texts = RewardAccount(self.model, self.reward, twist, self.steer), entry[new]
+        now, sequences = before.clone(), TokenSequences(beam.tokens[texts], beam.length[texts])
+        now[new] = account.worth(beam.front, sequences, beam.row[texts], token[new], before[new], t)
         alive = ~torch.isneginf(now)
         included = included - (now - before)
         return entry[alive], token[alive], log_prob[alive], included[alive], now[alive]

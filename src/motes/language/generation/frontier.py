@@ -23,11 +23,23 @@ class NextTokenLaw:
         log_prob: (A, V) float64, normalised, after the rules and within the constraint; -inf throughout in a dead end.
         kept_by_rules: (A,) float64, log of the mass that the rules divided by, nats.
         kept_by_constraint: (A,) float64, log of the mass that the constraint leaves of the rules' law; -inf: dead end.
+        globalise: whether the mass of the rules counts in the weights.
     """
 
     log_prob: Tensor
     kept_by_rules: Tensor
     kept_by_constraint: Tensor
+    globalise: bool = True
+
+    @property
+    def log_mass(self) -> Tensor:
+        """(A,) the log of the mass that each row's law keeps, as far as it counts in the weights, nats."""
+        return self.kept_by_constraint + self.kept_by_rules if self.globalise else self.kept_by_constraint
+
+    def behind(self, first: int) -> NextTokenLaw:
+        """The laws from row `first` on."""
+        kept = (self.kept_by_rules[first:], self.kept_by_constraint[first:])
+        return NextTokenLaw(self.log_prob[first:], *kept, self.globalise)
 
 
 class Front:
@@ -42,8 +54,9 @@ class Front:
         max_tokens: int,
         rules: Sequence[Rule],
         constraint: Constraint | None,
+        globalise: bool = True,
     ):
-        self.model = model
+        self.model, self.globalise = model, globalise
         self.rules: Chain = Chain(rules, model, prompt, max_tokens)
         self.prefixes: Prefixes = model.prefixes(prompt, max_tokens)
         self.recogniser: Recogniser | None = None if constraint is None else constraint.open(model)
@@ -80,8 +93,7 @@ class Front:
         self.extend(rows, stay)
         self.rules.recall(memory)
         self.law = law
-        more = len(rows)
-        return NextTokenLaw(found.log_prob[more:], found.kept_by_rules[more:], found.kept_by_constraint[more:])
+        return found.behind(len(rows))
 
     def reopen(self, texts: dict[int, list[int]]) -> None:
         """After the prefixes were evaluated anew: the parser states of the rows with these tokens, and all laws."""
@@ -107,7 +119,34 @@ class Front:
         by_constraint = torch.zeros_like(by_rules)
         if self.recogniser is not None:
             log_prob, by_constraint = renormalised(log_prob.masked_fill(~self.recogniser.allowed()[:first], -torch.inf))
-        return NextTokenLaw(log_prob, by_rules, by_constraint)
+        return NextTokenLaw(log_prob, by_rules, by_constraint, self.globalise)
+
+    def cut_potential(self, row: Tensor, token: Tensor, cut: Tensor) -> Tensor:
+        """(N,) zero, and -inf where the constraint does not accept a text that is `cut` (N,) bool behind its token."""
+        potential = torch.zeros(len(token), dtype=torch.float64)
+        if self.recogniser is not None and cut.any():
+            potential[cut] = torch.where(self.recogniser.accepts(row[cut], token[cut]), 0.0, -torch.inf).double()
+        return potential
+
+
+def open_front(
+    model: LanguageModel,
+    prompt: Tensor,
+    max_tokens: int,
+    rules: Sequence[Rule],
+    constraint: Constraint | None,
+    globalise: bool = True,
+    n: int = 1,
+) -> Front:
+    """The front of N empty texts: the prompt is one row.
+
+    Raises:
+        NanLogPotential: the model's logits are NaN or infinite.
+    """
+    try:
+        return Front(model, prompt, max_tokens, rules, constraint, globalise)
+    except BadLogits as error:
+        raise error.about(model.name, range(n), 0) from error
 
 
 class BadLogits(MotesError):
@@ -146,6 +185,11 @@ class Frontier(Leaf):
     def stale(self) -> bool:
         return self.version != self.front.version
 
+    @property
+    def rows(self) -> int:
+        """How many rows there are."""
+        return len(self.front.law.log_prob)
+
     def extend(self, token: Tensor, going: Tensor, t: int, stays: Tensor | None = None) -> tuple[Frontier, int]:
         """The frontier one token on, and how many distinct texts were evaluated.
 
@@ -181,3 +225,7 @@ class Closed(Leaf):
 
     def __len__(self) -> int:
         return self.n
+
+    @property
+    def rows(self) -> int:
+        return 0

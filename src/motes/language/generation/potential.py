@@ -55,15 +55,6 @@ def reward_name(reward: object) -> str | None:
     return None if reward is None else getattr(reward, "__name__", type(reward).__name__)
 
 
-def due(last: bool, before: Tensor, now: Tensor) -> Tensor:
-    """(N,) bool: the texts whose reward comes now, from which were finished before (N,) and are now (N,).
-
-    With `last` it comes when all texts have ended: paid as texts end, it would count against those that have not ended
-    and may earn it too. Otherwise unfinished texts are asked about as well, and it comes when a text ends.
-    """
-    return now.all().expand_as(now) if last else now & ~before
-
-
 def ask(reward: Any, texts: list[str], tokens: Sequence[Tensor], t: int, what: str = "reward") -> Tensor:
     """The reward's log-potentials (n,) float64 on the CPU, checked.
 

@@ -20,10 +20,14 @@ from motes.core.resampling import Scheme
 from motes.core.run import Run
 from motes.core.temperature import next_temperature
 from motes.errors import MotesError
-from motes.language.generation.conditional_draw import Forced
 from motes.language.generation.equal_weights import no_spread, reached_by_few, same_reward
 from motes.language.generation.frontier import Closed
 from motes.language.generation.generation import Generation
+from motes.language.generation.prefix import PrefixState, TokenSequences
+from motes.language.generation.proposals.conditional_draw import Forced
+from motes.language.generation.proposals.next_tokens import FromLaw
+from motes.language.generation.step_end import AtEnd
+from motes.language.generation.token_step import write
 from motes.rng import Rng
 
 GILKS = Reference(
@@ -193,8 +197,10 @@ class Rewriting(FeynmanKac):
 
     def _reward(self, x: dict[str, Any], which: Tensor, t: int) -> Tensor:
         """What the reward says of the texts `which` (N,) bool."""
-        reward, index = self.generation.reward, torch.nonzero(which)[:, 0].tolist()
-        return torch.zeros(len(index)).double() if reward is None else self.generation._ask(reward, x, index, t)
+        index, reward = torch.nonzero(which)[:, 0].tolist(), self.generation.reward
+        if reward is None:
+            return torch.zeros(len(index), dtype=torch.float64)
+        return self.generation.account.ask(reward, TokenSequences.of(x), index, t)
 
     def _next(self, particles: Particles, now: float) -> float:
         """The temperature after `now`."""
@@ -241,13 +247,9 @@ class Rewriting(FeynmanKac):
     def _written(self, rng: Rng, x: dict[str, Any], cut: Tensor) -> tuple[dict[str, Any], Tensor, int]:
         """Texts that begin as those of `x` up to `cut` (N,) and go on anew, the log of their masses, the rows run."""
         blank = self.writer.init(rng.at("blank"), len(cut))
-        new, mass, inner, evaluated = blank.x, blank.log_weight, 0, 1
-        draw = Forced(self.writer, x["tokens"], x["kept"], cut)
-        while not new["finished"].all():
-            new, gained, count = self.writer._token(rng.at("token", inner=inner), new, ~new["finished"], draw)
-            mass, inner, evaluated = mass + gained, inner + 1, evaluated + count
-            new["finished"] = new["finished"] | torch.isneginf(mass)
-        return new, mass, evaluated
+        draw = Forced(FromLaw(self.writer.max_refused), x["tokens"], x["kept"], cut)
+        new, mass, evaluated = write(rng, PrefixState.of(blank.x), blank.log_weight, draw, AtEnd())
+        return new.leaves(), mass, evaluated + 1
 
     # ---------------------------------------------------------------- around them
 

@@ -11,6 +11,8 @@ from torch import Tensor
 from motes.core.files.resuming import must_agree
 from motes.core.particles import Particles
 from motes.language.generation.frontier import Closed, Front, Frontier
+from motes.language.generation.prefix import TokenSequences
+from motes.language.generation.step_end import AfterToken
 
 if TYPE_CHECKING:
     from motes.language.generation.generation import Generation
@@ -35,10 +37,10 @@ def restored(generation: Generation, particles: Particles) -> Particles:
     check_reward(generation, particles)
     if not alive.any():
         return with_frontier(particles, Closed(n))
-    front = generation._open(n)
+    front = generation.open(n)
     check_first(front, particles)
     at, one = torch.zeros(n, dtype=torch.int64), int(torch.nonzero(alive)[0])
-    if generation.boundary is not None:
+    if not isinstance(generation.step_end, AfterToken):
         return with_frontier(particles, again(front, x, alive))
     for j in range(particles.t):
         rows = int(particles.shared["rows"][j])
@@ -67,10 +69,11 @@ def check_reward(generation: Generation, particles: Particles) -> None:
     x = particles.x
     ended = x["finished"] & ~torch.isneginf(particles.log_weight)
     index = torch.nonzero(ended)[:, 0].tolist()
-    if generation.reward is None or not index or (generation.pays_last and not generation.done(particles)):
+    account = generation.account
+    if account.reward is None or not index or (account.pays_last and not generation.done(particles)):
         return
     now = x["provisional"].clone()
-    now[ended] = generation._ask(generation.reward, x, index, particles.t)
+    now[ended] = account.ask(account.reward, TokenSequences.of(x), index, particles.t)
     must_agree("reward", now, x["provisional"], "the reward that began it")
 
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from motes.errors import MotesError
 from motes.language.constraint import Constraint
-from motes.language.generation.frontier import BadLogits, Front, NextTokenLaw
+from motes.language.generation.frontier import BadLogits, Front, NextTokenLaw, open_front
 from motes.language.models.model import LanguageModel, in_place
 from motes.language.rule import Rule, renormalised
 from motes.rng import Rng
@@ -32,7 +32,6 @@ class Beam:
         row: (M,) int64, -1 for entries that are finished (ended, cut or in a dead end).
         log_prob: (M,) float64, nats, under the law of next tokens that rules and constraint leave.
         log_mass: (M,) float64, nats, the masses that count on the way; -inf for what the constraint does not accept.
-        globalise: whether the masses of the rules count.
     """
 
     front: Front
@@ -41,7 +40,6 @@ class Beam:
     row: Tensor
     log_prob: Tensor
     log_mass: Tensor
-    globalise: bool = True
 
     def __len__(self) -> int:
         return len(self.length)
@@ -73,7 +71,7 @@ class Beam:
     def keep(self, entry: Tensor) -> Beam:
         """The entries (M',) int64 or bool, in that order, none of them grown."""
         fields = (self.tokens, self.length, self.row, self.log_prob, self.log_mass)
-        return Beam(self.front, *(x[entry] for x in fields), globalise=self.globalise)
+        return Beam(self.front, *(x[entry] for x in fields))
 
     def grow(self, entry: Tensor, token: Tensor) -> Beam:
         """Entry i of the new beam is `entry[i]` with `token[i]` behind it, or as it is where the token is -1.
@@ -97,9 +95,9 @@ class Beam:
             parent, added, row[on] = in_place(old.row[on], token[on], front.model.vocabulary)
             front.extend(parent, added)
             _find_law(front, row, int(length.max()))
-            log_mass[going] += _mass(front, self.globalise)[row[going]]
+            log_mass[going] += front.law.log_mass[row[going]]
             row[torch.isneginf(log_mass)] = -1
-        return Beam(front, tokens, length, row, log_prob, log_mass, self.globalise)
+        return Beam(front, tokens, length, row, log_prob, log_mass)
 
     def text(self, i: int) -> str:
         """Entry i without its end token."""
@@ -121,16 +119,13 @@ def open_beam(
     copies: int = 1,
 ) -> Beam:
     """The empty text, `copies` times."""
-    try:
-        front = Front(model, prompt, max_tokens, rules, constraint)
-    except BadLogits as error:
-        raise error.about(model.name, [0], 0) from error
+    front = open_front(model, prompt, max_tokens, rules, constraint, globalise)
     front.law = tested(front, front.law)
-    mass = _mass(front, globalise).expand(copies).clone()
+    mass = front.law.log_mass.expand(copies).clone()
     start = torch.zeros(copies, dtype=torch.int64)
     row = torch.where(torch.isneginf(mass), -1, start)
     tokens = torch.zeros(copies, max_tokens, dtype=torch.int64)
-    return Beam(front, tokens, start, row, torch.zeros_like(mass), mass, globalise)
+    return Beam(front, tokens, start, row, torch.zeros_like(mass), mass)
 
 
 def follow(beam: Beam, tokens: Tensor, length: Tensor) -> Beam:
@@ -140,11 +135,6 @@ def follow(beam: Beam, tokens: Tensor, length: Tensor) -> Beam:
     for t in range(int(length.max())):
         beam = beam.grow(every, torch.where((t < length) & beam.going, tokens[:, t], -1))
     return beam
-
-
-def _mass(front: Front, globalise: bool) -> Tensor:
-    law = front.law
-    return law.kept_by_constraint + law.kept_by_rules if globalise else law.kept_by_constraint
 
 
 def _find_law(front: Front, row: Tensor, t: int) -> None:
@@ -175,7 +165,7 @@ def tested(front: Front, law: NextTokenLaw) -> NextTokenLaw:
     log_prob = law.log_prob.clone()
     log_prob[row[refused], token[refused]] = -torch.inf
     log_prob, kept = renormalised(log_prob)
-    return NextTokenLaw(log_prob, law.kept_by_rules, law.kept_by_constraint + kept)
+    return replace(law, log_prob=log_prob, kept_by_constraint=law.kept_by_constraint + kept)
 
 
 def drawn_on(

@@ -21,6 +21,7 @@ from motes.errors import EmptyConstraint, MotesError
 from motes.language.constraint import Constraint
 from motes.language.generation.arguments import Rules, as_rules, check_arguments, encoded
 from motes.language.generation.frontier import Frontier
+from motes.language.generation.prefix import TokenSequences
 from motes.language.models.model import LanguageModel, Message
 from motes.language.search.beam import Beam, follow, open_beam
 from motes.rng import Rng
@@ -145,9 +146,7 @@ class TextPopulation(FeynmanKac):
 
     def view(self, particles: Particles) -> list[str]:
         """The texts, without their end token."""
-        x, end = particles.x, self.model.end
-        texts = [x["tokens"][i, :k].tolist() for i, k in enumerate(x["length"].tolist())]
-        return [self.model.decode(text[:-1] if text and text[-1] in end else text) for text in texts]
+        return TokenSequences.of(particles.x).strings(self.model)
 
     def standard_error(self, particles: Particles) -> StandardError | None:
         """None of its own: texts are chosen together, so their spread is not that of independent ones.
@@ -205,9 +204,7 @@ class TextPopulation(FeynmanKac):
         x = {k: v[particles.x["used"]] for k, v in particles.x.items() if k != "frontier"}
         frontier = particles.x["frontier"]
         row = frontier.row[particles.x["used"]]
-        beam = Beam(
-            frontier.front, x["tokens"], x["length"], row, x["log_prob"], x["log_mass"], globalise=self.globalise
-        )
+        beam = Beam(frontier.front, x["tokens"], x["length"], row, x["log_prob"], x["log_mass"])
         own = {"tokens", "length", "finished", "used", "log_prob", "log_mass", "log_expected"}
         return beam, {k: v for k, v in x.items() if k not in own}
 

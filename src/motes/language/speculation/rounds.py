@@ -15,9 +15,10 @@ from motes.core.particles import Particles
 from motes.core.resampling import Scheme
 from motes.errors import MotesError, UnknownName
 from motes.language.generation.frontier import BadLogits, Closed, Front, Frontier
-from motes.language.generation.generation import STRUCTURE, Generation
-from motes.language.generation.potential import due
+from motes.language.generation.generation import Generation
+from motes.language.generation.prefix import TokenSequences
 from motes.language.generation.restoring import again, check_first, check_reward
+from motes.language.generation.step_end import AfterText
 from motes.language.models.model import LanguageModel
 from motes.language.speculation import block, single
 from motes.language.speculation.ahead import Ahead
@@ -92,7 +93,7 @@ class Drafted(FeynmanKac):
                 f"the draft model {draft.name} reads at most {draft.longest} tokens, and prompt and text have up to "
                 f"{len(generation.prompt)} + {generation.max_tokens}: shorten them, or take another draft"
             )
-        if generation.boundary not in (None, STRUCTURE) or generation.lookahead is not None:
+        if isinstance(generation.step_end, AfterText) or generation.lookahead is not None:
             raise MotesError("a step is a round here: the generation can have neither `step` nor `lookahead`")
         constraint = generation.constraint
         if constraint is not None and not constraint.open(generation.model).full:
@@ -127,8 +128,7 @@ class Drafted(FeynmanKac):
         x = {key: value.clone() if isinstance(value, Tensor) else value for key, value in particles.x.items()}
         ids = torch.nonzero(~x["finished"])[:, 0]
         if not len(ids):  # none that goes on was resampled
-            ended = due(self.generation.pays_last, x["finished"], x["finished"]) & ~torch.isneginf(particles.log_weight)
-            paid, x["provisional"] = self.generation._pay(x, ended, ~x["finished"], t)
+            paid, x["provisional"] = self._paid(particles, x, ~torch.isneginf(particles.log_weight))
             same = {"finished": 1.0, "accepted": share(x)}
             return particles.step(x, paid, shared=particles.shared, info=same)
         turn = Turn(ids, x["unread"][ids], x["length"][ids], self.generation.max_tokens - x["length"][ids])
@@ -148,8 +148,7 @@ class Drafted(FeynmanKac):
         potential = torch.zeros(particles.n, dtype=torch.float64)
         potential[ids] = gained
         alive = ~(torch.isneginf(potential) | torch.isneginf(particles.log_weight))
-        ended = alive & due(self.generation.pays_last, particles.x["finished"], x["finished"])
-        paid, x["provisional"] = self.generation._pay(x, ended, ~x["finished"], t)
+        paid, x["provisional"] = self._paid(particles, x, alive)
         info = {"finished": float(x["finished"].double().mean()), "accepted": share(x)}
         return particles.step(x, potential + paid, shared=particles.shared, info=info)
 
@@ -158,12 +157,13 @@ class Drafted(FeynmanKac):
 
     # ---------------------------------------------------------------- their parts
 
+    def _paid(self, before: Particles, x: dict[str, Any], alive: Tensor) -> tuple[Tensor, Tensor]:
+        """What the round adds to the weights of the texts that it left, and what they then contain of guesses."""
+        texts, was, t = TokenSequences.of(x), before.x["finished"], before.t + 1
+        return self.generation.account.pay(texts, was, x["finished"], x["provisional"], alive, t)
+
     def _open(self, model: LanguageModel) -> Front:
-        job = self.generation
-        try:
-            return self._ahead(Front(model, job.prompt, job.max_tokens, job.rules, job.constraint))
-        except BadLogits as error:
-            raise error.about(model.name, (0,), 0) from error
+        return self._ahead(self.generation.open(1, model))
 
     def _ahead(self, front: Front) -> Front:
         """The same front, at the prompt, with rows that share what they have in common."""
@@ -207,7 +207,7 @@ class Drafted(FeynmanKac):
         seen = DraftedTokens([], [], [])
         for j in range(drafts.shape[1] + 1):
             seen.log_prob.append(found(front, turn, t))
-            seen.kept.append(self.generation._weight(front))
+            seen.kept.append(front.law.log_mass)
             seen.raw.append(front.rules.raw)
             if j == drafts.shape[1]:
                 break

@@ -1,0 +1,1 @@
+"""Ways to draw next tokens, and what the weights gain by each."""
