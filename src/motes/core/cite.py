@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Protocol
 
 from motes.errors import MotesError
@@ -18,6 +18,10 @@ class Reference:
     title: str
     where: str
     about: str = ""
+
+    def used_for(self, about: str) -> Reference:
+        """The same source for another part of a run."""
+        return replace(self, about=about)
 
     def bibtex(self) -> str:
         """The source as a BibTeX entry."""
@@ -59,6 +63,33 @@ class Sourced(Protocol):
 
     @property
     def references(self) -> tuple[Reference, ...]: ...
+
+
+# papers on which methods of several domains rest; what one rests on alone stands beside it
+ANDRIEU = Reference(
+    "andrieu2010",
+    "Andrieu, Doucet, Holenstein",
+    2010,
+    "Particle Markov chain Monte Carlo methods",
+    "Journal of the Royal Statistical Society B 72(3)",
+)
+CHOPIN = Reference(
+    "chopin2002", "Chopin", 2002, "A sequential particle filter method for static models", "Biometrika 89(3)"
+)
+COTTER = Reference(
+    "cotter2013",
+    "Cotter, Roberts, Stuart, White",
+    2013,
+    "MCMC methods for functions: modifying old algorithms to make them faster",
+    "Statistical Science 28(3)",
+)
+DEL_MORAL = Reference(
+    "delmoral2006",
+    "Del Moral, Doucet, Jasra",
+    2006,
+    "Sequential Monte Carlo samplers",
+    "Journal of the Royal Statistical Society B 68(3)",
+)
 
 
 def cite(run: Sourced, style: str = "bibtex") -> str:

@@ -49,7 +49,7 @@ class DiscreteLangevin(Kernel):
     discrete: ClassVar[bool] = True
     references: ClassVar[tuple[Reference, ...]] = (
         Reference(
-            "zhang2022",
+            "zhang2022discrete",
             "Zhang, Liu, Liu",
             2022,
             "A Langevin-like sampler for discrete distributions",

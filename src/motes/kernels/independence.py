@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from motes.core.cite import Reference
+from motes.core.cite import CHOPIN, Reference
 from motes.errors import MotesError
 from motes.kernels.adaptation.preconditioned import Preconditioned
 from motes.kernels.adaptation.scale import by_half, scaled, whiten
@@ -63,14 +63,7 @@ class IndependenceMetropolis(Preconditioned):
             "Annals of Statistics 24(1)",
             "the independence kernel's heavy tail",
         ),
-        Reference(
-            "chopin2002",
-            "Chopin",
-            2002,
-            "A sequential particle filter method for static models",
-            "Biometrika 89(3)",
-            "the independence kernel's proposals",
-        ),
+        CHOPIN.used_for("the independence kernel's proposals"),
     )
 
     def __post_init__(self) -> None:

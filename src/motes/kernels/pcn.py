@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from motes.core.cite import Reference
+from motes.core.cite import COTTER, Reference
 from motes.kernels.adaptation.acceptance import farthest
 from motes.kernels.adaptation.preconditioned import Preconditioned
 from motes.kernels.adaptation.scale import by_half, scaled, whiten
@@ -45,16 +45,7 @@ class PCN(Preconditioned):
 
     name: ClassVar[str] = "pcn"
     gradient: ClassVar[bool] = False
-    references: ClassVar[tuple[Reference, ...]] = (
-        Reference(
-            "cotter2013",
-            "Cotter, Roberts, Stuart, White",
-            2013,
-            "MCMC methods for functions: modifying old algorithms to make them faster",
-            "Statistical Science 28(3)",
-            "the Crank-Nicolson kernel",
-        ),
-    )
+    references: ClassVar[tuple[Reference, ...]] = (COTTER.used_for("the Crank-Nicolson kernel"),)
 
     def start(self, d: int, dtype: torch.dtype) -> Parameters:
         step = min(0.5, 2.38 / math.sqrt(d))

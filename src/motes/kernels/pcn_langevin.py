@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from motes.core.cite import Reference
+from motes.core.cite import COTTER, Reference
 from motes.kernels.adaptation.acceptance import farthest
 from motes.kernels.adaptation.preconditioned import Preconditioned
 from motes.kernels.dynamics.langevin import langevin
@@ -48,14 +48,7 @@ class PCNLangevin(Preconditioned):
     name: ClassVar[str] = "pcn-langevin"
     gradient: ClassVar[bool] = True
     references: ClassVar[tuple[Reference, ...]] = (
-        Reference(
-            "cotter2013",
-            "Cotter, Roberts, Stuart, White",
-            2013,
-            "MCMC methods for functions: modifying old algorithms to make them faster",
-            "Statistical Science 28(3)",
-            "the Crank-Nicolson kernel",
-        ),
+        COTTER.used_for("the Crank-Nicolson kernel"),
         Reference(
             "beskos2008",
             "Beskos, Roberts, Stuart, Voss",

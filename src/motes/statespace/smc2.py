@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from motes.core.cite import Reference
+from motes.core.cite import ANDRIEU, Reference
 from motes.core.files.resuming import must_agree
 from motes.core.model import FeynmanKac
 from motes.core.particles import Particles
@@ -91,14 +91,7 @@ class SMC2(FeynmanKac):
             "Journal of the Royal Statistical Society B 75(3)",
             "parameters that carry particle filters",
         ),
-        Reference(
-            "andrieu2010",
-            "Andrieu, Doucet, Holenstein",
-            2010,
-            "Particle Markov chain Monte Carlo methods",
-            "Journal of the Royal Statistical Society B 72(3)",
-            "moves of the parameters",
-        ),
+        ANDRIEU.used_for("moves of the parameters"),
     )
 
     def __post_init__(self) -> None:

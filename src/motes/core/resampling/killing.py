@@ -4,22 +4,13 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from motes.core.cite import Reference
+from motes.core.cite import ENGINE
 from motes.core.resampling._grid import bits_for, ends, expand, replace, spared, tally, uniforms
 from motes.core.resampling._scheme import scheme
 from motes.rng import Rng
 
-DEL_MORAL = Reference(
-    "delmoral2004killing",
-    "Del Moral",
-    2004,
-    "Feynman-Kac Formulae: Genealogical and Interacting Particle Systems with Applications, section 2.5.2",
-    "Springer",
-    "killing resampling",
-)
 
-
-@scheme("killing", variance=None, same_n=True, references=(DEL_MORAL,))
+@scheme("killing", variance=None, same_n=True, references=(ENGINE[0].used_for("killing resampling: section 2.5.2"),))
 def killing(rng: Rng, log_weight: Tensor, n: int) -> Tensor:
     """(N,) parents, not in order: who lives keeps its slot, so that few particles move where weights are even.
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from motes.core import tree
-from motes.core.cite import Reference
+from motes.core.cite import CHOPIN, Reference
 from motes.core.model import FeynmanKac
 from motes.core.particles import Particles
 from motes.core.resampling import Scheme
@@ -335,13 +335,4 @@ def evidence_path(run: Run) -> tuple[Tensor, Tensor]:
     return seen.long(), log_evidence
 
 
-REFERENCES = (
-    Reference(
-        "chopin2002",
-        "Chopin",
-        2002,
-        "A sequential particle filter method for static models",
-        "Biometrika 89(3)",
-        "observations one after another",
-    ),
-)
+REFERENCES = (CHOPIN.used_for("observations one after another"),)

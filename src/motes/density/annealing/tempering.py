@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from motes.core.cite import Reference
+from motes.core.cite import DEL_MORAL, Reference
 from motes.core.estimate.systematic import Systematic
 from motes.core.estimate.unearned import unearned
 from motes.core.files.settings import short
@@ -39,14 +39,7 @@ Ladder = list[dict[str, Any]]
 
 
 REFERENCES = (
-    Reference(
-        "delmoral2006",
-        "Del Moral, Doucet, Jasra",
-        2006,
-        "Sequential Monte Carlo samplers",
-        "Journal of the Royal Statistical Society B 68(3)",
-        "tempering",
-    ),
+    DEL_MORAL.used_for("tempering"),
     Reference(
         "zhou2016",
         "Zhou, Johansen, Aston",

@@ -11,7 +11,6 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from motes.core.cite import Reference
 from motes.core.estimate.systematic import Systematic
 from motes.core.estimate.unearned import unearned
 from motes.core.estimate.variance import StandardError
@@ -30,17 +29,11 @@ from motes.diffusion.discrete.process import MASK, Masked, TokenProcess
 from motes.diffusion.discrete.step import StepRule, TokenContext
 from motes.diffusion.evaluation.checks import EARLY, checked_reward, refuse
 from motes.diffusion.evaluation.potential import POTENTIALS, Schedule, strengths
+from motes.diffusion.references import SINGHAL
 from motes.errors import MotesError, ShapeError, UnknownName, WrongType
 from motes.rng import Rng
 
-STEERING = Reference(
-    "singhal2025",
-    "Singhal, Horvitz, Teehan, Ren, Yu, McKeown, Ranganath",
-    2025,
-    "A General Framework for Inference-time Scaling and Steering of Diffusion Models",
-    "arXiv 2501.06848",
-    "the intermediate rewards",
-)
+STEERING = SINGHAL.used_for("the intermediate rewards")
 
 
 @dataclass(frozen=True, eq=False)

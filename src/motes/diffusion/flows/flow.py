@@ -23,19 +23,13 @@ from motes.diffusion.evaluation.checks import not_finite, refuse
 from motes.diffusion.flows.coupling import coupling_remarks, tested
 from motes.diffusion.flows.solvers import FLOWS, Leg
 from motes.diffusion.processes.transition import falling
+from motes.diffusion.references import SONG
 from motes.diffusion.short import alone
 from motes.errors import MotesError, UnknownName
 from motes.rng import Rng
 
 REFERENCES = (
-    Reference(
-        "song2021score",
-        "Song, Sohl-Dickstein, Kingma, Kumar, Ermon, Poole",
-        2021,
-        "Score-Based Generative Modeling through Stochastic Differential Equations",
-        "International Conference on Learning Representations",
-        "the probability flow",
-    ),
+    SONG.used_for("the probability flow"),
     Reference(
         "karras2022",
         "Karras, Aittala, Aila, Laine",

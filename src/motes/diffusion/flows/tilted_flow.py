@@ -11,7 +11,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from motes.core.cite import Reference
+from motes.core.cite import COTTER, Reference
 from motes.core.estimate.coarse_level import CoarseLevel
 from motes.core.estimate.systematic import Systematic
 from motes.core.estimate.unearned import unearned
@@ -34,14 +34,7 @@ from motes.diffusion.processes.transition import falling
 from motes.errors import MotesError, UnknownName, WrongType
 from motes.rng import Rng
 
-LATENT = Reference(
-    "cotter2013",
-    "Cotter, Roberts, Stuart, White",
-    2013,
-    "MCMC Methods for Functions: Modifying Old Algorithms to Make Them Faster",
-    "Statistical Science 28",
-    "the moves of the noise",
-)
+LATENT = COTTER.used_for("the moves of the noise")
 FORGOTTEN = 0.1
 """The correlation with its beginning, of the noise and of the reward, at which a sweep of moves ends."""
 SHORT = 6

@@ -36,28 +36,15 @@ from motes.diffusion.guidance import Given, Guidance, Twist, ValueGradient, guid
 from motes.diffusion.processes.process import Process
 from motes.diffusion.processes.start import InitialLaw, started
 from motes.diffusion.processes.transition import Transitions, transitions
+from motes.diffusion.references import SINGHAL, SONG
 from motes.diffusion.sampling.guided_step import guided_step
 from motes.diffusion.sampling.multilevel import LEVELS, Coarse, begun, set_level, stepped
 from motes.diffusion.sampling.multilevel_error import coarse_level, remarks, systematic
 from motes.errors import MotesError, UnknownName, WrongType
 from motes.rng import Rng
 
-SAMPLER = Reference(
-    "song2021score",
-    "Song, Sohl-Dickstein, Kingma, Kumar, Ermon, Poole",
-    2021,
-    "Score-Based Generative Modeling through Stochastic Differential Equations",
-    "International Conference on Learning Representations",
-    "the reverse diffusion",
-)
-STEERING = Reference(
-    "singhal2025",
-    "Singhal, Horvitz, Teehan, Ren, Yu, McKeown, Ranganath",
-    2025,
-    "A General Framework for Inference-time Scaling and Steering of Diffusion Models",
-    "arXiv 2501.06848",
-    "the intermediate rewards",
-)
+SAMPLER = SONG.used_for("the reverse diffusion")
+STEERING = SINGHAL.used_for("the intermediate rewards")
 TWISTING = Reference(
     "wu2023twisted",
     "Wu, Trippe, Naesseth, Blei, Cunningham",

@@ -14,7 +14,7 @@ from motes.core.estimate.batch_means import chain_mean
 from motes.core.estimate.estimate import Estimate
 from motes.core.particles import Particles
 from motes.core.resampling import conditional_multinomial, find_scheme
-from motes.core.resampling.designs.conditional import ANDRIEU
+from motes.core.resampling.designs.conditional import CONDITIONAL
 from motes.core.smc import alive, checked
 from motes.errors import MotesError, ShapeError
 from motes.language.generation.generation import Generation
@@ -53,7 +53,7 @@ class TextChains:
 
     chains: list[list[Text]]
     changed: Tensor
-    reference: Reference = ANDRIEU
+    reference: Reference = CONDITIONAL
 
     @property
     def texts(self) -> list[str]:

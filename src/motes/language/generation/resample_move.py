@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from motes.core.cite import Reference
+from motes.core.cite import DEL_MORAL, Reference
 from motes.core.estimate.variance import StandardError
 from motes.core.model import FeynmanKac
 from motes.core.particles import Particles
@@ -38,14 +38,7 @@ GILKS = Reference(
     "Journal of the Royal Statistical Society B 63(1)",
     "texts rewritten after resampling",
 )
-DEL_MORAL = Reference(
-    "delmoral2006",
-    "Del Moral, Doucet, Jasra",
-    2006,
-    "Sequential Monte Carlo samplers",
-    "Journal of the Royal Statistical Society B 68(3)",
-    "tempering of a reward",
-)
+TEMPERING = DEL_MORAL.used_for("tempering of a reward")
 WRITTEN = ("tokens", "length", "log_prob", "kept", "provisional")
 """What a rewrite changes of a particle."""
 
@@ -145,7 +138,7 @@ class Rewriting(FeynmanKac):
             self.writer: Generation = copy.copy(generation)
             self.writer.reward = None
         self.quantity = generation.quantity  # pyright: ignore[reportAttributeAccessIssue]
-        self.references = (*generation.references, GILKS, *((DEL_MORAL,) if temper else ()))
+        self.references = (*generation.references, GILKS, *((TEMPERING,) if temper else ()))
 
     # ---------------------------------------------------------------- the three methods
 

@@ -91,7 +91,7 @@ class Pathfinder:
 
     references: ClassVar[tuple[Reference, ...]] = (
         Reference(
-            "zhang2022",
+            "zhang2022pathfinder",
             "Zhang, Carpenter, Gelman, Vehtari",
             2022,
             "Pathfinder: parallel quasi-Newton variational inference",

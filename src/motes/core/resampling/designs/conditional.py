@@ -5,18 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from motes.core.cite import Reference
+from motes.core.cite import ANDRIEU
 from motes.core.resampling._scheme import Scheme
 from motes.rng import Rng
 
-ANDRIEU = Reference(
-    "andrieu2010",
-    "Andrieu, Doucet, Holenstein",
-    2010,
-    "Particle Markov chain Monte Carlo methods",
-    "Journal of the Royal Statistical Society B 72(3)",
-    "conditional resampling and particle Gibbs",
-)
+CONDITIONAL = ANDRIEU.used_for("conditional resampling and particle Gibbs")
 
 
 def _conditional(rng: Rng, log_weight: Tensor, n: int) -> Tensor:
@@ -25,7 +18,7 @@ def _conditional(rng: Rng, log_weight: Tensor, n: int) -> Tensor:
 
 
 conditional_multinomial = Scheme(
-    "conditional multinomial", _conditional, variance=None, same_n=True, references=(ANDRIEU,)
+    "conditional multinomial", _conditional, variance=None, same_n=True, references=(CONDITIONAL,)
 )
 """Particle 0 is its own parent; the parents of the others are independent, in proportion to the weights, its own
 included: multinomial resampling, given that particle 0 survives in its place (Andrieu et al., section 4.3)."""
