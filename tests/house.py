@@ -110,3 +110,43 @@ def calls(source: str, name: str) -> Iterator[int]:
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == name:
             yield node.lineno
+
+
+def privates(source: str, package: str) -> list[tuple[int, str]]:
+    """Line and name of every use of what another module keeps private.
+
+    That is an attribute `x._name` that this module neither defines nor takes from `self`, and a `_name` imported from
+    another package than its own; a private name of its own package has to be a module.
+
+    Args:
+        source: the text of a module.
+        package: where it lies, as in "motes.core".
+    """
+    tree = ast.parse(source)
+    own = {n.name for n in ast.walk(tree) if isinstance(n, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef))}
+    own |= {n.id for n in ast.walk(tree) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and _of_self(node.value):
+            own |= {node.attr} if isinstance(node.ctx, ast.Store) else set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module != package:
+            found += [(node.lineno, a.name) for a in node.names if _private(a.name)]
+        if (
+            isinstance(node, ast.Attribute)
+            and _private(node.attr)
+            and node.attr not in own
+            and not _of_self(node.value)
+        ):
+            found.append((node.lineno, ast.unparse(node)))
+    return sorted(found)
+
+
+def _private(name: str) -> bool:
+    return name.startswith("_") and not name.startswith("__")
+
+
+def _of_self(node: ast.expr) -> bool:
+    """Whether this is `self`, `cls` or `super()`."""
+    name = node.func if isinstance(node, ast.Call) else node
+    return isinstance(name, ast.Name) and name.id in ("self", "cls", "super")

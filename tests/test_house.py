@@ -126,6 +126,27 @@ def test_nothing_asks_whether_an_attribute_is_there() -> None:
     assert {name(p): lines for p in SOURCES if (lines := list(house.calls(p.read_text(), "hasattr")))} == {}
 
 
+FOREIGN = {"sys._getframe", "os._exit", "func._overloadpacket", "prior._validate_args"}
+"""Of Python and torch, which have no public name for it."""
+
+
+def test_what_is_private_is_used_where_it_is_defined() -> None:
+    found = {}
+    for path in SOURCES:
+        package = ".".join(path.parent.relative_to(ROOT / "src").parts)
+        uses = [use for use in house.privates(path.read_text(), package) if use[1] not in FOREIGN]
+        if uses and package != "motes.rng":  # the draws of an Rng stand in several files of its room
+            found[name(path)] = uses
+    assert found == {}, "make it public where it is defined, or ask for what you need"
+
+
+def test_uses_of_what_is_private_are_found() -> None:
+    assert house.privates("generation._pay(x)", "motes.a") == [(1, "generation._pay")]
+    assert house.privates("self.part._open()\nsuper()._open()\nself._open()", "motes.a") == [(1, "self.part._open")]
+    assert house.privates("from motes.b.c import _f\nfrom motes.a import _module", "motes.a") == [(1, "_f")]
+    assert house.privates("class A:\n    def copy(self, new):\n        self._x = new._x", "motes.a") == []
+
+
 def test_nothing_is_left_to_do_and_nothing_runs_what_a_file_holds() -> None:
     bad = re.compile(
         r"\b(TO" + r"DO|FIX" + r"ME|X" + r"XX)\b|\b(import pickle|torch\.load|torch\.save|trust_remote_code=True)\b"

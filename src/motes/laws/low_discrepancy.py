@@ -15,7 +15,7 @@ from motes.errors import MotesError, ShapeError
 from motes.kernels import State, Undefined
 from motes.laws.density import Density
 from motes.laws.law import Law
-from motes.laws.parameters import Values, _tensor, _unchecked
+from motes.laws.parameters import Values, as_tensor, unchecked
 from motes.rng import Rng
 from motes.rng.quasi import lattice, sobol
 
@@ -66,7 +66,7 @@ class LowDiscrepancy(Law):
         self.density, self.points, self.replicates = density, points, replicates
         self.dim, self.dtype, self.compile = density.dim, density.dtype, density.compile
         self.differentiable, self.levels = density.differentiable, density.levels
-        self._blocks = [(b, _unchecked(b.prior, torch.float64)) for b in density.parameters.blocks]
+        self._blocks = [(b, unchecked(b.prior, torch.float64)) for b in density.parameters.blocks]
         for b, prior in self._blocks:
             try:
                 quantile(prior, torch.full((1, _count(prior)), 0.5, dtype=torch.float64))
@@ -95,7 +95,7 @@ class LowDiscrepancy(Law):
         z, start = [], 0
         for b, prior in self._blocks:
             stop = start + _count(prior)
-            z.append(_tensor(b.bijection.inv(quantile(prior, u[:, start:stop]))).reshape(n, -1))
+            z.append(as_tensor(b.bijection.inv(quantile(prior, u[:, start:stop]))).reshape(n, -1))
             start = stop
         return torch.cat(z, 1).to(self.dtype)
 
@@ -158,7 +158,7 @@ def quantile(prior: Distribution, u: Tensor) -> Tensor:
     if isinstance(prior, TransformedDistribution):
         value = quantile(prior.base_dist, u)
         for transform in prior.transforms:
-            value = _tensor(transform(value))
+            value = as_tensor(transform(value))
         return value
     raise NotImplementedError
 

@@ -78,7 +78,7 @@ class Parameters:
                 z.append(b.logs.sample(rng.at(b.name), n).reshape(n, -1))
                 continue
             draw = rng.at(b.name).sample(b.prior, n).to(self.dtype)
-            z.append(_tensor(b.bijection.inv(draw)).reshape(n, -1))
+            z.append(as_tensor(b.bijection.inv(draw)).reshape(n, -1))
         z = torch.cat(z, 1)
         bad = (~torch.isfinite(z).all(1)).nonzero().flatten().tolist()
         if bad:
@@ -110,7 +110,7 @@ class Parameters:
                 values[b.name] = free
                 continue
             else:
-                value = _tensor(b.bijection(free))
+                value = as_tensor(b.bijection(free))
                 volume = _rows(b.bijection.log_abs_det_jacobian(free, value))
                 legal = _rows(b.support.check(value) & _finite(value, b.support.event_dim), all)
                 legal = legal & _off_the_edge(b.support, value)
@@ -131,7 +131,7 @@ class Parameters:
             if tuple(value.shape[1:]) != b.shape:
                 legal = ", ".join(("N", *map(str, b.shape)))
                 raise ShapeError(f"{b.name} must have shape ({legal}), not {tuple(value.shape)}")
-            free = _tensor(b.bijection.inv(value)) if b.logs is None else b.logs.inverse(value)
+            free = as_tensor(b.bijection.inv(value)) if b.logs is None else b.logs.inverse(value)
             parts.append(free.reshape(len(value), -1))
         return torch.cat(parts, 1)
 
@@ -174,7 +174,7 @@ def _block(name: str, prior: Distribution, start: int, flat: bool, dtype: torch.
             f"the support of {name!r}'s prior, {type(prior).__name__}, has no map to the real line ({error}): sum a "
             "discrete parameter out of the likelihood, or choose another parametrisation"
         ) from error
-    prior = _unchecked(prior, dtype)
+    prior = unchecked(prior, dtype)
     logs = log_space(prior, dtype)
     return ParameterBlock(
         name, prior, support, bijection, shape, free_shape if logs is None else logs.free_shape, start, logs
@@ -199,13 +199,13 @@ def _is_real(support: constraints.Constraint) -> bool:
     return base is constraints.real
 
 
-def _unchecked(prior: Distribution, dtype: torch.dtype) -> Distribution:
+def unchecked(prior: Distribution, dtype: torch.dtype) -> Distribution:
     """A copy with parameters of type `dtype` that does not check its arguments: points out of the support are ours."""
     prior = copy.copy(prior)
     prior._validate_args = False
     for key, value in list(vars(prior).items()):
         if isinstance(value, Distribution):
-            setattr(prior, key, _unchecked(value, dtype))
+            setattr(prior, key, unchecked(value, dtype))
         elif isinstance(value, Tensor) and value.is_floating_point():
             setattr(prior, key, value.detach().to(dtype))
     return prior
@@ -227,7 +227,7 @@ def _normal(blocks: list[ParameterBlock]) -> tuple[Tensor, Tensor, Tensor] | Non
     return location, precision, torch.tensor(constant, dtype=location.dtype)
 
 
-def _tensor(value: Tensor | None) -> Tensor:
+def as_tensor(value: Tensor | None) -> Tensor:
     assert value is not None
     return value
 
