@@ -73,6 +73,12 @@ def test_pixels_from_both_ranges() -> None:
     assert to_pixels(torch.full((1, 1, 2, 2), torch.nan)).max() == 0
 
 
+def test_counts_are_shown_as_shares_of_the_largest():
+    counts = torch.tensor([[0, 2, 3, 6], [0, 0, 0, 3]]).reshape(2, 1, 2, 2)
+    found = ImageView(counts).distinct(np.array([0.6, 0.4]))
+    assert [d.what.ravel().tolist() for d in found] == [[0, 85, 128, 255], [0, 0, 0, 128]]
+
+
 def test_draws_by_chain_have_one_row_each_when_flat() -> None:
     view = ChainView({"a": torch.arange(12).view(3, 4)})
     assert view.shape == (3, 4) and not view.weighted

@@ -75,7 +75,7 @@ def test_the_coarse_normaliser_is_that_of_the_chain_of_long_steps(steps):
     model = motes.ReverseDiffusion(
         standard(VP), steps, reward=lambda x: -0.5 * (x[:, 0] - 2.5).square(), guidance=0.7, shape=(1,), coarse=1
     )
-    long = model.level.table.times
+    long = model.chain.level.table.times
     want, own = (
         math.exp(chain(VP, t, ONE, "multistep", "denoised").tilted(centre, precision)[0])
         for t in (long, model.table.times)
@@ -166,10 +166,11 @@ def test_a_coarse_path_that_leaves_the_finite_numbers_ends_nothing():
         lambda x, t: torch.where(x.abs() < 40 + 1e3 * (t[:, None] > 0.9), 0.5 * x, torch.nan), VP, predicts="data"
     )
     model = motes.ReverseDiffusion(denoiser, 12, reward=lambda x: x[:, 0], shape=(1,), coarse=2)
-    whole = model.level.evaluator
+    whole = model.chain.level.evaluator
     nothing = motes.diffusion.Denoiser(lambda x, t: x * torch.nan, VP, predicts="data")
     bad = replace(whole, models=replace(whole.models, denoiser=nothing))
-    object.__setattr__(model, "level", replace(model.level, evaluator=bad))
+    level = replace(model.chain.level, evaluator=bad)
+    object.__setattr__(model, "chain", replace(model.chain, level=level))
     found = run(model, 40)
     assert bool(torch.isfinite(found.log_weight).all())
     assert math.isnan(found.log_evidence_se) and "too few" in str(found)
@@ -185,8 +186,9 @@ def test_the_error_is_saved_with_the_run(tmp_path):
 def test_knobs():
     with pytest.raises(ValueError, match="coarse"):
         beyond(1.0, 10, coarse=-1)
-    assert beyond(1.0, 1).level is not None and beyond(1.0, 1, coarse=0).level is None
-    assert multilevel.Coarse.beside(0, beyond(1.0, 9).evaluator, "multistep", 1.0) is None
+    assert beyond(1.0, 1).chain.level is not None and beyond(1.0, 1, coarse=0).chain.level is None
+    chain = beyond(1.0, 9).chain
+    assert multilevel.Coarse.beside(0, chain.models, chain.evaluator, "multistep", 1.0) is None
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         run(beyond(1.5, 60))

@@ -113,7 +113,7 @@ def test_copies_of_one_coarse_path_accuse_nobody(monkeypatch):
     alone = multilevel_error.PathFamilies.of
     monkeypatch.setattr(multilevel_error.PathFamilies, "of", lambda root, *w: alone(torch.arange(len(root)), *w))
     monkeypatch.setattr(multilevel_error.PathFamilies, "reach", lambda self, deviations: deviations)
-    level = motes.diffusion.demo.steered_digits(3, steps=20).level
+    level = motes.diffusion.demo.steered_digits(3, steps=20).chain.level
     assert multilevel_error.remarks(level, found.particles, found.view)
 
 

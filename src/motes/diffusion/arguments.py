@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from numbers import Integral
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from motes.core.modules import refuse_training_mode
-from motes.errors import MotesError, ShapeError, WrongType
+from motes.diffusion.denoisers.denoiser import Denoiser
+from motes.errors import MotesError, ShapeError, UnknownName, WrongType
 
 
 def check_function(name: str, function: Any, example: str) -> None:
@@ -34,10 +36,38 @@ def check_networks(**given: Any) -> None:
         refuse_training_mode(value, f"the {name}")
 
 
+def check_images(denoiser: Any, reward: Any, shape: Any, dtype: Any, device: Any) -> None:
+    """Raise unless a sampler can make images of this shape and type there, by this model and for this reward, or None.
+
+    Raises:
+        ShapeError, TypeError, ValueError: as `check_image` and `check_function` do; or no `Denoiser` was given.
+    """
+    if not isinstance(denoiser, Denoiser):
+        raise WrongType(f"give a Denoiser(model, process, predicts=...), not a {type(denoiser).__name__}")
+    check_image(shape, dtype, device)
+    check_function("reward", reward, "images (N, *shape) -> (N,) nats")
+
+
+def check_final(final: str) -> None:
+    """Raise UnknownName unless the image at the end is the "denoised" prediction or the "state"."""
+    if final not in ("denoised", "state"):
+        raise UnknownName("final", final, ("denoised", "state"))
+
+
+def falling_times(steps: Any, grid: Callable[[int], Tensor]) -> Tensor:
+    """The falling times (K + 1,) float64 of a sampler, given as such or as the number of steps of a grid."""
+    if not isinstance(steps, Integral | Tensor):
+        raise WrongType(f"steps must be a whole number or the falling times (K + 1,), a tensor, not {steps!r}")
+    times = grid(int(steps)) if isinstance(steps, Integral) else steps.to(torch.float64)
+    if times.ndim != 1 or len(times) < 2 or not bool((times.diff() < 0).all()):
+        raise MotesError("steps must be a number, or at least two falling times (K + 1,)")
+    return times
+
+
 def check_tensors(**given: Any) -> None:
     """Raise a TypeError unless all of these are tensors; names the argument."""
     for name, value in given.items():
-        if not isinstance(value, torch.Tensor):
+        if not isinstance(value, Tensor):
             raise WrongType(f"{name} must be a torch tensor, not a {type(value).__name__}: torch.as_tensor makes one")
 
 

@@ -155,7 +155,7 @@ def test_promises(tmp_path):
         assert torch.equal(motes.sample(made(micro_batch=size), 20, seed=1, progress=False).view, whole.view)
     path = tmp_path / "run.safetensors"
     motes.sample(made(), 20, seed=1, progress=False, checkpoint=path, callback=lambda state: state.particles.t == 3)
-    with pytest.raises(motes.MotesError, match="mean is not what it was"):
+    with pytest.raises(motes.MotesError, match=r"mean of .* is not what it was"):
         motes.resume(path, made(model=lambda x, t: 1.1 * poisson(x, t)), progress=False)
     resumed = motes.resume(path, made(), progress=False)
     assert torch.equal(resumed.view, whole.view) and resumed.log_evidence == whole.log_evidence
@@ -172,3 +172,12 @@ def test_promises(tmp_path):
         motes.sample(made(model=lambda x, t: x / 0.0), 4, seed=1, progress=False)
     with pytest.raises(ValueError, match="t_min"):
         Blackout(2.0, t_max=1.0)
+
+
+def test_counts_of_the_shape_of_images_show_as_images():
+    def shows(shape):
+        model = ReverseBlackout(poisson, Blackout(), 3, shape=shape)
+        return model.shows(), motes.sample(model, 4, seed=0, progress=False).view.shape
+
+    assert shows((1, 4, 4)) == ("images", (4, 1, 4, 4))
+    assert shows((3,)) == ("table", (4, 3))

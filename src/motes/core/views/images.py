@@ -19,7 +19,10 @@ def shown(shape: tuple[int, ...]) -> str:
 
 @views.register
 class ImageView(View):
-    """A tensor (N, C, H, W) with one or three channels, brightness from 0 to 1 or from -1 to 1."""
+    """A tensor (N, C, H, W) with one or three channels, brightness from 0 to 1 or from -1 to 1; or counts.
+
+    Counts, whole numbers, are shown as shares of the largest.
+    """
 
     kind = "images"
     needs = "a tensor (N, C, H, W) with one or three channels"
@@ -30,8 +33,11 @@ class ImageView(View):
         return isinstance(self.value, Tensor) and shown(tuple(self.value.shape[1:])) == self.kind
 
     def distinct(self, weight: np.ndarray) -> list[Distinct]:
-        signed = is_signed(self.value)
-        pixels = [to_pixels(self.value[i : i + 1], signed)[0] for i in range(len(self.value))]
+        images = self.value
+        if not images.is_floating_point():
+            images = images.double() / images.double().max().clamp(min=1)
+        signed = is_signed(images)
+        pixels = [to_pixels(images[i : i + 1], signed)[0] for i in range(len(images))]
         return merged([(hashlib.sha256(p.tobytes()).digest(), p) for p in pixels], weight)
 
 

@@ -18,10 +18,8 @@ from motes.core.cite import Reference
 from motes.core.estimate.coarse_level import CoarseLevel
 from motes.core.estimate.systematic import Systematic
 from motes.core.estimate.variance import StandardError
-from motes.core.model import FeynmanKac
 from motes.core.particles import Particles
 from motes.core.remark import Remark
-from motes.core.views.images import shown
 from motes.core.weights import normalise
 from motes.diffusion.arguments import check_networks
 from motes.diffusion.composing.composition_remarks import remarks
@@ -38,6 +36,7 @@ from motes.diffusion.evaluation.potential import Schedule, strengths
 from motes.diffusion.flows.coupling import tested
 from motes.diffusion.processes.process import Process
 from motes.diffusion.processes.transition import transitions
+from motes.diffusion.sampler import ImageSampler
 from motes.diffusion.sampling.guided_step import log_reference_over_guided
 from motes.diffusion.sampling.reverse import SAMPLER, Guides, as_guidance
 from motes.errors import MotesError, UnknownName, WrongType
@@ -63,7 +62,7 @@ RULES = ("auto", "energy", "transition", "rate", "none")
 
 
 @dataclass(frozen=True, eq=False)
-class Composition(FeynmanKac):
+class Composition(ImageSampler):
     """Weighted samples of a product of powers of diffusion models, prod_i q_i(x)^{w_i}, perhaps tilted by exp(reward).
 
     The log normaliser is that of the product of the models' normalised densities at the process's last time t_min.
@@ -291,21 +290,12 @@ class Composition(FeynmanKac):
         moved = particles.step(x, gain + x["total"] - old["total"], shared=shared)
         return replace(moved, info=self._info(x, k + 1, self.discretisation(moved)))
 
-    def done(self, particles: Particles) -> bool:
-        return particles.t >= self.grid.steps
-
-    def progress(self, particles: Particles) -> float:
-        return particles.t / self.grid.steps
+    @property
+    def last(self) -> int:
+        return self.grid.steps
 
     def settings(self) -> dict[str, Any]:
         return {**super().settings(), "weights": self.rule}
-
-    def shows(self) -> str:
-        return shown(self.shape)
-
-    def view(self, particles: Particles) -> Tensor:
-        """The images (N, *shape): the denoised predictions, or the states if that is what is `final`, at the end."""
-        return particles.x["denoised"]
 
     def discretisation(self, particles: Particles) -> float:
         """An estimate of how far the log normaliser is off because steps are not infinitely small, nats; 0 if exact."""
@@ -360,7 +350,7 @@ class Composition(FeynmanKac):
 
     def restore(self, particles: Particles) -> Particles:
         """The particles, or a FileError if a denoiser or the reward has changed since their file was written."""
-        return replace(particles, x=self.evaluator.restored(particles.x, particles.t, self.device))
+        return self.evaluator.restored(particles, self.device)
 
     def order(self, particles: Particles) -> Tensor:
         """(N,) the reward, by which sorted resampling orders the particles."""

@@ -12,13 +12,13 @@ from torch import Tensor
 from motes.core.cite import Reference
 from motes.core.files.resuming import must_agree, on_device
 from motes.core.micro_batches import in_parts
-from motes.core.model import FeynmanKac
 from motes.core.particles import Particles
 from motes.core.remark import ALL, MEANS, Remark
 from motes.core.views.images import shown
 from motes.diffusion.arguments import check_networks
 from motes.diffusion.corruptions.reflected import Reflected
 from motes.diffusion.evaluation.checks import checked_reward, not_finite, refuse
+from motes.diffusion.sampler import StepSampler
 from motes.errors import MotesError, ShapeError, UnknownName
 from motes.rng import Rng
 
@@ -34,7 +34,7 @@ SCHEDULES = ("end", "linear")
 
 
 @dataclass(frozen=True, eq=False)
-class ReflectedDiffusion(FeynmanKac):
+class ReflectedDiffusion(StepSampler):
     """Samples in a box or in the simplex by the reflected reverse equation, tilted by exp(reward).
 
     From the uniform law at sigma_max each step, from level t to s, moves coordinates u along the score and folds them,
@@ -115,11 +115,9 @@ class ReflectedDiffusion(FeynmanKac):
         x = {"state": u, "total": self._total(u, k + 1)}
         return particles.step(x, x["total"] - particles.x["total"], info=self._info(k + 1))
 
-    def done(self, particles: Particles) -> bool:
-        return particles.t >= len(self.sigmas) - 1
-
-    def progress(self, particles: Particles) -> float:
-        return particles.t / (len(self.sigmas) - 1)
+    @property
+    def last(self) -> int:
+        return len(self.sigmas) - 1
 
     def shows(self) -> str:
         return shown(self.shape)
@@ -131,7 +129,7 @@ class ReflectedDiffusion(FeynmanKac):
     def remarks(self, particles: Particles) -> list[str]:
         return [
             Remark(
-                f"the weights are exact for the chain of {len(self.sigmas) - 1} steps, whose law comes near to the "
+                f"the weights are exact for the chain of {self.last} steps, whose law comes near to the "
                 "model's as steps get more: an error that the run does not know; double the steps to see it",
                 MEANS if self.reward is None else ALL,
             )
@@ -149,14 +147,14 @@ class ReflectedDiffusion(FeynmanKac):
 
     def _total(self, u: Tensor, k: int) -> Tensor:
         """(n,) the log-potential of the path so far, nats."""
-        last = k == len(self.sigmas) - 1
+        last = k == self.last
         if self.reward is None or (not last and (self.schedule == "end" or k == 0)):
             return torch.zeros(len(u), dtype=torch.float64)
         with torch.no_grad():
             reward = checked_reward(self.reward(self.reflected.points(u)), len(u)).cpu()
         bad = reward.isnan() | (reward == torch.inf) | ((reward == -torch.inf) & (not last))
         refuse(bad, f"the reward is NaN, +inf, or -inf before the end at step {k}", "reward")
-        return reward * (k / (len(self.sigmas) - 1))
+        return reward * (k / (self.last))
 
     def _info(self, k: int) -> dict[str, float]:
         return {"noise_level": float(self.sigmas[k])}

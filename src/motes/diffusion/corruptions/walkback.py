@@ -13,13 +13,13 @@ from motes.core.cite import Reference
 from motes.core.estimate.variance import StandardError
 from motes.core.files.resuming import on_device
 from motes.core.micro_batches import in_parts
-from motes.core.model import FeynmanKac
 from motes.core.particles import Particles
 from motes.core.views.images import shown
 from motes.diffusion.arguments import check_networks
 from motes.diffusion.denoisers.denoiser import Denoiser
 from motes.diffusion.evaluation.checks import not_finite, refuse
 from motes.diffusion.processes.transition import Transitions, transitions
+from motes.diffusion.sampler import StepSampler
 from motes.errors import MotesError, ShapeError
 from motes.rng import Rng
 
@@ -34,7 +34,7 @@ WALKBACK = Reference(
 
 
 @dataclass(frozen=True, eq=False)
-class CorruptDenoise(FeynmanKac):
+class CorruptDenoise(StepSampler):
     """Images that are noised to a level and denoised again, sweep by sweep.
 
     x_t ~ q(x_t | x_0), x_0 ~ p(x_0 | x_t): two steps of a Gibbs sampler for the joint law, so the stationary law is
@@ -124,11 +124,9 @@ class CorruptDenoise(FeynmanKac):
         refuse(not_finite(image), f"the denoised prediction is not finite in sweep {particles.t + 1}", "model")
         return particles.step({"image": image}, torch.zeros(particles.n, dtype=torch.float64), info=self._info())
 
-    def done(self, particles: Particles) -> bool:
-        return particles.t >= self.sweeps
-
-    def progress(self, particles: Particles) -> float:
-        return particles.t / self.sweeps
+    @property
+    def last(self) -> int:
+        return self.sweeps
 
     def shows(self) -> str:
         return shown(self.samples.shape[1:])

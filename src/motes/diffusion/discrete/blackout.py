@@ -16,13 +16,14 @@ from motes.core.estimate.unearned import unearned
 from motes.core.estimate.variance import StandardError
 from motes.core.files.resuming import must_agree
 from motes.core.micro_batches import in_parts
-from motes.core.model import FeynmanKac
 from motes.core.particles import Particles
 from motes.core.remark import ALL, MEANS, Remark
-from motes.diffusion.arguments import check_networks
+from motes.core.views.images import shown
+from motes.diffusion.arguments import check_networks, falling_times
 from motes.diffusion.discrete import stale
 from motes.diffusion.evaluation.checks import EARLY, checked_reward, not_finite, refuse
 from motes.diffusion.evaluation.potential import POTENTIALS, Schedule, strengths
+from motes.diffusion.sampler import StepSampler
 from motes.errors import MotesError, ShapeError, UnknownName
 from motes.rng import Rng
 
@@ -88,7 +89,7 @@ MISSING = (
 
 
 @dataclass(frozen=True, eq=False)
-class ReverseBlackout(FeynmanKac):
+class ReverseBlackout(StepSampler):
     """Counts of a blackout model, tilted by exp(reward) and weighted for it.
 
     From time t to s the units that are still to come, x_0 - x_t in number, have each been born with probability
@@ -153,9 +154,7 @@ class ReverseBlackout(FeynmanKac):
             raise UnknownName("potential", self.potential, POTENTIALS)
         if self.guidance is not None and self.births != "poisson":
             raise MotesError('guidance changes the mean of the births, which needs births="poisson"')
-        times = self.process.times(self.steps) if isinstance(self.steps, int) else self.steps.to(torch.float64)
-        if times.ndim != 1 or len(times) < 2 or not bool((times.diff() < 0).all()):
-            raise MotesError("steps must be a number, or at least two falling times (K + 1,)")
+        times = falling_times(self.steps, self.process.times)
         signal = self.schedule == "signal"
         curve: Schedule = (lambda t: math.exp(-t)) if signal else self.schedule
         object.__setattr__(self, "times", times)
@@ -192,11 +191,12 @@ class ReverseBlackout(FeynmanKac):
             x |= self._gap(k, old, missing * born, new)
         return particles.step(x, x["total"] - old["total"] + log_ratio, info=self._info(x, k + 1))
 
-    def done(self, particles: Particles) -> bool:
-        return particles.t >= len(self.times) - 1
+    @property
+    def last(self) -> int:
+        return len(self.times) - 1
 
-    def progress(self, particles: Particles) -> float:
-        return particles.t / (len(self.times) - 1)
+    def shows(self) -> str:
+        return shown(self.shape)
 
     def view(self, particles: Particles) -> Tensor:
         """The counts (N, *shape) int64, that grow from 0 to x_0."""
@@ -218,12 +218,12 @@ class ReverseBlackout(FeynmanKac):
     def systematic(self, particles: Particles) -> Systematic | None:
         if not self._pairs or self.reward is None or not self.done(particles):
             return None
-        return stale.systematic(particles.log_weight, particles.x["gap"], len(self.times) - 1)
+        return stale.systematic(particles.log_weight, particles.x["gap"], self.last)
 
     @property
     def _pairs(self) -> bool:
         """Whether two steps by one prediction are one of twice the length."""
-        return self.births == "poisson" and len(self.times) > 2
+        return self.births == "poisson" and self.last > 1
 
     def _gap(self, k: int, x: dict[str, Tensor], expected: Tensor, births: Tensor) -> dict[str, Tensor]:
         """What particles carry for `stale`: the births a unit of signal that were expected, and the log-ratio so far.
@@ -252,7 +252,7 @@ class ReverseBlackout(FeynmanKac):
 
     def _observe(self, count: Tensor, k: int) -> dict[str, Tensor]:
         """The predicted mean of x_0 and its reward at time k; the counts themselves at time 0."""
-        last, t = k == len(self.times) - 1, float(self.times[k])
+        last, t = k == self.last, float(self.times[k])
         asks = self.reward is not None and (last or float(self.strength[k]) != 0)
         reward_of = self.reward
 
@@ -267,7 +267,7 @@ class ReverseBlackout(FeynmanKac):
             return mean.to(torch.float64), reward
 
         mean, reward = in_parts(rows, self.micro_batch, count)
-        where = f"at step {k} of {len(self.times) - 1}"
+        where = f"at step {k} of {self.last}"
         refuse(not_finite(mean), f"the predicted mean is not finite {where}", "model")
         refuse(reward.isnan() | (reward == torch.inf), f"the reward is NaN or +inf {where}", "reward")
         if not last:
@@ -279,11 +279,11 @@ class ReverseBlackout(FeynmanKac):
         tilt = self.guidance(count, float(self.times[k])).to(torch.float64)
         if tilt.shape != count.shape:
             raise ShapeError(f"guidance must return shape {tuple(count.shape)}, not {tuple(tilt.shape)}")
-        refuse(not_finite(tilt), f"guidance is not finite at step {k + 1} of {len(self.times) - 1}", "guidance")
+        refuse(not_finite(tilt), f"guidance is not finite at step {k + 1} of {self.last}", "guidance")
         return tilt
 
     def _total(self, x: dict[str, Tensor], k: int, total: Tensor, history: Tensor) -> tuple[Tensor, Tensor]:
-        if k == len(self.times) - 1:
+        if k == self.last:
             return x["reward"], history
         return POTENTIALS[self.potential][0](float(self.strength[k]) * x["reward"], total, history)
 

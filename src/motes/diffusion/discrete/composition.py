@@ -11,14 +11,14 @@ from torch import Tensor
 
 from motes.core.cite import Reference
 from motes.core.files.resuming import must_agree
-from motes.core.model import FeynmanKac
 from motes.core.particles import Particles
 from motes.core.remark import ALL, Remark
-from motes.diffusion.arguments import check_networks
+from motes.diffusion.arguments import check_networks, falling_times
 from motes.diffusion.discrete.draw import draw_rows
 from motes.diffusion.discrete.model import TokenModel
 from motes.diffusion.discrete.process import TokenProcess
 from motes.diffusion.evaluation.checks import refuse
+from motes.diffusion.sampler import StepSampler
 from motes.diffusion.short import SHORT
 from motes.errors import MotesError, UnknownName
 from motes.rng import Rng
@@ -37,7 +37,7 @@ START = 0.01
 
 
 @dataclass(frozen=True, eq=False)
-class TokenComposition(FeynmanKac):
+class TokenComposition(StepSampler):
     """Sequences from the product of powers of discrete diffusion models, prod_i p_i(x)^w_i, weighted for it.
 
     One model and w = (beta,) is annealing, (1 - g, g) classifier-free guidance, (1, 1) a product of experts, (1 - w, w)
@@ -101,9 +101,7 @@ class TokenComposition(FeynmanKac):
             raise MotesError("the models must have one process and one length")
         if self.weights == "exact" and not first.process.keeps:
             raise MotesError(f'"exact" needs the process Masked, not {type(first.process).__name__}; use "rate"')
-        times = self.steps if isinstance(self.steps, Tensor) else _grid(self.process, self.steps)
-        if times.ndim != 1 or len(times) < 2 or not bool((times.diff() < 0).all()):
-            raise MotesError("steps must be a number, or at least two falling times (K + 1,)")
+        times = falling_times(self.steps, lambda steps: _grid(self.process, steps))
         if not 0 <= float(times[-1]) < float(times[0]) <= self.process.t_max:
             raise MotesError(f"the times must lie in [0, {self.process.t_max}], not {times[0]:.4g} to {times[-1]:.4g}")
         if not self.exact and (left := float(self.process.alpha(times[0]))) > START:
@@ -112,7 +110,7 @@ class TokenComposition(FeynmanKac):
                 "weights take the start for pure noise"
             )
         check_networks(**{f"model {i + 1}": m for i, m in enumerate(self.models)})
-        object.__setattr__(self, "times", times.to(torch.float64))
+        object.__setattr__(self, "times", times)
 
     @property
     def process(self) -> TokenProcess:
@@ -170,11 +168,9 @@ class TokenComposition(FeynmanKac):
         h = (sum(self.exponents) - 1) * leaves + (rates - torch.where(back > 0, back * weighted, 0.0)).sum((1, 2))
         return rates, h
 
-    def done(self, particles: Particles) -> bool:
-        return particles.t >= (self.models[0].length if self.exact else len(self.times) - 1)
-
-    def progress(self, particles: Particles) -> float:
-        return particles.t / (self.models[0].length if self.exact else len(self.times) - 1)
+    @property
+    def last(self) -> int:
+        return self.models[0].length if self.exact else len(self.times) - 1
 
     def view(self, particles: Particles) -> Tensor:
         """The sequences (N, L)."""

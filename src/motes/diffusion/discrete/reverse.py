@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass, field, replace
-from numbers import Integral
 from typing import ClassVar
 
 import torch
@@ -16,10 +15,9 @@ from motes.core.estimate.unearned import unearned
 from motes.core.estimate.variance import StandardError
 from motes.core.files.resuming import must_agree
 from motes.core.micro_batches import in_parts
-from motes.core.model import FeynmanKac
 from motes.core.particles import Particles
 from motes.core.remark import ALL, MEANS, Remark
-from motes.diffusion.arguments import check_networks
+from motes.diffusion.arguments import check_networks, falling_times
 from motes.diffusion.discrete import stale
 from motes.diffusion.discrete.draw import draw, draw_rows
 from motes.diffusion.discrete.guidance import Guides, TokenGuidance, as_guidance
@@ -30,6 +28,7 @@ from motes.diffusion.discrete.step import StepRule, TokenContext
 from motes.diffusion.evaluation.checks import EARLY, checked_reward, refuse
 from motes.diffusion.evaluation.potential import POTENTIALS, Schedule, strengths
 from motes.diffusion.references import SINGHAL
+from motes.diffusion.sampler import StepSampler
 from motes.errors import MotesError, ShapeError, UnknownName, WrongType
 from motes.rng import Rng
 
@@ -37,7 +36,7 @@ STEERING = SINGHAL.used_for("the intermediate rewards")
 
 
 @dataclass(frozen=True, eq=False)
-class ReverseDiscrete(FeynmanKac):
+class ReverseDiscrete(StepSampler):
     """Sequences of a discrete diffusion model, tilted by exp(reward) and weighted for it.
 
     The chain of a rule (`Posterior`: all places at once) starts from noise and ends in a sequence x_0; the particles
@@ -119,12 +118,7 @@ class ReverseDiscrete(FeynmanKac):
         if self.reward is None and ((guide is not None and guide.needs_reward) or self.twist is not None):
             raise MotesError("a twist, and guidance by the reward, need the reward too")
         self.rule.check(self.process)
-        if not isinstance(self.steps, Integral | Tensor):
-            raise WrongType(f"steps must be a whole number or the falling times (K + 1,), a tensor, not {self.steps!r}")
-        whole = isinstance(self.steps, Integral)
-        times = self.process.times(int(self.steps)) if whole else torch.as_tensor(self.steps, dtype=torch.float64)
-        if times.ndim != 1 or len(times) < 2 or not bool((times.diff() < 0).all()):
-            raise MotesError("steps must be a number, or at least two falling times (K + 1,)")
+        times = falling_times(self.steps, self.process.times)
         if not self.process.t_min <= float(times[-1]) or not float(times[0]) <= self.process.t_max:
             raise MotesError(f"times must lie in [{self.process.t_min}, {self.process.t_max}]")
         signal = self.schedule == "signal"
@@ -178,15 +172,8 @@ class ReverseDiscrete(FeynmanKac):
         x |= gap
         return particles.step(x, x["total"] - old["total"] + log_ratio, info=self._info(x, k + 1))
 
-    def done(self, particles: Particles) -> bool:
-        return particles.t >= self.last
-
-    def progress(self, particles: Particles) -> float:
-        return particles.t / self.last
-
     @property
     def last(self) -> int:
-        """The number of steps."""
         return len(self.times) - 1
 
     def view(self, particles: Particles) -> Tensor:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from motes.core.files.resuming import must_agree
 from motes.core.micro_batches import in_parts
+from motes.core.particles import Particles
 from motes.core.tree import map_leaves
 from motes.diffusion.arguments import check_networks
 from motes.diffusion.denoisers.denoiser import Denoiser
@@ -210,35 +211,35 @@ class Evaluator:
             return x["reward"]
         return x["twist"] if "twist" in x else float(self.strength[k]) * x["reward"]
 
-    def probe(self, shape: tuple[int, ...], dtype: torch.dtype, device: str) -> dict[str, Tensor]:
-        """What the functions given say of two fixed images, by which a file can tell them from others."""
-        image, t = Rng(0).at("probe").normal((2, *shape), dtype=dtype).to(device), float(self.models.times[0])
+    def probe(self, state: Tensor) -> dict[str, Tensor]:
+        """What the functions given say of two fixed images like states, by which a file can tell them from others."""
+        image, t = Rng(0).at("probe").normal((2, *state.shape[1:]), dtype=state.dtype), float(self.models.times[0])
+        image = image.to(state.device)
         with torch.no_grad():
             found = {name: g.probe(image, t) for name, g in (("guidance", self.guidance), ("twist", self.twist)) if g}
             if self.reward is not None:
                 found["reward"] = checked_reward(self.reward(image), 2)
         return {name: value.detach().cpu() for name, value in found.items() if value is not None}
 
-    def recognise(self, now: dict[str, Tensor], then: dict[str, Tensor]) -> None:
-        """Compare what probes say now with what a file says.
+    def restored(self, particles: Particles, device: str, probe: dict[str, Tensor] | None = None) -> Particles:
+        """Saved particles on the device, if what they were asked of still says of them what their file says.
+
+        Args:
+            particles: of the file.
+            device: of the states.
+            probe: what `probe` said, where the sampler has saved that.
 
         Raises:
-            FileError: the reward, the guidance or the twist has changed since.
+            FileError: a denoiser, the reward, the guidance or the twist has changed since.
         """
-        for name, value in now.items():
-            must_agree(f"answer of the {name}", value, then.get(name), "the one that began it", rows=False)
-
-    def restored(self, x: dict[str, Tensor], k: int, device: str) -> dict[str, Tensor]:
-        """Saved particles on the device, if the models and the reward still say of them what their file says.
-
-        Raises:
-            FileError: a denoiser or the reward has changed since.
-        """
-        x = map_leaves(lambda leaf: leaf.to(device) if leaf.ndim > 1 else leaf, x)  # files hold images on the CPU
-        now = self(None, x["state"], k)
+        x = map_leaves(lambda leaf: leaf.to(device) if leaf.ndim > 1 else leaf, particles.x)
+        if probe is not None:
+            for name, value in self.probe(x["state"]).items():
+                must_agree(f"answer of the {name}", value, probe.get(name), "the one that began it", rows=False)
+        now = self(None, x["state"], particles.t)
         for name in (self.models.compared, "reward"):
             must_agree(name, now[name], x[name], "the denoiser and the reward that began it")
-        return x
+        return replace(particles, x=x)
 
     def _check(self, x: dict[str, Tensor], k: int) -> None:
         models, t = self.models, self.models.times[k]

@@ -13,17 +13,16 @@ from motes.core.cite import Reference
 from motes.core.estimate.variance import StandardError
 from motes.core.files.resuming import must_agree
 from motes.core.micro_batches import in_parts
-from motes.core.model import FeynmanKac
 from motes.core.particles import Particles
 from motes.core.remark import Remark
-from motes.core.views.images import shown
-from motes.diffusion.arguments import check_networks
+from motes.diffusion.arguments import check_final, check_networks
 from motes.diffusion.denoisers.denoiser import Denoiser
 from motes.diffusion.evaluation.checks import not_finite, refuse
 from motes.diffusion.flows.coupling import coupling_remarks, tested
 from motes.diffusion.flows.solvers import FLOWS, Leg
 from motes.diffusion.processes.transition import falling
 from motes.diffusion.references import SONG
+from motes.diffusion.sampler import ImageSampler
 from motes.diffusion.short import alone
 from motes.errors import MotesError, UnknownName
 from motes.rng import Rng
@@ -50,7 +49,7 @@ SOLVER = Reference(
 
 
 @dataclass(frozen=True, eq=False)
-class ProbabilityFlow(FeynmanKac):
+class ProbabilityFlow(ImageSampler):
     """Samples of a diffusion or flow model by its probability flow, in few evaluations and with equal weights.
 
     The flow dx/dt = alpha' data(x, t) + sigma' noise(x, t) carries noise to data deterministically, with the marginals
@@ -107,8 +106,7 @@ class ProbabilityFlow(FeynmanKac):
         check_networks(denoiser=self.denoiser)
         if self.integrator not in FLOWS:
             raise UnknownName("integrator of a flow", self.integrator, FLOWS)
-        if self.final not in ("denoised", "state"):
-            raise UnknownName("final", self.final, ("denoised", "state"))
+        check_final(self.final)
         if not 0 <= self.churn < math.inf:
             raise MotesError(f"churn must be at least 0 and finite, not {self.churn}")
         if self.churn and self.integrator == "dpm++2m":
@@ -155,18 +153,9 @@ class ProbabilityFlow(FeynmanKac):
             x["previous"] = denoised
         return particles.step(x, torch.zeros(particles.n, dtype=torch.float64), info=self._info(k + 1))
 
-    def done(self, particles: Particles) -> bool:
-        return particles.t >= len(self.raised)
-
-    def progress(self, particles: Particles) -> float:
-        return particles.t / len(self.raised)
-
-    def shows(self) -> str:
-        return shown(self.shape)
-
-    def view(self, particles: Particles) -> Tensor:
-        """The images (N, *shape): the latest denoised predictions on the way, x_0 at the end."""
-        return particles.x["denoised"]
+    @property
+    def last(self) -> int:
+        return len(self.raised)
 
     def restore(self, particles: Particles) -> Particles:
         """The particles, if this model still says what it said when they were saved.
@@ -186,7 +175,7 @@ class ProbabilityFlow(FeynmanKac):
 
     def remarks(self, particles: Particles) -> list[Remark]:
         said = coupling_remarks(particles.shared)
-        return said + (alone(len(self.raised), self.integrator == "heun") if self.done(particles) else [])
+        return said + (alone(self.last, self.integrator == "heun") if self.done(particles) else [])
 
     def _noised(self, rng: Rng, state: Tensor, t: float, raised: float) -> Tensor:
         """From time t to the later time `raised`, by the forward process."""
@@ -197,7 +186,7 @@ class ProbabilityFlow(FeynmanKac):
 
     def _arrived(self, state: Tensor, denoised: Tensor, k: int) -> Tensor:
         """What is shown of the states after k steps: asked of the model only where it is of use."""
-        last = k == len(self.raised)
+        last = k == self.last
         if last and (self.final == "state" or float(self.denoiser.process.sigma(self.times[k])) == 0):
             return state
         if not last and float(self.raised[k]) > float(self.times[k]):
@@ -207,7 +196,7 @@ class ProbabilityFlow(FeynmanKac):
     def _ask(self, state: Tensor, t: float, k: int) -> Tensor:
         with torch.no_grad():
             denoised = in_parts(lambda x: self.denoiser.data(x, t), self.micro_batch, state)
-        where = f"at step {k} of {len(self.raised)} (t={t:.4g})"
+        where = f"at step {k} of {self.last} (t={t:.4g})"
         refuse(not_finite(denoised), f"the denoised prediction is not finite {where}", "model")
         return denoised
 

@@ -24,14 +24,14 @@ from motes.core.remark import ALL, Remark
 from motes.core.temperature import next_temperature
 from motes.core.views.images import shown
 from motes.core.weights import normalise
-from motes.diffusion.arguments import check_function, check_image, check_networks
+from motes.diffusion.arguments import check_images, check_networks
 from motes.diffusion.composing.crosswise import rows
 from motes.diffusion.denoisers.denoiser import Denoiser
 from motes.diffusion.evaluation.checks import checked_reward, not_finite, refuse
 from motes.diffusion.flows.flow import REFERENCES
 from motes.diffusion.flows.solvers import FLOWS, Leg
 from motes.diffusion.processes.transition import falling
-from motes.errors import MotesError, UnknownName, WrongType
+from motes.errors import MotesError, UnknownName
 from motes.rng import Rng
 
 LATENT = COTTER.used_for("the moves of the noise")
@@ -102,11 +102,8 @@ class TiltedFlow(FeynmanKac):
     references: ClassVar[tuple[Reference, ...]] = (*REFERENCES, LATENT)  # type: ignore[misc]
 
     def __post_init__(self) -> None:
-        if not isinstance(self.denoiser, Denoiser):
-            raise WrongType(f"give a Denoiser(model, process, predicts=...), not a {type(self.denoiser).__name__}")
-        check_image(self.shape, self.dtype, self.device)
+        check_images(self.denoiser, self.reward, self.shape, self.dtype, self.device)
         check_networks(denoiser=self.denoiser, reward=self.reward)
-        check_function("reward", self.reward, "images (N, *shape) -> (N,) nats")
         if self.integrator not in FLOWS:
             raise UnknownName("integrator of a flow", self.integrator, FLOWS)
         if not 0 < self.conditional_ess < 1 or self.max_sweeps < 1:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import KW_ONLY, dataclass, field, replace
+from dataclasses import KW_ONLY, dataclass, field
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -14,21 +14,17 @@ from motes.core.cite import Reference
 from motes.core.estimate.coarse_level import CoarseLevel
 from motes.core.estimate.systematic import Systematic
 from motes.core.files.resuming import must_agree
-from motes.core.model import FeynmanKac
 from motes.core.particles import Particles
-from motes.core.views.images import shown
 from motes.core.weights import normalise
-from motes.diffusion import tails
 from motes.diffusion.denoisers.denoiser import Denoiser
 from motes.diffusion.evaluation.evaluator import Evaluator, OneModel
-from motes.diffusion.flows.coupling import coupling_remarks, tested
 from motes.diffusion.guidance.value import ValueGradient
 from motes.diffusion.inverse.observation import Observation
 from motes.diffusion.inverse.operators import Function
 from motes.diffusion.processes.transition import Transitions, transitions
+from motes.diffusion.sampler import ImageSampler
+from motes.diffusion.sampling.chain import WeightedChain
 from motes.diffusion.sampling.guided_step import guided_step
-from motes.diffusion.sampling.multilevel import Coarse, begun, set_level, stepped
-from motes.diffusion.sampling.multilevel_error import coarse_level, remarks, systematic
 from motes.diffusion.sampling.reverse import SAMPLER
 from motes.errors import MotesError, ShapeError, UnknownName
 from motes.rng import Rng
@@ -47,7 +43,7 @@ CHOICES = ("entropy", "variance", "random", "equispaced")
 
 
 @dataclass(frozen=True, eq=False)
-class ActiveDiffusion(FeynmanKac):
+class ActiveDiffusion(ImageSampler):
     """A reverse diffusion that asks for measurements on its way, each where its particles disagree the most.
 
     There are L candidates; candidate l measures the numbers `measure(images)[:, l]` of an image, with normal noise. At
@@ -99,7 +95,7 @@ class ActiveDiffusion(FeynmanKac):
     dtype: torch.dtype = torch.float32
     device: str = "cpu"
     table: Transitions = field(init=False, repr=False)
-    level: Coarse | None = field(init=False, repr=False)
+    chain: WeightedChain = field(init=False, repr=False)
 
     quantity: ClassVar[str] = "log normaliser"
     references: ClassVar[tuple[Reference, ...]] = (SAMPLER, ACTIVE)  # type: ignore[misc]
@@ -124,7 +120,11 @@ class ActiveDiffusion(FeynmanKac):
         if len(set(self.first)) != len(self.first) or any(not 0 <= l < count for l in self.first):  # noqa: E741
             raise MotesError(f"first must name different candidates from 0 to {count - 1}, not {self.first}")
         object.__setattr__(self, "table", table)
-        set_level(self, self._evaluator(None), self.noise)
+        models = OneModel(self.denoiser, table)
+        evaluator = Evaluator(models, None, torch.zeros_like(table.times), micro_batch=self.micro_batch)
+        knobs = {"coarse": self.coarse, "integrator": self.integrator, "noise": self.noise}
+        object.__setattr__(self, "chain", WeightedChain.of(models, evaluator, steps=self.steps, **knobs))
+        object.__setattr__(self, "quantity", self.chain.quantity)
         object.__setattr__(self, "_size", tuple(blank.shape[1:]))
 
     @property
@@ -146,39 +146,24 @@ class ActiveDiffusion(FeynmanKac):
         }
         for l in self.first:  # noqa: E741
             shared = self._asked(shared, l, math.nan)
-        shared |= {"probe": self._probe(), **tails.light()}
-        shared |= tested([self.denoiser], self.shape, self.dtype, self.device, self.micro_batch)
+        shared |= {"probe": self._probe()}
         noise = rng.at("start").normal((n, *self.shape), dtype=self.dtype).to(self.device)
-        observation = self._observation(shared)
-        x = self._evaluator(observation)(rng, noise * self.denoiser.process.start_std, 0)
-        x["total"] = self._total(x, observation, 0)
-        x |= begun(self._level(observation), rng, self.table, x)
-        return Particles.start(x, x["total"], shared=shared, info=self._info(x, shared, 0))
+        chain = self._chain(shared)
+        x = self._known(chain, rng, noise * self.denoiser.process.start_std, 0)
+        return chain.start(rng, x, shared=shared, info=self._info(shared, 0))
 
     def step(self, rng: Rng, particles: Particles) -> Particles:
-        k, old, shared = particles.t, particles.x, particles.shared
+        k, shared = particles.t, particles.shared
         while self._count(shared) < self.when[k + 1]:
             shared = self._next(rng, particles, shared)
-        state, log_ratio = guided_step(rng, self.table, k, old)
-        observation = self._observation(shared)
-        x = self._evaluator(observation)(rng, state, k + 1)
-        x["total"] = self._total(x, observation, k + 1)
-        x |= stepped(self._level(observation), rng, self.table, k, old, x, log_ratio, particles.log_weight)
-        new = particles.step(x, x["total"] - old["total"] + log_ratio, info=self._info(x, shared, k + 1))
-        return tails.watched(replace(new, shared=shared), shared)
+        state, log_ratio = guided_step(rng, self.table, k, particles.x)
+        chain = self._chain(shared)
+        x = self._known(chain, rng, state, k + 1)
+        return chain.step(rng, particles, x, log_ratio, shared=shared, info=self._info(shared, k + 1))
 
-    def done(self, particles: Particles) -> bool:
-        return particles.t >= self.table.steps
-
-    def progress(self, particles: Particles) -> float:
-        return particles.t / self.table.steps
-
-    def shows(self) -> str:
-        return shown(self.shape)
-
-    def view(self, particles: Particles) -> Tensor:
-        """The images (N, *shape): the denoised predictions on the way, x_0 at the end."""
-        return particles.x["denoised"]
+    @property
+    def last(self) -> int:
+        return self.table.steps
 
     def restore(self, particles: Particles) -> Particles:
         """The particles, if the model and the measurements still say of them what their file says.
@@ -188,22 +173,20 @@ class ActiveDiffusion(FeynmanKac):
         """
         then = particles.shared["probe"]
         must_agree("answer of `measure`", self._probe(), then, "the one that began it", rows=False)
-        evaluator = self._evaluator(self._observation(particles.shared))
-        return replace(particles, x=evaluator.restored(particles.x, particles.t, self.device))
+        return self._chain(particles.shared).evaluator.restored(particles, self.device)
 
     def remarks(self, particles: Particles) -> list[str]:
         observation = self._observation(particles.shared)
         if not self.done(particles):
             return []
         said = observation.remarks(particles.x["reward"], particles.log_weight) if observation else []
-        said = [*coupling_remarks(particles.shared), *said, *tails.remarks(particles)]
-        return [*said, *remarks(self.level, particles, self.view(particles))]
+        return self.chain.remarks(particles, said)
 
     def coarse_level(self, particles: Particles) -> CoarseLevel | None:
-        return coarse_level(self.level, particles) if self.done(particles) else None
+        return self.chain.coarse_level(particles)
 
     def systematic(self, particles: Particles) -> Systematic | None:
-        return systematic(self.level, particles) if self.done(particles) else None
+        return self.chain.systematic(particles)
 
     # ---------------------------------------------------------------- measuring
 
@@ -252,26 +235,20 @@ class ActiveDiffusion(FeynmanKac):
         operator = Function(lambda images: self.measure(images)[:, asked.to(images.device)], shape=self.shape)
         return Observation(operator, shared["y"][asked], self.std, scale=self.scale)
 
-    def _evaluator(self, observation: Observation | None) -> Evaluator:
+    def _chain(self, shared: Any) -> WeightedChain:
+        """The chain, asked about what has been measured: the twist speaks for the reward until the end."""
+        observation = self._observation(shared)
         guidance = ValueGradient(self.guidance) if observation and self.guidance else None
-        reward, models = (observation.reward if observation else None), OneModel(self.denoiser, self.table)
-        strength = torch.zeros_like(self.table.times)  # the twist speaks for the reward until the end
-        return Evaluator(models, reward, strength, observation, guidance, self.micro_batch)
+        reward = observation.reward if observation else None
+        return self.chain.about(reward=reward, twist=observation, guidance=guidance)
 
-    def _level(self, observation: Observation | None) -> Coarse | None:
-        """The coarse chain, asked about what has been measured."""
-        if self.level is None:
-            return None
-        now = self._evaluator(observation)
-        coarse = replace(self.level.evaluator, reward=now.reward, twist=now.twist, guidance=now.guidance)
-        return replace(self.level, evaluator=coarse)
+    def _known(self, chain: WeightedChain, rng: Rng, state: Tensor, k: int) -> dict[str, Tensor]:
+        x = chain.evaluator(rng, state, k)
+        x["total"] = chain.evaluator.worth(x, k)
+        x.pop("twist", None)
+        return x
 
-    def _total(self, x: dict[str, Tensor], observation: Observation | None, k: int) -> Tensor:
-        if observation is None:
-            return torch.zeros(len(x["state"]), dtype=torch.float64)
-        return x["reward"] if k == self.table.steps else x.pop("twist")
-
-    def _info(self, x: dict[str, Tensor], shared: Any, k: int) -> dict[str, float]:
+    def _info(self, shared: Any, k: int) -> dict[str, float]:
         level = float(self.denoiser.process.sigma(self.table.times[k]))
         return {"noise_level": level, "measurements": float(self._count(shared))}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import KW_ONLY, dataclass, field, replace
+from dataclasses import KW_ONLY, dataclass, field
 from typing import ClassVar, Literal
 
 import torch
@@ -15,23 +15,19 @@ from motes.core.estimate.coarse_level import CoarseLevel
 from motes.core.estimate.systematic import Systematic
 from motes.core.estimate.unearned import unearned
 from motes.core.estimate.variance import StandardError
-from motes.core.model import FeynmanKac
 from motes.core.particles import Particles
-from motes.core.views.images import shown
 from motes.core.weights import conditional_ess, scaled, total
-from motes.diffusion import tails
-from motes.diffusion.arguments import check_function, check_image
+from motes.diffusion.arguments import check_images
 from motes.diffusion.denoisers.denoiser import Denoiser
 from motes.diffusion.evaluation.evaluator import Evaluator, OneModel
-from motes.diffusion.flows.coupling import coupling_remarks, tested
 from motes.diffusion.guidance.value import ValueGradient
 from motes.diffusion.processes.start import InitialLaw, started
 from motes.diffusion.processes.transition import Transitions, transitions
+from motes.diffusion.sampler import ImageSampler
+from motes.diffusion.sampling.chain import WeightedChain
 from motes.diffusion.sampling.guided_step import guided_step
-from motes.diffusion.sampling.multilevel import Coarse, begun, set_level, stepped
-from motes.diffusion.sampling.multilevel_error import coarse_level, remarks, systematic
 from motes.diffusion.sampling.reverse import SAMPLER, STEERING
-from motes.errors import MotesError, UnknownName, WrongType
+from motes.errors import MotesError, UnknownName
 from motes.rng import Rng
 
 TEMPERED = Reference(
@@ -49,7 +45,7 @@ AT_ONCE = 1 << 17
 
 
 @dataclass(frozen=True, eq=False)
-class AdaptiveReward(FeynmanKac):
+class AdaptiveReward(ImageSampler):
     """Reverse diffusion tilted by exp(reward), the reward's share chosen at each step from the population.
 
     At each step the share is the largest at which the conditional effective sample size stays above `conditional_ess`;
@@ -90,16 +86,13 @@ class AdaptiveReward(FeynmanKac):
     device: str = "cpu"
     table: Transitions = field(init=False, repr=False)
     evaluator: Evaluator = field(init=False, repr=False)
-    level: Coarse | None = field(init=False, repr=False)
+    chain: WeightedChain = field(init=False, repr=False)
 
     quantity: ClassVar[str] = "log normaliser"
     references: ClassVar[tuple[Reference, ...]] = (SAMPLER, STEERING, TEMPERED)  # type: ignore[misc]
 
     def __post_init__(self) -> None:
-        if not isinstance(self.denoiser, Denoiser):
-            raise WrongType(f"give a Denoiser(model, process, predicts=...), not a {type(self.denoiser).__name__}")
-        check_image(self.shape, self.dtype, self.device)
-        check_function("reward", self.reward, "images (N, *shape) -> (N,) nats")
+        check_images(self.denoiser, self.reward, self.shape, self.dtype, self.device)
         if not 0 < self.conditional_ess < 1:
             raise MotesError(f"conditional_ess must be between 0 and 1, not {self.conditional_ess}")
         table = transitions(
@@ -113,16 +106,15 @@ class AdaptiveReward(FeynmanKac):
         evaluator = Evaluator(models, self.reward, full, guidance=guidance, micro_batch=self.micro_batch)
         object.__setattr__(self, "table", table)
         object.__setattr__(self, "evaluator", evaluator)
-        set_level(self, evaluator, self.noise)
+        knobs = {"coarse": self.coarse, "integrator": self.integrator, "noise": self.noise}
+        object.__setattr__(self, "chain", WeightedChain.of(models, evaluator, steps=self.steps, **knobs))
+        object.__setattr__(self, "quantity", self.chain.quantity)
 
     def init(self, rng: Rng, n: int) -> Particles:
         process = self.denoiser.process
         x = self.evaluator(rng, started(rng, process, self.start, (n, *self.shape), self.dtype).to(self.device), 0)
         x["total"] = torch.zeros(n, dtype=torch.float64)
-        x |= begun(self.level, rng, self.table, x)
-        coupling = tested([self.denoiser], self.shape, self.dtype, self.device, self.micro_batch)
-        shared = {"share": 0.0, "kept": 1.0, **coupling, **tails.light()}
-        return Particles.start(x, x["total"], shared=shared, info=self._info(x, 0.0, 0))
+        return self.chain.start(rng, x, shared={"share": 0.0, "kept": 1.0}, info=self._info(x, 0.0, 0))
 
     def step(self, rng: Rng, particles: Particles) -> Particles:
         k, old, share = particles.t, particles.x, particles.shared["share"]
@@ -131,29 +123,17 @@ class AdaptiveReward(FeynmanKac):
         last = k + 1 == self.table.steps
         new = 1.0 if last else affordable(particles.log_weight, ratio - old["total"], x["reward"], self.conditional_ess)
         x["total"] = new * x["reward"] if new < 1 else x["reward"]
-        increment = x["total"] - old["total"] + ratio
-        x |= stepped(self.level, rng, self.table, k, old, x, ratio, particles.log_weight, share)
-        kept = conditional_ess(particles.log_weight, increment) / particles.n
+        kept = conditional_ess(particles.log_weight, x["total"] - old["total"] + ratio) / particles.n
         shared = particles.shared | {"share": new, "kept": kept}
-        moved = particles.step(x, increment, shared=shared, info=self._info(x, new, k + 1))
-        return tails.watched(moved, shared)
+        return self.chain.step(rng, particles, x, ratio, shared=shared, info=self._info(x, new, k + 1), share=share)
 
-    def done(self, particles: Particles) -> bool:
-        return particles.t >= self.table.steps
-
-    def progress(self, particles: Particles) -> float:
-        return particles.t / self.table.steps
-
-    def shows(self) -> str:
-        return shown(self.shape)
-
-    def view(self, particles: Particles) -> Tensor:
-        """The images (N, *shape)."""
-        return particles.x["denoised"]
+    @property
+    def last(self) -> int:
+        return self.table.steps
 
     def restore(self, particles: Particles) -> Particles:
         """The particles, if the model still says of them what their file says."""
-        return replace(particles, x=self.evaluator.restored(particles.x, particles.t, self.device))
+        return self.evaluator.restored(particles, self.device)
 
     def order(self, particles: Particles) -> Tensor:
         """(N,) the reward."""
@@ -162,8 +142,7 @@ class AdaptiveReward(FeynmanKac):
     def remarks(self, particles: Particles) -> list[str]:
         if not self.done(particles):
             return []
-        said = [*coupling_remarks(particles.shared), *tails.remarks(particles)]
-        said = [*said, *remarks(self.level, particles, self.view(particles))]
+        said = self.chain.remarks(particles)
         kept = float(particles.shared["kept"])
         if kept >= LOW:
             return said
@@ -174,13 +153,13 @@ class AdaptiveReward(FeynmanKac):
         ]
 
     def coarse_level(self, particles: Particles) -> CoarseLevel | None:
-        return coarse_level(self.level, particles) if self.done(particles) else None
+        return self.chain.coarse_level(particles)
 
     def standard_error(self, particles: Particles) -> StandardError | None:
         return unearned(particles, particles.x["reward"] if self.done(particles) else None)
 
     def systematic(self, particles: Particles) -> Systematic | None:
-        return systematic(self.level, particles) if self.done(particles) else None
+        return self.chain.systematic(particles)
 
     def _info(self, x: dict[str, Tensor], share: float, k: int) -> dict[str, float]:
         level = float(self.denoiser.process.sigma(self.table.times[k]))

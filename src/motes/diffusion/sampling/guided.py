@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import KW_ONLY, dataclass, field, replace
+from dataclasses import KW_ONLY, dataclass, field
 from typing import ClassVar, Literal
 
 import torch
@@ -16,11 +16,9 @@ from torch import Tensor
 
 from motes.core.cite import Reference
 from motes.core.estimate.variance import StandardError
-from motes.core.model import FeynmanKac
 from motes.core.particles import Particles
 from motes.core.remark import ALL, Remark
-from motes.core.views.images import shown
-from motes.diffusion.arguments import check_function, check_image
+from motes.diffusion.arguments import check_final, check_images
 from motes.diffusion.denoisers.denoiser import Denoiser
 from motes.diffusion.evaluation.evaluator import Evaluator, OneModel
 from motes.diffusion.evaluation.potential import Schedule, strengths
@@ -28,12 +26,12 @@ from motes.diffusion.flows.coupling import coupling_remarks, tested
 from motes.diffusion.guidance import Twist
 from motes.diffusion.processes.start import InitialLaw, started
 from motes.diffusion.processes.transition import Transitions, transitions
+from motes.diffusion.sampler import ImageSampler
 from motes.diffusion.sampling.reverse import SAMPLER, Guides, as_guidance
 from motes.diffusion.short import alone
-from motes.errors import MotesError, UnknownName, WrongType
+from motes.errors import MotesError
 from motes.rng import Rng
 
-FINAL = ("denoised", "state")
 TRAVEL = Reference(
     "lugmayr2022",
     "Lugmayr, Danelljan, Romero, Yu, Timofte, Van Gool",
@@ -45,7 +43,7 @@ TRAVEL = Reference(
 
 
 @dataclass(frozen=True, eq=False)
-class Guided(FeynmanKac):
+class Guided(ImageSampler):
     """Samples of a diffusion model that guidance pulls where it may: equal weights, and a law without a formula.
 
     The gradient g of a log-value changes the score, so the mean of a step moves by pull * sigma^2 / alpha * g: with
@@ -103,12 +101,8 @@ class Guided(FeynmanKac):
     def __post_init__(self) -> None:
         if self.repeats < 1:
             raise MotesError(f"repeats must be at least 1, not {self.repeats}")
-        if self.final not in FINAL:
-            raise UnknownName("final", self.final, FINAL)
-        if not isinstance(self.denoiser, Denoiser):
-            raise WrongType(f"give a Denoiser(model, process, predicts=...), not a {type(self.denoiser).__name__}")
-        check_image(self.shape, self.dtype, self.device)
-        check_function("reward", self.reward, "images (N, *shape) -> (N,) nats")
+        check_final(self.final)
+        check_images(self.denoiser, self.reward, self.shape, self.dtype, self.device)
         guidance = as_guidance(self.guidance)
         if self.reward is None and self.twist is None and guidance is not None and guidance.value:
             raise MotesError("guidance by the reward needs a reward or a twist")
@@ -125,7 +119,7 @@ class Guided(FeynmanKac):
     def init(self, rng: Rng, n: int) -> Particles:
         state = started(rng, self.denoiser.process, self.start, (n, *self.shape), self.dtype)
         x = self.evaluator(rng, state.to(self.device), 0)
-        zero, shared = torch.zeros(n, dtype=torch.float64), {"probe": self._probe()}
+        zero, shared = torch.zeros(n, dtype=torch.float64), {"probe": self.evaluator.probe(x["state"])}
         if bool((self.table.std > 0).any()) or self.repeats > 1:
             shared |= tested([self.denoiser], self.shape, self.dtype, self.device, self.micro_batch)
         return Particles.start(x, zero, shared=shared, info=self._info(x, 0))
@@ -140,18 +134,9 @@ class Guided(FeynmanKac):
         x = self.evaluator(rng, state, k + 1)
         return particles.step(x, torch.zeros(particles.n, dtype=torch.float64), info=self._info(x, k + 1))
 
-    def done(self, particles: Particles) -> bool:
-        return particles.t >= self.table.steps
-
-    def progress(self, particles: Particles) -> float:
-        return particles.t / self.table.steps
-
-    def shows(self) -> str:
-        return shown(self.shape)
-
-    def view(self, particles: Particles) -> Tensor:
-        """The images (N, *shape): the denoised predictions on the way, x_0 at the end."""
-        return particles.x["denoised"]
+    @property
+    def last(self) -> int:
+        return self.table.steps
 
     def restore(self, particles: Particles) -> Particles:
         """The particles, if the model still says of them what their file says.
@@ -159,8 +144,7 @@ class Guided(FeynmanKac):
         Raises:
             FileError: the denoiser, the reward, the guidance or the twist has changed since.
         """
-        self.evaluator.recognise(self._probe(), particles.shared["probe"])
-        return replace(particles, x=self.evaluator.restored(particles.x, particles.t, self.device))
+        return self.evaluator.restored(particles, self.device, particles.shared["probe"])
 
     def must_resample(self, particles: Particles) -> bool:
         return False
@@ -179,9 +163,6 @@ class Guided(FeynmanKac):
         elif self.done(particles):
             said += alone(self.table.steps, False)
         return said
-
-    def _probe(self) -> dict[str, Tensor]:
-        return self.evaluator.probe(self.shape, self.dtype, self.device)
 
     def _move(self, rng: Rng, x: dict[str, Tensor], k: int) -> Tensor:
         mean, std = self.table.mean(k, x["state"], x["denoised"]), float(self.table.std[k])

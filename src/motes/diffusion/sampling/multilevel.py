@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import math
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,7 +21,6 @@ from motes.diffusion.evaluation.evaluator import Evaluator, OneModel
 from motes.diffusion.processes.transition import ORDER, Transitions, transitions
 from motes.diffusion.sampling.guided_step import log_reference_over_guided
 from motes.diffusion.short import SHORT
-from motes.errors import MotesError
 from motes.rng import Rng
 
 LEVELS = Reference(
@@ -80,11 +79,10 @@ class Coarse:
         return 1 / (STRIDE**self.order - 1)
 
     @classmethod
-    def beside(cls, every: int, evaluator: Evaluator, integrator: str, noise: float) -> Coarse | None:
-        """The coarse chain of a sampler with this evaluator; None if `every` is 0."""
+    def beside(cls, every: int, models: OneModel, evaluator: Evaluator, integrator: str, noise: float) -> Coarse | None:
+        """The coarse chain of a sampler with this model and evaluator; None if `every` is 0."""
         if every == 0:
             return None
-        models = cast(OneModel, evaluator.models)
         fine, steps = models.table, models.steps
         at = [*range(0, steps, STRIDE), steps]
         history = fine.back is not None
@@ -207,55 +205,3 @@ def _written(leaf: dict[str, Tensor], row: Tensor, part: dict[str, Tensor]) -> d
         whole = leaf[name] if name in leaf else torch.zeros_like(leaf["state"])  # guidance that has just begun
         out[name] = whole.index_copy(0, row.to(value.device), value)
     return out
-
-
-def set_level(model: Any, evaluator: Evaluator, noise: float) -> None:
-    """Give a sampler with the fields `steps`, `table`, `integrator` and `coarse` its `level`.
-
-    Without one, its normaliser is named for the chain.
-
-    Raises:
-        ValueError: `coarse` is negative.
-    """
-    if model.coarse < 0:
-        raise MotesError(f"coarse must be at least 1, or 0 for no coarse paths, not {model.coarse}")
-    every = 0 if isinstance(model.steps, Transitions) else model.coarse
-    level = Coarse.beside(every, evaluator, model.integrator, noise)
-    object.__setattr__(model, "level", level)
-    if level is None:
-        object.__setattr__(model, "quantity", f"log normaliser of the chain of {model.table.steps} steps")
-
-
-def begun(level: Coarse | None, rng: Rng, table: Transitions, x: dict[str, Any]) -> dict[str, Any]:
-    """What particles that the evaluator said `x` of carry besides, at the first time."""
-    more: dict[str, Any] = {} if table.back is None else {"previous": x["denoised"]}
-    return more if level is None else {**more, "coarse": level.begun(rng, x | more)}
-
-
-def stepped(
-    level: Coarse | None,
-    rng: Rng,
-    table: Transitions,
-    k: int,
-    old: dict[str, Any],
-    new: dict[str, Any],
-    log_ratio: Tensor,
-    log_weight: Tensor,
-    share: float = 1.0,
-) -> dict[str, Any]:
-    """What particles carry besides after step k.
-
-    Args:
-        level, table: of the sampler.
-        rng: the address of the step.
-        old, new: the particles before the step, and what the evaluator said of them after it.
-        log_ratio, share: what `guided_step` returned, and what multiplied the shift.
-        log_weight: (N,) before the step.
-    """
-    more: dict[str, Any] = {} if table.back is None else {"previous": old["denoised"]}
-    if level is None:
-        return more
-    more["coarse"] = level.step(rng, k, old, log_ratio, share)
-    if k + 1 == table.steps:
-        more["coarse"] = level.finished(k, old, new | more, log_weight + log_ratio - old["total"])
-    return more

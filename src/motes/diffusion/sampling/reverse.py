@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import KW_ONLY, dataclass, field, replace
+from dataclasses import KW_ONLY, dataclass, field
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -21,25 +21,22 @@ from motes.core.estimate.coarse_level import CoarseLevel
 from motes.core.estimate.systematic import Systematic
 from motes.core.estimate.unearned import unearned
 from motes.core.estimate.variance import StandardError
-from motes.core.model import FeynmanKac
 from motes.core.particles import Particles
-from motes.core.views.images import shown
-from motes.diffusion import tails
-from motes.diffusion.arguments import check_function, check_image
+from motes.diffusion.arguments import check_final, check_images
 from motes.diffusion.collapse import collapse_remarks
 from motes.diffusion.data_scale import data_scale, scale_remarks, unknown, when
 from motes.diffusion.denoisers.denoiser import Denoiser
 from motes.diffusion.evaluation.evaluator import Evaluator, OneModel
 from motes.diffusion.evaluation.potential import POTENTIALS, Schedule, strengths
-from motes.diffusion.flows.coupling import coupling_remarks, tested
 from motes.diffusion.guidance import Given, Guidance, Twist, ValueGradient, guidances
 from motes.diffusion.processes.process import Process
 from motes.diffusion.processes.start import InitialLaw, started
 from motes.diffusion.processes.transition import Transitions, transitions
 from motes.diffusion.references import SINGHAL, SONG
+from motes.diffusion.sampler import ImageSampler
+from motes.diffusion.sampling.chain import WeightedChain
 from motes.diffusion.sampling.guided_step import guided_step
-from motes.diffusion.sampling.multilevel import LEVELS, Coarse, begun, set_level, stepped
-from motes.diffusion.sampling.multilevel_error import coarse_level, remarks, systematic
+from motes.diffusion.sampling.multilevel import LEVELS
 from motes.errors import MotesError, UnknownName, WrongType
 from motes.rng import Rng
 
@@ -58,7 +55,7 @@ Guides = Literal["reward"] | float | Guidance | Callable[[Tensor, float], Tensor
 
 
 @dataclass(frozen=True, eq=False)
-class ReverseDiffusion(FeynmanKac):
+class ReverseDiffusion(ImageSampler):
     """Samples of a diffusion model, tilted by exp(reward) and weighted for it.
 
     Args:
@@ -127,24 +124,20 @@ class ReverseDiffusion(FeynmanKac):
     table: Transitions = field(init=False, repr=False)
     strength: Tensor = field(init=False, repr=False)
     evaluator: Evaluator = field(init=False, repr=False)
-    level: Coarse | None = field(init=False, repr=False)
+    chain: WeightedChain = field(init=False, repr=False)
 
     quantity: ClassVar[str] = "log normaliser"
 
     def __post_init__(self) -> None:
-        if not isinstance(self.denoiser, Denoiser):
-            raise WrongType(f"give a Denoiser(model, process, predicts=...), not a {type(self.denoiser).__name__}")
+        check_images(self.denoiser, self.reward, self.shape, self.dtype, self.device)
         object.__setattr__(self, "process", self.denoiser.process)
-        check_image(self.shape, self.dtype, self.device)
-        check_function("reward", self.reward, "images (N, *shape) -> (N,) nats")
         if self.twist is not None and not isinstance(self.twist, Twist):
             raise WrongType(f"twist must be a guidance.Twist, such as inverse.Observation, not {self.twist!r}")
         if self.start is not None and not isinstance(self.start, InitialLaw):
             raise WrongType(f"start must be a law to start from, such as schedule.Teleport, not {self.start!r}")
         if self.potential not in POTENTIALS:
             raise UnknownName("potential", self.potential, POTENTIALS)
-        if self.final not in ("denoised", "state"):
-            raise UnknownName("final", self.final, ("denoised", "state"))
+        check_final(self.final)
         guidance = as_guidance(self.guidance)
         if self.reward is None and guidance is not None and guidance.value:
             raise MotesError("guidance by the reward needs a reward; give one, or a function (x, t) as guidance")
@@ -157,7 +150,9 @@ class ReverseDiffusion(FeynmanKac):
         object.__setattr__(self, "table", table)
         object.__setattr__(self, "strength", strength)
         object.__setattr__(self, "evaluator", evaluator)
-        set_level(self, evaluator, self.noise)
+        knobs = {"coarse": self.coarse, "integrator": self.integrator, "noise": self.noise}
+        object.__setattr__(self, "chain", WeightedChain.of(models, evaluator, steps=self.steps, **knobs))
+        object.__setattr__(self, "quantity", self.chain.quantity)
         object.__setattr__(self, "references", tuple(self._references()))
 
     def init(self, rng: Rng, n: int) -> Particles:
@@ -165,22 +160,22 @@ class ReverseDiffusion(FeynmanKac):
         x = self.evaluator(rng, started(rng, self.process, self.start, (n, *self.shape), self.dtype).to(self.device), 0)
         history = zero + POTENTIALS[self.potential][1]
         x["total"], x["history"] = self._total(x, 0, zero, history)
-        x |= begun(self.level, rng, self.table, x)
-        coupling = tested([self.denoiser], self.shape, self.dtype, self.device, self.micro_batch)
-        shared = {"probe": self._probe(), **coupling, **tails.light()}
+        shared = {"probe": self.evaluator.probe(x["state"])}
         if self.twist is not None and self.twist.data_scale is not None:
             shared |= unknown()
-        return Particles.start(x, x["total"], shared=shared, info=self._info(x, 0))
+        return self.chain.start(rng, x, shared=shared, info=self._info(x, 0))
 
     def step(self, rng: Rng, particles: Particles) -> Particles:
         k, old = particles.t, particles.x
         state, log_ratio = guided_step(rng, self.table, k, old)
         x = self.evaluator(rng, state, k + 1)
         x["total"], x["history"] = self._total(x, k + 1, old["total"], old["history"])
-        x |= stepped(self.level, rng, self.table, k, old, x, log_ratio, particles.log_weight)
         shared = self._seen(particles.shared, x, k + 1)
-        moved = particles.step(x, x["total"] - old["total"] + log_ratio, shared=shared, info=self._info(x, k + 1))
-        return tails.watched(moved, particles.shared)
+        return self.chain.step(rng, particles, x, log_ratio, shared=shared, info=self._info(x, k + 1))
+
+    @property
+    def last(self) -> int:
+        return self.table.steps
 
     def _seen(self, shared: dict[str, Any], x: dict[str, Tensor], k: int) -> dict[str, Any]:
         """What is shared after step k: with the spread of the data, once, where guidance takes one for granted."""
@@ -191,31 +186,13 @@ class ReverseDiffusion(FeynmanKac):
         found = data_scale(self.process, float(times[k]), x["state"], x["denoised"])
         return {**shared, "data_scale": torch.tensor(found, dtype=torch.float64)}
 
-    def done(self, particles: Particles) -> bool:
-        return particles.t >= self.table.steps
-
-    def progress(self, particles: Particles) -> float:
-        return particles.t / self.table.steps
-
-    def shows(self) -> str:
-        return shown(self.shape)
-
-    def view(self, particles: Particles) -> Tensor:
-        """The images (N, *shape): the denoised predictions on the way, x_0 at the end."""
-        return particles.x["denoised"]
-
     def restore(self, particles: Particles) -> Particles:
         """The particles, if this model still says of them what their file says.
 
         Raises:
             FileError: the denoiser or the reward has changed since.
         """
-        self.evaluator.recognise(self._probe(), particles.shared["probe"])
-        x = self.evaluator.restored(particles.x, particles.t, self.device)
-        return replace(particles, x=x)
-
-    def _probe(self) -> dict[str, Tensor]:
-        return self.evaluator.probe(self.shape, self.dtype, self.device)
+        return self.evaluator.restored(particles, self.device, particles.shared["probe"])
 
     def order(self, particles: Particles) -> Tensor:
         """(N,) the reward, by which sorted resampling orders the particles (zeros where it was not asked)."""
@@ -229,25 +206,22 @@ class ReverseDiffusion(FeynmanKac):
             said += self.twist.remarks(particles.x["reward"], particles.log_weight)
             said += collapse_remarks(particles)
             said += scale_remarks(self.twist.data_scale, float(particles.shared.get("data_scale", math.nan)))
-        said = [*coupling_remarks(particles.shared), *said, *tails.remarks(particles)]
-        return [*said, *remarks(self.level, particles, self.view(particles))]
+        return self.chain.remarks(particles, said)
 
     def coarse_level(self, particles: Particles) -> CoarseLevel | None:
-        return coarse_level(self.level, particles) if self.done(particles) else None
+        return self.chain.coarse_level(particles)
 
     def standard_error(self, particles: Particles) -> StandardError | None:
         earned = particles.x["reward"] if self.reward is not None and self.done(particles) else None
         return unearned(particles, earned)
 
     def systematic(self, particles: Particles) -> Systematic | None:
-        if self.reward is None or not self.done(particles):
-            return None
-        return systematic(self.level, particles)
+        return None if self.reward is None else self.chain.systematic(particles)
 
     def _references(self) -> list[Reference]:
         return (
             [SAMPLER]
-            + [LEVELS] * (self.level is not None)
+            + [LEVELS] * (self.chain.level is not None)
             + [STEERING] * (self.reward is not None)
             + [TWISTING] * (self.guidance is not None)
         )

@@ -80,7 +80,9 @@ class ValueDecoding(FeynmanKac):
         value = new.log_weight.reshape(n, m)
         kept = (value + rng.at("choice").gumbel((n, m))).argmax(1)
         x = tree.take(new.x, torch.arange(n) * m + kept)
-        if self.inner.level is not None and self.inner.done(new):  # the inner weights are those of one proposal alone
+        if self.inner.chain.level is not None and self.inner.done(
+            new
+        ):  # the inner weights are those of one proposal alone
             chosen = particles.log_weight + value.logsumexp(1) - math.log(m) - value.gather(1, kept[:, None])[:, 0]
             leaf = x["coarse"]
             x["coarse"] = leaf | {name: leaf[name] + chosen for name in ("log_weight", "base")}
