@@ -91,6 +91,7 @@ def test_chains_are_taken_whole() -> None:
     still = Rng(0).normal((20,), dtype=torch.float64)
     draws, value = WeightedSample.of_chains(20, 10), still.repeat_interleave(10)
     right = float(still.std()) / math.sqrt(20)
+    assert draws.mean(value).method == "batch means" and draws.jackknife(lambda w: w @ value).method == "jackknife"
     found = [draws.jackknife(lambda w: w @ value).se, float(draws.multipliers(Rng(0), value[:, None], 4000).std())]
     assert found == [pytest.approx(right, rel=0.05)] * 2
     wrong = WeightedSample(draws.log_weight).jackknife(lambda w: w @ value).se

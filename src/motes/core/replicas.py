@@ -105,7 +105,7 @@ def mean(runs: Sequence[Population], value: Tensor, weight: Tensor) -> Estimate[
     sums = torch.stack([torch.tensordot(w, v, dims=1) for v, w in parts])  # (k, ...) share times mean
     total = torch.tensordot(weight, value, dims=1)
     if reason := unknown(runs):
-        return Estimate(total, torch.full_like(total, math.nan), reason, k - 1)
+        return Estimate(total, torch.full_like(total, math.nan), reason, k - 1, method=METHOD)
     share = share.view(-1, *[1] * total.ndim)
     keeps = (1 - 2 * share + share.square().sum(0)).clamp(
         min=1e-3
@@ -115,5 +115,5 @@ def mean(runs: Sequence[Population], value: Tensor, weight: Tensor) -> Estimate[
     alike = (value.amax(0) == value.amin(0)) | (se == 0)
     if alike.any():
         reason = (own.means if own is not None else "") or ALIKE
-        return Estimate(total, torch.where(alike, math.nan, se), reason, k - 1)
-    return Estimate(total, se, "", k - 1)
+        return Estimate(total, torch.where(alike, math.nan, se), reason, k - 1, method=METHOD)
+    return Estimate(total, se, "", k - 1, method=METHOD)

@@ -114,7 +114,7 @@ class LowDiscrepancy(Law):
             raise MotesError(f"an error bar needs 2 or more replicates that divide n={n}, not {self.replicates}")
         value = f(self.constrain(self.sample(Rng(seed).at("prior"), n))).to(torch.float64)
         means = value.reshape(-1, self.replicates, *value.shape[1:]).mean(0)
-        return Estimate(means.mean(0), means.std(0) / math.sqrt(self.replicates))
+        return Estimate(means.mean(0), means.std(0) / math.sqrt(self.replicates), method="spread of replicates")
 
     def evaluate(self, z: Tensor, gradient: bool = False, compiled: bool | None = None) -> State:
         """What the density itself says at z (N, dim)."""

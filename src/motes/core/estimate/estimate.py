@@ -28,7 +28,7 @@ class Estimate(Generic[Number]):
         reason: why `se` is NaN (somewhere), empty otherwise.
         freedom: on how many degrees of freedom `se` rests: infinity where it counts as known.
         ess: the effective number of draws behind it; NaN where nothing says.
-        method: how `se` was found; empty for the spread of weighted draws by families.
+        method: how `se` was found.
         bias: how the value is off on average, in words; empty where it is off by no more than order 1/N.
         parts: what the number is made of, by name (a cluster for each text, a share for each answer).
     """

@@ -23,8 +23,13 @@ def unearned(particles: Particles, reward: Tensor | None, called: str = "reward"
         return None
     if not max(float(weight.max() - weight.min()), float(reward.max() - reward.min())) <= ROUNDING:  # NaN: all are zero
         return None
+    return chose_nothing(f"the {called}", float(reward[0]), f"{n} particles", n)
+
+
+def chose_nothing(what: str, value: float, all_of: str, n: int) -> StandardError:
+    """The missing error bar where `what` had this value for all of what `n` draws met: evidence and means have none."""
     said = (
-        f"the {called} was {float(reward[0]):.4g} for each of the {n} particles, so that nothing says what it makes of "
-        f"others: they have a probability of at most about {min(1.0, 3 / n):.2g} to be drawn"
+        f"{what} was {value:.4g} for each of the {all_of}, so that nothing says what it makes of others: they have a "
+        f"probability of at most about {min(1.0, 3 / n):.2g} to be drawn"
     )
     return StandardError(math.nan, "none", said, means=said)

@@ -117,7 +117,8 @@ class WeightedSample:
         if not reason and (shape := wild(plain, weight)).any():
             se, reason = torch.where(shape > 0, math.nan, se), wild_because(float(shape.max()))
         known = self.chains or (reason and bool(se.isnan().all()))
-        return Estimate(mean, se, reason, math.inf if known else mean_freedom(value, self.log_weight, self.descent))
+        freedom = math.inf if known else mean_freedom(value, self.log_weight, self.descent)
+        return Estimate(mean, se, reason, freedom, method="batch means" if self.chains else "families")
 
     def estimate(self, value: float, influence: Tensor, second: float = 0.0, **about: Any) -> Estimate[float]:
         """A value with the standard error of the weighted mean of its influence (N,): the delta method.

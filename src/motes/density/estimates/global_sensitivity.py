@@ -115,7 +115,10 @@ def sobol_indices(
     found = indices(torch.ones(len(y), dtype=torch.bool))
     without = torch.stack([indices(group != g) for g in range(GROUPS)])
     se = (without.var(0, correction=0) * (GROUPS - 1)).sqrt()
-    return Sensitivity(names, Estimate(found[:d], se[:d]), Estimate(found[d:], se[d:]), float(weight @ y.square()))
+    method = f"leaving out one of {GROUPS} groups"
+    first = Estimate(found[:d], se[:d], method=method)
+    total = Estimate(found[d:], se[d:], method=method, bias="up, by order N^(-2/(d-1))")
+    return Sensitivity(names, first, total, float(weight @ y.square()))
 
 
 def sensitivity(run: Run, f: Callable[[Any], Tensor] | str, *, dependent: bool = False) -> Sensitivity:

@@ -69,4 +69,5 @@ def path_sampling(run: Run, *, correct: bool = True) -> Estimate[Tensor]:
         value -= float((step**2 * np.diff(variance)).sum()) / 12
     error = run.standard_error
     se = error.value if math.isfinite(error.value) else math.nan
-    return Estimate(torch.tensor(value, dtype=torch.float64), torch.tensor(se, dtype=torch.float64), error.reason)
+    found, se = (torch.tensor(v, dtype=torch.float64) for v in (value, se))
+    return Estimate(found, se, error.reason, method="that of the weights", bias="what the trapezoid rule leaves")

@@ -18,7 +18,7 @@ def estimate(values: Tensor) -> Estimate[Tensor]:
     values = values.detach().double().cpu()
     if len(values) < 2:
         raise ShapeError("an error bar needs at least 2 samples")
-    return Estimate(values.mean(0), values.std(0) / len(values) ** 0.5)
+    return Estimate(values.mean(0), values.std(0) / len(values) ** 0.5, method="independent samples")
 
 
 def noised(process: Process, samples: Tensor, t: float, rng: Rng) -> tuple[Tensor, Tensor]:

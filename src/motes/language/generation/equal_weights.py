@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from motes.core.estimate.unearned import chose_nothing
 from motes.core.estimate.variance import StandardError
 from motes.core.particles import Particles
 
@@ -55,11 +56,7 @@ def same_reward(generation: Generation, worth: Tensor, particles: Particles) -> 
         return None
     if float(worth.max() - worth.min()) > ROUNDING or counted(generation, particles.x):
         return None
-    said = (
-        f"the reward was {float(worth[0]):.4g} for each of the {len(worth)} texts, so that nothing says what it makes "
-        f"of others: they have a probability of at most about {min(1.0, 3 / particles.n):.2g} to be drawn"
-    )
-    return StandardError(math.nan, "none", said, means=said)
+    return chose_nothing("the reward", float(worth[0]), f"{len(worth)} texts", particles.n)
 
 
 def seen_by_few(generation: Generation, particles: Particles) -> StandardError | None:
@@ -150,7 +147,7 @@ def counted(generation: Generation, x: dict[str, Any]) -> bool:
     return float(law[list(distinct.values())].exp().sum()) > 1 - ROUNDING
 
 
-def unearned(generation: Generation, particles: Particles) -> list[str]:
+def reward_remarks(generation: Generation, particles: Particles) -> list[str]:
     """A remark where the reward was the same for every text, and so chose nothing."""
     worth = particles.x["provisional"][~torch.isneginf(particles.log_weight)]
     if same_reward(generation, worth, particles) is None:

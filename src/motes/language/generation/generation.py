@@ -20,7 +20,7 @@ from motes.errors import EmptyConstraint, MotesError
 from motes.language.constraint import Constraint
 from motes.language.generation.arguments import Rules, as_rules, check_arguments, check_size, check_step, encoded
 from motes.language.generation.dead_ends import why
-from motes.language.generation.equal_weights import no_spread, seen_by_few, unearned
+from motes.language.generation.equal_weights import no_spread, reward_remarks, seen_by_few
 from motes.language.generation.frontier import Front, Frontier, open_front
 from motes.language.generation.potential import Reward, reward_name
 from motes.language.generation.prefix import PrefixState, TokenSequences
@@ -229,7 +229,7 @@ class Generation(FeynmanKac):
         return no_spread(self, particles) or seen_by_few(self, particles)
 
     def remarks(self, particles: Particles) -> list[str]:
-        return unearned(self, particles)
+        return reward_remarks(self, particles)
 
     def progress(self, particles: Particles) -> float:
         return 1.0 if self.done(particles) else int(particles.x["length"].max()) / self.max_tokens

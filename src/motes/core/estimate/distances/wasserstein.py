@@ -81,7 +81,7 @@ def sliced_wasserstein(
     if control and d > 1:
         value = controlled(value[:, None], _controls(u, x, y, w, v), torch.full_like(value, 1 / directions), _fold(u))
         value = value[:, 0]
-    return Estimate(value.mean(), value.std() / math.sqrt(directions))
+    return Estimate(value.mean(), value.std() / math.sqrt(directions), method="spread of directions")
 
 
 def _weighted(x: Tensor, log_weight: Tensor | None) -> tuple[Tensor, Tensor]:
