@@ -19,7 +19,7 @@ FEARNHEAD = Reference(
 )
 
 
-def thin(rng: Rng, log_weight: Tensor, n: int, ids: Tensor | None = None) -> tuple[Tensor, Tensor]:
+def thin(rng: Rng, log_weight: Tensor, n: int, *, ids: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Keeps n of the C candidates of each row, with inclusion probabilities q = min(1, c w) that add up to n.
 
     A kept candidate weighs w / q from then on: heavy ones keep their weight, the others get 1/c, and the mean of the

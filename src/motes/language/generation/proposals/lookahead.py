@@ -64,7 +64,7 @@ def draw(
         raise ShapeError(f"log_prob must be (M, V) float64, not {tuple(log_prob.shape)} {log_prob.dtype}")
     m, width = log_prob.shape
     ids = torch.arange(m) if ids is None else ids
-    kept, log_q = thin(rng.at("set"), log_prob, k, ids)
+    kept, log_q = thin(rng.at("set"), log_prob, k, ids=ids)
     p, chosen = torch.topk(log_prob.masked_fill(~kept, -torch.inf), min(k, width), dim=1)
     place, slot = torch.nonzero(~torch.isneginf(p), as_tuple=True)
     value = torch.full_like(p, -torch.inf)
