@@ -12,7 +12,8 @@ from torch import Tensor
 from breaks import breaks
 from motes.errors import MotesError, UnknownName
 from motes.kernels import ULA, Kernel, Parameters, RandomWalk, State, Sweep, Target, Underdamped, accepted, select
-from motes.kernels.flip import Flip, levels_of
+from motes.kernels.dynamics.levels import levels_of
+from motes.kernels.flip import Flip
 from motes.laws import Discrete
 from motes.rng import Rng
 from motes.testing import ExactLaw, LawViolation, check_kernel

@@ -13,8 +13,8 @@ from motes.core.cite import Reference
 from motes.errors import MotesError
 from motes.kernels.adaptation.preconditioned import Preconditioned
 from motes.kernels.adaptation.scale import pull, scaled
+from motes.kernels.adaptation.step_size import steadied
 from motes.kernels.kernel import Parameters, State, Sweep, Target, kernels, select
-from motes.kernels.ula import steadied
 from motes.rng import Rng
 
 

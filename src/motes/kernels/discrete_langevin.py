@@ -11,8 +11,7 @@ from torch import Tensor
 
 from motes.core.cite import Reference
 from motes.errors import MotesError
-from motes.kernels.flip import levels_of
-from motes.kernels.gwg import gains
+from motes.kernels.dynamics.levels import gains, levels_of
 from motes.kernels.kernel import Kernel, Parameters, State, Sweep, Target, accepted, kernels, mean_acceptance, select
 from motes.rng import Rng
 

@@ -9,6 +9,7 @@ import torch
 
 from motes.core.cite import Reference
 from motes.errors import MotesError
+from motes.kernels.dynamics.levels import levels_of
 from motes.kernels.kernel import Kernel, Parameters, State, Sweep, Target, accepted, kernels, select
 from motes.rng import Rng
 
@@ -68,17 +69,3 @@ class Flip(Kernel):
             acceptance, accept = accepted(rng.at(f"update-{k}"), ratio)
             state, rate = select(accept, proposal, state), rate + acceptance
         return Sweep(state, rate / updates, updates)
-
-
-def levels_of(target: Target) -> int:
-    """How many levels the coordinates have.
-
-    Raises:
-        MotesError: positions are not whole numbers.
-    """
-    if target.levels is None:
-        raise MotesError(
-            "this kernel moves whole numbers, and the target is over real vectors: use a kernel like 'random-walk', or "
-            "a density like Discrete"
-        )
-    return target.levels

@@ -11,7 +11,7 @@ from torch.nn.functional import logsigmoid
 
 from motes.core.cite import Reference
 from motes.errors import MotesError
-from motes.kernels.flip import levels_of
+from motes.kernels.dynamics.levels import gains, levels_of
 from motes.kernels.kernel import Kernel, Parameters, State, Sweep, Target, accepted, kernels, select
 from motes.rng import Rng
 
@@ -97,13 +97,3 @@ class GibbsWithGradients(Kernel):
         gain, now = gains(target, state)
         balanced = 0.5 * gain if self.balance == "sqrt" else logsigmoid(gain)
         return torch.log_softmax(balanced.scatter(2, now, -torch.inf).flatten(1), 1)
-
-
-def gains(target: Target, state: State) -> tuple[Tensor, Tensor]:
-    """What the gradient says that each level of each coordinate adds to the log-density (N, d, levels), and where x is.
-
-    The second is (N, d, 1) int64; gains are float64.
-    """
-    now = state["position"].long()[..., None]
-    slope = target.gradient(state).to(torch.float64)
-    return slope - slope.gather(2, now), now

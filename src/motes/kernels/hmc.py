@@ -8,7 +8,6 @@ from typing import ClassVar
 
 from motes.core.cite import Reference
 from motes.errors import MotesError
-from motes.kernels.dynamics.leapfrog import DIVERGED as DIVERGED  # kernels with trajectories of their own give up alike
 from motes.kernels.dynamics.leapfrog import ended, leapfrog
 from motes.kernels.dynamics.trajectories import Trajectories
 from motes.kernels.kernel import Parameters, State, Sweep, Target, kernels

@@ -12,12 +12,10 @@ from torch import Tensor
 from motes.core.cite import Reference
 from motes.errors import MotesError
 from motes.kernels.adaptation.preconditioned import Preconditioned
+from motes.kernels.adaptation.step_size import steadied
 from motes.kernels.dynamics.langevin import langevin
 from motes.kernels.kernel import Parameters, State, Sweep, Target, kernels, select
 from motes.rng import Rng
-
-FAR = 1000.0
-"""Nats at which the energy error of a step is cut off before its variance is taken."""
 
 
 @kernels.register
@@ -96,11 +94,3 @@ class ULA(Preconditioned):
         error = now - target.log_density(state) + heat
         inside = now > -math.inf
         return Sweep(select(inside, there, state), inside.to(torch.float64), 1, seen={"error": error})
-
-
-def steadied(parameters: Parameters, error: Tensor, weight: Tensor, wanted: float) -> Parameters:
-    """The step at which the energy errors (N,) would have the `wanted` variance a dimension, were it like step^6."""
-    error = torch.nan_to_num(error, nan=-FAR).clamp(-FAR, FAR).to(weight)
-    found = float(weight @ (error - weight @ error).square()) / parameters["scale"].shape[-1]
-    ratio = (wanted / found) ** (1 / 6) if found > 0 else 2.0
-    return {**parameters, "step_size": parameters["step_size"] * min(max(ratio, 0.5), 2.0)}

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 
 import torch
 from torch import Tensor
 
+from motes.core.files.settings import short
 from motes.diffusion.denoisers.denoiser import Denoiser
 from motes.diffusion.processes.process import Process
 from motes.errors import MotesError, ShapeError
@@ -151,8 +151,5 @@ def empirical(
         _, log_sum, _, _, spread = compare(x, t)
         return log_sum - 0.5 * d * torch.log(2 * math.pi * spread[:, 0])
 
-    seen = hashlib.sha256(str((bandwidth, tuple(shape))).encode())
-    for part in (flat, log_weight):
-        seen.update(part.cpu().numpy().tobytes())
-    name = f"{len(flat)} examples {seen.hexdigest()[:16]}"
+    name = f"{len(flat)} examples {short([bandwidth, tuple(shape), flat, log_weight])}"
     return Denoiser(posterior_mean, process, predicts="data", name=name, log_density=log_density)

@@ -5,10 +5,16 @@ from __future__ import annotations
 import math
 from statistics import NormalDist
 
+import torch
+from torch import Tensor
+
 from motes.kernels.kernel import Parameters
 
 UNTRIED: Parameters = {"turns": 0, "direction": 0.0, "streak": 0}
 """What belongs to the parameters of a kernel that uses `next_step_size`, beside "step_size"."""
+
+FAR = 1000.0
+"""Nats at which the energy error of a step is cut off before its variance is taken."""
 
 
 def next_step_size(parameters: Parameters, mean: float, error: float) -> Parameters:
@@ -51,3 +57,11 @@ def acceptance_error(mean: float, wanted: float) -> float:
     normal = NormalDist()
     q = -normal.inv_cdf(wanted / 2)
     return (mean - wanted) / (4 * q * normal.pdf(q))
+
+
+def steadied(parameters: Parameters, error: Tensor, weight: Tensor, wanted: float) -> Parameters:
+    """The step at which the energy errors (N,) would have the `wanted` variance a dimension, were it like step^6."""
+    error = torch.nan_to_num(error, nan=-FAR).clamp(-FAR, FAR).to(weight)
+    found = float(weight @ (error - weight @ error).square()) / parameters["scale"].shape[-1]
+    ratio = (wanted / found) ** (1 / 6) if found > 0 else 2.0
+    return {**parameters, "step_size": parameters["step_size"] * min(max(ratio, 0.5), 2.0)}

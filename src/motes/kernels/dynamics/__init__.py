@@ -1,1 +1,1 @@
-"""Trajectories that kernels follow: leapfrog, isokinetic motion, slices along curves."""
+"""How kernels move: leapfrog and isokinetic motion, Langevin steps, slices along curves, levels of whole numbers."""
