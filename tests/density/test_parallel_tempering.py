@@ -75,13 +75,13 @@ def test_pairs_alternate():
 
 def test_a_ladder_of_equal_rejection_stays_and_another_moves_towards_it():
     even = torch.full((2,), 0.4, dtype=torch.float64)
-    assert torch.allclose(equal_rejection(LADDER, even), LADDER)
+    assert torch.allclose(equal_rejection(LADDER, even, 3), LADDER)
     # twice as many rejections below 0.3: half of all lie below 0.3 * 3/4
-    moved = equal_rejection(LADDER, torch.tensor([0.8, 0.4], dtype=torch.float64))
+    moved = equal_rejection(LADDER, torch.tensor([0.8, 0.4], dtype=torch.float64), 3)
     assert moved.tolist() == pytest.approx([0, 0.3 * 0.75, 1])
-    moved = equal_rejection(LADDER, torch.tensor([0.4, 0.8], dtype=torch.float64))
+    moved = equal_rejection(LADDER, torch.tensor([0.4, 0.8], dtype=torch.float64), 3)
     assert moved.tolist() == pytest.approx([0, 0.3 * (1 / 0.3) ** 0.25, 1])  # a quarter of the way in log b
-    still = equal_rejection(LADDER, torch.zeros(2, dtype=torch.float64))
+    still = equal_rejection(LADDER, torch.zeros(2, dtype=torch.float64), 3)
     assert (still.diff() > 0).all()
 
 

@@ -18,6 +18,8 @@ from motes.core.tree import PyTree
 from motes.core.weights import normalise
 from motes.density.annealing.annealed import Annealed
 from motes.density.kernel_choice import choose_kernel
+from motes.density.last_look import LastLook
+from motes.density.markov.draws_look import looked_at, spent
 from motes.density.markov.warmup import agreement, chains_called, complaints, known_before, learn_from, settled
 from motes.errors import MotesError, name_particles
 from motes.laws.checking import undefined_met
@@ -168,6 +170,7 @@ class Chains(Annealed):
             "compiled": None if self.density.compile == "auto" else self.density.compile,
             "kernel": self.mover.start(self.density.dim, self.density.dtype),
         }
+        shared["look"] = LastLook(1.0).to_shared()
         log_weight = temperature * state["log_likelihood"] if weighted else flat
         return Particles.start(x, log_weight, shared=shared, info={"temperature": temperature, "evaluations": 1.0})
 
@@ -225,6 +228,7 @@ class Chains(Annealed):
                 "sweeps": 0,
                 "compiled": shared["compiled"],
                 "kernel": parameters,
+                "look": spent(shared, evaluations),
             },
             info={"temperature": temperature, "acceptance": rate, "evaluations": evaluations}
             | kernel.describe(parameters),
@@ -283,6 +287,7 @@ class Chains(Annealed):
                 "compiled": compiled,
                 "kernel": parameters,
                 "agreed": agreed or self.warmup != "auto",
+                "look": spent(shared, evaluations),
             },
             info={"temperature": 1.0, "acceptance": rate, "evaluations": evaluations, "r_hat": r_hat}
             | kernel.describe(parameters),
@@ -312,10 +317,10 @@ class Chains(Annealed):
         new["draws"] = torch.cat([x["draws"], torch.stack(kept, 1)], 1) if kept else x["draws"]
         if self.keep_score:
             new["score"] = torch.cat([x["score"], torch.stack(scores, 1)], 1) if kept else x["score"]
-        return particles.step(
+        after = particles.step(
             new,
             torch.zeros_like(particles.log_weight),
-            shared={**shared, "sweeps": stop},
+            shared={**shared, "sweeps": stop, "look": spent(shared, evaluations)},
             info={
                 "temperature": 1.0,
                 "acceptance": rate / (stop - done),
@@ -325,6 +330,10 @@ class Chains(Annealed):
             }
             | kernel.describe(parameters),
         )
+        if not self.done(after):
+            return after
+        plain = choose_kernel(self.density, None, "hmc")  # moves whole populations, and is exact
+        return looked_at(rng.at("last-look"), after, self.density, target, plain, new["draws"])
 
     # ---------------------------------------------------------------- what a run shows
 
@@ -353,7 +362,8 @@ class Chains(Annealed):
         x, shared = particles.x, particles.shared
         if shared["phase"] != "draws":
             return []
-        said: list[str] = [*improper(self.density, x["state"]["position"])]
+        said: list[str] = LastLook(**shared["look"]).remarks() if self.done(particles) else []
+        said += improper(self.density, x["state"]["position"])
         said += known_before(self.mover, shared["agreed"], LONGEST)
         said += undefined_met(particles.info) if not x["divergences"].any() else []  # else they are among those
         return said + complaints(x["draws"], x["acceptance"], x["divergences"], shared["sweeps"], self.mover)

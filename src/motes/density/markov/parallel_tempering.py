@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import KW_ONLY, dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -14,11 +14,14 @@ from motes.core.cite import Reference
 from motes.core.estimate.batch_means import chain_mean
 from motes.core.estimate.variance import StandardError
 from motes.core.particles import Particles
+from motes.core.remark import ALL, Remark
 from motes.core.resampling import find_scheme
 from motes.core.temperature import next_temperature
 from motes.core.tree import PyTree
 from motes.density.annealing.annealed import Annealed
-from motes.density.markov.exchange import bridge, equal_rejection
+from motes.density.last_look import LastLook
+from motes.density.markov.draws_look import looked_at, spent
+from motes.density.markov.exchange import bridge, equal_rejection, hardly_overlap, nearest, rungs_for
 from motes.density.markov.rung_walk import RungWalk
 from motes.density.markov.rungs import levelled, white
 from motes.errors import MotesError
@@ -27,6 +30,8 @@ from motes.rng import Rng
 
 SHORTEST = 8
 """Iterations of the first warm-up round; each further one is twice as long."""
+FEWEST, MOST = 8, 64
+"""Temperatures of a ladder that finds its length itself."""
 BLOCKS = 20
 """Parts in which the draws are made: a checkpoint can fall between two."""
 
@@ -41,13 +46,14 @@ class ParallelTempering(Annealed):
     prior x likelihood^b invariant, and proposes to swap neighbours, in turn all even and all odd pairs, which lets
     walkers travel instead of diffuse. All walkers are moved together, each in coordinates in which its law is about
     white. Warm-up rounds of doubling length learn these, the kernel, and temperatures at which all swaps are rejected
-    equally often. Then everything is frozen: the draws at temperature 1 come from Markov chains with the right
-    invariant law, which cross between modes by way of the prior.
+    equally often, as many as let half of them pass. Then everything is frozen: the draws at temperature 1 come from
+    Markov chains with the right invariant law, which cross between modes by way of the prior.
 
     The view of a run is (chains, draws, ...), and its errors are those of batch means. There are no weights: the log
     evidence is the geometric bridge between neighbouring temperatures over all draws so far, the same in every chain.
     It is consistent in the number of draws, with a bias that is smaller than its error bar (which counts the chains'
-    memory); the means are free of bias up to what is left of the start.
+    memory), and has none but a reason where neighbours hardly overlap; the means are free of bias up to what is left of
+    the start. At its end a run moves some of its draws on, and says so where their means drift.
 
     References:
         Geyer (1991), Markov chain Monte Carlo maximum likelihood, Computing Science and Statistics 23.
@@ -58,7 +64,8 @@ class ParallelTempering(Annealed):
     Args:
         density: what to sample.
         kernel: a kernel or its name; None is HMC where the likelihood has gradients, else random-walk Metropolis.
-        temperatures: how many, K, at least 2; about twice the "barrier" in the trace is best.
+        temperatures: how many, K, at least 2; "auto" is twice the "barrier" in the trace and one more, as the warm-up
+            finds it, from 8 to 64.
         draws: iterations of every chain after the warm-up.
         rounds: warm-up rounds of 8, 16, 32, ... iterations, at least 1.
         sweeps: sweeps of the kernel in an iteration.
@@ -77,7 +84,7 @@ class ParallelTempering(Annealed):
     """
 
     _: KW_ONLY
-    temperatures: int = 8
+    temperatures: int | Literal["auto"] = "auto"
     draws: int = 1000
     rounds: int = 6
     sweeps: int = 1
@@ -116,16 +123,18 @@ class ParallelTempering(Annealed):
                 f"{type(self.mover).__name__} moves a particle by looking at the others, which have other temperatures "
                 "here: use another kernel"
             )
-        if self.temperatures < 2 or min(self.draws, self.rounds, self.sweeps) < 1:
+        given = FEWEST if self.temperatures == "auto" else self.temperatures
+        if given < 2 or min(self.draws, self.rounds, self.sweeps) < 1:
             raise MotesError(
-                "need temperatures >= 2, draws >= 1, rounds >= 1 and sweeps >= 1, not "
+                'need temperatures >= 2 or "auto", draws >= 1, rounds >= 1 and sweeps >= 1, not '
                 f"{self.temperatures}, {self.draws}, {self.rounds} and {self.sweeps}"
             )
 
     # ---------------------------------------------------------------- the three methods
 
     def init(self, rng: Rng, n: int) -> Particles:
-        k, d, kernel = self.temperatures, self.density.dim, self.mover
+        k = FEWEST if self.temperatures == "auto" else self.temperatures
+        d, kernel = self.density.dim, self.mover
         z = self.density.sample(rng.at("prior"), n * k)
         flat = self.density.evaluate(z, kernel.gradient)
         ladder = _first_ladder(flat["log_likelihood"], k)
@@ -154,6 +163,7 @@ class ParallelTempering(Annealed):
             "centre": centre.repeat(k - 1, 1),
             "factor": narrow.view(-1, *[1] * (factor.ndim - 1)) * factor,
             "stretch": torch.ones(k - 1, dtype=z.dtype),
+            "look": LastLook().to_shared(),
         }
         return Particles.start(x, torch.zeros(n, dtype=torch.float64), shared=shared, info={"evaluations": float(k)})
 
@@ -176,8 +186,16 @@ class ParallelTempering(Annealed):
         position = torch.stack([h["position"][:, 1:] for h in history], 1).flatten(0, 1)
         centre, factor = white(position, (shared["centre"], shared["factor"]))
         stretch = levelled(shared["stretch"], walk.accepted, 0.5 if self.mover.gradient else 1.0)
-        # the last round keeps its ladder, so that its scales were made for it
-        ladder = walk.ladder if done + 1 == self.rounds else equal_rejection(walk.ladder, walk.rejection)
+        ladder = walk.ladder
+        if done + 1 < self.rounds:  # the last round keeps its ladder, so that its scales were made for it
+            rungs = rungs_for(walk.rejection, MOST) if self.temperatures == "auto" else len(ladder)
+            ladder = equal_rejection(ladder, walk.rejection, rungs)
+        x = {**particles.x, "state": walk.state, "fresh": walk.fresh}
+        if len(ladder) > len(walk.ladder):  # what is new begins as its nearest neighbour
+            place = nearest(walk.ladder, ladder)
+            x["state"], x["fresh"] = tree.map_leaves(lambda v: v[:, place], (walk.state, walk.fresh))
+            x["log_likelihood"] = torch.empty(n, 0, len(ladder), dtype=torch.float64)
+            centre, factor, stretch = (v[place[1:] - 1] for v in (centre, factor, stretch))
         shared = {
             "round": done + 1,
             "iterations": walk.iterations,
@@ -186,8 +204,8 @@ class ParallelTempering(Annealed):
             "centre": centre,
             "factor": factor,
             "stretch": stretch,
+            "look": spent(shared, walk.evaluations),
         }
-        x = {**particles.x, "state": walk.state, "fresh": walk.fresh}
         return particles.step(x, torch.zeros(n, dtype=torch.float64), shared=shared, info=walk.info())
 
     def _draw(self, rng: Rng, particles: Particles) -> Particles:
@@ -205,7 +223,11 @@ class ParallelTempering(Annealed):
             "log_likelihood": torch.cat([x["log_likelihood"], likelihood], 1),
         }
         potential = bridge(walk.ladder, x["log_likelihood"])[0] - particles.log_weight
-        return particles.step(x, potential, shared={**shared, "iterations": walk.iterations}, info=walk.info())
+        shared = {**shared, "iterations": walk.iterations, "look": spent(shared, walk.evaluations)}
+        after = particles.step(x, potential, shared=shared, info=walk.info())
+        if not self.done(after):
+            return after
+        return looked_at(rng.at("last-look"), after, self.density, self.target(1.0), self.mover, x["draws"])
 
     # ---------------------------------------------------------------- what a run shows
 
@@ -213,18 +235,24 @@ class ParallelTempering(Annealed):
         method, likelihood = "batch means of the bridge", particles.x["log_likelihood"]
         if likelihood.shape[1] == 0:
             return StandardError(math.nan, method, "there are no draws yet")
+        if reason := hardly_overlap(particles.shared["ladder"], likelihood):
+            return StandardError(math.nan, method, reason)
         _, se, reason = chain_mean(bridge(particles.shared["ladder"], likelihood)[1])
         return StandardError(float(se), method, reason)
 
     def remarks(self, particles: Particles) -> list[str]:
-        x = particles.x
-        if not self.done(particles) or int(x["arrivals"].sum()) > 0:
-            return super().remarks(particles)
-        return [
-            *super().remarks(particles),
-            "no walker travelled from the prior to the posterior, so chains hardly cross between modes: use more "
-            "temperatures, more draws or more sweeps",
-        ]
+        said, x = super().remarks(particles), particles.x
+        if not self.done(particles):
+            return said
+        if reason := hardly_overlap(particles.shared["ladder"], x["log_likelihood"]):
+            said.append(Remark(f"chains hardly pass from the prior to the posterior: {reason}", ALL))
+        elif int(x["arrivals"].sum()) == 0:
+            text = (
+                "no walker travelled from the prior to the posterior, so chains hardly cross between modes: use more "
+                "temperatures, more draws or more sweeps"
+            )
+            said.append(Remark(text, ALL))
+        return said
 
     def positions(self, particles: Particles) -> Tensor:
         return particles.x["state"]["position"][:, -1]
