@@ -14,7 +14,9 @@ import motes
 from motes.density import (
     AMIS,
     AnnealedImportanceSampling,
+    Chains,
     NestedSampling,
+    ParallelTempering,
     PersistentSampling,
     WasteFree,
     amis,
@@ -22,6 +24,7 @@ from motes.density import (
 )
 from motes.density.annealing import ais, annealed, persistent, tempering
 from motes.density.last_look import LastLook
+from motes.density.markov import draws_look
 from motes.density.nested import nested
 from motes.errors import MotesWarning
 from motes.kernels import RandomWalk
@@ -265,3 +268,32 @@ def test_a_run_is_resumed_with_what_it_has_noted(tmp_path):
     assert again.particles.shared["look"] == whole.particles.shared["look"] and list(again.remarks) == list(
         whole.remarks
     )
+
+
+def test_walkers_that_agree_and_never_entered_the_neck_have_no_error_bars(monkeypatch):
+    """P(tau < 1) is .200."""
+    model = ParallelTempering(schools(), draws=200, rounds=4)
+    run = quiet(model, 16, 0)
+    small = run.mean(lambda v: (v["tau"] < 1).to(REAL))
+    assert "means" in run.doubts and math.isnan(float(small.se)) and float(small) < 0.13
+    monkeypatch.setattr(draws_look, "last_look", lambda rng, look, *rest: type(look)())
+    small = quiet(model, 16, 0).mean(lambda v: (v["tau"] < 1).to(REAL))
+    assert float(small) + 3 * float(small.se) < 0.2  # the broken twin: a bar that says otherwise
+
+
+def test_chains_in_the_wide_part_of_a_funnel_have_no_error_bars(monkeypatch):
+    model = Chains(density(funnel, 4), kernel="hmc", draws=400, warmup=100)
+    run = quiet(model, 16, 0)
+    assert float(run.mean(neck)) < 0.1 and math.isnan(float(run.mean(lambda x: x[:, 0]).se))
+    monkeypatch.setattr(draws_look, "last_look", lambda rng, look, *rest: type(look)())
+    assert float(quiet(model, 16, 0).mean(lambda x: x[:, 0]).se) > 0
+
+
+@pytest.mark.parametrize("n", [4, 16])
+def test_healthy_chains_are_looked_at_and_keep_their_bars(n):
+    for model in (
+        ParallelTempering(density(gaussian, 2), draws=200, rounds=4),
+        Chains(density(gaussian, 2), draws=400),
+    ):
+        run = quiet(model, n, 1)
+        assert not run.doubts and run.particles.shared["look"]["evaluations"] > 0 and bool((run.mean().se > 0).all())

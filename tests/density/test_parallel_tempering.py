@@ -11,7 +11,16 @@ from torch.distributions import Normal
 
 import motes
 from motes.core.estimate.estimate import Estimate
-from motes.density.markov.exchange import bridge, equal_rejection, exchanged, pairs, swap_probability
+from motes.density.markov.exchange import (
+    bridge,
+    equal_rejection,
+    exchanged,
+    hardly_overlap,
+    nearest,
+    pairs,
+    rungs_for,
+    swap_probability,
+)
 from motes.density.markov.parallel_tempering import ParallelTempering
 from motes.density.markov.rungs import Rungs, levelled
 from motes.errors import FileError, MotesError
@@ -83,6 +92,13 @@ def test_a_ladder_of_equal_rejection_stays_and_another_moves_towards_it():
     assert moved.tolist() == pytest.approx([0, 0.3 * (1 / 0.3) ** 0.25, 1])  # a quarter of the way in log b
     still = equal_rejection(LADDER, torch.zeros(2, dtype=torch.float64), 3)
     assert (still.diff() > 0).all()
+
+
+def test_as_many_temperatures_as_let_half_of_the_swaps_pass():
+    assert rungs_for(torch.full((7,), 0.3), 64) == 8  # enough are there
+    assert rungs_for(torch.full((7,), 0.95), 64) == 15 and rungs_for(torch.full((7,), 0.95), 12) == 12
+    new = torch.tensor([0.0, 0.05, 0.29, 0.4, 0.9, 1.0], dtype=torch.float64)
+    assert nearest(LADDER, new).tolist() == [0, 1, 1, 1, 2, 2]  # none but the first is a draw from the prior
 
 
 # ------------------------------------------------------------------------------------------------ the bridge
@@ -198,6 +214,30 @@ def test_many_random_walks_and_their_error_bars():
     assert 0.4 < error.std(ddof=1) / se.mean() < 1.9  # 12 runs know their spread to 20 %
     mass = np.array([float(left(r)) - LEFT for r in runs])
     assert abs(mass.mean()) < Z * float(left(runs[0]).se) / math.sqrt(12)
+
+
+def test_many_dimensions_have_as_many_temperatures_as_they_need():
+    """N(2, .09) in 60 dimensions under N(0, 1): of 4 temperatures no neighbours overlap."""
+    prior = Normal(torch.zeros(60, dtype=torch.float64), 1.0)
+    density = Density(lambda x: -((x - 2).square() / 0.18).sum(1), prior, vectorised=True)
+    truth = 60 * (0.5 * math.log(0.09 / 1.09) - 2 / 1.09)
+    run = motes.sample(ParallelTempering(density, draws=60, rounds=5), 16, seed=0, progress=False)
+    assert len(run.particles.shared["ladder"]) > 12 and run.trace["rejection"][-1] < 0.8
+    assert abs(run.log_evidence - truth) < T31 * run.log_evidence_se < 3
+    with pytest.warns(match="hardly overlap"):
+        few = motes.sample(ParallelTempering(density, temperatures=4, draws=60, rounds=5), 16, seed=0, progress=False)
+    assert math.isnan(few.log_evidence_se) and "hardly overlap" in few.standard_error.reason
+    assert "evidence" in few.doubts and abs(few.log_evidence - truth) > 3
+
+
+def test_a_bridge_that_few_draws_bear_has_no_error_bar():
+    likelihood, _ = exact(0, 100)
+    assert not hardly_overlap(LADDER, likelihood)
+    likelihood[3, 5, 2] = -200.0  # one that has not arrived bears the mean of L^(-.35) above
+    assert "few draws bear the bridge" in hardly_overlap(LADDER, likelihood)
+    even = torch.zeros(32, 100, 3, dtype=torch.float64)
+    even[..., 2] = 9.0
+    assert "hardly overlap" in hardly_overlap(LADDER, -even) + hardly_overlap(LADDER, even)
 
 
 def test_without_swaps_the_wells_have_the_weight_of_the_start(monkeypatch):
