@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -11,9 +12,8 @@ from torch import Tensor
 from motes.core.estimate.unearned import chose_nothing
 from motes.core.estimate.variance import StandardError
 from motes.core.particles import Particles
-
-if TYPE_CHECKING:
-    from motes.language.generation.generation import Generation
+from motes.language.constraint import Constraint
+from motes.language.rule import Rule
 
 ROUNDING = 1e-9
 STAGES = ((16, 0.3, 1.9), (8, 0.3, 1.1), (4, 0.1, 0.9))
@@ -26,7 +26,20 @@ EVENT = 4
 MOST_LEVELS = 17
 
 
-def no_spread(generation: Generation, particles: Particles) -> StandardError | None:
+class Asked(Protocol):
+    """What was asked of texts, as `Generation` holds it."""
+
+    @property
+    def rules(self) -> Sequence[Rule]: ...
+    @property
+    def constraint(self) -> Constraint | None: ...
+    @property
+    def reward(self) -> object: ...
+    @property
+    def lookahead(self) -> object: ...
+
+
+def no_spread(generation: Asked, particles: Particles) -> StandardError | None:
     """Why there is no error bar, if the texts of a generation weigh the same and were not resampled; else None.
 
     Without constraint and reward they cannot weigh otherwise, nor where the distinct texts are all that can be drawn:
@@ -45,7 +58,7 @@ def no_spread(generation: Generation, particles: Particles) -> StandardError | N
     return StandardError(math.nan, "none", said, means=said if generation.reward is not None else "")
 
 
-def same_reward(generation: Generation, worth: Tensor, particles: Particles) -> StandardError | None:
+def same_reward(generation: Asked, worth: Tensor, particles: Particles) -> StandardError | None:
     """Why there is no error bar, if the rewards (M,) of all texts that count are the same; else None.
 
     Without a constraint, texts of weight zero are those that the reward forbids, and it has told texts apart.
@@ -59,7 +72,7 @@ def same_reward(generation: Generation, worth: Tensor, particles: Particles) -> 
     return chose_nothing("the reward", float(worth[0]), f"{len(worth)} texts", particles.n)
 
 
-def seen_by_few(generation: Generation, particles: Particles) -> StandardError | None:
+def seen_by_few(generation: Asked, particles: Particles) -> StandardError | None:
     """Why there is no error bar, if few families of texts found the rewards that decide; else None.
 
     A level of the reward is looked at from above: where few families lie above it, carry much of the weight and exceed
@@ -137,7 +150,7 @@ def _missed(families: int, excess: float, rewritten: bool = False) -> StandardEr
     return StandardError(math.nan, "none", said, means=said)
 
 
-def counted(generation: Generation, x: dict[str, Any]) -> bool:
+def counted(generation: Asked, x: dict[str, Any]) -> bool:
     """Whether the distinct texts are all that could be drawn, as far as the law they were drawn from is known."""
     if generation.rules or generation.lookahead is not None:
         return False
@@ -147,7 +160,7 @@ def counted(generation: Generation, x: dict[str, Any]) -> bool:
     return float(law[list(distinct.values())].exp().sum()) > 1 - ROUNDING
 
 
-def reward_remarks(generation: Generation, particles: Particles) -> list[str]:
+def reward_remarks(generation: Asked, particles: Particles) -> list[str]:
     """A remark where the reward was the same for every text, and so chose nothing."""
     worth = particles.x["provisional"][~torch.isneginf(particles.log_weight)]
     if same_reward(generation, worth, particles) is None:

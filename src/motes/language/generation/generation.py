@@ -236,7 +236,7 @@ class Generation(FeynmanKac):
 
     def restore(self, particles: Particles) -> Particles:
         """Evaluate the unfinished texts again, see `motes.language.generation.restoring`."""
-        return restored(self, particles)
+        return restored(particles, self.account, self.step_end, self.open)
 
     def settings(self) -> dict[str, Any]:
         return {

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,10 +13,8 @@ from motes.core.files.resuming import must_agree
 from motes.core.particles import Particles
 from motes.language.generation.frontier import Closed, Front, Frontier
 from motes.language.generation.prefix import TokenSequences
-from motes.language.generation.step_end import AfterToken
-
-if TYPE_CHECKING:
-    from motes.language.generation.generation import Generation
+from motes.language.generation.reward_account import RewardAccount
+from motes.language.generation.step_end import AfterToken, StepEnd
 
 
 def with_frontier(particles: Particles, frontier: Frontier | Closed) -> Particles:
@@ -23,24 +22,32 @@ def with_frontier(particles: Particles, frontier: Frontier | Closed) -> Particle
     return replace(particles, x={**particles.x, "frontier": frontier})
 
 
-def restored(generation: Generation, particles: Particles) -> Particles:
+def restored(
+    particles: Particles, account: RewardAccount, step_end: StepEnd, begin: Callable[[int], Front]
+) -> Particles:
     """Evaluate the unfinished texts again, token by token, each in the row and the batch that it had.
 
     The logits come out bit for bit as they were if the model's arithmetic for a row does not depend on what stands
     in the other rows of a batch of the same size (mixtures of experts with a capacity are the exception).
+
+    Args:
+        particles: as they were saved.
+        account: what texts are paid.
+        step_end: where a step ends.
+        begin: makes N empty texts of the task.
 
     Raises:
         FileError: the reward of a finished text, or the law of the first token, is not what it was.
     """
     x, n = particles.x, particles.n
     alive = ~x["finished"]
-    check_reward(generation, particles)
+    check_reward(account, particles)
     if not alive.any():
         return with_frontier(particles, Closed(n))
-    front = generation.open(n)
+    front = begin(n)
     check_first(front, particles)
     at, one = torch.zeros(n, dtype=torch.int64), int(torch.nonzero(alive)[0])
-    if not isinstance(generation.step_end, AfterToken):
+    if not isinstance(step_end, AfterToken):
         return with_frontier(particles, again(front, x, alive))
     for j in range(particles.t):
         rows = int(particles.shared["rows"][j])
@@ -64,13 +71,12 @@ def again(front: Front, x: dict[str, Any], alive: Tensor) -> Frontier:
     return frontier
 
 
-def check_reward(generation: Generation, particles: Particles) -> None:
+def check_reward(account: RewardAccount, particles: Particles) -> None:
     """The reward says of the finished texts what it said before the run was saved."""
     x = particles.x
     ended = x["finished"] & ~torch.isneginf(particles.log_weight)
     index = torch.nonzero(ended)[:, 0].tolist()
-    account = generation.account
-    if account.reward is None or not index or (account.pays_last and not generation.done(particles)):
+    if account.reward is None or not index or (account.pays_last and not bool(x["finished"].all())):
         return
     now = x["provisional"].clone()
     now[ended] = account.ask(account.reward, TokenSequences.of(x), index, particles.t)

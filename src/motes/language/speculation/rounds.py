@@ -309,7 +309,7 @@ class Drafted(FeynmanKac):
         """
         x, n = particles.x, particles.n
         alive = ~x["finished"]
-        check_reward(self.generation, particles)
+        check_reward(self.generation.account, particles)
         if not alive.any():
             return replace(particles, x={**x, "frontier": Closed(n), "small": Closed(n)})
         fronts = self._open(self.generation.model), self._open(self.draft)
