@@ -10,7 +10,9 @@ import torch
 from torch.distributions import Beta, Normal
 
 import motes
+from motes.core.remark import ALL, Remark
 from motes.density.estimates.bridge import bridge_sampling
+from motes.density.estimates.global_sensitivity import sensitivity
 from motes.density.estimates.path_sampling import path_sampling
 from motes.errors import MotesError
 
@@ -166,3 +168,21 @@ def test_path_sampling_refuses():
     cut = motes.Density(lambda x: torch.where(x[:, 0] > 0, 0.0, -math.inf) - x[:, 0].square(), prior, vectorised=True)
     with pytest.raises(MotesError, match="minus infinity"):
         path_sampling(motes.sample(motes.Tempering(cut), 200, seed=0, progress=False))
+
+
+def test_a_run_that_withholds_its_bars_lends_none():
+    """Neither to a second opinion on its evidence nor to indices of what its draws depend on."""
+    density, _ = gaussian(2)
+    run = motes.sample(motes.Tempering(density), 256, seed=0, progress=False)
+    stuck = dataclasses.replace(run, remarks=[Remark("the sampler is stuck", ALL, withholds=True)])
+    for of in (
+        lambda r: bridge_sampling(r, density),
+        path_sampling,
+        lambda r: sensitivity(r, lambda x: x[:, 0] + x[:, 1], dependent=True).first,
+        lambda r: sensitivity(r, lambda x: x[:, 0] + x[:, 1], dependent=True).total,
+        lambda r: r.weighted_sample.mean(r.values(lambda x: x[:, 0])),
+        lambda r: r.mean(lambda x: x[:, 0], smooth=True),
+    ):
+        assert bool(torch.as_tensor(of(run).se > 0).all()) and not of(run).reason
+        assert bool(torch.as_tensor(of(stuck).se).isnan().all()) and of(stuck).reason == "the sampler is stuck"
+        assert torch.equal(of(stuck).value, of(run).value)

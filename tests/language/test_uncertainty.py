@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from itertools import product
 
 import pytest
@@ -10,6 +11,7 @@ import torch
 
 import motes
 from language.tables import table, texts
+from motes.core.remark import MEANS, Remark
 from motes.language.uncertainty import (
     Answers,
     ByFunction,
@@ -66,6 +68,9 @@ def test_entropies_and_unseen_mass_of_the_table_model() -> None:
     assert answers.scored is not None
     unseen = 1 - sum(law[t] for t in set(answers.scored.tokens))
     assert abs(float(missing_mass(answers)) - max(0.0, unseen)) < 1e-9
+    stuck = replace(answers.run, remarks=[Remark("the sampler is stuck", MEANS, withholds=True)])
+    found = sequence_entropy(replace(answers, run=stuck))
+    assert math.isnan(found.se) and found.reason == "the sampler is stuck"
 
 
 def test_the_conformal_rank_covers_and_the_plain_quantile_does_not() -> None:

@@ -104,7 +104,7 @@ class Run:
         It carries the spread of the particles and, where the model estimates one, its systematic error.
         """
         error, systematic = self.particles_error, self.systematic
-        withheld = self._withheld("evidence")
+        withheld = self.withheld("evidence")
         if systematic is not None and not error.reason:
             value = systematic.added(error.value)
             error = replace(error, value=value, method=f"{error.method}, with the model's own error")
@@ -124,7 +124,7 @@ class Run:
         """The estimates that some remark puts in doubt: "evidence", "means", both or none."""
         return frozenset(d for remark in self.remarks for d in remark.doubts)
 
-    def _withheld(self, quantity: Doubted) -> str:
+    def withheld(self, quantity: Doubted) -> str:
         """Why an estimate has no error bar according to the remarks, or to its size; empty if nothing objects."""
         if self.shown.weighted and DIGITLESS < abs(self.particles.log_evidence) < math.inf:
             return (
@@ -248,7 +248,7 @@ class Run:
             MotesError: the run has several populations.
         """
         run = self.alone("a weighted sample")
-        return run._sample(run.particles, run._withheld("means"), len(run.shown.flat()))
+        return run._sample(run.particles, run.withheld("means"), len(run.shown.flat()))
 
     def _sample(self, particles: Particles, doubt: str, rows: int) -> WeightedSample:
         if not self.shown.weighted:
@@ -258,11 +258,11 @@ class Run:
 
     def _estimate(self, value: Tensor, particles: Particles, doubt: str, plain: Tensor) -> Estimate[Tensor]:
         """The mean of `value`, which is `plain` or that without what a control variate explains."""
-        doubt = doubt or self._withheld("means")
+        doubt = doubt or self.withheld("means")
         if len(parts := replicas.estimating(self.replicas)) > 1:
             even = torch.full((len(value),), 1 / len(value), dtype=torch.float64)
             found = replicas.mean(parts, value, normalise(particles.log_weight) if self.shown.weighted else even)
-            return replace(found, se=torch.full_like(found.se, math.nan), reason=doubt) if doubt else found
+            return found.doubted(doubt)
         return self._sample(particles, doubt, len(value)).mean(value, plain)
 
     def alone(self, who: str) -> Run:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import KW_ONLY, dataclass, field
-from typing import Any, Generic, TypeVar
+from dataclasses import KW_ONLY, dataclass, field, replace
+from typing import Any, Generic, Self, TypeVar
 
 import torch
 from torch import Tensor
@@ -47,6 +47,11 @@ class Estimate(Generic[Number]):
         """The ends of the central interval of that level, by Student's t; NaN where there is no error bar."""
         reach = student.quantile(level, self.freedom) * self.se
         return self.value - reach, self.value + reach
+
+    def doubted(self, reason: str) -> Self:
+        """The same without an error, if there is a reason to have none; as it is if `reason` is empty."""
+        nothing = torch.full_like(self.se, math.nan) if isinstance(self.se, Tensor) else math.nan
+        return replace(self, se=nothing, reason=reason) if reason else self
 
     def __float__(self) -> float:
         return float(self.value)

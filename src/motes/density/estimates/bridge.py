@@ -83,7 +83,8 @@ def bridge_sampling(
     value, ours, theirs = torch.tensor(found, dtype=torch.float64).T
     # what the two halves' own draws add may be the same for both: it is a product of both halves' deviations
     variance = (ours.sqrt().sum().square() + theirs.sum()) / 4
-    return Estimate(value.mean(), variance.sqrt(), reason, method="spread of both densities' draws")
+    estimate = Estimate(value.mean(), variance.sqrt(), reason, method="spread of both densities' draws")
+    return estimate.doubted(run.weighted_sample.doubt)
 
 
 def _half(run: Run, rows: int) -> Tensor:

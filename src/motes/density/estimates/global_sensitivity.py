@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -145,7 +145,9 @@ def sensitivity(run: Run, f: Callable[[Any], Tensor] | str, *, dependent: bool =
         group = run.genealogy.anchors[0].slot.long()
     log_weight = run.log_weight if run.shown.weighted else None
     x = torch.cat(columns, 1)
-    return sobol_indices(x, y, log_weight=log_weight, names=tuple(names), group=group, dependent=dependent)
+    found = sobol_indices(x, y, log_weight=log_weight, names=tuple(names), group=group, dependent=dependent)
+    doubt = run.weighted_sample.doubt
+    return replace(found, first=found.first.doubted(doubt), total=found.total.doubted(doubt))
 
 
 def _checked(

@@ -82,8 +82,9 @@ class Answers:
         """The texts as draws with weights and families, which gives the errors of what is computed from them."""
         if self.run is None:
             return WeightedSample(self.weighted, called="texts")
-        own, genealogy = self.run.own_error, self.run.genealogy
-        return WeightedSample(self.weighted, genealogy=genealogy, doubt=own.means if own else "", called="texts")
+        own, genealogy, doubt = self.run.own_error, self.run.genealogy, self.run.withheld("means")
+        doubt = doubt or (own.means if own else "")
+        return WeightedSample(self.weighted, genealogy=genealogy, doubt=doubt, called="texts")
 
     def distinct(self) -> tuple[Tensor, list[int]]:
         """(N,) int64 which distinct text each is, by tokens where they are known; and the first place of each."""
