@@ -43,7 +43,7 @@ OWN = {
     ("Guided", "schedule"): "the published samplers, which count the predicted reward in full at every step",
     ("ParallelTempering", "sweeps"): "between two swaps; what is forgotten is told by round trips",
     ("ReflectedDiffusion", "schedule"): "it has no signal by which the predicted reward could be trusted",
-    ("Rewriting", "sweeps"): "texts have no correlation with their start; rewrites are dear, so they are counted",
+    ("ResampleMove", "sweeps"): "texts have no correlation with their start; rewrites are dear, so they are counted",
     ("SMC2", "sweeps"): "each costs a run of the particle filter over all observations",
     ("SplitGibbs", "sweeps"): "the length of the chain",
     ("WalkJump", "sweeps"): "of one measurement; the chain of measurements goes on from them",

@@ -12,7 +12,7 @@ from torch import Tensor
 
 import motes
 from motes.core import FeynmanKac, Run
-from motes.language import Expansion, Generation, Rewriting, TableModel
+from motes.language import DiscreteParticleFilter, Generation, ResampleMove, TableModel
 
 LETTERS = ["a", "b", "c", "d", "."]
 LAW = torch.tensor(
@@ -71,10 +71,10 @@ def sampler(make: Callable[[], FeynmanKac]) -> Sampler:
 
 
 def under_constraint(make: Callable[[type], FeynmanKac]) -> dict[str, Sampler]:
-    """The samplers of texts that satisfy a constraint; `make` makes a generation or an expansion."""
+    """The samplers of texts that satisfy a constraint; `make` makes one of a class."""
     return {
         "Generation": sampler(lambda: make(Generation)),
-        "Expansion": sampler(lambda: make(Expansion)),
+        "DiscreteParticleFilter": sampler(lambda: make(DiscreteParticleFilter)),
     }
 
 
@@ -83,7 +83,7 @@ def under_reward(make: Callable[..., Generation]) -> dict[str, Sampler]:
     return {
         "Generation": sampler(make),
         "Generation-steered": sampler(lambda: make(steer=1)),
-        "Rewriting-tempered": sampler(lambda: Rewriting(make(), temper=True)),
+        "ResampleMove-tempered": sampler(lambda: ResampleMove(make(), temper=True)),
     }
 
 

@@ -34,8 +34,12 @@ RUNS: Runs = {
     "Generation under a regular expression": lambda: (generation(constraint=language.regex("(ab)*a?")), 32, 4),
     "Generation under a predicate": lambda: (generation(constraint=language.predicate(lambda t: "bb" not in t)), 32, 4),
     "Generation that looks ahead": lambda: (generation(reward=count, twist=count, lookahead=2), 32, 4),
-    "Expansion": lambda: (language.Expansion(table(), "", reward=count, steer=1, max_tokens=6), 8, 3),
-    "Rewriting": lambda: (language.Rewriting(generation(reward=count)), 16, 5),
+    "DiscreteParticleFilter": lambda: (
+        language.DiscreteParticleFilter(table(), "", reward=count, steer=1, max_tokens=6),
+        8,
+        3,
+    ),
+    "ResampleMove": lambda: (language.ResampleMove(generation(reward=count)), 16, 5),
     "Arithmetic": lambda: (Arithmetic(table(), "", max_tokens=6), 16, 4),
-    "Drafted": lambda: (language.Drafted(generation(), table(), tokens=2), 16, 3),
+    "SpeculativeGeneration": lambda: (language.SpeculativeGeneration(generation(), table(), tokens=2), 16, 3),
 }

@@ -11,7 +11,7 @@ import torch
 import motes
 from language.tables import table
 from motes.errors import MotesWarning
-from motes.language import Expansion, Generation, regex, search
+from motes.language import DiscreteParticleFilter, Generation, regex, search
 from motes.language.generation.particle_gibbs import particle_gibbs
 from motes.language.uncertainty import (
     Answers,
@@ -144,7 +144,7 @@ def test_an_unbiased_mean_of_what_was_not_drawn():
     assert search.unbiased_mean(few, lambda texts: torch.ones(len(texts))).se > 0
 
 
-@pytest.mark.parametrize("kind", [search.Arithmetic, search.PoissonBeam, Expansion])
+@pytest.mark.parametrize("kind", [search.Arithmetic, search.PoissonBeam, DiscreteParticleFilter])
 def test_one_text_of_a_search_has_no_error_bar(kind):
     run = sample(kind(table(), "", constraint=regex("[ab]+"), max_tokens=4), 1)
     assert math.isnan(run.log_evidence_se) and run.standard_error.reason
@@ -152,17 +152,17 @@ def test_one_text_of_a_search_has_no_error_bar(kind):
 
 
 def test_searches_whose_texts_are_chosen_together_have_no_error_bars_of_means(tmp_path):
-    """Those of independent texts were 2.5 times too large for `Expansion` and a third too small for `PoissonBeam`."""
+    """Those of independent texts were 2.5 times too large for one of these samplers, a third too small for another."""
 
     def first(texts):
         return torch.tensor([1.0 * text.startswith("a") for text in texts])
 
-    for kind in (Expansion, search.Arithmetic, search.PoissonBeam):
+    for kind in (DiscreteParticleFilter, search.Arithmetic, search.PoissonBeam):
         run = sample(kind(table(), "", constraint=regex("[ab]*b"), max_tokens=8), 12)
         again = motes.load(run.save(tmp_path / kind.__name__))
         for found in (run.mean(first), again.mean(first), token_entropy(score_run(run, kind(table(), ""), laws=True))):
             assert math.isnan(float(found.se)) and "several runs" in found.reason
-    run = sample(Expansion(table(), "", max_tokens=2), 20)
+    run = sample(DiscreteParticleFilter(table(), "", max_tokens=2), 20)
     assert run.log_evidence_se == 0 and "exact" in run.mean(first).reason
     assert sample(search.StochasticBeam(table(), "", max_tokens=8), 12).mean(first).se > 0
 

@@ -12,7 +12,7 @@ import torch
 import motes
 from language.tables import exact, table
 from language.test_exact import TOLERANCE
-from language.test_rewriting import Z, ends_in_b
+from language.test_resample_move import Z, ends_in_b
 from language.test_steering import critic, rewards, worth
 from motes.core.resampling import Scheme
 from motes.errors import AllWeightsZero, MotesError, ShapeError

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import motes
-from motes.language import Constraint, Expansion, TableModel, choices, grammar, json_schema, regex
+from motes.language import Constraint, DiscreteParticleFilter, TableModel, choices, grammar, json_schema, regex
 from motes.language.constraints.parsed import Parsed
 
 WORDS = ["a", "b", "c", "ab", "bc", "abc", "."]
@@ -38,7 +38,9 @@ def summed(model: TableModel, valid: set[str], most: int) -> float:
 
 def found(model: TableModel, constraint: Constraint, most: int) -> float:
     """The same by every continuation, nothing left to chance."""
-    run = motes.sample(Expansion(model, "", constraint=constraint, max_tokens=most), 500, seed=0, progress=False)
+    run = motes.sample(
+        DiscreteParticleFilter(model, "", constraint=constraint, max_tokens=most), 500, seed=0, progress=False
+    )
     assert run.log_evidence_se == 0
     return run.log_evidence
 

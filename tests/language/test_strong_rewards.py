@@ -107,7 +107,7 @@ def test_a_checkpoint_before_the_reward_goes_on(tmp_path):
 @pytest.mark.parametrize("n", [12, 64])
 def test_rewards_that_rewriting_climbed_to_have_no_bar(n, monkeypatch):
     """Two nats for each d, by degrees: in the broken twin bars are printed, and several of them are wrong."""
-    climb = resample_move.Rewriting(task(per_letter("d", 2.0)), temper=True)
+    climb = resample_move.ResampleMove(task(per_letter("d", 2.0)), temper=True)
     assert bars(climb, truth("d", 2.0), n, 15)[0] == 0
     monkeypatch.setattr(resample_move, "reached_by_few", lambda *_: None)
     monkeypatch.setattr(resample_move, "same_reward", lambda *_: None)
@@ -116,7 +116,7 @@ def test_rewards_that_rewriting_climbed_to_have_no_bar(n, monkeypatch):
 
 
 def test_rewards_that_many_had_before_they_were_rewritten_keep_their_bar():
-    climb = resample_move.Rewriting(task(opening("c", 2.0)), temper=True)
+    climb = resample_move.ResampleMove(task(opening("c", 2.0)), temper=True)
     printed, covered = bars(climb, math.log1p(0.15 * math.expm1(2.0)), 128, 10)
     assert printed >= 9 and covered >= 8
 
@@ -125,7 +125,10 @@ def test_rewards_that_many_had_before_they_were_rewritten_keep_their_bar():
 def test_a_reward_that_no_text_earned_under_a_constraint_has_no_bar():
     """Texts of different weights, none of which the reward prefers: six nats for what four texts in a million hold."""
     options = {"constraint": regex("[abc]*d?")}
-    for made in (task(opening("ddd", 6.0), **options), resample_move.Rewriting(task(opening("ddd", 6.0), **options))):
+    for made in (
+        task(opening("ddd", 6.0), **options),
+        resample_move.ResampleMove(task(opening("ddd", 6.0), **options)),
+    ):
         run = motes.sample(made, 32, seed=0, progress=False)
         assert math.isnan(run.log_evidence_se) and "the reward was 0" in run.standard_error.reason
         assert math.isnan(float(run.mean(lambda texts: torch.tensor([1.0 * len(t) for t in texts])).se))

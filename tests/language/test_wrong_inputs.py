@@ -10,7 +10,16 @@ import torch
 import motes
 from language.tables import table
 from motes.errors import MotesError, ShapeError
-from motes.language import Expansion, Generation, TableModel, compression, evaluation, nucleus, rules, search
+from motes.language import (
+    DiscreteParticleFilter,
+    Generation,
+    TableModel,
+    compression,
+    evaluation,
+    nucleus,
+    rules,
+    search,
+)
 from motes.language.generation.particle_gibbs import particle_gibbs
 from motes.language.speculation import ModelDraft, speculating
 from motes.language.uncertainty import (
@@ -69,7 +78,7 @@ def test_a_context_that_is_no_prompt_is_refused_by_its_rule(text):
         (lambda: speculating(table(), draft=ModelDraft(FOUR)), "four has 4 tokens"),
         (lambda: ModelDraft("small"), "guesses with a model"),  # pyright: ignore
         (lambda: generation(steer=2), "steer asks about unfinished texts, and there is nothing to ask"),
-        (lambda: Expansion(table(), "", steer=2), "nothing to ask"),
+        (lambda: DiscreteParticleFilter(table(), "", steer=2), "nothing to ask"),
         (lambda: generation(steer=2, reward=rewards, step="b"), "steer counts tokens"),
         (lambda: particle_gibbs(generation(reward=rewards, lookahead=2), 4, sweeps=2, seed=0), "leave lookahead out"),
         (lambda: semantic_entropy(["a", "b"], ByEmbedding), "ByEmbedding is a class"),  # pyright: ignore

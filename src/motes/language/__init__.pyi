@@ -15,11 +15,11 @@ from motes.language.constraints.parsed import regex
 from motes.language.constraints.predicate import predicate
 from motes.language.constraints.product import both
 from motes.language.constraints.starts_with import starts_with
-from motes.language.generation.discrete_filter import Expansion
+from motes.language.generation.discrete_filter import DiscreteParticleFilter
 from motes.language.generation.generation import Generation
 from motes.language.generation.particle_gibbs import particle_gibbs
 from motes.language.generation.potential import Potential, on_tokens, reward_model
-from motes.language.generation.resample_move import Rewriting
+from motes.language.generation.resample_move import ResampleMove
 from motes.language.models.hugging_face import TransformersModel, load
 from motes.language.models.model import LanguageModel
 from motes.language.models.table import TableModel
@@ -56,7 +56,7 @@ from motes.language.rules.top_h import TopH
 from motes.language.rules.top_k import TopK
 from motes.language.rules.top_n_sigma import TopNSigma
 from motes.language.rules.typical import Typical
-from motes.language.speculation import Drafted, speculating
+from motes.language.speculation import SpeculativeGeneration, speculating
 antidistillation = Antidistillation
 basis_aware = BasisAware
 bregman = Bregman
@@ -91,13 +91,13 @@ typical = Typical
 __all__ = [
     "ByteModel",
     "Constraint",
-    "Drafted",
-    "Expansion",
+    "DiscreteParticleFilter",
     "Generation",
     "LanguageModel",
     "Potential",
-    "Rewriting",
+    "ResampleMove",
     "Rule",
+    "SpeculativeGeneration",
     "TableModel",
     "TransformersModel",
     "antidistillation",

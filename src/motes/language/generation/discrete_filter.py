@@ -30,7 +30,7 @@ KEPT = (
 EXACT = "every text was counted: it is exact"
 
 
-class Expansion(TextPopulation):
+class DiscreteParticleFilter(TextPopulation):
     """Sequential Monte Carlo over distinct texts: each is expanded into its next tokens, and N candidates are kept.
 
     With `factor=None` the candidates of a text of weight W are all its next tokens v, with their exact weights
@@ -58,7 +58,7 @@ class Expansion(TextPopulation):
     Example:
         >>> import motes, torch
         >>> model = motes.language.TableModel(["a", "b", "."], torch.tensor([0.5, 0.25, 0.25]).log().expand(4, 3))
-        >>> run = motes.sample(Expansion(model, "", max_tokens=2), 7, seed=0, progress=False)
+        >>> run = motes.sample(DiscreteParticleFilter(model, "", max_tokens=2), 7, seed=0, progress=False)
         >>> len(set(run.texts)), round(run.log_evidence, 9)
         (7, 0.0)
 

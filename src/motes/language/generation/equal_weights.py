@@ -145,7 +145,7 @@ def _missed(families: int, excess: float, rewritten: bool = False) -> StandardEr
     else:
         said += (
             "above the next lower one: higher ones may have been missed. Use more particles, steer=, a twist, or "
-            "Rewriting(generation, temper=True)"
+            "ResampleMove(generation, temper=True)"
         )
     return StandardError(math.nan, "none", said, means=said)
 
@@ -168,5 +168,5 @@ def reward_remarks(generation: Asked, particles: Particles) -> list[str]:
     return [
         f"the reward was {float(worth[0]):.4g} for each of the {len(worth)} texts: if it tells "
         "texts apart, none that it prefers was found. More particles, steer=, a twist, or "
-        "Rewriting(generation, temper=True) look for them"
+        "ResampleMove(generation, temper=True) look for them"
     ]

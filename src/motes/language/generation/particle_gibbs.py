@@ -18,7 +18,7 @@ from motes.core.resampling.designs.conditional import CONDITIONAL
 from motes.core.smc import alive, checked
 from motes.errors import MotesError, ShapeError
 from motes.language.generation.generation import Generation
-from motes.language.generation.proposals.conditional_draw import Forced
+from motes.language.generation.proposals.conditional_draw import ConditionalDraw
 from motes.language.generation.proposals.next_tokens import FromLaw
 from motes.rng import Rng
 from motes.rng.seed import source
@@ -162,7 +162,7 @@ def sweep(generation: Generation, rng: Rng, text: Text | None, n: int, ess_thres
     count[0] = length
     if text is not None:
         tokens[0, :length], kept[0, :length] = text.tokens, text.kept
-    draw = Forced(FromLaw(generation.max_refused), tokens, kept, count)
+    draw = ConditionalDraw(FromLaw(generation.max_refused), tokens, kept, count)
     scheme = find_scheme("multinomial") if text is None else conditional_multinomial
     particles = generation.init(rng.at("init", step=0), n)
     while not generation.done(particles):

@@ -24,7 +24,7 @@ from motes.language.generation.equal_weights import no_spread, reached_by_few, s
 from motes.language.generation.frontier import Closed
 from motes.language.generation.generation import Generation
 from motes.language.generation.prefix import PrefixState, TokenSequences
-from motes.language.generation.proposals.conditional_draw import Forced
+from motes.language.generation.proposals.conditional_draw import ConditionalDraw
 from motes.language.generation.proposals.next_tokens import FromLaw
 from motes.language.generation.step_end import AtEnd
 from motes.language.generation.token_step import write
@@ -43,7 +43,7 @@ WRITTEN = ("tokens", "length", "log_prob", "kept", "provisional")
 """What a rewrite changes of a particle."""
 
 
-class Rewriting(FeynmanKac):
+class ResampleMove(FeynmanKac):
     """Texts of a `Generation`, rewritten in blocks after resampling, so that copies part and the law stays.
 
     First the generation runs as it would alone. Then each step resamples, if the weights are not equal, and rewrites
@@ -87,7 +87,7 @@ class Rewriting(FeynmanKac):
         >>> model = motes.language.TableModel(["a", "b", "."], torch.zeros(4, 3))
         >>> reward = lambda texts: torch.tensor([2.0 * text.count("b") for text in texts])
         >>> text = motes.Generation(model, "", reward=reward, max_tokens=6)
-        >>> run = motes.sample(Rewriting(text, temper=True), 100, seed=0, progress=False)
+        >>> run = motes.sample(ResampleMove(text, temper=True), 100, seed=0, progress=False)
         >>> float(run.trace["temperature"][-1])
         1.0
     """
@@ -108,7 +108,7 @@ class Rewriting(FeynmanKac):
         ladder: Sequence[float] | None = None,
     ):
         if not isinstance(generation, Generation):
-            raise MotesError(f"Rewriting rewrites the texts of a Generation, not of a {type(generation).__name__}")
+            raise MotesError(f"ResampleMove rewrites the texts of a Generation, not of a {type(generation).__name__}")
         if isinstance(sweeps, bool) or not isinstance(sweeps, int) or sweeps < 1:
             raise MotesError(f"sweeps must be a whole number of at least 1, not {sweeps!r}")
         if not 0 < conditional_ess < 1:
@@ -240,7 +240,7 @@ class Rewriting(FeynmanKac):
     def _written(self, rng: Rng, x: dict[str, Any], cut: Tensor) -> tuple[dict[str, Any], Tensor, int]:
         """Texts that begin as those of `x` up to `cut` (N,) and go on anew, the log of their masses, the rows run."""
         blank = self.writer.init(rng.at("blank"), len(cut))
-        draw = Forced(FromLaw(self.writer.max_refused), x["tokens"], x["kept"], cut)
+        draw = ConditionalDraw(FromLaw(self.writer.max_refused), x["tokens"], x["kept"], cut)
         new, mass, evaluated = write(rng, PrefixState.of(blank.x), blank.log_weight, draw, AtEnd())
         return new.leaves(), mass, evaluated + 1
 
@@ -259,7 +259,7 @@ class Rewriting(FeynmanKac):
     def order(self, particles: Particles) -> Tensor:
         return self.generation.order(particles)
 
-    def freeze(self, run: Run) -> Rewriting:
+    def freeze(self, run: Run) -> ResampleMove:
         """The same model with the temperatures that `run` found: with another seed its normaliser is unbiased.
 
         Raises:
@@ -272,7 +272,7 @@ class Rewriting(FeynmanKac):
         if not self.done(run.particles):
             raise MotesError("the run has not ended: resume it, then freeze it")
         ladder = run.particles.shared["ladder"]
-        return Rewriting(
+        return ResampleMove(
             self.generation, sweeps=self.sweeps, temper=True, conditional_ess=self.conditional_ess, ladder=ladder
         )
 

@@ -25,7 +25,7 @@ class RewardAccount:
         model: writes the texts as strings.
         reward: of finished texts; None: 0.
         twist: of unfinished texts; None: they are not asked about.
-        steer: the twist is asked every so many steps.
+        steer: the number of steps between two times at which the twist is asked; None: it is not.
     """
 
     model: LanguageModel

@@ -6,14 +6,14 @@
 from motes.language.speculation import block, coupled, optimal, recursive, sequential, single, subset
 from motes.language.speculation.ahead import Speculating, speculating
 from motes.language.speculation.guesses import Draft, ModelDraft, PromptLookup
-from motes.language.speculation.rounds import Drafted
+from motes.language.speculation.rounds import SpeculativeGeneration
 
 __all__ = [
     "Draft",
-    "Drafted",
     "ModelDraft",
     "PromptLookup",
     "Speculating",
+    "SpeculativeGeneration",
     "block",
     "coupled",
     "optimal",

@@ -36,7 +36,7 @@ SUN = Reference(
 SCHEMES = {"single": single.verify, "block": block.verify}
 
 
-class Drafted(FeynmanKac):
+class SpeculativeGeneration(FeynmanKac):
     """The texts of a `Generation`, several tokens a step: drawn by a smaller model, verified by the model in one call.
 
     In a round every particle draws up to k tokens from the smaller model's laws q, which the generation's rules change
@@ -67,7 +67,7 @@ class Drafted(FeynmanKac):
         >>> model, small = (motes.language.TableModel(["a", "b", "."], torch.tensor(logits).expand(4, 3))
         ...                 for logits in ([0.0, 1.0, -1.0], [0.0, 0.5, -1.0]))
         >>> pairs = motes.Generation(model, "", constraint=motes.language.regex("(ab)+"), max_tokens=8)
-        >>> run = motes.sample(Drafted(pairs, small), 100, seed=0, progress=False)
+        >>> run = motes.sample(SpeculativeGeneration(pairs, small), 100, seed=0, progress=False)
         >>> set(run.texts) <= {"ab", "abab", "ababab", "abababab", ""}
         True
 

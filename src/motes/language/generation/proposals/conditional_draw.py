@@ -13,7 +13,7 @@ from motes.rng import Rng
 
 
 @dataclass(frozen=True)
-class Forced:
+class ConditionalDraw:
     """Gives each particle the next of its given tokens as long as it has some.
 
     Attributes:

@@ -14,7 +14,7 @@ from language.test_exact import TOLERANCE, assert_same_law
 from language.test_exact import mean_law as law_of_generation
 from motes.errors import AllWeightsZero, EmptyConstraint, MotesError
 from motes.language import Generation, Potential, nucleus, predicate, regex
-from motes.language.generation.discrete_filter import Expansion
+from motes.language.generation.discrete_filter import DiscreteParticleFilter
 
 PATTERN = "(ab?)*|b"
 mean_law: Any = law_of_generation
@@ -71,7 +71,7 @@ def truth(max_tokens: int, settings: dict) -> dict[tuple[int, ...], float]:
     ],
 )
 def test_expansion_is_unbiased_in_every_outcome(n, settings):
-    law, z = mean_law(Expansion(table(), "", max_tokens=2, **settings), n)
+    law, z = mean_law(DiscreteParticleFilter(table(), "", max_tokens=2, **settings), n)
     assert z == pytest.approx(sum(truth(2, settings).values()), abs=TOLERANCE)
     assert_same_law(law, truth(2, settings))
 
@@ -79,7 +79,7 @@ def test_expansion_is_unbiased_in_every_outcome(n, settings):
 @pytest.mark.slow
 @pytest.mark.parametrize("n", [2, 3])
 def test_three_tokens_are_unbiased_in_every_outcome(n):
-    law, z = mean_law(Expansion(table(), "", max_tokens=3, **GUIDED), n)
+    law, z = mean_law(DiscreteParticleFilter(table(), "", max_tokens=3, **GUIDED), n)
     assert z == pytest.approx(sum(truth(3, GUIDED).values()), abs=TOLERANCE)
     assert_same_law(law, truth(3, GUIDED))
 
@@ -89,7 +89,7 @@ def test_three_tokens_are_unbiased_in_every_outcome(n):
     [(1, 2, 1), (1, 1, 2), *(pytest.param(n, k, 2, marks=pytest.mark.slow) for n, k in ((2, 1), (1, 2)))],
 )
 def test_random_candidates_are_unbiased_in_every_outcome(n, factor, most):
-    law, z = mean_law(Expansion(table(), "", max_tokens=most, factor=factor, **GUIDED), n)
+    law, z = mean_law(DiscreteParticleFilter(table(), "", max_tokens=most, factor=factor, **GUIDED), n)
     assert z == pytest.approx(sum(truth(most, GUIDED).values()), abs=TOLERANCE)
     assert_same_law(law, truth(most, GUIDED))
 
@@ -97,12 +97,12 @@ def test_random_candidates_are_unbiased_in_every_outcome(n, factor, most):
 @pytest.mark.parametrize("globalise", [True, False])
 def test_rules_restrict_texts_or_renormalise_tokens(globalise):
     """A nucleus of 0.6 keeps {a}, mass 0.7, at the start, and after "a" {a, end}, mass 0.8."""
-    law, _ = mean_law(Expansion(table(), "", rules=[nucleus(0.6)], max_tokens=2, globalise=globalise), 1)
+    law, _ = mean_law(DiscreteParticleFilter(table(), "", rules=[nucleus(0.6)], max_tokens=2, globalise=globalise), 1)
     restricted = {(0, 0): 0.7 * 0.5, (0, 2): 0.7 * 0.3}
     assert_same_law(law, restricted if globalise else {text: v / 0.56 for text, v in restricted.items()})
 
 
-class Kept(Expansion):
+class Kept(DiscreteParticleFilter):
     """The broken twin: what the twist lent is never taken back."""
 
     def _judged(self, beam, t, entry, token, log_prob, included, before):
@@ -110,7 +110,7 @@ class Kept(Expansion):
         return (*out[:4], torch.zeros_like(out[4]))
 
 
-class Light(Expansion):
+class Light(DiscreteParticleFilter):
     """The broken twin: light candidates that are kept stay light."""
 
     def choose(self, rng, beam, more, shared, n):
@@ -127,7 +127,7 @@ def test_broken_twins_are_noticed(cls, settings):
 def test_the_factor_counts_in_the_weights():
     """The broken twin: a candidate that was drawn weighs what it weighed before, whatever the number of draws."""
 
-    class Uncounted(Expansion):
+    class Uncounted(DiscreteParticleFilter):
         def _drawn(self, rng, beam, n):
             entry, token, log_prob, drawn = super()._drawn(rng, beam, n)
             return entry, token, log_prob, torch.zeros_like(drawn)
@@ -138,7 +138,7 @@ def test_the_factor_counts_in_the_weights():
 
 @pytest.mark.parametrize("factor", [None, 2])
 def test_texts_are_distinct(factor):
-    run = motes.sample(Expansion(table(), "", max_tokens=8, factor=factor), 50, seed=1, progress=False)
+    run = motes.sample(DiscreteParticleFilter(table(), "", max_tokens=8, factor=factor), 50, seed=1, progress=False)
     texts = [text for text, w in zip(run.texts, run.log_weight.tolist(), strict=True) if w > -math.inf]
     ended = {tuple(x.tolist()) for x in run.particles.x["tokens"][: len(texts)]}
     assert len(texts) == 50 == len(ended)
@@ -146,13 +146,13 @@ def test_texts_are_distinct(factor):
 
 def test_as_many_particles_as_texts_are_exact():
     settings = {"constraint": regex(PATTERN), "reward": rewards, "twist": critic}
-    run = motes.sample(Expansion(table(), "", max_tokens=3, **settings), 40, seed=0, progress=False)
+    run = motes.sample(DiscreteParticleFilter(table(), "", max_tokens=3, **settings), 40, seed=0, progress=False)
     law = exact(3, PATTERN, reward=worth)
     assert run.log_evidence == pytest.approx(math.log(sum(law.values())), abs=1e-12)
-    error = Expansion(table(), "", max_tokens=3).standard_error(run.particles)
+    error = DiscreteParticleFilter(table(), "", max_tokens=3).standard_error(run.particles)
     assert error.value == 0.0 and error.method == "every text was counted"
-    few = motes.sample(Expansion(table(), "", max_tokens=3), 1, seed=0, progress=False)
-    assert math.isnan(Expansion(table(), "", max_tokens=3).standard_error(few.particles).value)
+    few = motes.sample(DiscreteParticleFilter(table(), "", max_tokens=3), 1, seed=0, progress=False)
+    assert math.isnan(DiscreteParticleFilter(table(), "", max_tokens=3).standard_error(few.particles).value)
 
 
 def z_hats(model, n: int, seeds: int) -> torch.Tensor:
@@ -167,7 +167,7 @@ def z_hats(model, n: int, seeds: int) -> torch.Tensor:
 
 def test_random_candidates_are_unbiased_with_more_particles():
     """80 runs: an error of 4.9 standard errors of the mean, 10 %, would be seen."""
-    model = Expansion(
+    model = DiscreteParticleFilter(
         table(), "", max_tokens=4, factor=2, reward=rewards, twist=rewards, constraint=regex("[ab]*b[ab]*")
     )
     found = z_hats(model, 30, 80)
@@ -178,16 +178,16 @@ def test_random_candidates_are_unbiased_with_more_particles():
 
 
 def test_every_continuation_varies_less_than_drawn_tokens():
-    """The mean squared error of Z with 8 particles, of `Generation` over that of `Expansion`: above 10."""
+    """The mean squared error of Z with 8 particles, of `Generation` over that of `DiscreteParticleFilter`: above 10."""
     settings = {"reward": rewards, "twist": rewards, "constraint": regex("(ab?)*"), "max_tokens": 6}
     z = sum(exact(6, "(ab?)*", reward=worth).values())
     drawn = (z_hats(Generation(table(), "", **settings), 8, 30) - z).square().mean()
-    every = (z_hats(Expansion(table(), "", **settings), 8, 30) - z).square().mean()
+    every = (z_hats(DiscreteParticleFilter(table(), "", **settings), 8, 30) - z).square().mean()
     assert float(drawn / every) > 10
 
 
 def test_a_saved_run_goes_on(tmp_path):
-    model = Expansion(table(), "", max_tokens=6, reward=rewards, twist=critic, constraint=regex(PATTERN))
+    model = DiscreteParticleFilter(table(), "", max_tokens=6, reward=rewards, twist=critic, constraint=regex(PATTERN))
     whole = motes.sample(model, 5, seed=3, progress=False)
     states = []
     motes.sample(model, 5, seed=3, progress=False, callback=states.append)
@@ -204,9 +204,11 @@ def test_a_saved_run_goes_on(tmp_path):
 )
 def test_arguments(settings, what):
     with pytest.raises(MotesError, match=what):
-        Expansion(table(), "", **settings)
+        DiscreteParticleFilter(table(), "", **settings)
 
 
 def test_a_constraint_that_leaves_nothing():
     with pytest.raises((EmptyConstraint, AllWeightsZero)):
-        motes.sample(Expansion(table(), "", rules=[nucleus(0.6)], constraint=regex("b"), max_tokens=3), 4, seed=0)
+        motes.sample(
+            DiscreteParticleFilter(table(), "", rules=[nucleus(0.6)], constraint=regex("b"), max_tokens=3), 4, seed=0
+        )

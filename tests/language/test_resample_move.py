@@ -16,7 +16,7 @@ from motes.core.particles import Particles
 from motes.core.tree import take
 from motes.errors import FileError, MotesError
 from motes.language import Generation, nucleus, predicate, regex, temperature
-from motes.language.generation.resample_move import Rewriting
+from motes.language.generation.resample_move import ResampleMove
 from motes.testing import enumerate_runs
 
 MOST = 3
@@ -42,7 +42,7 @@ def written(model: Generation, law: dict) -> dict:
     return {text: Particles.start(take(particles.x, place[text]), particles.log_weight[place[text]]) for text in law}
 
 
-def transitions(model: Rewriting, law: dict, now: float = 1.0) -> dict:
+def transitions(model: ResampleMove, law: dict, now: float = 1.0) -> dict:
     """The probability of each text after one rewrite of each."""
     found = {}
     for text, particles in written(model.generation, law).items():
@@ -81,7 +81,7 @@ def test_rewriting_is_in_detailed_balance(settings, law, most):
     settings, law = dict(settings), law(most)
     if "constraint" in settings:
         settings["constraint"] = regex(settings["constraint"])
-    found = transitions(Rewriting(Generation(table(), "", max_tokens=most, **settings)), law)
+    found = transitions(ResampleMove(Generation(table(), "", max_tokens=most, **settings)), law)
     assert imbalance(law, found) < TOLERANCE
     assert all(len(row) == len(found) for row in found.values())  # any text can follow any other: a cut at the first
 
@@ -92,7 +92,7 @@ def test_local_and_global_rules_have_their_own_laws():
         generation = Generation(table(), "", rules=[nucleus(0.6)], max_tokens=2, globalise=globalise)
         mass = 0.7 * 0.8
         law = {text: v / (1 if globalise else mass) for text, v in {(0, 0): 0.35, (0, 2): 0.21}.items()}
-        assert imbalance(law, transitions(Rewriting(generation), law)) < TOLERANCE
+        assert imbalance(law, transitions(ResampleMove(generation), law)) < TOLERANCE
 
 
 @pytest.mark.parametrize("most", [2, LONG])
@@ -104,7 +104,7 @@ def test_local_rules_of_different_masses(most):
     for text, p in texts(most):
         rows = [table().logits(text[:j]).double().exp() for j in range(len(text))]
         law[text] = math.prod(q**1.25 / float((row**1.25).sum()) for q, row in zip(p, rows, strict=True))
-    found = transitions(Rewriting(generation), law)
+    found = transitions(ResampleMove(generation), law)
     assert imbalance(law, found) < TOLERANCE
     assert imbalance(exact(most, power=1.25), found) > 0.0005
 
@@ -114,12 +114,12 @@ def test_a_tempered_rewrite_is_in_balance_with_the_tempered_law():
         return exact(MOST, PATTERN, lambda text: power * worth(text))
 
     generation = Generation(table(), "", constraint=regex(PATTERN), reward=rewards, max_tokens=MOST)
-    found = transitions(Rewriting(generation, temper=True), law(0.3), now=0.3)
+    found = transitions(ResampleMove(generation, temper=True), law(0.3), now=0.3)
     assert imbalance(law(0.3), found) < TOLERANCE
     assert imbalance(law(1.0), found) > 0.001
 
 
-class Careless(Rewriting):
+class Careless(ResampleMove):
     """The broken twin: the cut's density is forgotten, as if texts could not change in length."""
 
     def _written(self, rng, x, cut):
@@ -127,7 +127,7 @@ class Careless(Rewriting):
         return new, mass + new["length"].double().log() - x["length"].double().log(), evaluated
 
 
-class Greedy(Rewriting):
+class Greedy(ResampleMove):
     """The broken twin: the masses that the constraint keeps are left out of the ratio."""
 
     def _written(self, rng, x, cut):
@@ -149,7 +149,7 @@ def test_a_wrong_ratio_is_noticed(twin, least):
 def test_one_particle_is_unbiased(settings):
     """Every outcome of a run of one particle: annealed importance sampling."""
     generation = Generation(table(), "", reward=rewards, constraint=regex("ab?|b|aab"), max_tokens=2)
-    found, z = mean_law(Rewriting(generation, **settings), 1)
+    found, z = mean_law(ResampleMove(generation, **settings), 1)
     expected = exact(2, "ab?|b|aab", worth)
     assert z == pytest.approx(sum(expected.values()), abs=TOLERANCE)
     assert_same_law(found, expected)
@@ -158,7 +158,7 @@ def test_one_particle_is_unbiased(settings):
 @pytest.mark.slow
 def test_two_particles_are_unbiased():
     generation = Generation(table(), "", reward=rewards, constraint=regex("a|b"), max_tokens=2)
-    found, z = mean_law(Rewriting(generation, sweeps=1), 2, "multinomial", ess_threshold=0.0)
+    found, z = mean_law(ResampleMove(generation, sweeps=1), 2, "multinomial", ess_threshold=0.0)
     expected = exact(2, "a|b", worth)
     assert z == pytest.approx(sum(expected.values()), abs=TOLERANCE)
     assert_same_law(found, expected)
@@ -190,12 +190,12 @@ def z_score(error: torch.Tensor) -> torch.Tensor:
 def test_normalisers_and_laws_of_longer_texts(settings):
     """60 runs of 20 particles: errors of 0.6 of Z, or of 0.046 in a share of 0.079, would be seen."""
     generation = Generation(table(), "", reward=steep, constraint=regex(PATTERN), max_tokens=5)
-    error = estimates(Rewriting(generation, **settings), 60, 20)
+    error = estimates(ResampleMove(generation, **settings), 60, 20)
     assert (error.std(0) / math.sqrt(60) < torch.tensor([0.12, 0.0095])).all()
     assert (z_score(error).abs() < Z).all()
 
 
-class Untilted(Rewriting):
+class Untilted(ResampleMove):
     """The broken twin: rewrites do not look at the reward."""
 
     def _rewritten(self, rng, particles, now):
@@ -228,7 +228,7 @@ def by_rejection(kind, runs: int) -> dict[tuple[int, ...], float]:
 
 def test_texts_found_by_rejection_keep_their_random_weights():
     """Errors of a half to the whole of a text's weight would be seen."""
-    assert max(abs(z) for z in by_rejection(Rewriting, 60).values()) < Z
+    assert max(abs(z) for z in by_rejection(ResampleMove, 60).values()) < Z
 
 
 def test_random_weights_left_out_are_noticed():
@@ -247,7 +247,7 @@ def test_a_poor_population_becomes_rich_again():
     off, distinct = [], []
     for seed in range(5):
         poor = motes.sample(generation, 200, seed=seed, progress=False)
-        rich = motes.sample(Rewriting(generation, sweeps=12), 200, seed=seed, progress=False)
+        rich = motes.sample(ResampleMove(generation, sweeps=12), 200, seed=seed, progress=False)
         assert rich.log_evidence == pytest.approx(poor.log_evidence) and rich.ess == pytest.approx(200)
         assert rich.trace["distinct"][-1] == len(set(texts_of(rich.particles)))
         distinct.append((len(set(poor.draws(200))), len(set(rich.texts))))
@@ -263,7 +263,7 @@ def test_a_poor_population_becomes_rich_again():
 
 def test_temperatures_are_chosen_and_can_be_frozen():
     generation = Generation(table(), "", reward=steep, constraint=regex(PATTERN), max_tokens=8)
-    model = Rewriting(generation, temper=True, conditional_ess=0.7, sweeps=2)
+    model = ResampleMove(generation, temper=True, conditional_ess=0.7, sweeps=2)
     run = motes.sample(model, 100, seed=0, progress=False)
     ladder = run.particles.shared["ladder"]
     assert len(ladder) > 2 and ladder == sorted(ladder) and ladder[-1] == 1.0
@@ -272,12 +272,12 @@ def test_temperatures_are_chosen_and_can_be_frozen():
     frozen = model.freeze(run)
     assert motes.sample(frozen, 50, seed=1, progress=False).particles.shared["ladder"] == ladder
     with pytest.raises(MotesError, match="very model"):
-        Rewriting(generation, temper=True).freeze(run)
+        ResampleMove(generation, temper=True).freeze(run)
 
 
 def test_a_run_resumes_in_every_phase(tmp_path):
     def model(reward=steep):
-        return Rewriting(Generation(table(), "", reward=reward, max_tokens=6), temper=True, sweeps=2)
+        return ResampleMove(Generation(table(), "", reward=reward, max_tokens=6), temper=True, sweeps=2)
 
     whole = motes.sample(model(), 30, seed=2, progress=False)
     for most in (3, 8):
@@ -303,7 +303,7 @@ def test_texts_of_a_transformer_keep_their_probabilities(tiny):
         return torch.tensor([0.3 * len(text) for text in texts], dtype=torch.float64)
 
     generation = Generation(tiny, "the cat", reward=reward, max_tokens=8)
-    run = motes.sample(Rewriting(generation, sweeps=3), 12, seed=0, progress=False)
+    run = motes.sample(ResampleMove(generation, sweeps=3), 12, seed=0, progress=False)
     x = run.particles.x
     assert run.trace["moved"][-3:].max() > 0
     for i in range(run.n):
@@ -326,20 +326,20 @@ def test_texts_of_a_transformer_keep_their_probabilities(tiny):
 )
 def test_wrong_settings_are_refused(settings, match):
     with pytest.raises(MotesError, match=match):
-        Rewriting(Generation(table(), "", reward=rewards, max_tokens=2), **settings)
+        ResampleMove(Generation(table(), "", reward=rewards, max_tokens=2), **settings)
 
 
 def test_what_cannot_be_rewritten_or_tempered_is_refused():
     with pytest.raises(MotesError, match="TableModel"):
-        Rewriting(table())
+        ResampleMove(table())
     with pytest.raises(MotesError, match="reward"):
-        Rewriting(Generation(table(), "", max_tokens=2), temper=True)
+        ResampleMove(Generation(table(), "", max_tokens=2), temper=True)
 
 
 def test_masses_of_two_kinds_are_refused(monkeypatch):
     """With look-ahead a tested token has another random weight than a rewrite gives it."""
     generation = Generation(table(), "", reward=rewards, constraint=predicate(ends_in_b), max_tokens=2)
-    Rewriting(generation)
+    ResampleMove(generation)
     monkeypatch.setattr(generation, "settings", lambda: {"lookahead": 2})
     with pytest.raises(MotesError, match="lookahead"):
-        Rewriting(generation)
+        ResampleMove(generation)

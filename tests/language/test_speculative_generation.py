@@ -28,7 +28,7 @@ from motes.language import (
     temperature,
 )
 from motes.language.models.hugging_face import TransformersModel
-from motes.language.speculation import Drafted, block, rounds, single
+from motes.language.speculation import SpeculativeGeneration, block, rounds, single
 from motes.testing import enumerate_runs
 
 TOLERANCE = 1e-12
@@ -99,7 +99,7 @@ def assert_same(found, expected, tolerance=TOLERANCE):
 def test_one_particle_has_the_law_of_text_and_weight_that_it_has_without_drafts(job, scheme):
     length = 2 if job == "plain" else 3
     generation = Generation(table(), "", max_tokens=length, preview=None, **JOBS.get(job, {}))
-    assert_same(outcomes(Drafted(generation, small(), tokens=2, scheme=scheme)), outcomes(generation))
+    assert_same(outcomes(SpeculativeGeneration(generation, small(), tokens=2, scheme=scheme)), outcomes(generation))
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
@@ -114,7 +114,8 @@ def test_two_particles_are_unbiased(scheme, length):
         generation = Generation(table(), "", rules=nucleus(0.6), max_tokens=length)
         expected = mean_law(outcomes(generation, digits=15), 1)
     found = mean_law(
-        outcomes(Drafted(generation, small(), tokens=1, scheme=scheme), 2, ess_threshold=0.99, digits=15), 2
+        outcomes(SpeculativeGeneration(generation, small(), tokens=1, scheme=scheme), 2, ess_threshold=0.99, digits=15),
+        2,
     )
     assert sum(found.values()) == pytest.approx(sum(expected.values()), abs=TOLERANCE)
     assert_same(found, expected)
@@ -131,11 +132,11 @@ def test_drafts_that_are_all_believed_would_be_noticed(scheme, monkeypatch):
 
     monkeypatch.setitem(rounds.SCHEMES, scheme, believe)
     generation = Generation(table(), "", max_tokens=2)
-    found = outcomes(Drafted(generation, small(), tokens=2, scheme=scheme))
+    found = outcomes(SpeculativeGeneration(generation, small(), tokens=2, scheme=scheme))
     assert off_by(found, outcomes(generation)) > 0.05
 
 
-class Unweighted(Drafted):
+class Unweighted(SpeculativeGeneration):
     """The broken twin: the mass behind the last token of a round is never counted."""
 
     def _write(self, x, front, turn, *rest):
@@ -154,7 +155,7 @@ def test_a_mass_that_is_forgotten_between_rounds_would_be_noticed():
 def test_a_text_does_not_depend_on_the_other_particles():
     generation = Generation(table(), "", constraint=regex("(ab|ba|bb)+"), max_tokens=12)
     many, few = (
-        motes.sample(Drafted(generation, small(), tokens=3), n, seed=3, ess_threshold=0.0, progress=False)
+        motes.sample(SpeculativeGeneration(generation, small(), tokens=3), n, seed=3, ess_threshold=0.0, progress=False)
         for n in (40, 8)
     )
     assert few.texts == many.texts[:8]
@@ -166,7 +167,9 @@ def test_a_text_does_not_depend_on_the_other_particles():
 )
 def test_a_run_resumes(tmp_path, job):
     def drafted():
-        return Drafted(Generation(table(), "", max_tokens=12, reward=count_b, steer=2, **job), small(), tokens=2)
+        return SpeculativeGeneration(
+            Generation(table(), "", max_tokens=12, reward=count_b, steer=2, **job), small(), tokens=2
+        )
 
     whole = motes.sample(drafted(), 20, seed=2, progress=False, ess_threshold=0.9)
     motes.sample(
@@ -180,7 +183,9 @@ def test_a_draft_that_is_the_model_itself_is_always_believed():
     """9 rounds of four drafts and one token."""
     sure = torch.tensor([[0.5, 0.5, 0.0], [0.3, 0.7, 0.0], [0.3, 0.3, 0.4], [0.5, 0.5, 0.0]]).double().log()
     model = TableModel(["a", "b", "."], sure.clamp(min=-60))
-    run = motes.sample(Drafted(Generation(model, "", max_tokens=45), model, tokens=4), 6, seed=0, progress=False)
+    run = motes.sample(
+        SpeculativeGeneration(Generation(model, "", max_tokens=45), model, tokens=4), 6, seed=0, progress=False
+    )
     assert run.particles.t == 9 and {len(text) for text in run.texts} == {45}
     assert torch.equal(run.particles.x["accepted"], run.particles.x["drafted"])
 
@@ -192,7 +197,9 @@ def test_a_transformers_model_says_of_drafted_texts_what_it_says_of_them_read_at
         for name, weight in lesser.model.named_parameters():
             weight += 0.1 * noise.at(name).normal(tuple(weight.shape), dtype=torch.float32) * weight.std()
     generation = Generation(tiny, "the cat", max_tokens=24)
-    run = motes.sample(Drafted(generation, lesser, tokens=3), 6, seed=1, progress=False, resampling="multinomial")
+    run = motes.sample(
+        SpeculativeGeneration(generation, lesser, tokens=3), 6, seed=1, progress=False, resampling="multinomial"
+    )
     x = run.particles.x
     assert 0.1 < float(x["accepted"].sum() / x["drafted"].sum()) < 1
     P = len(generation.prompt)
@@ -217,9 +224,9 @@ def test_a_transformers_model_says_of_drafted_texts_what_it_says_of_them_read_at
 def test_what_cannot_be_drafted_is_refused(change, what):
     settings = {"generation": Generation(table(), ""), "draft": small(), **change}
     with pytest.raises(MotesError, match=what):
-        Drafted(**settings)
+        SpeculativeGeneration(**settings)
 
 
 def test_an_unknown_scheme_is_refused():
     with pytest.raises(UnknownName, match="block"):
-        Drafted(Generation(table(), ""), small(), scheme="greedy")
+        SpeculativeGeneration(Generation(table(), ""), small(), scheme="greedy")
