@@ -26,7 +26,7 @@ EVENT = 4
 MOST_LEVELS = 17
 
 
-class Asked(Protocol):
+class GenerationTask(Protocol):
     """What was asked of texts, as `Generation` holds it."""
 
     @property
@@ -39,7 +39,7 @@ class Asked(Protocol):
     def lookahead(self) -> object: ...
 
 
-def no_spread(generation: Asked, particles: Particles) -> StandardError | None:
+def no_spread(generation: GenerationTask, particles: Particles) -> StandardError | None:
     """Why there is no error bar, if the texts of a generation weigh the same and were not resampled; else None.
 
     Without constraint and reward they cannot weigh otherwise, nor where the distinct texts are all that can be drawn:
@@ -58,7 +58,7 @@ def no_spread(generation: Asked, particles: Particles) -> StandardError | None:
     return StandardError(math.nan, "none", said, means=said if generation.reward is not None else "")
 
 
-def same_reward(generation: Asked, worth: Tensor, particles: Particles) -> StandardError | None:
+def same_reward(generation: GenerationTask, worth: Tensor, particles: Particles) -> StandardError | None:
     """Why there is no error bar, if the rewards (M,) of all texts that count are the same; else None.
 
     Without a constraint, texts of weight zero are those that the reward forbids, and it has told texts apart.
@@ -72,7 +72,7 @@ def same_reward(generation: Asked, worth: Tensor, particles: Particles) -> Stand
     return chose_nothing("the reward", float(worth[0]), f"{len(worth)} texts", particles.n)
 
 
-def seen_by_few(generation: Asked, particles: Particles) -> StandardError | None:
+def seen_by_few(generation: GenerationTask, particles: Particles) -> StandardError | None:
     """Why there is no error bar, if few families of texts found the rewards that decide; else None.
 
     A level of the reward is looked at from above: where few families lie above it, carry much of the weight and exceed
@@ -150,7 +150,7 @@ def _missed(families: int, excess: float, rewritten: bool = False) -> StandardEr
     return StandardError(math.nan, "none", said, means=said)
 
 
-def counted(generation: Asked, x: dict[str, Any]) -> bool:
+def counted(generation: GenerationTask, x: dict[str, Any]) -> bool:
     """Whether the distinct texts are all that could be drawn, as far as the law they were drawn from is known."""
     if generation.rules or generation.lookahead is not None:
         return False
@@ -160,7 +160,7 @@ def counted(generation: Asked, x: dict[str, Any]) -> bool:
     return float(law[list(distinct.values())].exp().sum()) > 1 - ROUNDING
 
 
-def reward_remarks(generation: Asked, particles: Particles) -> list[str]:
+def reward_remarks(generation: GenerationTask, particles: Particles) -> list[str]:
     """A remark where the reward was the same for every text, and so chose nothing."""
     worth = particles.x["provisional"][~torch.isneginf(particles.log_weight)]
     if same_reward(generation, worth, particles) is None:
