@@ -9,7 +9,7 @@ from torch.distributions import Beta, Categorical, Exponential, Gamma, Multivari
 from density.known import NOISE, ONE, WIDE, X, Y, evidence, holds, off, sampled, slopes
 from motes.errors import MotesError, NanLogPotential, ShapeError
 from motes.laws.adapters import from_distribution, from_torch
-from motes.laws.adapters.start import around_mode
+from motes.laws.adapters.adapter_start import around_mode
 from motes.rng import Rng
 
 

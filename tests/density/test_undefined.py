@@ -14,9 +14,9 @@ from motes import Density, Rng
 from motes.density import AMIS, Chains, WasteFree
 from motes.errors import MotesError, MotesWarning, NanLogPotential
 from motes.kernels import Tally, find_kernel
+from motes.laws.approximation import From
 from motes.laws.discrete import Discrete
 from motes.laws.refusal import refused
-from motes.laws.start import From
 from motes.laws.tempered import Tempered
 
 F = torch.float64

@@ -8,7 +8,7 @@ import torch
 import motes
 from diffusion.two_modes import F64, blind
 from motes.diffusion import VariancePreserving, gaussian
-from motes.diffusion.composing import curvature, stretch
+from motes.diffusion.composing import calming_map, curvature
 from motes.diffusion.composing.composition import Composition
 from motes.diffusion.composing.crosswise import LEAST, by_half, is_split, other_half
 from motes.diffusion.composing.driftlite import DriftLite
@@ -45,7 +45,7 @@ def alike(weight):
 
 def test_a_map_fitted_to_its_own_particles_is_caught(monkeypatch):
     """The twin: nats too many in 16 dimensions."""
-    monkeypatch.setattr(stretch, "other_half", alike)
+    monkeypatch.setattr(calming_map, "other_half", alike)
     monkeypatch.setattr(curvature, "other_half", alike)
     assert off(errors(16, 12)) > 4.9
 

@@ -10,7 +10,7 @@ import torch
 import motes
 from motes.core import tree
 from motes.diffusion import demo, load
-from motes.diffusion.denoisers import pretrained as zoo
+from motes.diffusion.denoisers import pretrained
 from motes.errors import UnknownName
 
 DIGIT, STEPS = 3, 25
@@ -25,10 +25,10 @@ def unsteered():
 
 
 def test_the_weights_are_small_and_loading_draws_nothing():
-    files = list((Path(zoo.__file__).parents[1] / "weights").glob("*.safetensors"))
-    assert len(files) == len(zoo.MODELS) and max(f.stat().st_size for f in files) < 2_000_000
+    files = list((Path(pretrained.__file__).parents[1] / "weights").glob("*.safetensors"))
+    assert len(files) == len(pretrained.MODELS) and max(f.stat().st_size for f in files) < 2_000_000
     before = torch.get_rng_state()
-    for name in zoo.MODELS:
+    for name in pretrained.MODELS:
         load(name)
     assert torch.equal(torch.get_rng_state(), before)
     with pytest.raises(UnknownName, match="no diffusion model is called 'mnist'; there are: digits, digits-classifier"):

@@ -50,7 +50,15 @@ RULES = {
     "minority": Minority(0.2),
 }
 """Knobs with which there is something to see."""
-KNOWN = {"diffusion_posterior", "event", "freedom", "given", "loss_guided", "manifold_preserving", "minority"}
+KNOWN = {
+    "diffusion_posterior",
+    "event",
+    "freedom",
+    "function_guidance",
+    "loss_guided",
+    "manifold_preserving",
+    "minority",
+}
 KNOWN |= {"modulation", "reference_control", "training_free", "universal", "value_gradient"}
 RULES |= {name: make() for name, make in guidance.guidances.items() if name not in KNOWN}
 

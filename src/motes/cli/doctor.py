@@ -107,11 +107,11 @@ def registries() -> Iterator[Check]:
 
 def models() -> Iterator[Check]:
     """The models that come with motes, and the one that `make setup` installs."""
-    from motes.diffusion.denoisers import pretrained as zoo
+    from motes.diffusion.denoisers import pretrained
     from motes.errors import MotesError
 
-    for name in zoo.MODELS:
-        zoo.load(name)
+    for name in pretrained.MODELS:
+        pretrained.load(name)
         yield OK, name, "comes with motes"
     from motes.language.models import hugging_face as hub
 

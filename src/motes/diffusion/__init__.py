@@ -23,9 +23,9 @@ from motes.diffusion.flows.coupling import Coupling, coupling_test
 from motes.diffusion.flows.flow import ProbabilityFlow
 from motes.diffusion.flows.likelihood import Likelihood, log_likelihood
 from motes.diffusion.flows.tilted_flow import TiltedFlow
+from motes.diffusion.processes.initial_law import InitialLaw
 from motes.diffusion.processes.process import Process
 from motes.diffusion.processes.process import processes as _processes
-from motes.diffusion.processes.start import InitialLaw
 from motes.diffusion.processes.transition import transitions
 from motes.diffusion.sampling.adaptive import AdaptiveReward
 from motes.diffusion.sampling.best_of import BestOf, best_of

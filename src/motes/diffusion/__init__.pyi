@@ -18,13 +18,13 @@ from motes.diffusion.flows.flow import ProbabilityFlow
 from motes.diffusion.flows.likelihood import Likelihood, log_likelihood
 from motes.diffusion.flows.tilted_flow import TiltedFlow
 from motes.diffusion.processes.edm import EDM
+from motes.diffusion.processes.initial_law import InitialLaw
 from motes.diffusion.processes.interpolant import Interpolant
 from motes.diffusion.processes.interpolant import RectifiedFlow
 from motes.diffusion.processes.process import Process
 from motes.diffusion.processes.process import VarianceExploding
 from motes.diffusion.processes.process import VariancePreserving
 from motes.diffusion.processes.process import processes as _processes
-from motes.diffusion.processes.start import InitialLaw
 from motes.diffusion.processes.tabulated import Tabulated
 from motes.diffusion.processes.transition import transitions
 from motes.diffusion.sampling.adaptive import AdaptiveReward

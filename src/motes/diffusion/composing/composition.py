@@ -22,17 +22,17 @@ from motes.core.particles import Particles
 from motes.core.remark import Remark
 from motes.core.weights import normalise
 from motes.diffusion.arguments import check_networks
+from motes.diffusion.composing.calming_map import CalmingMap
 from motes.diffusion.composing.composition_remarks import remarks
 from motes.diffusion.composing.crosswise import by_half, rows
 from motes.diffusion.composing.curvature import measured
 from motes.diffusion.composing.driftlite import DriftLite
 from motes.diffusion.composing.product import ModelProduct
 from motes.diffusion.composing.step_doubling import begun, compare, estimate, most, told
-from motes.diffusion.composing.stretch import CalmingMap
-from motes.diffusion.composing.weighing import Grid, Ratio, backward_over_forward, dot, euler, tempered
+from motes.diffusion.composing.step_weights import Grid, Ratio, backward_over_forward, dot, euler, tempered
 from motes.diffusion.denoisers.denoiser import Denoiser
 from motes.diffusion.evaluation.evaluator import Evaluator
-from motes.diffusion.evaluation.potential import Schedule, strengths
+from motes.diffusion.evaluation.intermediate_reward import Schedule, strengths
 from motes.diffusion.flows.coupling import tested
 from motes.diffusion.processes.process import Process
 from motes.diffusion.processes.transition import transitions
@@ -72,7 +72,7 @@ class Composition(ImageSampler):
     - "transition": from the models' own normal transitions, with the curvature of each log-density measured from the
       noise of the steps. For exponents that sum to 1 and a given curvature it weighs exactly for the composition of the
       discretised samplers, which comes to that of the laws as the steps shrink; for others each step ends with a map
-      that calms the weights (`weighing.Stretch`), and few steps are much nearer than with "rate".
+      that calms the weights (`calming_map.CalmingMap`), and few steps are much nearer than with "rate".
     - "rate": the limit of small steps at any noise, with W = sum_i w_i
       (W - 1) div(f x) + g^2 / 2 (|sum_i w_i s_i|^2 - sum_i w_i |s_i|^2) a unit of time; coarse grids are off by nats.
     - "none": no weights, the sampler that follows the sum of scores: biased.
@@ -98,7 +98,7 @@ class Composition(ImageSampler):
             otherwise take q_i to be the normal law that the process starts from.
         curvature: "measured", or a standard deviation of the data's details: minus the second derivative of each
             log-density is then taken to be 1 / (alpha^2 std^2 + sigma^2).
-        schedule: how much of the predicted reward counts on the way, see `potential.strengths`.
+        schedule: how much of the predicted reward counts on the way, see `intermediate_reward.strengths`.
         final: the image is the "denoised" prediction at t_min (weighted over the models by exponent), or the "state"
             there, whose law is the composition's.
         micro_batch, dtype, device: as for `ReverseDiffusion`.

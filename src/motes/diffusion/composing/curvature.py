@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from motes.diffusion.composing.crosswise import is_split, other_half
-from motes.diffusion.composing.weighing import Grid
+from motes.diffusion.composing.step_weights import Grid
 
 
 def measured(

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from motes.diffusion.composing.driftlite import divergence
-from motes.diffusion.composing.weighing import Grid
+from motes.diffusion.composing.step_weights import Grid
 from motes.diffusion.denoisers.denoiser import Denoiser
 from motes.diffusion.evaluation.checks import not_finite
 from motes.diffusion.evaluation.context import StepContext, of_rows

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from motes.core.particles import Particles
 from motes.core.weights import log_mean_exp, normalise
-from motes.diffusion.composing.weighing import Grid, Ratio
+from motes.diffusion.composing.step_weights import Grid, Ratio
 
 CALM = 2.0
 """Up to this variance (nats squared) a mean of exponentials over the particles can be believed."""

@@ -4,7 +4,7 @@ from motes.diffusion.discrete.blackout import Blackout, ReverseBlackout
 from motes.diffusion.discrete.composition import TokenComposition
 from motes.diffusion.discrete.few_steps import FewSteps, few_steps
 from motes.diffusion.discrete.fine_tuning import FineTuned, fine_tune
-from motes.diffusion.discrete.guidance import GivenTilt, LocalReward, RewardGradient, TokenGuidance
+from motes.diffusion.discrete.guidance import FunctionTilt, LocalReward, RewardGradient, TokenGuidance
 from motes.diffusion.discrete.model import MarkovLaw, TokenModel, joint
 from motes.diffusion.discrete.order import Ordered
 from motes.diffusion.discrete.posterior import Posterior, TauLeap
@@ -21,7 +21,7 @@ __all__ = [
     "Blackout",
     "FewSteps",
     "FineTuned",
-    "GivenTilt",
+    "FunctionTilt",
     "LocalReward",
     "MarkovLaw",
     "Masked",

@@ -22,7 +22,7 @@ from motes.core.views.images import shown
 from motes.diffusion.arguments import check_networks, falling_times
 from motes.diffusion.discrete import stale
 from motes.diffusion.evaluation.checks import EARLY, checked_reward, not_finite, refuse
-from motes.diffusion.evaluation.potential import POTENTIALS, Schedule, strengths
+from motes.diffusion.evaluation.intermediate_reward import POTENTIALS, Schedule, strengths
 from motes.diffusion.sampler import StepSampler
 from motes.errors import MotesError, ShapeError, UnknownName
 from motes.rng import Rng

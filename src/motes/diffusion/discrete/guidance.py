@@ -129,7 +129,7 @@ class RewardGradient(TokenGuidance):
 
 
 @dataclass(frozen=True, eq=False)
-class GivenTilt(TokenGuidance):
+class FunctionTilt(TokenGuidance):
     """Tilts (N, L, V) from a function (tokens (N, L), t) of the user's; they must be finite."""
 
     function: Callable[[Tensor, float], Tensor]
@@ -149,7 +149,7 @@ Guides = Literal["reward"] | float | TokenGuidance | Callable[[Tensor, float], T
 
 
 def as_guidance(guidance: Guides | None) -> TokenGuidance | None:
-    """What was given, as an object: "reward" and numbers are `LocalReward`, functions are `GivenTilt`.
+    """What was given, as an object: "reward" and numbers are `LocalReward`, functions are `FunctionTilt`.
 
     Raises:
         UnknownName: another name than "reward".
@@ -164,5 +164,5 @@ def as_guidance(guidance: Guides | None) -> TokenGuidance | None:
     if isinstance(guidance, int | float) and not isinstance(guidance, bool):
         return LocalReward(float(guidance)) if guidance else None
     if callable(guidance) and not isinstance(guidance, type):
-        return GivenTilt(guidance)
+        return FunctionTilt(guidance)
     raise WrongType(f"guidance must be None, 'reward', a number, a TokenGuidance or a function, not {guidance!r}")

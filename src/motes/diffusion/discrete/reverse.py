@@ -26,7 +26,7 @@ from motes.diffusion.discrete.posterior import Posterior
 from motes.diffusion.discrete.process import MASK, Masked, TokenProcess
 from motes.diffusion.discrete.step import StepRule, TokenContext
 from motes.diffusion.evaluation.checks import EARLY, checked_reward, refuse
-from motes.diffusion.evaluation.potential import POTENTIALS, Schedule, strengths
+from motes.diffusion.evaluation.intermediate_reward import POTENTIALS, Schedule, strengths
 from motes.diffusion.references import SINGHAL
 from motes.diffusion.sampler import StepSampler
 from motes.errors import MotesError, ShapeError, UnknownName, WrongType
@@ -56,8 +56,8 @@ class ReverseDiscrete(StepSampler):
         rule: how a step draws: `Posterior`, `TauLeap`, `Remask`, `Ordered`, `Routed`.
         given: (L,) int64, tokens that are there from the start, -1 at the places to be filled; masked models only.
         schedule: how much of the predicted reward counts on the way: "signal" is alpha(t), else see
-            `diffusion.potential.strengths`.
-        potential: "difference", "max" or "sum", see `diffusion.potential.POTENTIALS`.
+            `diffusion.evaluation.intermediate_reward.strengths`.
+        potential: "difference", "max" or "sum", see `diffusion.evaluation.intermediate_reward.POTENTIALS`.
         completions: how many completions the predicted reward is a log-mean-exp of.
         twist: a better guess of what a path is worth before its end, (tokens, t) to (N,) nats; it counts in full.
         device: of tokens and model; weights are float64 on the CPU.

@@ -20,6 +20,7 @@ from motes.diffusion.denoisers.denoiser import Denoiser
 from motes.diffusion.evaluation.checks import not_finite, refuse
 from motes.diffusion.flows.coupling import coupling_remarks, tested
 from motes.diffusion.flows.solvers import FLOWS, Leg
+from motes.diffusion.processes.initial_law import initial_states
 from motes.diffusion.processes.transition import falling
 from motes.diffusion.references import SONG
 from motes.diffusion.sampler import ImageSampler
@@ -125,8 +126,7 @@ class ProbabilityFlow(ImageSampler):
         object.__setattr__(self, "references", REFERENCES + more)
 
     def init(self, rng: Rng, n: int) -> Particles:
-        noise = rng.at("start").normal((n, *self.shape), dtype=self.dtype).to(self.device)
-        state = noise * self.denoiser.process.start_std
+        state = initial_states(rng, self.denoiser.process, None, (n, *self.shape), self.dtype, self.device)
         x = {"state": state, "denoised": self._ask(state, float(self.times[0]), 0)}
         if self.integrator == "dpm++2m":
             x["previous"] = x["denoised"]

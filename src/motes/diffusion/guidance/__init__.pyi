@@ -5,7 +5,7 @@ from motes.diffusion.evaluation.context import Guidance, StepContext, Twist, gui
 from motes.diffusion.guidance.control import Modulation
 from motes.diffusion.guidance.control import ReferenceControl
 from motes.diffusion.guidance.event import Event
-from motes.diffusion.guidance.given import Given
+from motes.diffusion.guidance.function import FunctionGuidance
 from motes.diffusion.guidance.minority import Minority
 from motes.diffusion.guidance.minority import rarity
 from motes.diffusion.guidance.training_free import TrainingFree
@@ -19,7 +19,7 @@ from motes.diffusion.guidance.value import ValueGradient
 
 __all__ = [
     "Event",
-    "Given",
+    "FunctionGuidance",
     "Guidance",
     "Minority",
     "Modulation",

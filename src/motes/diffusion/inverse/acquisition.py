@@ -21,6 +21,7 @@ from motes.diffusion.evaluation.evaluator import Evaluator, OneModel
 from motes.diffusion.guidance.value import ValueGradient
 from motes.diffusion.inverse.observation import Observation
 from motes.diffusion.inverse.operators import Function
+from motes.diffusion.processes.initial_law import initial_states
 from motes.diffusion.processes.transition import Transitions, transitions
 from motes.diffusion.sampler import ImageSampler
 from motes.diffusion.sampling.chain import WeightedChain
@@ -147,9 +148,9 @@ class ActiveDiffusion(ImageSampler):
         for l in self.first:  # noqa: E741
             shared = self._asked(shared, l, math.nan)
         shared |= {"probe": self._probe()}
-        noise = rng.at("start").normal((n, *self.shape), dtype=self.dtype).to(self.device)
+        state = initial_states(rng, self.denoiser.process, None, (n, *self.shape), self.dtype, self.device)
         chain = self._chain(shared)
-        x = self._known(chain, rng, noise * self.denoiser.process.start_std, 0)
+        x = self._known(chain, rng, state, 0)
         return chain.start(rng, x, shared=shared, info=self._info(shared, 0))
 
     def step(self, rng: Rng, particles: Particles) -> Particles:

@@ -21,7 +21,7 @@ from motes.diffusion.arguments import check_images
 from motes.diffusion.denoisers.denoiser import Denoiser
 from motes.diffusion.evaluation.evaluator import Evaluator, OneModel
 from motes.diffusion.guidance.value import ValueGradient
-from motes.diffusion.processes.start import InitialLaw, started
+from motes.diffusion.processes.initial_law import InitialLaw, initial_states
 from motes.diffusion.processes.transition import Transitions, transitions
 from motes.diffusion.sampler import ImageSampler
 from motes.diffusion.sampling.chain import WeightedChain
@@ -112,7 +112,8 @@ class AdaptiveReward(ImageSampler):
 
     def init(self, rng: Rng, n: int) -> Particles:
         process = self.denoiser.process
-        x = self.evaluator(rng, started(rng, process, self.start, (n, *self.shape), self.dtype).to(self.device), 0)
+        state = initial_states(rng, process, self.start, (n, *self.shape), self.dtype, self.device)
+        x = self.evaluator(rng, state, 0)
         x["total"] = torch.zeros(n, dtype=torch.float64)
         return self.chain.start(rng, x, shared={"share": 0.0, "kept": 1.0}, info=self._info(x, 0.0, 0))
 

@@ -21,10 +21,10 @@ from motes.core.remark import ALL, Remark
 from motes.diffusion.arguments import check_final, check_images
 from motes.diffusion.denoisers.denoiser import Denoiser
 from motes.diffusion.evaluation.evaluator import Evaluator, OneModel
-from motes.diffusion.evaluation.potential import Schedule, strengths
+from motes.diffusion.evaluation.intermediate_reward import Schedule, strengths
 from motes.diffusion.flows.coupling import coupling_remarks, tested
 from motes.diffusion.guidance import Twist
-from motes.diffusion.processes.start import InitialLaw, started
+from motes.diffusion.processes.initial_law import InitialLaw, initial_states
 from motes.diffusion.processes.transition import Transitions, transitions
 from motes.diffusion.sampler import ImageSampler
 from motes.diffusion.sampling.reverse import SAMPLER, Guides, as_guidance
@@ -117,8 +117,9 @@ class Guided(ImageSampler):
         object.__setattr__(self, "references", (SAMPLER, TRAVEL) if self.repeats > 1 else (SAMPLER,))
 
     def init(self, rng: Rng, n: int) -> Particles:
-        state = started(rng, self.denoiser.process, self.start, (n, *self.shape), self.dtype)
-        x = self.evaluator(rng, state.to(self.device), 0)
+        process = self.denoiser.process
+        state = initial_states(rng, process, self.start, (n, *self.shape), self.dtype, self.device)
+        x = self.evaluator(rng, state, 0)
         zero, shared = torch.zeros(n, dtype=torch.float64), {"probe": self.evaluator.probe(x["state"])}
         if bool((self.table.std > 0).any()) or self.repeats > 1:
             shared |= tested([self.denoiser], self.shape, self.dtype, self.device, self.micro_batch)

@@ -27,10 +27,10 @@ from motes.diffusion.collapse import collapse_remarks
 from motes.diffusion.data_scale import data_scale, scale_remarks, unknown, when
 from motes.diffusion.denoisers.denoiser import Denoiser
 from motes.diffusion.evaluation.evaluator import Evaluator, OneModel
-from motes.diffusion.evaluation.potential import POTENTIALS, Schedule, strengths
-from motes.diffusion.guidance import Given, Guidance, Twist, ValueGradient, guidances
+from motes.diffusion.evaluation.intermediate_reward import POTENTIALS, Schedule, strengths
+from motes.diffusion.guidance import FunctionGuidance, Guidance, Twist, ValueGradient, guidances
+from motes.diffusion.processes.initial_law import InitialLaw, initial_states
 from motes.diffusion.processes.process import Process
-from motes.diffusion.processes.start import InitialLaw, started
 from motes.diffusion.processes.transition import Transitions, transitions
 from motes.diffusion.references import SINGHAL, SONG
 from motes.diffusion.sampler import ImageSampler
@@ -71,8 +71,8 @@ class ReverseDiffusion(ImageSampler):
         integrator: "multistep", of second order; or "ancestral" (or "ddim"), "exponential" or "euler-maruyama", of
             first order: see `transition.py`.
         noise: a step's noise relative to the integrator's own; must be positive.
-        schedule: how much of the predicted reward counts on the way, see `potential.strengths`.
-        potential: "difference", "max" or "sum", see `potential.POTENTIALS`.
+        schedule: how much of the predicted reward counts on the way, see `intermediate_reward.strengths`.
+        potential: "difference", "max" or "sum", see `intermediate_reward.POTENTIALS`.
         twist: a better guess than the predicted reward of what a path is worth before its end, see `guidance.Twist`; it
             counts in full whatever the schedule.
         final: the image is the "denoised" prediction at the last time, or the last "state" itself.
@@ -157,7 +157,8 @@ class ReverseDiffusion(ImageSampler):
 
     def init(self, rng: Rng, n: int) -> Particles:
         zero = torch.zeros(n, dtype=torch.float64)
-        x = self.evaluator(rng, started(rng, self.process, self.start, (n, *self.shape), self.dtype).to(self.device), 0)
+        state = initial_states(rng, self.process, self.start, (n, *self.shape), self.dtype, self.device)
+        x = self.evaluator(rng, state, 0)
         history = zero + POTENTIALS[self.potential][1]
         x["total"], x["history"] = self._total(x, 0, zero, history)
         shared = {"probe": self.evaluator.probe(x["state"])}
@@ -257,5 +258,5 @@ def as_guidance(guidance: Guides | None) -> Guidance | None:
     if isinstance(guidance, int | float) and not isinstance(guidance, bool):
         return ValueGradient(float(guidance)) if guidance else None
     if callable(guidance) and not isinstance(guidance, type):
-        return Given(guidance)
+        return FunctionGuidance(guidance)
     raise WrongType(f'guidance must be None, "reward", a number, a Guidance or a function (x, t), not {guidance!r}')

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from motes.core.estimate.estimate import Estimate
 from motes.diffusion.denoisers.denoiser import Denoiser
+from motes.diffusion.processes.initial_law import InitialLaw
 from motes.diffusion.processes.process import Process
-from motes.diffusion.processes.start import InitialLaw
 from motes.errors import MotesError, ShapeError
 from motes.rng import Rng
 

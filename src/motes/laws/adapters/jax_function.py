@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from motes.errors import MotesError, ShapeError
-from motes.laws.adapters.start import around_mode, initial_point
+from motes.laws.adapters.adapter_start import around_mode, initial_point
 from motes.laws.adapters.torch_function import over_start
 from motes.laws.adapters.with_jax import Batched, need_jax, traceable, x64
 from motes.laws.density import Density

@@ -12,6 +12,7 @@ from torch.distributions import Distribution
 
 from motes.errors import MissingPackage, MotesError
 from motes.kernels import State
+from motes.laws.adapters.adapter_start import AdapterStart
 from motes.laws.adapters.outside import (
     EDGE,
     Outside,
@@ -21,7 +22,6 @@ from motes.laws.adapters.outside import (
     refuse_discrete,
     shapes_as_json,
 )
-from motes.laws.adapters.start import AdapterStart
 from motes.laws.adapters.with_jax import Batched, Evaluated
 from motes.laws.parameters import Values
 from motes.rng import Rng

@@ -14,8 +14,8 @@ from torch.distributions import Distribution
 
 from motes.errors import MissingPackage, MotesError
 from motes.kernels import State
+from motes.laws.adapters.adapter_start import AdapterStart, around_mode, initial_point
 from motes.laws.adapters.outside import EDGE, Outside, Shapes, named, shapes_as_json
-from motes.laws.adapters.start import AdapterStart, around_mode, initial_point
 from motes.laws.parameters import Values
 from motes.rng import Rng
 

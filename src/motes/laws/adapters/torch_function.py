@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, Normal
 
-from motes.laws.adapters.start import around_mode, initial_point
+from motes.laws.adapters.adapter_start import around_mode, initial_point
 from motes.laws.density import Density
 from motes.laws.likelihood import LogLikelihood, batched
 from motes.laws.parameters import Parameters, Values

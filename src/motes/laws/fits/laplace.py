@@ -69,7 +69,7 @@ class Laplace:
             raise MotesError(f"starts and steps must be at least 1, freedom and inflate positive, not {self}")
 
     def fit(self, density: Law, rng: Rng) -> tuple[Mixture, float]:
-        """The mixture, for `motes.laws.start.From`, and Laplace's estimate of the log evidence, nats.
+        """The mixture, for `motes.laws.approximation.From`, and Laplace's estimate of the log evidence, nats.
 
         Raises:
             MotesError: the law has no gradients or second derivatives, or no climb has ended in a maximum.

@@ -26,7 +26,7 @@ class PathGaussian:
     """What a Pathfinder has found.
 
     Attributes:
-        mixture: one Gaussian (or Student) a path, for `motes.laws.start.From`.
+        mixture: one Gaussian (or Student) a path, for `motes.laws.approximation.From`.
         bound: (P,) float64 nats, the estimated evidence lower bound of each path's Gaussian; -inf where a path failed.
         log_weight: (M,) float64 nats, log p / q at draws z from an even mixture of the Gaussians.
         z: (M, d) these draws.
@@ -52,7 +52,7 @@ class Pathfinder:
     p / q with weights cut off at sqrt(M) times their mean. Best places come before the mode where the mode is no
     typical point, as in funnels.
 
-    It is an approximation of unknown error: start from it (`motes.laws.start.From`), or look at `Found.psis`.
+    It is an approximation of unknown error: start from it (`motes.laws.approximation.From`), or look at `Found.psis`.
 
     References:
         Zhang, Carpenter, Gelman & Vehtari (2022), Pathfinder: parallel quasi-Newton variational inference, JMLR

@@ -109,7 +109,7 @@ class From(Law):
         NanLogPotential: q's log-density is NaN or +inf.
 
     >>> import torch, motes
-    >>> from motes.laws.start import From
+    >>> from motes.laws.approximation import From
     >>> normal = torch.distributions.Normal(torch.zeros(2, dtype=torch.float64), 1.0)
     >>> density = motes.Density(lambda x: -0.5 * ((x - 2) / 0.3).square().sum(-1), normal)
     >>> q = torch.distributions.MultivariateNormal(torch.full((2,), 1.8).double(), 0.1 * torch.eye(2).double())
@@ -133,7 +133,7 @@ class From(Law):
             q = _Mixture(q)
         elif not isinstance(q, Approximation):
             raise MotesError(
-                f"q must be a motes.laws.start.Approximation, a Mixture or a torch.distributions object, not a "
+                f"q must be a motes.laws.approximation.Approximation, a Mixture or a torch.distributions object, not a "
                 f"{type(q).__name__}; wrap a flow with Flow(dim, push, log_prob)"
             )
         self.density, self.q, self.share = density, q, share

@@ -12,10 +12,10 @@ import motes
 from motes.density import Tempering
 from motes.errors import MotesError, NanLogPotential, ShapeError
 from motes.laws import Density
+from motes.laws.approximation import Flow, From
 from motes.laws.fits.laplace import Laplace
 from motes.laws.fits.lbfgs import climb
 from motes.laws.fits.pathfinder import Pathfinder
-from motes.laws.start import Flow, From
 
 Z = 4.9  # two-sided level 1e-6
 F = torch.float64

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from motes.diffusion.composing.crosswise import by_half, other_half, rows
-from motes.diffusion.composing.weighing import Grid, dot
+from motes.diffusion.composing.step_weights import Grid, dot
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Where a sampler starts, when that is not the process's own centred normal law."""
+"""The law of the states at the first time of a sampler, and draws from it."""
 
 from __future__ import annotations
 
@@ -23,8 +23,10 @@ class InitialLaw(ABC):
         """States of shape (n, ...), on the CPU."""
 
 
-def started(rng: Rng, process: Process, start: InitialLaw | None, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-    """The states (n, ...) that a sampler begins with, on the CPU."""
-    if start is None:
-        return rng.at("start").normal(shape, dtype=dtype) * process.start_std
-    return start(rng.at("start"), shape, dtype)
+def initial_states(
+    rng: Rng, process: Process, start: InitialLaw | None, shape: tuple[int, ...], dtype: torch.dtype, device: str
+) -> Tensor:
+    """The states (n, ...) that a sampler begins with."""
+    if start is not None:
+        return start(rng.at("start"), shape, dtype).to(device)
+    return rng.at("start").normal(shape, dtype=dtype).to(device) * process.start_std

@@ -13,7 +13,7 @@ from motes.errors import ShapeError
 
 @guidances.register
 @dataclass(frozen=True)
-class Given(Guidance):
+class FunctionGuidance(Guidance):
     """A drift along what a function of the state and the time returns.
 
     Args:
