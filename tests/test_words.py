@@ -147,7 +147,7 @@ def astray(page: str) -> list[str]:
 def test_the_map_of_the_code_leads_to_what_it_names() -> None:
     page = (ROOT / "docs" / "architecture.md").read_text()
     assert astray(page) == []
-    for wanted in ("language/rules/", "core/resampling/", "diffusion/sampling/guided_step.py"):
+    for wanted in ("language/rules/", "core/resampling/", "diffusion/processes/transition.py"):
         assert re.search(rf"^\| .* \| `{wanted}[\w/.]*`: ", page, re.MULTILINE), wanted
 
 

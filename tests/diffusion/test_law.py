@@ -8,7 +8,7 @@ import torch
 import motes
 from diffusion.linear import F64, Normal, chain, expected_weight
 from motes.diffusion import VarianceExploding, VariancePreserving, gaussian, mixture
-from motes.diffusion.sampling import guided_step
+from motes.diffusion.processes import transition
 
 VP = VariancePreserving()
 COSINE = VariancePreserving(schedule="cosine", t_max=0.98)
@@ -64,13 +64,13 @@ def test_less_noise_in_a_step_keeps_the_weights_exact(noise):
     assert expected_weight(guided, 40) == pytest.approx(expected_weight(plain, 40), rel=1e-6)
 
 
-RIGHT = guided_step.log_reference_over_guided
+RIGHT = transition.log_reference_over_guided
 
 
 @pytest.mark.parametrize("factor", [-1, 0])
 def test_a_wrong_transition_ratio_is_caught(monkeypatch, factor):
     """The twins: the ratio upside down, and no ratio at all, which only shows in guided runs."""
-    monkeypatch.setattr(guided_step, "log_reference_over_guided", lambda xi, shift: factor * RIGHT(xi, shift))
+    monkeypatch.setattr(transition, "log_reference_over_guided", lambda xi, shift: factor * RIGHT(xi, shift))
     process, times = NARROW["vp"]
     log_z, _ = chain(process, times, ONE, "multistep", "denoised").tilted(CENTRE, PRECISION)
     value = expected_weight(one_dimensional(process, times, guidance="reward"), 40)
@@ -173,7 +173,7 @@ def test_normaliser_and_moments_are_unbiased_with_resampling(design):
 
 
 def test_the_statistical_test_catches_a_sign(monkeypatch):
-    monkeypatch.setattr(guided_step, "log_reference_over_guided", lambda xi, shift: -RIGHT(xi, shift))
+    monkeypatch.setattr(transition, "log_reference_over_guided", lambda xi, shift: -RIGHT(xi, shift))
     process, kwargs = DESIGNS["vp, by the reward"]
     errors = estimates(process, process.times(9)[[2, 4, 5, 6, 7, 8]], kwargs, 60)
     assert float(z_scores(errors).abs().max()) > 5.9

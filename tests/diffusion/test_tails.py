@@ -5,7 +5,8 @@ import torch
 
 import motes
 from motes.core.particles import Particles
-from motes.diffusion import AdaptiveReward, VariancePreserving, gaussian, mixture, tails
+from motes.diffusion import AdaptiveReward, VariancePreserving, gaussian, mixture
+from motes.diffusion.sampling.chain import light_tails, tail_remarks, watched
 
 pytestmark = pytest.mark.filterwarnings("ignore::motes.errors.MotesWarning")
 F64 = torch.float64
@@ -40,12 +41,12 @@ def test_a_tilt_that_few_particles_follow_is_doubted_and_an_even_one_is_not():
 def test_the_heaviest_tail_is_remembered():
     """Weights of Pareto's law of shape 0.9, then even ones; with too few particles nothing is known."""
     u = motes.Rng(3).at("u").uniform((1000,))
-    pareto = Particles.start({"x": u}, -0.9 * u.log().to(F64), shared=tails.light())
-    seen = tails.watched(pareto, pareto.shared)
-    assert 0.6 < float(seen.shared["tail"]) < 1.1 and len(tails.remarks(seen)) == 1
+    pareto = Particles.start({"x": u}, -0.9 * u.log().to(F64), shared=light_tails())
+    seen = watched(pareto, pareto.shared)
+    assert 0.6 < float(seen.shared["tail"]) < 1.1 and len(tail_remarks(seen)) == 1
     even = Particles.start({"x": u}, torch.zeros(1000, dtype=F64), shared=seen.shared)
-    assert tails.watched(even, seen.shared).shared["tail"] == seen.shared["tail"]
-    mild = Particles.start({"x": u}, -0.2 * u.log().to(F64), shared=tails.light())
-    assert not tails.remarks(tails.watched(mild, mild.shared))
-    few = Particles.start({"x": u[:50]}, -0.9 * u[:50].log().to(F64), shared=tails.light())
-    assert not tails.remarks(tails.watched(few, few.shared))
+    assert watched(even, seen.shared).shared["tail"] == seen.shared["tail"]
+    mild = Particles.start({"x": u}, -0.2 * u.log().to(F64), shared=light_tails())
+    assert not tail_remarks(watched(mild, mild.shared))
+    few = Particles.start({"x": u[:50]}, -0.9 * u[:50].log().to(F64), shared=light_tails())
+    assert not tail_remarks(watched(few, few.shared))

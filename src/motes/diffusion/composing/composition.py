@@ -35,9 +35,8 @@ from motes.diffusion.evaluation.evaluator import Evaluator
 from motes.diffusion.evaluation.intermediate_reward import Schedule, strengths
 from motes.diffusion.flows.coupling import tested
 from motes.diffusion.processes.process import Process
-from motes.diffusion.processes.transition import transitions
+from motes.diffusion.processes.transition import log_reference_over_guided, transitions
 from motes.diffusion.sampler import ImageSampler
-from motes.diffusion.sampling.guided_step import log_reference_over_guided
 from motes.diffusion.sampling.reverse import SAMPLER, Guides, as_guidance
 from motes.errors import MotesError, UnknownName, WrongType
 from motes.rng import Rng

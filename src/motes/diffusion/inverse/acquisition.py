@@ -25,7 +25,6 @@ from motes.diffusion.processes.initial_law import initial_states
 from motes.diffusion.processes.transition import Transitions, transitions
 from motes.diffusion.sampler import ImageSampler
 from motes.diffusion.sampling.chain import WeightedChain
-from motes.diffusion.sampling.guided_step import guided_step
 from motes.diffusion.sampling.reverse import SAMPLER
 from motes.errors import MotesError, ShapeError, UnknownName
 from motes.rng import Rng
@@ -157,7 +156,7 @@ class ActiveDiffusion(ImageSampler):
         k, shared = particles.t, particles.shared
         while self._count(shared) < self.when[k + 1]:
             shared = self._next(rng, particles, shared)
-        state, log_ratio = guided_step(rng, self.table, k, particles.x)
+        state, log_ratio = self.table.guided_step(rng, k, particles.x)
         chain = self._chain(shared)
         x = self._known(chain, rng, state, k + 1)
         return chain.step(rng, particles, x, log_ratio, shared=shared, info=self._info(shared, k + 1))

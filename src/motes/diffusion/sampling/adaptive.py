@@ -25,7 +25,6 @@ from motes.diffusion.processes.initial_law import InitialLaw, initial_states
 from motes.diffusion.processes.transition import Transitions, transitions
 from motes.diffusion.sampler import ImageSampler
 from motes.diffusion.sampling.chain import WeightedChain
-from motes.diffusion.sampling.guided_step import guided_step
 from motes.diffusion.sampling.reverse import SAMPLER, STEERING
 from motes.errors import MotesError, UnknownName
 from motes.rng import Rng
@@ -119,7 +118,7 @@ class AdaptiveReward(ImageSampler):
 
     def step(self, rng: Rng, particles: Particles) -> Particles:
         k, old, share = particles.t, particles.x, particles.shared["share"]
-        state, ratio = guided_step(rng, self.table, k, old, share)
+        state, ratio = self.table.guided_step(rng, k, old, share)
         x = self.evaluator(rng, state, k + 1)
         last = k + 1 == self.table.steps
         new = 1.0 if last else affordable(particles.log_weight, ratio - old["total"], x["reward"], self.conditional_ess)

@@ -18,8 +18,7 @@ from torch import Tensor
 from motes.core.cite import Reference
 from motes.diffusion.evaluation.checks import not_finite
 from motes.diffusion.evaluation.evaluator import Evaluator, OneModel
-from motes.diffusion.processes.transition import ORDER, Transitions, transitions
-from motes.diffusion.sampling.guided_step import log_reference_over_guided
+from motes.diffusion.processes.transition import ORDER, Transitions, log_reference_over_guided, transitions
 from motes.diffusion.short import SHORT
 from motes.rng import Rng
 

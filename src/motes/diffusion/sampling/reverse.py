@@ -35,7 +35,6 @@ from motes.diffusion.processes.transition import Transitions, transitions
 from motes.diffusion.references import SINGHAL, SONG
 from motes.diffusion.sampler import ImageSampler
 from motes.diffusion.sampling.chain import WeightedChain
-from motes.diffusion.sampling.guided_step import guided_step
 from motes.diffusion.sampling.multilevel import LEVELS
 from motes.errors import MotesError, UnknownName, WrongType
 from motes.rng import Rng
@@ -168,7 +167,7 @@ class ReverseDiffusion(ImageSampler):
 
     def step(self, rng: Rng, particles: Particles) -> Particles:
         k, old = particles.t, particles.x
-        state, log_ratio = guided_step(rng, self.table, k, old)
+        state, log_ratio = self.table.guided_step(rng, k, old)
         x = self.evaluator(rng, state, k + 1)
         x["total"], x["history"] = self._total(x, k + 1, old["total"], old["history"])
         shared = self._seen(particles.shared, x, k + 1)

@@ -15,7 +15,7 @@ from motes.core.estimate.coarse_level import CoarseLevel
 from motes.core.estimate.systematic import Systematic
 from motes.core.model import FeynmanKac
 from motes.core.particles import Particles
-from motes.diffusion import tails
+from motes.diffusion.sampling.chain import watched
 from motes.diffusion.sampling.reverse import ReverseDiffusion
 from motes.errors import MotesError, WrongType
 from motes.rng import Rng
@@ -87,7 +87,7 @@ class ValueDecoding(FeynmanKac):
             leaf = x["coarse"]
             x["coarse"] = leaf | {name: leaf[name] + chosen for name in ("log_weight", "base")}
         moved = particles.step(x, value.logsumexp(1) - math.log(m), info=new.info)
-        return tails.watched(moved, particles.shared)
+        return watched(moved, particles.shared)
 
     def done(self, particles: Particles) -> bool:
         return self.inner.done(particles)
