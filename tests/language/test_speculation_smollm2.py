@@ -9,7 +9,7 @@ from scipy.stats import chi2
 
 import motes
 from motes.language import Generation
-from motes.language.speculation import ahead, speculating
+from motes.language.speculation import prefetch, speculating
 
 PROMPT = "red, green, blue, green, red, green, blue, red, blue, blue, green, red,"
 BATCH = 500
@@ -34,7 +34,7 @@ def chance(a: Counter[str], b: Counter[str]) -> float:
     return float(chi2.sf(sum((x - y) ** 2 / (x + y) for x, y in pairs), len(pairs) - 1))
 
 
-def flattened(self, ask, token, rows, real=ahead.Ahead._read):
+def flattened(self, ask, token, rows, real=prefetch.PrefetchedPrefixes._read):
     """The broken twin: the laws behind the guesses are not the model's own."""
     out = real(self, ask, token, rows)
     self.known = [laws / 2 for laws in self.known]
@@ -48,5 +48,5 @@ def test_texts_read_ahead_have_the_law_of_plain_texts(smollm2, monkeypatch, coun
     quick = speculating(smollm2)
     assert chance(plain, short_texts(quick, count, 1000)) > 1e-6
     assert quick.counts["guessed"] > quick.counts["right"] > 0
-    monkeypatch.setattr(ahead.Ahead, "_read", flattened)
+    monkeypatch.setattr(prefetch.PrefetchedPrefixes, "_read", flattened)
     assert chance(plain, short_texts(speculating(smollm2), count, 1000)) < 1e-6

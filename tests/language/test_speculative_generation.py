@@ -28,7 +28,7 @@ from motes.language import (
     temperature,
 )
 from motes.language.models.hugging_face import TransformersModel
-from motes.language.speculation import SpeculativeGeneration, block, rounds, single
+from motes.language.speculation import SpeculativeGeneration, block, single, speculative_generation
 from motes.testing import enumerate_runs
 
 TOLERANCE = 1e-12
@@ -130,7 +130,7 @@ def test_drafts_that_are_all_believed_would_be_noticed(scheme, monkeypatch):
     def believe(rng, ids, log_p, log_q, drafts, count):
         return SCHEMES_OF[scheme](rng, ids, log_p, log_p[:, :-1], drafts, count)
 
-    monkeypatch.setitem(rounds.SCHEMES, scheme, believe)
+    monkeypatch.setitem(speculative_generation.SCHEMES, scheme, believe)
     generation = Generation(table(), "", max_tokens=2)
     found = outcomes(SpeculativeGeneration(generation, small(), tokens=2, scheme=scheme))
     assert off_by(found, outcomes(generation)) > 0.05

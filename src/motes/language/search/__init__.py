@@ -9,7 +9,6 @@ from motes.language.search.best_of_n import (
     best_of_n_law,
 )
 from motes.language.search.decide import Decision, bayes_risk, vote
-from motes.language.search.found import SearchResult
 from motes.language.search.information import information_search
 from motes.language.search.p_exact import dynamic_beam, p_exact
 from motes.language.search.phi import foresight_weights, phi_decoding
@@ -17,6 +16,7 @@ from motes.language.search.poisson_beam import PoissonBeam
 from motes.language.search.population import unbiased_mean
 from motes.language.search.priority import priority_sampling
 from motes.language.search.reprompting import Problem, Reprompted, reprompting
+from motes.language.search.search_result import SearchResult
 from motes.language.search.stochastic_beam import StochasticBeam
 from motes.language.search.watermarked import Aligned, Watermarked, alignment_resampling, draw_keys
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from motes.core.weights import normalise
 from motes.errors import ShapeError
-from motes.language.search.found import check_whole
+from motes.language.search.search_result import check_whole
 
 
 def best_of_n_law(reward: Tensor, log_weight: Tensor, n: int) -> Tensor:

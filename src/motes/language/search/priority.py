@@ -12,7 +12,7 @@ from motes.language.constraint import Constraint
 from motes.language.generation.arguments import Rules
 from motes.language.models.model import LanguageModel, Message
 from motes.language.search.beam import Beam
-from motes.language.search.found import SearchResult, check_whole, ranked, start
+from motes.language.search.search_result import SearchResult, check_whole, ranked, start
 
 PRIORITIES = ("token", "joint")
 

@@ -13,7 +13,7 @@ from motes.language.constraint import Constraint
 from motes.language.generation.arguments import Rules
 from motes.language.models.model import LanguageModel, Message
 from motes.language.search.beam import drawn_on
-from motes.language.search.found import check_whole, start
+from motes.language.search.search_result import check_whole, start
 from motes.rng import Rng
 
 Prompt = str | Sequence[Message]

@@ -22,8 +22,8 @@ from motes.language.generation.potential import Reward, ask
 from motes.language.models.model import LanguageModel, Message
 from motes.language.rules.gumbel_watermark import GumbelWatermark
 from motes.language.search.beam import Beam
-from motes.language.search.found import check_whole
 from motes.language.search.population import Choice, TextPopulation
+from motes.language.search.search_result import check_whole
 from motes.language.watermark import Detection, check_key, hashed, keyed_uniform, last_tokens
 from motes.rng import Rng
 

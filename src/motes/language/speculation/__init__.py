@@ -4,9 +4,9 @@
 """
 
 from motes.language.speculation import block, coupled, optimal, recursive, sequential, single, subset
-from motes.language.speculation.ahead import Speculating, speculating
-from motes.language.speculation.guesses import Draft, ModelDraft, PromptLookup
-from motes.language.speculation.rounds import SpeculativeGeneration
+from motes.language.speculation.drafts import Draft, ModelDraft, PromptLookup
+from motes.language.speculation.prefetch import Speculating, speculating
+from motes.language.speculation.speculative_generation import SpeculativeGeneration
 
 __all__ = [
     "Draft",

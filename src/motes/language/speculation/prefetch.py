@@ -10,8 +10,8 @@ from torch import Tensor
 
 from motes.errors import MotesError
 from motes.language.models.model import LanguageModel, Message, Prefixes, check_keep
-from motes.language.speculation.guesses import Draft, Guesser, PromptLookup
-from motes.language.speculation.patience import Patient
+from motes.language.speculation.adaptive_draft_length import AdaptiveDrafter
+from motes.language.speculation.drafts import Draft, Drafter, PromptLookup
 
 
 def speculating(model: LanguageModel, *, draft: Draft | None = None, tokens: int = 4) -> Speculating:
@@ -26,7 +26,7 @@ def speculating(model: LanguageModel, *, draft: Draft | None = None, tokens: int
 
     Worth it where a call costs much the same for several tokens as for one: few particles, guesses that are often
     right (texts that repeat their prompt, forms). With many particles the guesses are paid for each of them. Where
-    guesses keep failing, they become short and rare (`motes.language.speculation.patience`).
+    guesses keep failing, they become short and rare (`motes.language.speculation.adaptive_draft_length`).
 
     Args:
         model: from `motes.language.load`, or any other.
@@ -85,9 +85,9 @@ class Speculating(LanguageModel):
         return self.model.spell(text)
 
     def prefixes(self, prompt: Tensor, max_tokens: int) -> Prefixes:
-        guesser = Patient(self.draft.open(self.model, prompt, max_tokens), self.tokens)
+        drafter = AdaptiveDrafter(self.draft.open(self.model, prompt, max_tokens), self.tokens)
         inner = self.model.prefixes(prompt, max_tokens)
-        return Ahead(inner, guesser, self.tokens, max_tokens, self.end, self.counts)
+        return PrefetchedPrefixes(inner, drafter, self.tokens, max_tokens, self.end, self.counts)
 
     def recogniser_tokenizer(self) -> Any:
         return self.model.recogniser_tokenizer()
@@ -96,13 +96,13 @@ class Speculating(LanguageModel):
         return {**self.model.settings(), "speculation": {**self.draft.settings(), "tokens": self.tokens}}
 
 
-class Ahead(Prefixes):
+class PrefetchedPrefixes(Prefixes):
     """Rows that point into inner rows, which may be longer than they are: by guesses whose laws are known, or because
     several rows are beginnings of one text. Inner rows are copied only where texts part.
 
     Args:
         inner: the model's own prefixes, at the prompt.
-        guesser: what is read along behind a token.
+        drafter: what is read along behind a token.
         most: the most guesses a row.
         max_tokens: the most tokens of a text.
         end: the tokens behind which nothing is read.
@@ -110,7 +110,7 @@ class Ahead(Prefixes):
     """
 
     inner: Prefixes
-    guesser: Guesser
+    drafter: Drafter
     most: int
     max_tokens: int
     end: tuple[int, ...]
@@ -120,13 +120,13 @@ class Ahead(Prefixes):
     def __init__(
         self,
         inner: Prefixes,
-        guesser: Guesser,
+        drafter: Drafter,
         most: int,
         max_tokens: int,
         end: tuple[int, ...],
         counts: dict[str, int],
     ):
-        self.inner, self.guesser, self.most, self.max_tokens = inner, guesser, most, max_tokens
+        self.inner, self.drafter, self.most, self.max_tokens = inner, drafter, most, max_tokens
         self.end, self.counts = end, counts
         self.logits, self.length = inner.logits, inner.length
         self.at: list[int] = [0]
@@ -150,7 +150,7 @@ class Ahead(Prefixes):
                 ask.append(i)
             guesses.append(guess)
             known.append(laws)
-        self.guesser.extend(parent, token)
+        self.drafter.extend(parent, token)
         self.at, self.guesses, self.known, self.seen = [self.at[p] for p, _ in pairs], guesses, known, None
         self.length = self.length[parent] + (token >= 0)
         self.logits = self._read(ask, token, rows) if ask else rows
@@ -158,7 +158,7 @@ class Ahead(Prefixes):
     def _read(self, ask: list[int], token: Tensor, rows: Tensor) -> Tensor:
         """The logits of all rows, of which those in `ask` read their new token and guesses behind it."""
         room = (self.max_tokens - self.length[ask]).clamp(max=self.most).tolist()
-        new = self.guesser.guess(ask, room)
+        new = self.drafter.guess(ask, room)
         ends = set(self.end)
         self._part(ask)
         count = torch.zeros(len(self.inner.length), dtype=torch.int64)
@@ -228,7 +228,7 @@ class Ahead(Prefixes):
         self.inner.keep(count)
         for j in range(int(count.max())):
             step = torch.where(count > j, self.tokens[:, j], -1)
-            self.guesser.extend(torch.arange(len(count)), step)
+            self.drafter.extend(torch.arange(len(count)), step)
         self.logits, self.length, self.seen = self.inner.logits, self.inner.length, None
 
     def shorten(self, length: Tensor, logits: Tensor) -> None:

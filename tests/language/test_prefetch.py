@@ -10,8 +10,8 @@ from language.tables import TABLE, table
 from motes.errors import MotesError
 from motes.language import Generation, TableModel, mirostat_2, nucleus, regex, repetition
 from motes.language.speculation import ModelDraft, PromptLookup, single, speculating
-from motes.language.speculation.guesses import Guesser
-from motes.language.speculation.patience import Patient
+from motes.language.speculation.adaptive_draft_length import AdaptiveDrafter
+from motes.language.speculation.drafts import Drafter
 
 
 def small() -> TableModel:
@@ -81,9 +81,9 @@ def test_a_guess_is_right_as_often_as_the_best_scheme_accepts_it():
 
 def test_a_wrong_law_from_a_guess_would_be_noticed(monkeypatch):
     """The broken twin: a token that was not the guess takes the guess's law."""
-    from motes.language.speculation import ahead
+    from motes.language.speculation import prefetch
 
-    real = ahead.Ahead.extend
+    real = prefetch.PrefetchedPrefixes.extend
 
     def careless(self, parent, token):
         for p, v in zip(parent.tolist(), token.tolist(), strict=True):
@@ -91,7 +91,7 @@ def test_a_wrong_law_from_a_guess_would_be_noticed(monkeypatch):
                 self.guesses[p][0] = v
         real(self, parent, token)
 
-    monkeypatch.setattr(ahead.Ahead, "extend", careless)
+    monkeypatch.setattr(prefetch.PrefetchedPrefixes, "extend", careless)
     plain = motes.sample(Generation(table(), "", max_tokens=12), 20, seed=4, progress=False)
     quick = speculating(table(), draft=ModelDraft(small()))
     wrong = motes.sample(Generation(quick, "", max_tokens=12), 20, seed=4, progress=False)
@@ -142,7 +142,7 @@ def test_a_draft_with_another_vocabulary_is_refused():
 
 
 def test_guesses_that_fail_become_rare_and_those_that_are_right_longer():
-    class Wrong(Guesser):
+    class Wrong(Drafter):
         asked: list[int] = []
 
         def extend(self, parent, token):
@@ -153,14 +153,14 @@ def test_guesses_that_fail_become_rare_and_those_that_are_right_longer():
             return [[1] * k for k in most]
 
     wrong = Wrong()
-    patient = Patient(wrong, 4)
+    patient = AdaptiveDrafter(wrong, 4)
     for at in range(1, 48):
         patient.extend(torch.tensor([0]), torch.tensor([int(at in (17, 18, 33, 37, 38, 39))]))
         patient.guess([0], [4])
     tried = {at: k for at, k in enumerate(wrong.asked, 1) if k}
     # m: 2 after 1, 4 after 4; the trial at 16 is right: 3; those at 24 and 32 wrong and right: 5, 4; at 48 the next
     assert tried == {1: 1, 4: 1, 16: 1, 24: 1, 32: 1}
-    quick = Patient(wrong, 4)
+    quick = AdaptiveDrafter(wrong, 4)
     wrong.asked.clear()
     for _ in range(9):
         quick.extend(torch.tensor([0]), torch.tensor([1]))
@@ -174,14 +174,14 @@ def test_patience_is_a_function_of_the_row():
     texts = [[0, 1, 0, 0, 1, 1, 0, 1], [0, 1, 1, 1, 1, 0, 0, 0]]
     seen: list[list] = [[], []]
     alone: list[list] = [[], []]
-    both = Patient(PromptLookup(2).open(model, torch.tensor([2]), 20), 4)
+    both = AdaptiveDrafter(PromptLookup(2).open(model, torch.tensor([2]), 20), 4)
     both.extend(torch.tensor([0, 0]), torch.tensor([-1, -1]))
     for tokens in zip(*texts, strict=True):
         both.extend(torch.tensor([0, 1]), torch.tensor(tokens))
         for i, guess in enumerate(both.guess([0, 1], [4, 4])):
             seen[i].append(guess)
     for i, text in enumerate(texts):
-        one = Patient(PromptLookup(2).open(model, torch.tensor([2]), 20), 4)
+        one = AdaptiveDrafter(PromptLookup(2).open(model, torch.tensor([2]), 20), 4)
         for token in text:
             one.extend(torch.tensor([0]), torch.tensor([token]))
             alone[i] += one.guess([0], [4])

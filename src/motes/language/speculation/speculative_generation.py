@@ -21,8 +21,8 @@ from motes.language.generation.restoring import again, check_first, check_reward
 from motes.language.generation.step_end import AfterText
 from motes.language.models.model import LanguageModel
 from motes.language.speculation import block, single
-from motes.language.speculation.ahead import Ahead
-from motes.language.speculation.guesses import LEVIATHAN, Guesser, ModelDraft
+from motes.language.speculation.drafts import LEVIATHAN, Drafter, ModelDraft
+from motes.language.speculation.prefetch import PrefetchedPrefixes
 from motes.rng import Rng
 
 SUN = Reference(
@@ -167,9 +167,11 @@ class SpeculativeGeneration(FeynmanKac):
 
     def _ahead(self, front: Front) -> Front:
         """The same front, at the prompt, with rows that share what they have in common."""
-        inner = front.prefixes.inner if isinstance(front.prefixes, Ahead) else front.prefixes
+        inner = front.prefixes.inner if isinstance(front.prefixes, PrefetchedPrefixes) else front.prefixes
         counts = {"calls": 0, "guessed": 0, "right": 0}
-        front.prefixes = Ahead(inner, Planned(), self.tokens, self.generation.max_tokens, front.model.end, counts)
+        front.prefixes = PrefetchedPrefixes(
+            inner, GivenDrafts(), self.tokens, self.generation.max_tokens, front.model.end, counts
+        )
         return front
 
     def _ends(self, token: Tensor) -> Tensor:
@@ -200,7 +202,7 @@ class SpeculativeGeneration(FeynmanKac):
     def _read(self, big: Frontier, turn: Turn, drafts: Tensor, count: Tensor, t: int) -> DraftedTokens:
         """The model's laws before each draft and behind the last, by one call."""
         front, ids = big.front, turn.ids
-        plan = guesser(front).plan
+        plan = drafter(front).plan
         paths = [path[:c] for path, c in zip(drafts.tolist(), count.tolist(), strict=True)]
         plan[:] = paths
         front.extend(big.row[ids], turn.unread)
@@ -355,7 +357,7 @@ class DraftedTokens:
         return (self.depths - 1 - depth).clamp(min=0) * m + torch.arange(m)
 
 
-class Planned(Guesser):
+class GivenDrafts(Drafter):
     """Guesses that are drafts: those of the first rows, as they are set."""
 
     def __init__(self) -> None:
@@ -370,10 +372,10 @@ class Planned(Guesser):
         return [self.plan[i][:k] for i, k in zip(rows, most, strict=True)]
 
 
-def guesser(front: Front) -> Planned:
+def drafter(front: Front) -> GivenDrafts:
     """Where the drafts of a front are set."""
-    assert isinstance(front.prefixes, Ahead) and isinstance(front.prefixes.guesser, Planned)
-    return front.prefixes.guesser
+    assert isinstance(front.prefixes, PrefetchedPrefixes) and isinstance(front.prefixes.drafter, GivenDrafts)
+    return front.prefixes.drafter
 
 
 def deeper(front: Front, token: Tensor) -> None:

@@ -24,7 +24,7 @@ LEVIATHAN = Reference(
 )
 
 
-class Guesser(ABC):
+class Drafter(ABC):
     """Guesses for the rows of one run; it follows them as they branch."""
 
     @abstractmethod
@@ -40,7 +40,7 @@ class Draft(ABC):
     """A source of guesses."""
 
     @abstractmethod
-    def open(self, model: LanguageModel, prompt: Tensor, max_tokens: int) -> Guesser:
+    def open(self, model: LanguageModel, prompt: Tensor, max_tokens: int) -> Drafter:
         """Guesses behind a prompt (P,), for one row as yet."""
 
     def check(self, model: LanguageModel) -> None:
@@ -73,14 +73,14 @@ class PromptLookup(Draft):
         if isinstance(self.longest, bool) or not isinstance(self.longest, int) or self.longest < 1:
             raise MotesError(f"longest must be a whole number of at least 1, not {self.longest!r}")
 
-    def open(self, model: LanguageModel, prompt: Tensor, max_tokens: int) -> Guesser:
+    def open(self, model: LanguageModel, prompt: Tensor, max_tokens: int) -> Drafter:
         return _Lookup(tuple(prompt.tolist()), self.longest)
 
     def settings(self) -> dict[str, Any]:
         return {"draft": "prompt look-up", "longest": self.longest}
 
 
-class _Lookup(Guesser):
+class _Lookup(Drafter):
     def __init__(self, prompt: tuple[int, ...], longest: int):
         self.rows, self.longest = [prompt], longest
 
@@ -124,7 +124,7 @@ class ModelDraft(Draft):
                 f"{model.vocabulary} (end {model.end}): a draft must have the same vocabulary"
             )
 
-    def open(self, model: LanguageModel, prompt: Tensor, max_tokens: int) -> Guesser:
+    def open(self, model: LanguageModel, prompt: Tensor, max_tokens: int) -> Drafter:
         self.check(model)
         return _Greedy(self.model, prompt, max_tokens)
 
@@ -132,7 +132,7 @@ class ModelDraft(Draft):
         return {"draft": self.model.settings()}
 
 
-class _Greedy(Guesser):
+class _Greedy(Drafter):
     def __init__(self, model: LanguageModel, prompt: Tensor, max_tokens: int):
         self.prefixes = model.prefixes(prompt, max_tokens)
 

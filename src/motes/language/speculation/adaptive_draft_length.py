@@ -7,14 +7,14 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from motes.language.speculation.guesses import Guesser
+from motes.language.speculation.drafts import Drafter
 
 RAREST = 64
 """The most tokens from one trial to the next."""
 
 
-class Patient(Guesser):
-    """Another guesser, asked for more by rows whose guesses were right and less often by those whose guesses failed.
+class AdaptiveDrafter(Drafter):
+    """Another drafter, asked for more by rows whose guesses were right and less often by those whose guesses failed.
 
     Guesses begin with one token. One that was right throughout doubles the next, one whose first token was wrong halves
     it. Each failure also counts two and each success takes one back: with m > 0 a text is guessed at only where its
@@ -22,22 +22,22 @@ class Patient(Guesser):
     one length try together, so that the others wait for them less.
     """
 
-    guesser: Guesser
+    drafter: Drafter
     largest: int
 
-    def __init__(self, guesser: Guesser, largest: int):
-        self.guesser, self.largest = guesser, largest
+    def __init__(self, drafter: Drafter, largest: int):
+        self.drafter, self.largest = drafter, largest
         self.rows = [DraftRow()]
 
     def extend(self, parent: Tensor, token: Tensor) -> None:
-        self.guesser.extend(parent, token)
+        self.drafter.extend(parent, token)
         pairs = zip(parent.tolist(), token.tolist(), strict=True)
         self.rows: list[DraftRow] = [
             self.rows[p] if v < 0 else self.rows[p].with_token(v, self.largest) for p, v in pairs
         ]
 
     def guess(self, rows: Sequence[int], most: Sequence[int]) -> list[list[int]]:
-        found = self.guesser.guess(rows, [min(k, self.rows[i].most) for i, k in zip(rows, most, strict=True)])
+        found = self.drafter.guess(rows, [min(k, self.rows[i].most) for i, k in zip(rows, most, strict=True)])
         for i, guess in zip(rows, found, strict=True):
             self.rows[i] = replace(self.rows[i], left=tuple(guess), fresh=bool(guess))
         return found
