@@ -28,7 +28,7 @@ RENAMED = {
 }
 RECORDS = {
     *("Comparison", "Estimate", "Finding", "JsonSchema", "Particles", "Remark", "Result", "Run", "Scheme"),
-    *("StandardError", "State", "Sweep", "Tally"),
+    *("StandardError", "State", "StepContext", "Sweep", "Tally"),
 }
 """What the package makes and hands out, written in a fixed order."""
 HOUSE = {"motes.kernels.move"}
