@@ -72,9 +72,10 @@ def test_batch_means_see_correlation():
     x = torch.stack(x, 1)
     exact = math.sqrt((1 + rho) / (1 - rho) / (chains * t))
     for part in (x, x[:4]):
-        _, se, _ = chain_mean(part[..., None])
+        se = chain_mean(part[..., None]).se
         assert float(se) == pytest.approx(exact * math.sqrt(chains / len(part)), rel=0.5)
-    _, se, reason = chain_mean(x[:2, :40, None])
+    found = chain_mean(x[:2, :40, None])
+    se, reason = found.se, found.reason
     assert math.isnan(float(se)) and "too few" in reason
 
 
@@ -144,7 +145,7 @@ def test_modes_in_which_groups_of_chains_are_alike_are_told():
     assert mixed(modes) < 1.05  # the broken twin: groups alone see nothing
     (said,) = complaints(modes, ones, none, 200, ChEES())
     assert "each somewhere else" in said and said.doubts == ("means",)
-    assert chain_mean(modes)[1].isnan().all() and chain_mean(modes.abs())[1].isfinite().all()  # |x| has one mode
+    assert chain_mean(modes).se.isnan().all() and chain_mean(modes.abs()).se.isfinite().all()  # |x| has one mode
     slow = torch.empty_like(noise)  # correlated over 20 draws, and well
     slow[:, 0] = noise[:, 0]
     for t in range(1, 200):
@@ -312,13 +313,15 @@ def test_few_chains_in_modes_of_different_height_do_not_wait_for_each_other():
 
 def test_batches_shorter_than_the_memory_of_chains_give_no_error_bar():
     walk = Rng(0).normal((4, 400)).cumsum(1)[..., None]
-    _, se, reason = chain_mean(walk)
+    found = chain_mean(walk)
+    se, reason = found.se, found.reason
     assert math.isnan(float(se)) and "memory longer than a batch" in reason
     modes = Rng(0).normal((20, 50, 1)) + 10 * (torch.arange(20) % 2)[:, None, None]
-    _, se, reason = chain_mean(modes)
+    found = chain_mean(modes)
+    se, reason = found.se, found.reason
     assert math.isnan(float(se)) and "somewhere else" in reason
-    assert "R-hat between them is inf" in chain_mean((modes > 5).double())[2]
-    assert float(chain_mean(modes[:, :49])[1]) == pytest.approx(5 / math.sqrt(20), rel=0.2)  # short: a warm-up's matter
+    assert "R-hat between them is inf" in chain_mean((modes > 5).double()).reason
+    assert float(chain_mean(modes[:, :49]).se) == pytest.approx(5 / math.sqrt(20), rel=0.2)  # short: a warm-up's matter
 
 
 def test_thinning_that_keeps_nothing_is_an_error():
@@ -338,3 +341,17 @@ def test_a_mean_of_named_parameters_is_that_of_each():
     assert found.keys() == run.view.keys() and all(found[k].value == run.mean(k).value for k in found)
     with pytest.raises(MotesError, match="which parameter"):
         run.values()
+
+
+def test_an_event_that_few_chains_have_met_rests_on_few():
+    """Its bar counts as many chains as make its spread, and not those that are all alike."""
+    rng = Rng(0)
+    alike = rng.normal((16, 100), dtype=torch.float64)
+    assert 8 < chain_mean(alike).freedom <= 15 and chain_mean(alike[..., None].repeat(1, 1, 2)).freedom == 15
+    rare = (rng.at("rare").uniform((16, 100), dtype=torch.float64) < 0.3).double()
+    rare[1:] = 0.0
+    found = chain_mean(rare)
+    assert 1 <= found.freedom < 3
+    assert float(found.value + 2.13 * found.se) < 0.08 < float(found.interval()[1])  # the twin: Student's t of 15
+    run = motes.sample(motes.Chains(gaussian(), draws=100), 16, seed=0, progress=False)
+    assert 3 < run.mean(lambda x: x[:, 0]).freedom <= 15

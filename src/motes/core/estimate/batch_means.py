@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import torch
 from torch import Tensor
+
+from motes.core.estimate.estimate import Estimate
+from motes.core.estimate.variance import freedom_of
 
 ENOUGH = 16
 """With this number of chains the spread of their means tells itself, to a fifth or better."""
@@ -23,12 +27,13 @@ memory is most of their length, and what is seen of each place is what the start
 SAME = "f is the same for all draws, so that their spread says nothing: what none shows may have a probability of about"
 
 
-def chain_mean(value: Tensor) -> tuple[Tensor, Tensor, str]:
-    """The mean of `value` (chains, draws, ...) over both axes, its standard error, and why there is none, if so.
+def chain_mean(value: Tensor) -> Estimate[Tensor]:
+    """The mean of `value` (chains, draws, ...) over both axes with its standard error, or why there is none.
 
     The error is the spread of the means of batches: whole chains where there are `ENOUGH` of them, which sees modes
     between which chains do not move; else each chain is cut into parts of equal length. These must be long against the
-    chain's memory: where neighbours in a chain are alike there is a reason instead of an error.
+    chain's memory: where neighbours in a chain are alike there is a reason instead of an error. Its degrees of freedom
+    are those of the batches, for a single number of those that make the spread: a mode that few chains have met.
 
     References:
         Flegal & Jones (2010), Batch means and spectral variance estimators in Markov chain Monte Carlo, Annals of
@@ -38,27 +43,33 @@ def chain_mean(value: Tensor) -> tuple[Tensor, Tensor, str]:
     mean = value.mean((0, 1))
     cuts = 1 if chains >= ENOUGH else math.ceil(BATCHES / chains)
     length, named = draws // cuts, f"{chains} chain{'s' if chains != 1 else ''}"
+
+    def without(where: Tensor | bool, reason: str) -> Estimate[Tensor]:
+        return replace(found, se=torch.where(torch.as_tensor(where), math.nan, found.se), reason=reason)
+
+    found = Estimate(mean, torch.full_like(mean, math.nan), method="batch means")
     if cuts > 1 and length < SHORT:
-        reason = f"{named} of {draws} draws: too few for a standard error; draw more, or run more chains"
-        return mean, torch.full_like(mean, math.nan), reason
+        return without(True, f"{named} of {draws} draws: too few for a standard error; draw more, or run more chains")
     means = value[:, draws - cuts * length :].reshape(chains, cuts, length, *value.shape[2:]).mean(2)
     se = means.flatten(0, 1).std(0, correction=1) / math.sqrt(chains * cuts)
+    freedom = chains * cuts - 1.0
+    if mean.numel() == 1:
+        freedom = freedom_of((means - means.mean((0, 1))).square().flatten().to(torch.float64), chains * cuts)
+    found = replace(found, se=se, freedom=freedom)
     if cuts > 1:
         off = means - means.mean((0, 1))
         alike = (off[:, 1:] * off[:, :-1]).mean((0, 1)) > LONG * off.square().mean((0, 1))
         if alike.any():
             reason = f"{named} with a memory longer than a batch of {length} draws: draw more, or run more chains"
-            return mean, torch.where(alike, math.nan, se), reason
+            return without(alike, reason)
     if (far := apart(value) > APART).any():
         reason = (
             f"each of {named} is somewhere else: R-hat between them is {float(apart(value).max()):.3g} for this mean, "
             "so they have not mixed. Draw longer; with separate modes use motes.Tempering with replicas=8"
         )
-        return mean, torch.where(far, math.nan, se), reason
+        return without(far, reason)
     same = value.amax((0, 1)) == value.amin((0, 1))
-    if same.any():
-        return mean, torch.where(same, math.nan, se), f"{SAME} 3 over the effective number of draws"
-    return mean, se, ""
+    return without(same, f"{SAME} 3 over the effective number of draws") if same.any() else found
 
 
 def apart(value: Tensor) -> Tensor:

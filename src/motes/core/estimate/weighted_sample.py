@@ -91,7 +91,8 @@ class WeightedSample:
         if self.doubt:
             return torch.full(value.shape[1:], math.nan, dtype=torch.float64), self.doubt
         if self.chains:
-            return chain_mean(value.view(self.chains, -1, *value.shape[1:]))[1:]
+            found = chain_mean(value.view(self.chains, -1, *value.shape[1:]))
+            return found.se, found.reason
         return mean_se(value, self.log_weight, self.descent)
 
     def mean(self, value: Tensor, plain: Tensor | None = None) -> Estimate[Tensor]:
@@ -116,8 +117,12 @@ class WeightedSample:
                 se, reason = torch.where(same, math.nan, se), f"{SAME} 3 / ess = {3 / self.ess:.2g}"
         if not reason and (shape := wild(plain, weight)).any():
             se, reason = torch.where(shape > 0, math.nan, se), wild_because(float(shape.max()))
-        known = self.chains or (reason and bool(se.isnan().all()))
-        freedom = math.inf if known else mean_freedom(value, self.log_weight, self.descent)
+        if reason and bool(se.isnan().all()):
+            freedom = math.inf
+        elif self.chains:
+            freedom = chain_mean(value.view(self.chains, -1, *value.shape[1:])).freedom
+        else:
+            freedom = mean_freedom(value, self.log_weight, self.descent)
         return Estimate(mean, se, reason, freedom, method="batch means" if self.chains else "families")
 
     def estimate(self, value: float, influence: Tensor, second: float = 0.0, **about: Any) -> Estimate[float]:

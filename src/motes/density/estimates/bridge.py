@@ -172,7 +172,8 @@ def _variance(run: Run, value: Tensor, rows: Tensor) -> tuple[float, str]:
     if not run.shown.weighted:
         draws = len(value) // run.n
         kept = value[rows].view(max(1, int(rows.sum()) // draws), -1)
-        _, se, reason = chain_mean(kept)
+        found = chain_mean(kept)
+        se, reason = found.se, found.reason
     else:
         half = torch.where(rows, run.log_weight, -math.inf)
         se, reason = mean_se(value, half, run.genealogy)

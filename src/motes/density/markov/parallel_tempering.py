@@ -237,8 +237,8 @@ class ParallelTempering(Annealed):
             return StandardError(math.nan, method, "there are no draws yet")
         if reason := hardly_overlap(particles.shared["ladder"], likelihood):
             return StandardError(math.nan, method, reason)
-        _, se, reason = chain_mean(bridge(particles.shared["ladder"], likelihood)[1])
-        return StandardError(float(se), method, reason)
+        found = chain_mean(bridge(particles.shared["ladder"], likelihood)[1])
+        return StandardError(float(found.se), method, found.reason, freedom=found.freedom)
 
     def remarks(self, particles: Particles) -> list[str]:
         said, x = super().remarks(particles), particles.x

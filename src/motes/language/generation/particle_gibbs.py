@@ -70,7 +70,7 @@ class TextChains:
 
     def mean(self, f: Callable[[list[str]], Tensor]) -> Estimate[Tensor]:
         """The mean of `f` over all draws, with its standard error from the spread of means of chains or batches."""
-        return Estimate(*chain_mean(self.values(f)), method="batch means")
+        return chain_mean(self.values(f))
 
     def ess(self, f: Callable[[list[str]], Tensor]) -> float:
         """How many independent texts are as good for the mean of `f`, see `effective_size`."""
