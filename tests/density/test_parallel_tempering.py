@@ -230,6 +230,29 @@ def test_many_dimensions_have_as_many_temperatures_as_they_need():
     assert "evidence" in few.doubts and abs(few.log_evidence - truth) > 3
 
 
+def test_chains_that_are_each_somewhere_else_have_no_error_bar_of_the_evidence():
+    """In eight dimensions a mode of half the width holds .8 of the mass, and few walkers reach it; log Z is 0."""
+    centre, width = (
+        torch.tensor([[-3.0], [3.0]], dtype=torch.float64),
+        torch.tensor([[0.3], [0.15]], dtype=torch.float64),
+    )
+    prior, share = Normal(torch.zeros(8, dtype=torch.float64), 3.0), torch.tensor([0.2, 0.8], dtype=torch.float64)
+
+    def log_likelihood(x):
+        each = Normal(centre, width).log_prob(x[:, None]).sum(-1)
+        return torch.logsumexp(share.log() + each, 1) - prior.log_prob(x).sum(-1)
+
+    model = ParallelTempering(Density(log_likelihood, prior, vectorised=True), draws=300, rounds=5)
+    for seed in range(1, 4):
+        run = motes.sample(model, 16, seed=seed, progress=False)
+        right = run.mean(lambda x: (x[:, 0] > 0).double())
+        if 0 < float(right):  # some walker met it
+            assert "somewhere else" in run.standard_error.reason and "somewhere else" in right.reason
+            assert run.log_evidence < -0.5  # the broken twin: what a bar of .04 to .09 would have said
+            return
+    raise AssertionError("no run met the mode")
+
+
 def test_a_bridge_that_few_draws_bear_has_no_error_bar():
     likelihood, _ = exact(0, 100)
     assert not hardly_overlap(LADDER, likelihood)

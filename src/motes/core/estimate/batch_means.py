@@ -20,7 +20,7 @@ SHORT = 10
 LONG = 0.5
 """The largest correlation of neighbouring batches; above, memory is longer than they are."""
 
-SEEN, APART = 50, 1.3
+SEEN, APART = 50, 1.2
 """Where chains of this many draws or more differ by an R-hat above this, whose square is 1 + memory / length, their
 memory is most of their length, and what is seen of each place is what the start has left there."""
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from motes.core import tree
 from motes.core.cite import Reference
-from motes.core.estimate.batch_means import chain_mean
+from motes.core.estimate.batch_means import APART, apart, chain_mean
 from motes.core.estimate.variance import StandardError
 from motes.core.particles import Particles
 from motes.core.remark import ALL, Remark
@@ -236,6 +236,12 @@ class ParallelTempering(Annealed):
         if likelihood.shape[1] == 0:
             return StandardError(math.nan, method, "there are no draws yet")
         if reason := hardly_overlap(particles.shared["ladder"], likelihood):
+            return StandardError(math.nan, method, reason)
+        if (worst := float(torch.stack([apart(x).max() for x in (particles.x["draws"], likelihood)]).max())) > APART:
+            reason = (
+                f"single chains are each somewhere else: R-hat between them is {worst:.3g}, above {APART}, for a "
+                "coordinate or a log-likelihood. Draw longer; with separate modes use motes.Tempering with replicas=8"
+            )
             return StandardError(math.nan, method, reason)
         found = chain_mean(bridge(particles.shared["ladder"], likelihood)[1])
         return StandardError(float(found.se), method, found.reason, freedom=found.freedom)
