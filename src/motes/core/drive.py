@@ -17,7 +17,7 @@ from motes.core.joined import alone, joined, told_of_systematic
 from motes.core.model import FeynmanKac
 from motes.core.remark import Remark
 from motes.core.replicas import ENDED
-from motes.core.resampling import find_scheme
+from motes.core.resampling import Scheme
 from motes.core.result import Result
 from motes.core.run import Run
 from motes.core.smc import State, steps
@@ -35,6 +35,7 @@ class Drive:
     Args:
         model: the model.
         setup: what the run is told by, see `Run.setup`.
+        scheme: of resampling.
         sources: the seed of each population, or its random numbers.
         states: where each population stands; None where it has not begun.
         ends: how each population has ended; None where it has not.
@@ -46,6 +47,7 @@ class Drive:
 
     model: FeynmanKac
     setup: dict[str, Any]
+    scheme: Scheme
     sources: Sequence[int | Rng]
     states: list[State | None]
     ends: list[Result | None]
@@ -113,7 +115,7 @@ class Drive:
             self.model,
             s["n"],
             seed=self.sources[j],
-            resampling=s["resampling"],
+            resampling=self.scheme,
             ess_threshold=s["ess_threshold"],
             start=self.states[j],
         )
@@ -181,7 +183,7 @@ class Drive:
         """Population j as a run, kept once it has ended."""
         if j in self.parts:
             return self.parts[j]
-        model, state, scheme = self.model, self.states[j], find_scheme(setup["resampling"])
+        model, state = self.model, self.states[j]
         assert state is not None
         run = Run(
             particles=state.particles,
@@ -190,7 +192,7 @@ class Drive:
             result=result,
             view=model.view(state.particles),
             setup=setup,
-            references=(*ENGINE, *scheme.references, *variance.REFERENCES, *model.references),
+            references=(*ENGINE, *self.scheme.references, *variance.REFERENCES, *model.references),
             own_error=model.standard_error(state.particles),
             systematic=model.systematic(state.particles),
             coarse=model.coarse_level(state.particles),

@@ -14,7 +14,7 @@ from motes.core.files.machine import differences, machine
 from motes.core.files.resuming import taking_up
 from motes.core.model import FeynmanKac
 from motes.core.replicas import ENDED
-from motes.core.resampling import Scheme, find_scheme
+from motes.core.resampling import Scheme, find_scheme, schemes
 from motes.core.result import Result
 from motes.core.run import Run
 from motes.core.smc import State, must_be_model
@@ -77,6 +77,8 @@ def sample(
     """
     must_be_model(model)
     scheme, sources = find_scheme(resampling), _sources(seed, replicas)
+    if scheme.name in schemes and schemes[scheme.name] is not scheme:
+        raise MotesError(f"another resampling scheme is called {scheme.name!r}: give yours a name of its own")
     setup = {
         "seed": int(seed) if isinstance(seed, Integral) else None,
         "n": n,
@@ -92,7 +94,9 @@ def sample(
     }
     states, ends = [None] * replicas, [None] * replicas
     with Writer(Checkpoint.of(checkpoint), setup) as writer:
-        return Drive(model, setup, sources, [*states], [*ends], writer, progress, callback, max_steps, throw).go()
+        return Drive(
+            model, setup, scheme, sources, [*states], [*ends], writer, progress, callback, max_steps, throw
+        ).go()
 
 
 def _sources(seed: int | Rng, replicas: int) -> Sequence[int | Rng]:
@@ -114,6 +118,7 @@ def resume(
     path: str | os.PathLike[str],
     model: FeynmanKac,
     *,
+    resampling: Scheme | None = None,
     checkpoint: str | os.PathLike[str] | Checkpoint | None = None,
     progress: bool = True,
     callback: Callable[[State], Any] | None = None,
@@ -126,6 +131,7 @@ def resume(
         path: a checkpoint or a saved run; one that has ended OK comes back as it is, if the model is the one that made
             it, unless that has more data for it.
         model: the model of that run, made anew: files hold no code.
+        resampling: the scheme of that run, where it is one that was passed in as an object.
         checkpoint: where to go on writing; None is `path` itself.
 
     Raises:
@@ -148,6 +154,11 @@ def resume(
             return run
     if setup["seed"] is None:
         raise FileError(f"{path} drew its random numbers from an Rng that was passed in, so it cannot be resumed")
+    scheme = setup["resampling"] if resampling is None else resampling
+    if (resampling or schemes.get(scheme)) is None or (resampling and resampling.name != setup["resampling"]):
+        raise FileError(
+            f"{path} was resampled by {setup['resampling']!r}, a scheme of its own: resume with resampling= that scheme"
+        )
     if changed := differences(setup):
         warn(f"the last bits of the result may not be those of a run without the interruption ({changed})")
     target = Checkpoint.of(path if checkpoint is None else checkpoint)
@@ -163,5 +174,7 @@ def resume(
                 if k > 1 and part.result in ENDED and not model.continues(part.particles):
                     ends[j] = part.result
         sources = _sources(setup["seed"], k)
-        drive = Drive(model, setup, sources, states, ends, writer, progress, callback, max_steps, throw, path)
+        drive = Drive(
+            model, setup, find_scheme(scheme), sources, states, ends, writer, progress, callback, max_steps, throw, path
+        )
         return drive.go()

@@ -87,9 +87,10 @@ def checked(particles: Particles, t: int, model: str) -> None:
 def must_be_model(model: object) -> None:
     """A TypeError for what the engine cannot run."""
     if not isinstance(model, FeynmanKac):
+        what = f"the class {model.__name__} itself" if isinstance(model, type) else f"a {type(model).__name__}"
         raise WrongType(
-            f"a model to sample is a FeynmanKac, and this is a {type(model).__name__}; "
-            "a Density is sampled by wrapping it: motes.Tempering(density)"
+            f"a model to sample is a FeynmanKac, and this is {what}; a Density is sampled by wrapping it: "
+            "motes.Tempering(density)"
         )
 
 

@@ -25,7 +25,7 @@ from motes.kernels import State, told
 from motes.laws.checking import undefined_met
 from motes.laws.fits.proposal import Mixture, Started, fit_mixture
 from motes.laws.improper import improper
-from motes.laws.law import Law
+from motes.laws.law import Law, must_be_law
 from motes.laws.parameters import Values
 from motes.laws.restore import same_values
 from motes.laws.tempered import Tempered
@@ -99,6 +99,7 @@ class AMIS(FeynmanKac):
     quantity: ClassVar[str] = "log evidence"
 
     def __post_init__(self) -> None:
+        must_be_law(self.density)
         if self.density.levels is not None:
             raise MotesError("AMIS fits mixtures on R^d, and this density is over whole numbers")
         if not (0 <= self.defence < 1 and 0 < self.elite < 1):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from motes.errors import MotesError, ShapeError
-from motes.laws.law import Law
+from motes.laws.law import Law, must_be_law
 from motes.laws.parameters import Values
 from motes.rng import Rng
 
@@ -102,6 +102,7 @@ class PrivateRelease:
     centre: Tensor | None = None
 
     def __post_init__(self) -> None:
+        must_be_law(self.density)
         if self.density.levels is not None or not self.density.differentiable:
             raise MotesError("a certified private draw needs a density on R^d with gradients")
         if self.density.dtype != torch.float64:

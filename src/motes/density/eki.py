@@ -18,7 +18,7 @@ from motes.density.annealing.tempering import Tempering
 from motes.errors import MotesError, ShapeError, name_particles
 from motes.kernels import Kernel
 from motes.laws.fits.proposal import Mixture, Started, fit_mixture
-from motes.laws.law import Law
+from motes.laws.law import Law, must_be_law
 from motes.laws.parameters import Values
 from motes.rng import Rng
 
@@ -151,6 +151,7 @@ class EnsembleKalman(FeynmanKac):
     defence: float = 0.05
 
     def __post_init__(self) -> None:
+        must_be_law(self.density)
         if self.density.levels is not None:
             raise MotesError("EnsembleKalman moves on R^d, and this law is discrete: use Tempering")
         if self.form not in ("transform", "perturbed") or self.correct not in ("temper", "weigh"):

@@ -13,7 +13,7 @@ from motes.core.cite import Reference
 from motes.core.model import FeynmanKac
 from motes.core.particles import Particles
 from motes.errors import MotesError
-from motes.laws.law import Law
+from motes.laws.law import Law, must_be_law
 from motes.laws.parameters import Values
 from motes.laws.restore import same_values
 from motes.rng import Rng
@@ -90,6 +90,7 @@ class Follmer(FeynmanKac):
     scale: float | Sequence[float] | Tensor | None = None
 
     def __post_init__(self) -> None:
+        must_be_law(self.density)
         if self.density.levels is not None:
             raise MotesError("Follmer diffuses on R^d, and this law is discrete: use Tempering with a discrete kernel")
         if self.steps < 1 or self.draws < 2 or self.draws % 2:

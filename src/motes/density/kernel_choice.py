@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from motes.errors import MotesError
 from motes.kernels import Kernel, find_kernel, kernels
-from motes.laws.law import Law
+from motes.laws.law import Law, must_be_law
 
 
 def choose_kernel(density: Law, kernel: Kernel | str | None, best: str, *, biased: bool = False) -> Kernel:
@@ -16,7 +16,9 @@ def choose_kernel(density: Law, kernel: Kernel | str | None, best: str, *, biase
     Raises:
         UnknownName: there is no such kernel; only those that suit the density are listed.
         MotesError: it needs gradients that the density has not, moves other points than the density's, or is biased.
+        WrongType: `density` is no law.
     """
+    must_be_law(density)
     discrete = density.levels is not None
     if kernel is None:
         kernel = ("gibbs-with-gradients" if density.differentiable else "flip") if discrete else None

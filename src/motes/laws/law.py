@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from motes.errors import MotesError
+from motes.errors import MotesError, WrongType
 from motes.kernels import State, Undefined
 from motes.laws.parameters import Values
 from motes.rng import Rng
@@ -80,3 +80,16 @@ class Law(ABC):
     @abstractmethod
     def settings(self) -> dict[str, Any]:
         """What identifies this law, as JSON: kept with a run and compared on resume."""
+
+
+def must_be_law(density: object) -> None:
+    """Raise WrongType unless `density` is a law that samplers can use."""
+    if isinstance(density, Law):
+        return
+    if isinstance(density, type):
+        what = f"the class {density.__name__} itself: make one of it"
+    elif callable(density):
+        what = "a function: wrap it with its prior, motes.Density(log_likelihood, prior)"
+    else:
+        what = f"a {type(density).__name__}: motes.Density(log_likelihood, prior) makes one"
+    raise WrongType(f"what is sampled is a law, like a motes.Density, and this is {what}")

@@ -23,7 +23,8 @@ class Scheme:
     Attributes:
         name: how `motes.sample(resampling=...)` calls it.
         function: (rng, log_weight, n) -> parents (n,); sorted schemes also take `order`.
-        variance: which one-run estimator of the log evidence's variance is right for it; None if none is known.
+        variance: which estimator of the literature for the log evidence's variance is right for it, "chan_lai" or
+            "lee_whiteley"; None if none is known.
         bounded: the number of children of particle i is promised to be within 1 of n W_i.
         needs_order: takes `order` (N,), a number by which the particles are sorted first.
         same_n: can only make as many children as there are parents.
@@ -37,6 +38,10 @@ class Scheme:
     needs_order: bool = False
     same_n: bool = False
     references: tuple[Reference, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.variance not in ("chan_lai", "lee_whiteley", None):
+            raise MotesError(f'variance must be "chan_lai", "lee_whiteley" or None, not {self.variance!r}')
 
     def __call__(self, rng: Rng, log_weight: Tensor, *, n: int | None = None, order: Tensor | None = None) -> Tensor:
         """The parents of the next generation.

@@ -20,7 +20,7 @@ from motes.density.kernel_choice import choose_kernel
 from motes.density.nested.nested_error import Shells, ranks, unlikely
 from motes.errors import MotesError
 from motes.kernels import State, Tally, Target, move
-from motes.laws.law import Law
+from motes.laws.law import Law, must_be_law
 from motes.rng import Rng
 
 ENOUGH = 30
@@ -168,6 +168,7 @@ class NestedSampling(Annealed):
     by_weight: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
+        must_be_law(self.density)
         for name in ("discard", "tolerance", "max_correlation"):
             if not 0 < getattr(self, name) < 1:
                 raise MotesError(f"{name} must lie in (0, 1), not {getattr(self, name)}")

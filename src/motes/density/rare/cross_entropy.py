@@ -18,7 +18,7 @@ from motes.errors import MotesError
 from motes.kernels import State, told
 from motes.laws.checking import undefined_met
 from motes.laws.fits.proposal import Mixture, Started, fit_mixture
-from motes.laws.law import Law
+from motes.laws.law import Law, must_be_law
 from motes.laws.parameters import Values
 from motes.laws.restore import same_values
 from motes.rng import Rng
@@ -101,6 +101,7 @@ class CrossEntropy(FeynmanKac):
     most: int = 100
 
     def __post_init__(self) -> None:
+        must_be_law(self.density)
         if self.density.levels is not None:
             raise MotesError("CrossEntropy fits Gaussians on R^d, and this law is discrete: use Splitting or Tempering")
         if (self.performance is None) != (self.level is None):
