@@ -154,8 +154,8 @@ def resume(
             return run
     if setup["seed"] is None:
         raise FileError(f"{path} drew its random numbers from an Rng that was passed in, so it cannot be resumed")
-    scheme = setup["resampling"] if resampling is None else resampling
-    if (resampling or schemes.get(scheme)) is None or (resampling and resampling.name != setup["resampling"]):
+    scheme = schemes.get(setup["resampling"]) if resampling is None else resampling
+    if scheme is None or scheme.name != setup["resampling"]:
         raise FileError(
             f"{path} was resampled by {setup['resampling']!r}, a scheme of its own: resume with resampling= that scheme"
         )
