@@ -68,6 +68,7 @@ def test_entropies_and_unseen_mass_of_the_table_model() -> None:
     assert answers.scored is not None
     unseen = 1 - sum(law[t] for t in set(answers.scored.tokens))
     assert abs(float(missing_mass(answers)) - max(0.0, unseen)) < 1e-9
+    assert answers.run is not None
     stuck = replace(answers.run, remarks=[Remark("the sampler is stuck", MEANS, withholds=True)])
     found = sequence_entropy(replace(answers, run=stuck))
     assert math.isnan(found.se) and found.reason == "the sampler is stuck"
