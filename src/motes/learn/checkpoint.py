@@ -13,6 +13,7 @@ from motes.core.files import store as files
 from motes.core.files.runfile import before, newest
 from motes.core.files.schema import anything, array, dictionary, number, record, tensor, whole
 from motes.errors import FileError, warn
+from motes.learn.identity import differences
 
 
 def state(
@@ -49,6 +50,8 @@ def save(path: str | os.PathLike[str], trees: dict[str, Any], meta: dict[str, An
     return True
 
 
+SHOWN = 4
+"""Differences that an error names."""
 META = record(training=dictionary(), steps=whole(0), held_out=array(array(number(), 3)))
 TREES = record(network=dictionary(), averaged=dictionary(), optimiser=dictionary(dictionary()), losses=anything)
 
@@ -77,10 +80,13 @@ def restore(
 ) -> tuple[int, Tensor, list[tuple[int, float, float]]]:
     """Put a checkpoint back; returns the steps done, the losses and the held-out losses."""
     (trees, meta), said = newest(path, read)
-    other = [k for k, v in about.items() if meta["training"].get(k) != v]
+    other = list(differences(meta["training"], about, ""))
     if other:
-        was = {k: meta["training"].get(k) for k in other}
-        raise FileError(f"{path} is of another training: there {was}, here { {k: about[k] for k in other} }")
+        more = f"; and {len(other) - SHOWN} more" if len(other) > SHOWN else ""
+        raise FileError(
+            f"{path} is of another training: {'; '.join(other[:SHOWN])}{more}. Take back what differs, or train to "
+            "another path. (What may differ, such as a counter, an objective leaves out of a method settings().)"
+        )
     steps = about["plan"]["steps"]
     losses = tensor(torch.float64, steps)(trees["losses"], "losses")
     if meta["steps"] > steps:

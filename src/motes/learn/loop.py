@@ -14,10 +14,11 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from motes.core.files import store
 from motes.core.files.lock import Lock
-from motes.core.files.settings import described
-from motes.errors import ShapeError
+from motes.errors import MotesError, ShapeError, WrongType, warn
 from motes.learn.checkpoint import restore, save, state
+from motes.learn.identity import identity
 from motes.learn.objective import Diverged, Objective
 from motes.learn.plan import Plan
 from motes.rng import Rng
@@ -64,7 +65,7 @@ def fit(
 
     Args:
         network: what the objective trains.
-        objective: the losses of a batch.
+        objective: called as objective(network, rng, batch) for the losses (B,) of a batch.
         data: examples (M, ...), or several such tensors that belong together row by row.
         plan: how long and how fast.
         seed: of batches, noise and the held-out part.
@@ -73,28 +74,40 @@ def fit(
         until: stop after this step, to go on another time.
         progress: show a bar.
 
+    Returns:
+        A `Fitted`: `network`, a copy with the averaged weights in evaluation mode; `losses` of the batches; `held_out`
+        losses. Its `model` is None, since only `diffusion.training` knows what a sampler would take.
+
     Raises:
         Diverged: a loss or gradient is NaN or infinite; the message names step and examples.
-        ShapeError: the data do not fit together, or there are none to train on.
-        FileError: the file at `path` belongs to another network, objective, plan, seed or amount of data, or another
-            training writes there.
+        ShapeError: the data do not fit together or not the network's type, or there are none to train on.
+        WrongType: the objective is a class, or data are no tensors.
+        FileError: the file at `path` belongs to another network, objective, plan, seed or data, or another training
+            writes there.
 
     References:
         Kingma & Ba (2015), Adam: A Method for Stochastic Optimization, ICLR.
         Polyak & Juditsky (1992), Acceleration of Stochastic Approximation by Averaging, SIAM J. Control Optim. 30.
     """
     plan, data = plan or Plan(), data if isinstance(data, tuple) else (data,)
+    check(network, objective, data)
     kept, held = parted(data, plan, Rng(seed))
     averaged = copy.deepcopy(network).requires_grad_(False)
     optimiser = torch.optim.Adam([p for p in network.parameters() if p.requires_grad], plan.rate, betas=(0.9, 0.99))
     losses, history = torch.full((plan.steps,), torch.nan, dtype=torch.float64), []
-    about = {"objective": described(objective), "plan": asdict(plan), "seed": seed, "examples": len(data[0])}
+    about, untold = {}, []
+    if path is not None:
+        told, untold = identity(objective, network)
+        held_by = [{"shape": list(d.shape), "digest": store.digest(d.detach().cpu())[:16]} for d in data]
+        about = {"objective": told, "plan": asdict(plan), "seed": seed, "data": held_by}
     last = plan.steps if until is None else min(until, plan.steps)
     network.train()
     with nullcontext() if path is None else Lock(Path(path)):
         first = 0
         if path is not None and Path(path).is_file():
             first, losses, history = restore(path, network, averaged, optimiser, about)
+            if untold:
+                warn(f"{path} is gone on from, but whether {', '.join(untold)} is what it was motes cannot tell")
         kept_before = first > 0
         with tqdm(range(first, last), initial=first, total=last, desc="training", disable=not progress) as bar:
             for k in bar:
@@ -117,6 +130,24 @@ def fit(
                         trees, meta = state(network, averaged, optimiser, about, k + 1, losses, history)
                         kept_before |= save(path, trees, meta, again=kept_before)
     return Fitted(averaged.eval(), losses[:last], history, None)
+
+
+def check(network: nn.Module, objective: Objective, data: tuple[Tensor, ...]) -> None:
+    """Refuse what could not be trained, before anything is begun."""
+    if isinstance(objective, type):
+        raise WrongType(f"the objective is a class; give an instance of it, {objective.__name__}(...)")
+    for d in data:
+        if not isinstance(d, Tensor):
+            raise WrongType(
+                f"data are tensors, or a tuple of them, not {type(d).__name__}: torch.as_tensor(data, "
+                "dtype=torch.float32) makes one"
+            )
+    if not any(p.requires_grad for p in network.parameters()):
+        raise MotesError("the network has no parameters to train: none has requires_grad")
+
+
+def floating(batch: tuple[Tensor, ...]) -> set[torch.dtype]:
+    return {d.dtype for d in batch if d.is_floating_point()}
 
 
 def parted(data: tuple[Tensor, ...], plan: Plan, rng: Rng) -> tuple[Tensor, Tensor]:
@@ -143,7 +174,16 @@ def step(
 ) -> float:
     """One step of Adam; returns the mean loss of the batch."""
     optimiser.zero_grad(set_to_none=True)
-    each = objective(network, rng, batch)
+    try:
+        each = objective(network, rng, batch)
+    except RuntimeError as error:
+        own = {p.dtype for p in network.parameters()}
+        if isinstance(error, MotesError) or not (other := floating(batch) - own):
+            raise
+        raise ShapeError(
+            f"the data are {other.pop()}, the network {', '.join(map(str, own))}: convert one, data.to({own.pop()}) "
+            f"({error})"
+        ) from error
     if each.shape != pick.shape:
         raise ShapeError(f"an objective returns one loss for each of {len(pick)} examples, not {tuple(each.shape)}")
     value = each.mean()

@@ -15,7 +15,12 @@ class Diverged(MotesError):
 
 
 class Objective(ABC):
-    """What training lowers: the mean over examples of a loss that may draw noise of its own."""
+    """What training lowers: the mean over examples of a loss that may draw noise of its own.
+
+    A subclass has one method, `__call__(network, rng, batch)`, which returns the losses (B,) of the batch; a function
+    of these three does as well. Random numbers come from `rng`, by name: `rng.at("noise").normal(shape)`. A method
+    `settings()`, if there is one, says as JSON what a checkpoint compares, instead of all that the objective holds.
+    """
 
     @abstractmethod
     def __call__(self, network: nn.Module, rng: Rng, batch: tuple[Tensor, ...]) -> Tensor:
