@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from motes.core.transition import Transition
+from motes.core.transition import Transition, mean_and_deviation, must_be_transition
+from motes.errors import MotesError
 from motes.rng import Rng
 from motes.testing.violation import LawViolation
 
@@ -21,7 +22,7 @@ def check_transition(
 ) -> dict[str, float]:
     """Check that a transition keeps the laws of `motes.core.Transition`; no law of it is by chance.
 
-    - "shapes": the mean is like the state, deviations are positive and broadcast to it, log-densities are (N,) float64.
+    - "shapes": the mean is like the state, deviations are as the protocol says, log-densities are (N,) float64.
     - "density": at mean + deviation * e, for random e, the log-density is that of a normal law.
     - "address": asked twice, it answers with the same bits.
 
@@ -35,17 +36,15 @@ def check_transition(
         By law how far it was from failing: for "density" the largest error, nats; what is exact is 0.
 
     Raises:
+        WrongType: it is no transition; the message says which method it lacks.
         LawViolation: a law does not hold; the message says what was expected and what came.
     """
-    mean, deviation = transition.mean(state, condition), transition.deviation(state, condition)
-    if mean.shape != state.shape:
-        raise LawViolation("shapes", f"the mean has shape {tuple(mean.shape)} for states {tuple(state.shape)}")
+    must_be_transition(transition)
     try:
-        wide = deviation.expand_as(state)
-    except RuntimeError:
-        raise LawViolation("shapes", f"deviations {tuple(deviation.shape)} do not fit {tuple(state.shape)}") from None
-    if not bool((deviation > 0).all()):
-        raise LawViolation("shapes", "a deviation is not positive, so that the step has no density")
+        mean, deviation = mean_and_deviation(transition, state, condition)
+    except MotesError as error:
+        raise LawViolation("shapes", str(error)) from error
+    wide = deviation.expand_as(state)
     noise = Rng(seed).at("noise").normal(tuple(state.shape), dtype=state.dtype)
     new = mean + wide * noise
     found = transition.log_density(new, state, condition)
