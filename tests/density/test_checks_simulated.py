@@ -11,9 +11,10 @@ from torch import Tensor
 from torch.distributions import HalfNormal, Normal
 
 import motes
+from motes.core.estimate.ranks import farthest
 from motes.core.sample import sample
 from motes.density.checks import Setting, check
-from motes.density.checks.calibration import DRAWS, _distance, band
+from motes.density.checks.calibration import DRAWS, band
 from motes.kernels import RandomWalk
 from motes.kernels.kernel import accepted
 from motes.rng import Rng
@@ -80,12 +81,12 @@ def test_a_wrong_kernel_is_found_by_geweke(monkeypatch: pytest.MonkeyPatch) -> N
 
     def tuned(*given, **knobs):  # the pilot itself is run by the right kernel
         with monkeypatch.context() as inner:
-            inner.setattr("motes.kernels.random_walk.accepted", accepted)
+            inner.setattr("motes.kernels.kernel.accepted", accepted)
             return sample(*given, **knobs)
 
     right = geweke_file.geweke(Setting(density, simulate, data=DATA), Rng(0), 100, RandomWalk())
     monkeypatch.setattr(geweke_file, "sample", tuned)
-    monkeypatch.setattr("motes.kernels.random_walk.accepted", always)
+    monkeypatch.setattr("motes.kernels.kernel.accepted", always)
     broken = geweke_file.geweke(Setting(density, simulate, data=DATA), Rng(0), 100, RandomWalk())
     assert right.mark == "ok" and broken.mark == "FAILED"
 
@@ -94,6 +95,6 @@ def test_the_band_holds_uniform_ranks_with_its_probability() -> None:
     """5 % leave a 95 % band: 50 of 1000 with standard deviation 7; a pointwise band would be left by far more."""
     limit = band(80, 0.05, Rng(0))
     ranks = Rng(1).integers((1000, 80), DRAWS + 1).numpy()
-    left = sum(_distance(r) > limit for r in ranks)
-    assert 15 < left < 90 and sum(_distance(r) > 1.96 for r in ranks) > 150
-    assert _distance(np.full(80, DRAWS // 2)) > limit
+    left = sum(farthest(r, DRAWS) > limit for r in ranks)
+    assert 15 < left < 90 and sum(farthest(r, DRAWS) > 1.96 for r in ranks) > 150
+    assert farthest(np.full(80, DRAWS // 2), DRAWS) > limit

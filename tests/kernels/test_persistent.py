@@ -166,7 +166,7 @@ def test_trajectories_of_the_default_length_end_independent_of_their_start(frict
 
     def factor(length: float | None, steps: int = 400) -> float:
         kernel, x = MALT(friction=friction, length=length, jitter=0.0), torch.ones(1, 1, dtype=torch.float64)
-        start = {**kernel.start(1, torch.float64), "leapfrog_steps": steps, "step_size": kernel._length / steps}
+        start = {**kernel.start(1, torch.float64), "leapfrog_steps": steps, "step_size": kernel.span() / steps}
         return float(kernel.sweep(Silent(0), Round(), Round().evaluate(x, True), start).state["position"])
 
     w = math.sqrt(1 - friction**2 / 4)

@@ -101,7 +101,7 @@ def test_another_likelihood_is_refused_on_resume(tmp_path):
     path = tmp_path / "run.safetensors"
     model = SplitGibbs(PRIOR, likelihood, sweeps=4, reverse=3, flips=5)
     motes.sample(model, 10, seed=2, progress=False, checkpoint=path, callback=lambda s: s.particles.t == 2)
-    with pytest.raises(motes.MotesError, match="log-likelihood of particles"):
+    with pytest.raises(motes.MotesError, match="the log-likelihood of particle 0 was"):
         motes.resume(path, SplitGibbs(PRIOR, lambda x: likelihood(x) + 1, sweeps=4, reverse=3, flips=5), progress=False)
 
 

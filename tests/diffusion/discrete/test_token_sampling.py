@@ -265,9 +265,9 @@ def test_tau_leaping_is_first_order():
             sampler = ReverseDiscrete(model, steps, rule=rule)
             law = process.stationary
             for t, s in itertools.pairwise(sampler.times.tolist()):
-                x = sampler._look({**sampler._observe(Rng(0), state, state.double(), 0)}, 0)
-                look = type(x)(**{**vars(x), "log_p0": model(state, t), "t": t, "s": s})
-                law = law @ rule.plan(Rng(0), look).log_law[:, 0].exp()
+                x = sampler._context({**sampler._observe(Rng(0), state, state.double(), 0)}, 0)
+                context = replace(x, log_p0=model(state, t), t=t, s=s)
+                law = law @ rule.plan(Rng(0), context).log_law[:, 0].exp()
             exact = table @ process.kernel(0.0, 0.05)
             found.append(float((law - exact).abs().sum()))
     assert found[0] / found[1] == pytest.approx(2, abs=0.3) and found[1] / found[2] == pytest.approx(2, abs=0.2)
