@@ -104,9 +104,10 @@ class Identity:
     def instance(self, value: Any, where: str) -> dict[str, Any]:
         """An object by its class and what it holds, without what it works out from that."""
         slots = {s for c in type(value).__mro__ for s in slots_of(c)}
-        if not hasattr(value, "__dict__") and not slots:
+        own = getattr(value, "__dict__", None)
+        if own is None and not slots:
             return self.leave(value, where)
-        held = {k: getattr(value, k) for k in sorted(slots) if hasattr(value, k)} | getattr(value, "__dict__", {})
+        held = {k: v for k in sorted(slots) if (v := getattr(value, k, NOTHING)) is not NOTHING} | (own or {})
         derived = {f.name for f in fields(value) if not f.init} if is_dataclass(value) else set()
         if isinstance(value, nn.Module):
             derived |= OF_MODULES
@@ -115,7 +116,7 @@ class Identity:
         return {"class": self.of(type(value), f"{where}.class"), **parts}
 
     def kind(self, value: type, where: str) -> Any:
-        """A class by its name and, where it is the user's own, by its methods and constants."""
+        """Tell a class by its name and, where it is the user's own, by its methods and constants."""
         own = {}
         for c in value.__mro__:
             for k, v in vars(c).items() if foreign(c) else ():
@@ -154,7 +155,7 @@ def identity(objective: Objective, network: nn.Module) -> tuple[Any, list[str]]:
 
 
 def named(value: Any) -> str:
-    """The module and name of a class or function."""
+    """Say where a class or function is defined: its module and name."""
     return f"{getattr(value, '__module__', None)}.{getattr(value, '__qualname__', value)}"
 
 
