@@ -7,7 +7,15 @@ import torch
 from benchmarks.trust.targets import diffusion_measured
 
 import motes
-from motes.diffusion import AdaptiveReward, RectifiedFlow, ValueDecoding, VariancePreserving, gaussian
+from motes.diffusion import (
+    AdaptiveReward,
+    RectifiedFlow,
+    ReverseDiffusion,
+    ValueDecoding,
+    VariancePreserving,
+    gaussian,
+    mixture,
+)
 from motes.diffusion.guidance import Event
 from motes.diffusion.sampling import multilevel, multilevel_error
 
@@ -138,3 +146,25 @@ def test_where_no_coarse_path_has_weight_means_have_no_bars():
     model = motes.ReverseDiffusion(ONE, 10, reward=event.reward, guidance="reward", shape=(1,), twist=event)
     found = run(model, 512)
     assert found.doubts == {"evidence", "means"} and math.isnan(float(found.mean(first).se))
+
+
+def test_bars_of_ancestral_steps_count_on_an_error_that_falls_slowly(monkeypatch):
+    """A mixture tilted by exp(2 x_0): 30 ancestral steps are .13 low; the error halves for a third of their length."""
+    share, centre = (
+        torch.tensor([0.3, 0.7], dtype=torch.float64),
+        torch.tensor([[-2.0, 0.0], [1.0, 1.0]], dtype=torch.float64),
+    )
+    mass = (share.log() + 2 * centre[:, 0]).softmax(0)
+    truth = float((mass * (centre[:, 0] + 0.4)).sum())
+    model = mixture(VP, share, centre, 0.2 * torch.eye(2, dtype=torch.float64).expand(2, 2, 2))
+    knobs = {"reward": lambda x: 2 * x[:, 0], "shape": (2,), "integrator": "ancestral", "dtype": torch.float64}
+
+    def off() -> float:
+        """The root mean square of the errors, each in units of what its run states."""
+        runs = [motes.sample(ReverseDiffusion(model, 30, **knobs), 800, seed=s, progress=False) for s in range(8)]
+        found = [run.mean(lambda x: x[:, 0]) for run in runs]
+        return float(torch.tensor([(float(m) - truth) / float(m.se) for m in found]).square().mean().sqrt())
+
+    assert off() < 1.5
+    monkeypatch.setitem(multilevel.FALLS, "ancestral", 1.0)  # the broken twin: an error that falls as the steps
+    assert off() > 1.5

@@ -32,9 +32,11 @@ LEVELS = Reference(
 )
 STRIDE = 3
 """How many steps a coarse one covers: the error of the coarse chain then stands out from the noise of few paths."""
-FALLS = {1: 1.0, 2: 1.5}
-"""By the order of an integrator, the power of the step's length by which the error is thought to fall: for the second
-order less than 2, since coarse steps are often too long for the limit of small ones (1.3 to 2.4 were seen)."""
+FALLS = {"ancestral": 0.63, "ddim": 0.63, "exponential": 0.63, "euler-maruyama": 1.0, "multistep": 1.5}
+"""The power of the step's length by which the error of an integrator is thought to fall: less than its order, since
+coarse steps are often too long for the limit of small ones. For multistep 1.3 to 2.4 were seen. The means of 30 to 270
+ancestral steps, on four Gaussians and mixtures with a reward, were off by 1.3 to 3.4 times what the power 1 says of them,
+and by .6 to 1.7 times what .63 says."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +53,7 @@ class Coarse:
         every: a particle has a coarse path if its number is a multiple of this.
         fine, table: the sampler's steps, and the coarse ones of `STRIDE` of them, the last one of what is left.
         evaluator: asks about coarse states.
-        order: of the integrator.
+        integrator: of the chain.
         mix: (K,) what multiplies the noise of each step in that of its coarse step.
     """
 
@@ -59,13 +61,13 @@ class Coarse:
     fine: Transitions
     table: Transitions
     evaluator: Evaluator
-    order: int
+    integrator: str
     mix: Tensor
 
     @property
     def rest(self) -> float:
         """What the steps err by, as a share of the difference that steps of `STRIDE` times the length make."""
-        return 1 / (STRIDE ** FALLS[self.order] - 1)
+        return 1 / (STRIDE ** FALLS[self.integrator] - 1)
 
     @property
     def short(self) -> bool:
@@ -75,7 +77,7 @@ class Coarse:
     @property
     def least(self) -> float:
         """The same where the error falls as it does for small steps."""
-        return 1 / (STRIDE**self.order - 1)
+        return 1 / (STRIDE ** ORDER.get(self.integrator, 1) - 1)
 
     @classmethod
     def beside(cls, every: int, models: OneModel, evaluator: Evaluator, integrator: str, noise: float) -> Coarse | None:
@@ -93,7 +95,7 @@ class Coarse:
             mix[first:end] /= mix[first:end].norm()
         models = replace(models, table=table, grid=fine.times)
         coarse = replace(evaluator, models=models, strength=evaluator.strength[at], checked=False)
-        return cls(every, fine, table, coarse, ORDER.get(integrator, 1), mix)
+        return cls(every, fine, table, coarse, integrator, mix)
 
     def begun(self, rng: Rng, x: dict[str, Tensor]) -> dict[str, Tensor]:
         """The leaf of particles that the evaluator said `x` of, at the first time: both chains begin at one place."""
