@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -91,7 +91,7 @@ class WeightedSample:
         if self.doubt:
             return torch.full(value.shape[1:], math.nan, dtype=torch.float64), self.doubt
         if self.chains:
-            found = chain_mean(value.view(self.chains, -1, *value.shape[1:]))
+            found = self._by_chain(value)
             return found.se, found.reason
         return mean_se(value, self.log_weight, self.descent)
 
@@ -107,23 +107,22 @@ class WeightedSample:
         """
         plain, weight = value if plain is None else plain, self.weight
         if self.chains:
-            mean = value.view(self.chains, -1, *value.shape[1:]).mean((0, 1))
+            found = self._by_chain(value).doubted(self.doubt)
         else:
-            mean = torch.tensordot(weight, value, dims=1)
-        se, reason = self.spread(value)
-        if not reason and not self.chains:
+            se, reason = self.spread(value)
             alive = plain[weight > 0]
-            if (same := alive.amax(0) == alive.amin(0)).any():
+            if not reason and (same := alive.amax(0) == alive.amin(0)).any():
                 se, reason = torch.where(same, math.nan, se), f"{SAME} 3 / ess = {3 / self.ess:.2g}"
-        if not reason and (shape := wild(plain, weight)).any():
-            se, reason = torch.where(shape > 0, math.nan, se), wild_because(float(shape.max()))
-        if reason and bool(se.isnan().all()):
-            freedom = math.inf
-        elif self.chains:
-            freedom = chain_mean(value.view(self.chains, -1, *value.shape[1:])).freedom
-        else:
-            freedom = mean_freedom(value, self.log_weight, self.descent)
-        return Estimate(mean, se, reason, freedom, method="batch means" if self.chains else "families")
+            found = Estimate(torch.tensordot(weight, value, dims=1), se, reason, method="families")
+        if not found.reason and (shape := wild(plain, weight)).any():
+            se = torch.where(shape > 0, math.nan, found.se)
+            found = replace(found, se=se, reason=wild_because(float(shape.max())))
+        if found.reason and bool(found.se.isnan().all()):
+            return replace(found, freedom=math.inf)
+        return found if self.chains else replace(found, freedom=mean_freedom(value, self.log_weight, self.descent))
+
+    def _by_chain(self, value: Tensor) -> Estimate[Tensor]:
+        return chain_mean(value.view(self.chains, -1, *value.shape[1:]))
 
     def estimate(self, value: float, influence: Tensor, second: float = 0.0, **about: Any) -> Estimate[float]:
         """A value with the standard error of the weighted mean of its influence (N,): the delta method.

@@ -35,8 +35,8 @@ STRIDE = 3
 FALLS = {"ancestral": 0.63, "ddim": 0.63, "exponential": 0.63, "euler-maruyama": 1.0, "multistep": 1.5}
 """The power of the step's length by which the error of an integrator is thought to fall: less than its order, since
 coarse steps are often too long for the limit of small ones. For multistep 1.3 to 2.4 were seen. The means of 30 to 270
-ancestral steps, on four Gaussians and mixtures with a reward, were off by 1.3 to 3.4 times what the power 1 says of them,
-and by .6 to 1.7 times what .63 says."""
+ancestral steps, on four Gaussians and mixtures with a reward, were off by 1.3 to 3.4 times what the power 1 says of
+them, and by .6 to 1.7 times what .63 says."""
 
 
 @dataclass(frozen=True, eq=False)
