@@ -16,9 +16,9 @@ from tqdm.auto import tqdm
 
 from motes.core.files import store
 from motes.core.files.lock import Lock
-from motes.errors import MotesError, ShapeError, WrongType, warn
+from motes.core.files.settings import FUNCTIONS
+from motes.errors import MotesError, ShapeError, WrongType
 from motes.learn.checkpoint import restore, save, state
-from motes.learn.identity import identity
 from motes.learn.objective import Diverged, Objective
 from motes.learn.plan import Plan
 from motes.rng import Rng
@@ -82,8 +82,8 @@ def fit(
         Diverged: a loss or gradient is NaN or infinite; the message names step and examples.
         ShapeError: the data do not fit together or not the network's type, or there are none to train on.
         WrongType: the objective is a class, or data are no tensors.
-        FileError: the file at `path` belongs to another network, objective, plan, seed or data, or another training
-            writes there.
+        FileError: the file at `path` belongs to another network, plan, seed or data, or to an objective of another
+            class or with other losses of the first examples; or another training writes there.
 
     References:
         Kingma & Ba (2015), Adam: A Method for Stochastic Optimization, ICLR.
@@ -95,19 +95,21 @@ def fit(
     averaged = copy.deepcopy(network).requires_grad_(False)
     optimiser = torch.optim.Adam([p for p in network.parameters() if p.requires_grad], plan.rate, betas=(0.9, 0.99))
     losses, history = torch.full((plan.steps,), torch.nan, dtype=torch.float64), []
-    about, untold = {}, []
+    about = {}
     if path is not None:
-        told, untold = identity(objective, network)
         held_by = [{"shape": list(d.shape), "digest": store.digest(d.detach().cpu())[:16]} for d in data]
-        about = {"objective": told, "plan": asdict(plan), "seed": seed, "data": held_by}
+        kind = "function" if isinstance(objective, FUNCTIONS) else type(objective).__name__
+        about = {"objective": kind, "plan": asdict(plan), "seed": seed, "data": held_by}
+
+    def asked() -> Tensor:
+        return probe(averaged, objective, tuple(d[kept[: plan.batch]] for d in data), Rng(seed).at("probe"))
+
     last = plan.steps if until is None else min(until, plan.steps)
     network.train()
     with nullcontext() if path is None else Lock(Path(path)):
         first = 0
         if path is not None and Path(path).is_file():
-            first, losses, history = restore(path, network, averaged, optimiser, about)
-            if untold:
-                warn(f"{path} is gone on from, but whether {', '.join(untold)} is what it was motes cannot tell")
+            first, losses, history = restore(path, network, averaged, optimiser, about, asked)
         kept_before = first > 0
         with tqdm(range(first, last), initial=first, total=last, desc="training", disable=not progress) as bar:
             for k in bar:
@@ -128,7 +130,7 @@ def fit(
                         bar.set_postfix_str(f"held out {history[-1][1]:.4f}")
                     if path is not None:
                         trees, meta = state(network, averaged, optimiser, about, k + 1, losses, history)
-                        kept_before |= save(path, trees, meta, again=kept_before)
+                        kept_before |= save(path, trees, meta, asked, again=kept_before)
     return Fitted(averaged.eval(), losses[:last], history, None)
 
 
@@ -162,6 +164,42 @@ def parted(data: tuple[Tensor, ...], plan: Plan, rng: Rng) -> tuple[Tensor, Tens
     return order[aside:], order[:aside]
 
 
+def losses_of(network: nn.Module, objective: Objective, batch: tuple[Tensor, ...], rng: Rng) -> Tensor:
+    """The losses (B,) that an objective gives a batch.
+
+    Raises:
+        ShapeError: there are more or fewer of them, or data and network are of two types.
+    """
+    try:
+        each = objective(network, rng, batch)
+    except RuntimeError as error:
+        own = {p.dtype for p in network.parameters()}
+        if isinstance(error, MotesError) or not (other := floating(batch) - own):
+            raise
+        raise ShapeError(
+            f"the data are {other.pop()}, the network {', '.join(map(str, own))}: convert one, data.to({own.pop()}) "
+            f"({error})"
+        ) from error
+    if each.shape != (len(batch[0]),):
+        raise ShapeError(f"an objective returns one loss for each of {len(batch[0])} examples, not {tuple(each.shape)}")
+    return each
+
+
+def probe(network: nn.Module, objective: Objective, batch: tuple[Tensor, ...], rng: Rng) -> Tensor:
+    """The losses (B,) of a network in evaluation mode, float64 on the CPU, by which an objective is told from another.
+
+    The modes of the network are afterwards what they were.
+    """
+    modes = [(m, m.training) for m in network.modules()]
+    network.eval()
+    try:
+        with torch.no_grad():
+            return losses_of(network, objective, batch, rng).cpu().to(torch.float64)
+    finally:
+        for m, training in modes:
+            m.training = training
+
+
 def step(
     network: nn.Module,
     objective: Objective,
@@ -174,18 +212,7 @@ def step(
 ) -> float:
     """One step of Adam; returns the mean loss of the batch."""
     optimiser.zero_grad(set_to_none=True)
-    try:
-        each = objective(network, rng, batch)
-    except RuntimeError as error:
-        own = {p.dtype for p in network.parameters()}
-        if isinstance(error, MotesError) or not (other := floating(batch) - own):
-            raise
-        raise ShapeError(
-            f"the data are {other.pop()}, the network {', '.join(map(str, own))}: convert one, data.to({own.pop()}) "
-            f"({error})"
-        ) from error
-    if each.shape != pick.shape:
-        raise ShapeError(f"an objective returns one loss for each of {len(pick)} examples, not {tuple(each.shape)}")
+    each = losses_of(network, objective, batch, rng)
     value = each.mean()
     loss = float(value.detach())
     if not math.isfinite(loss):
