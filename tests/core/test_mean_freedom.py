@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from motes.core.estimate import student, variance
-from motes.core.estimate.variance import mean_freedom, mean_se
+from motes.core.estimate.variance import mean_se
 from motes.core.history.genealogy import Genealogy
 from motes.core.particles import Particles
 
@@ -25,7 +25,7 @@ def covers(met: int, freedom: float | None = None) -> bool:
     value[:met] = 1
     particles, families = population(N), Genealogy.start(N)
     se = float(mean_se(value, particles.log_weight, families)[0])
-    told = mean_freedom(value, particles.log_weight, families) if freedom is None else freedom
+    told = mean_se(value, particles.log_weight, families)[2] if freedom is None else freedom
     return abs(met / N - P) <= student.quantile(0.95, told) * se
 
 
@@ -39,12 +39,12 @@ def test_the_share_of_an_event_that_few_have_met_is_covered():
 def test_a_single_particle_gives_about_two_degrees_and_a_normal_value_all():
     value = torch.zeros(N, dtype=torch.float64)
     value[3] = 1
-    assert mean_freedom(value, population(N).log_weight, Genealogy.start(N)) == pytest.approx(2, abs=0.3)
+    assert mean_se(value, population(N).log_weight, Genealogy.start(N))[2] == pytest.approx(2, abs=0.3)
     normal = torch.special.ndtri((torch.arange(1000, dtype=torch.float64) + 0.5) / 1000)
-    assert mean_freedom(normal, population(1000).log_weight, Genealogy.start(1000)) > 900
-    assert mean_freedom(torch.ones(N).double(), population(N).log_weight, Genealogy.start(N)) == N - 1
+    assert mean_se(normal, population(1000).log_weight, Genealogy.start(1000))[2] > 900
+    assert mean_se(torch.ones(N).double(), population(N).log_weight, Genealogy.start(N))[2] == N - 1
     many = torch.stack([value, value], 1)  # several numbers at once: the families alone
-    assert mean_freedom(many, population(N).log_weight, Genealogy.start(N)) == N - 1
+    assert mean_se(many, population(N).log_weight, Genealogy.start(N))[2] == N - 1
 
 
 def test_a_value_that_light_particles_alone_have_is_not_taken_for_rare(monkeypatch):
@@ -57,7 +57,7 @@ def test_a_value_that_light_particles_alone_have_is_not_taken_for_rare(monkeypat
     mean = float(torch.softmax(log_weight, 0) @ value)
     se = float(mean_se(value, particles.log_weight, families)[0])
     assert mean < 1e-3 and se == pytest.approx((1 - mean) / (N - 1), rel=0.01)
-    assert mean_freedom(value, particles.log_weight, families) == variance.ALONE
+    assert mean_se(value, particles.log_weight, families)[2] == variance.ALONE
     many = torch.stack([value, torch.linspace(-1, 1, N).double()], 1)  # a number of its own for each: its spread tells
     assert float(mean_se(many, particles.log_weight, families)[0][0]) == se
     spread = float(mean_se(many[:, 1], particles.log_weight, families)[0])

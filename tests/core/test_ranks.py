@@ -7,6 +7,7 @@ import torch
 from scipy import stats
 
 from motes import Rng
+from motes.core import joined
 from motes.core.estimate.ranks import chi_squared_tail, farthest, uniform_p_value
 
 DRAWS = 9
@@ -23,6 +24,11 @@ def ranks(width: float, n: int = 2000) -> torch.Tensor:
 @pytest.mark.parametrize("statistic", [0.3, 12.0, 90.0])
 def test_the_tail_is_that_of_scipy(freedom, statistic) -> None:
     assert float(chi_squared_tail(statistic, freedom)) == pytest.approx(stats.chi2.sf(statistic, freedom), rel=1e-9)
+
+
+@pytest.mark.parametrize("beyond", [1e-3, 1e-3 / 257])
+def test_the_quantile_is_that_of_scipy(beyond) -> None:
+    assert joined._chi_squared(beyond, 7) == pytest.approx(stats.chi2.isf(beyond, 7), rel=1e-12)
 
 
 def test_ranks_tell_draws_that_are_too_narrow() -> None:

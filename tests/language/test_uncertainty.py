@@ -11,7 +11,7 @@ import torch
 
 import motes
 from language.tables import table, texts
-from motes.core.remark import MEANS, Remark
+from motes.core.remark import EVIDENCE, MEANS, Remark
 from motes.language.uncertainty import (
     Answers,
     ByFunction,
@@ -72,6 +72,19 @@ def test_entropies_and_unseen_mass_of_the_table_model() -> None:
     stuck = replace(answers.run, remarks=[Remark("the sampler is stuck", MEANS, withholds=True)])
     found = sequence_entropy(replace(answers, run=stuck))
     assert math.isnan(found.se) and found.reason == "the sampler is stuck"
+
+
+def test_a_normaliser_without_error_bar_says_why() -> None:
+    """Where the run withholds the bar of log Z, what is computed with log Z gives its reason."""
+    generation = motes.Generation(table(), "", constraint=motes.language.regex("a|bb"), max_tokens=3)
+    run = motes.sample(generation, 64, seed=3, progress=False)
+    doubted = replace(run, remarks=[Remark("the sampler is stuck", EVIDENCE, withholds=True)])
+    for found in (missing_mass, sequence_entropy):
+        assert not found(score_run(run, generation)).reason
+        told = found(score_run(doubted, generation))
+        assert math.isnan(told.se) and told.reason == "the log normaliser has no error bar: the sampler is stuck"
+    given = Answers(PARIS * 4, log_prob=P.log().repeat(4), log_prob_se=math.nan)
+    assert [f(given).reason for f in (missing_mass, sequence_entropy)] == ["the log normaliser has no error bar"] * 2
 
 
 def test_the_conformal_rank_covers_and_the_plain_quantile_does_not() -> None:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from motes.core import replicas, tree
 from motes.core.estimate import coarse_level
+from motes.core.estimate.ranks import chi_squared_tail
 from motes.core.estimate.systematic import Systematic
 from motes.core.history.genealogy import Genealogy
 from motes.core.particles import Particles
@@ -168,8 +169,7 @@ def _chi_squared(beyond: float, freedom: int) -> float:
     low, high = 0.0, 10.0 * (freedom + 100)
     for _ in range(60):
         middle = 0.5 * (low + high)
-        tail = torch.special.gammaincc(torch.tensor(freedom / 2).double(), torch.tensor(middle / 2).double())
-        low, high = (middle, high) if tail > beyond else (low, middle)
+        low, high = (middle, high) if chi_squared_tail(middle, freedom) > beyond else (low, middle)
     return low
 
 

@@ -11,11 +11,8 @@ from torch import Tensor
 def relative_variance(log_gain: Tensor) -> tuple[float, float]:
     """The variance of the log of the mean of exp(log_gain) (M, P) over M chains of P states.
 
-    Geyer's initial monotone sequence: sums of two neighbouring autocovariances, until one is not positive, none larger
-    than the one before. All chains share one mean, so what differs between them counts too.
-
-    References:
-        Geyer (1992), Practical Markov chain Monte Carlo, Statistical Science 7(4), section 3.3.
+    The autocovariances are summed by Geyer's initial monotone sequence. All chains share one mean, so what differs
+    between them counts too.
 
     Args:
         log_gain: (M, P) nats, chain by chain.
@@ -35,14 +32,9 @@ def relative_variance(log_gain: Tensor) -> tuple[float, float]:
         return 0.0, 0.0
     if p == 1:
         return at[0] / (m - 1), 0.0
-    # Gamma_j = gamma_2j + gamma_2j+1, Geyer (1992), section 3.3
-    total, last = -at[0], math.inf
-    for k in range(0, p - 1, 2):
-        pair = at[k] + at[k + 1]
-        if pair <= 0:
-            return max(total, at[0] / (m * p)) / (m * p), 0.0
-        last = min(pair, last)
-        total += 2 * last
+    total, last, end = _geyer(at)
+    if end < p:
+        return max(total, at[0] / (m * p)) / (m * p), 0.0
     return total / (m * p), 2 * last / (m * p)
 
 
@@ -56,7 +48,6 @@ def effective_size(value: Tensor) -> float:
     References:
         Vehtari, Gelman, Simpson, Carpenter & Bürkner (2021), Rank-normalization, folding, and localization, Bayesian
         Analysis 16(2), section 3.2; without its rank-normalization.
-        Geyer (1992), Practical Markov chain Monte Carlo, Statistical Science 7(4), section 3.3.
     """
     half = value.shape[1] // 2
     if half < 2:
@@ -70,13 +61,26 @@ def effective_size(value: Tensor) -> float:
     covariance = torch.fft.irfft(spectrum.abs().square(), n=2 * d)[:, :d].mean(0) / d
     within = float(covariance[0]) * d / (d - 1)
     total = within * (d - 1) / d + float(x.mean(1).var(correction=1))
-    rho = (1 - (within - covariance) / total).tolist()
-    rho[0], time, last = 1.0, -1.0, math.inf
-    for k in range(0, d - 1, 2):
-        pair = rho[k] + rho[k + 1]
-        if pair <= 0:
-            time += max(0.0, rho[k])
-            break
-        last = min(last, pair)
-        time += 2 * last
+    rho = [1.0, *(1 - (within - covariance) / total).tolist()[1:]]
+    time, _, end = _geyer(rho)
+    time += max(0.0, rho[end]) if end < d else 0.0
     return m * d / max(time, 1 / math.log10(m * d))
+
+
+def _geyer(gamma: list[float]) -> tuple[float, float, int]:
+    """The sum of autocovariances (P,) over lags of both signs by Geyer's initial monotone sequence.
+
+    Sums of two neighbours are added, Gamma_j = gamma_2j + gamma_2j+1, until one is not positive, none larger than the
+    one before. With the sum come the last pair that was added and the lag at which it ended, P if nothing ended it.
+
+    References:
+        Geyer (1992), Practical Markov chain Monte Carlo, Statistical Science 7(4), section 3.3.
+    """
+    total, last = -gamma[0], math.inf
+    for k in range(0, len(gamma) - 1, 2):
+        pair = gamma[k] + gamma[k + 1]
+        if pair <= 0:
+            return total, last, k
+        last = min(last, pair)
+        total += 2 * last
+    return total, last, len(gamma)

@@ -149,43 +149,35 @@ def log_evidence_se(
     return StandardError(math.sqrt(variance), method, freedom=freedom)
 
 
-def mean_se(value: Tensor, log_weight: Tensor, genealogy: Genealogy) -> tuple[Tensor, str]:
-    """The standard error of the weighted mean of `value` (N, ...), and why there is none, if so.
+def mean_se(value: Tensor, log_weight: Tensor, genealogy: Genealogy) -> tuple[Tensor, str, float]:
+    """The standard error of the weighted mean of `value` (N, ...), why there is none, if so, and its freedom.
 
     Olsson & Douc (2019): the spread of the families' deviations from the mean, each set right for the part that the
     family itself has in the mean. Of the two anchors the one that sees more counts. It is at least `_least`.
+
+    The degrees of freedom are one less than the families of the older anchor. For a single number also 2 / c^2, with c
+    the relative error of the variance as the fourth moment of the families' deviations tells it: where few families
+    make the spread (an event that few have met) they count, and not those that are all alike; where the error is
+    `_least`, as if one alone had made it.
     """
     shape = value.shape[1:]
     none = torch.full(shape, math.nan, dtype=torch.float64)
     if no := _no_families(log_weight):
-        return none, no
-    weight = normalise(log_weight)
-    flat = value.reshape(len(log_weight), -1).to(torch.float64)
-    found = [deviations(flat, weight, anchor.slot.long()).sum(0) for anchor in genealogy.anchors]
+        return none, no, math.inf
+    weight, slots = normalise(log_weight), [anchor.slot.long() for anchor in genealogy.anchors]
+    width = [spread(slot, weight) for slot in slots]
     _, (_, size), heavy = genealogy.grown(log_weight)
-    if no := _thin(spread(genealogy.anchors[0].slot, weight), genealogy) or _unseen(heavy, size):
-        return none, no
-    least = _least(flat, weight, genealogy.anchors[0].slot.long())
-    return torch.stack(found).amax(0).sqrt().maximum(least).reshape(shape), ""
-
-
-def mean_freedom(value: Tensor, log_weight: Tensor, genealogy: Genealogy) -> float:
-    """The degrees of freedom of the standard error of the weighted mean of `value` (N, ...).
-
-    One less than the families. For a single number also 2 / c^2, with c the relative error of the variance as the
-    fourth moment of the families' deviations tells it: where few families make the spread (an event that few have
-    met) they count, and not those that are all alike; where the error is `_least`, as if one alone had made it.
-    """
-    families = genealogy.families(log_weight)
-    if value[0].numel() != 1 or _no_families(log_weight):
-        return max(families - 1, 1.0)
-    flat = value.reshape(len(log_weight), 1).to(torch.float64)
-    weight = normalise(log_weight)
-    slot = genealogy.anchors[0].slot.long()
-    each = deviations(flat, weight, slot)[:, 0]
-    if float(each.sum()) < float(_least(flat, weight, slot)) ** 2:
-        return max(min(families - 1, ALONE), 1.0)
-    return freedom_of(each, families)
+    if no := _thin(width[0], genealogy) or _unseen(heavy, size):
+        return none, no, math.inf
+    flat = value.reshape(len(log_weight), -1).to(torch.float64)
+    square = [deviations(flat, weight, slot) for slot in slots]
+    variance, least = torch.stack([each.sum(0) for each in square]), _least(flat, weight, slots[0])
+    freedom = 1 / width[0] - 1
+    if variance.shape[1] == 1:
+        more = int(variance.argmax())
+        alone = float(variance.max()) < float(least) ** 2
+        freedom = min(freedom, ALONE if alone else freedom_of(square[more][:, 0], 1 / width[more]))
+    return variance.amax(0).sqrt().maximum(least).reshape(shape), "", max(freedom, 1.0)
 
 
 def freedom_of(square: Tensor, families: float) -> float:

@@ -176,5 +176,5 @@ def _variance(run: Run, value: Tensor, rows: Tensor) -> tuple[float, str]:
         se, reason = found.se, found.reason
     else:
         half = torch.where(rows, run.log_weight, -math.inf)
-        se, reason = mean_se(value, half, run.genealogy)
+        se, reason, _ = mean_se(value, half, run.genealogy)
     return float(se) ** 2, reason

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, replace
 from typing import Any
 
 import torch
@@ -82,9 +83,15 @@ class Answers:
         """The texts as draws with weights and families, which gives the errors of what is computed from them."""
         if self.run is None:
             return WeightedSample(self.weighted, called="texts")
-        own, genealogy, doubt = self.run.own_error, self.run.genealogy, self.run.withheld("means")
-        doubt = doubt or (own.means if own else "")
-        return WeightedSample(self.weighted, genealogy=genealogy, doubt=doubt, called="texts")
+        return replace(self.run.weighted_sample, log_weight=self.weighted, called="texts")
+
+    @property
+    def no_normaliser(self) -> str:
+        """Why what is common to all `log_prob` has no error bar; empty where it has one."""
+        if not math.isnan(self.log_prob_se):
+            return ""
+        why = "" if self.run is None else self.run.standard_error.reason
+        return "the log normaliser has no error bar" + (f": {why}" if why else "")
 
     def distinct(self) -> tuple[Tensor, list[int]]:
         """(N,) int64 which distinct text each is, by tokens where they are known; and the first place of each."""

@@ -67,5 +67,6 @@ def contextual_entropy_reduction(
 
 
 def _together(value: float, one: Estimate[float], two: Estimate[float], label: torch.Tensor) -> Estimate[float]:
-    reason = one.reason or two.reason
-    return Estimate(value, math.hypot(one.se, two.se), reason, ess=min(one.ess, two.ess), parts={"cluster": label})
+    reason, parts = one.reason or two.reason, {"cluster": label}
+    se, freedom, ess = math.hypot(one.se, two.se), min(one.freedom, two.freedom), min(one.ess, two.ess)
+    return Estimate(value, se, reason, freedom, ess=ess, parts=parts)

@@ -38,7 +38,7 @@ def sequence_entropy(answers: Given) -> Estimate[float]:
     answers = answers_of(answers)
     log_prob = _alive(answers, answers.need_log_prob("the entropy of texts"))
     found = answers.sample.estimate(float(-answers.weight @ log_prob), -log_prob)
-    return replace(found, se=found.se + answers.log_prob_se)
+    return replace(found, se=found.se + answers.log_prob_se, reason=found.reason or answers.no_normaliser)
 
 
 @measures.register

@@ -43,8 +43,8 @@ def missing_mass(answers: Given) -> Estimate[float]:
     if seen > 1 + 1e-4 and answers.log_prob_se == 0:
         raise MotesError(f"the distinct texts have probability {seen:.4f} together: log_prob is not normalised")
     se = seen * answers.log_prob_se
-    reason = "the log normaliser has no error bar" if math.isnan(se) else ""
-    return Estimate(max(0.0, 1 - seen), se, reason, ess=answers.ess, parts={"seen": seen, "distinct": len(first)})
+    parts = {"seen": seen, "distinct": len(first)}
+    return Estimate(max(0.0, 1 - seen), se, answers.no_normaliser, ess=answers.ess, parts=parts)
 
 
 @measures.register
