@@ -43,7 +43,7 @@ HEAVY = 0.8
 that made the rise have no variance. Runs of `WasteFree` came to .6 at most on Gaussians and regressions, and to 1 to 3
 on a Student t from a Gaussian start."""
 FALSE_ALARM = 0.001
-"""The probability of an alarm at each test of a drift, where the particles have their law."""
+"""The probability of an alarm at each test of a drift, where a sampler does not name another."""
 HINT, STEEP = 0.7, 0.875
 """The parts of the limits of a drift and of the upper tail that ask for many sweeps."""
 IDLE, FORGOTTEN = 0.5, 0.5
@@ -74,6 +74,7 @@ class LastLook:
         limit: how far they may.
         evaluations: of the look itself, in all.
         heavy: the largest such tail with which there is an error bar.
+        alarm: the probability of an alarm at each test of a drift, where the particles have their law.
     """
 
     spent: float = 0.0
@@ -82,6 +83,7 @@ class LastLook:
     limit: float = math.inf
     evaluations: float = 0.0
     heavy: float = HEAVY
+    alarm: float = FALSE_ALARM
 
     def after(self, evaluations: float, rise: float, log_likelihood: Tensor) -> LastLook:
         """After moves at a temperature that had risen by `rise`, which left particles with `log_likelihood` (N,)."""
@@ -90,7 +92,7 @@ class LastLook:
 
     def seen(self, found: MeanDrift, families: float) -> LastLook:
         """With a test more, whose standard errors rest on `families` families."""
-        limit = student.quantile(1 - FALSE_ALARM / len(found.score), families - 1)
+        limit = student.quantile(1 - self.alarm / len(found.score), families - 1)
         if found.largest / limit <= self.drift / self.limit:
             return self
         return replace(self, drift=found.largest, limit=limit)
