@@ -11,13 +11,22 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from motes import Rng
+from motes.core.resampling import schemes
 from motes.errors import MotesError
 
 SECONDS, BYTES = 2.0, 500_000_000
 """What one input may cost: seconds of the processor (not of the clock), and memory."""
+
+
+N = 1 << 16
+"""As many numbers as are worth compiled loops."""
 
 
 class TooSlow(BaseException):
@@ -95,8 +104,21 @@ def try_one(reader: Reader, number: int, folder: Path) -> Finding | None:
     return Finding(reader.name, number, error, repr(given)[:2000]) if error else None
 
 
+@cache
+def compiled() -> None:
+    """Compile what is compiled at its first call, which costs seconds that are no input's."""
+    rng, level = Rng(0), torch.zeros(N, dtype=torch.float64)
+    for name in schemes:
+        schemes.find(name)(rng.at(name), level, n=N, order=level)
+    for draw in (rng.uniform, rng.normal, rng.exponential):
+        for dtype in (torch.float32, torch.float64):
+            draw((N,), dtype=dtype)
+    rng.integers((N,), 3), rng.permutation(N), rng.gamma((N,), level + 1)
+
+
 def run(reader: Reader, numbers: range, folder: Path) -> Iterator[Finding]:
     """What a reader should not have done with inputs of these numbers."""
+    compiled()
     for number in numbers:
         finding = try_one(reader, number, folder)
         if finding is not None:
