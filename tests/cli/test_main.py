@@ -182,11 +182,30 @@ def test_an_unknown_scheme_lists_the_known_ones(
     assert "'sistematic'" in message and "systematic" in message.replace("'sistematic'", "")
 
 
-@pytest.mark.parametrize("option", [("--n", "0"), ("--n", "many"), ("--nonsense", "1")])
-def test_argparse_refuses_with_2(option: tuple[str, str], model: Path) -> None:
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        (("--n", "0"), "argument -n/--n: must be at least 1, not 0"),
+        (("-n", "many"), "argument -n/--n: must be a whole number, not 'many'"),
+        (("-n", "1.5"), "argument -n/--n: must be a whole number, not '1.5'"),
+        (("--seed", "x"), "argument --seed: must be a whole number, not 'x'"),
+        (("--nonsense", "1"), "unrecognized arguments: --nonsense 1"),
+    ],
+)
+def test_argparse_refuses_with_2(
+    option: tuple[str, str], words: str, model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit) as end:
         run("sample", model, *option)
-    assert end.value.code == 2
+    said = capsys.readouterr().err
+    assert end.value.code == 2 and said.startswith("usage: motes") and words in said
+
+
+def test_a_page_that_is_none_is_refused_before_anything_is_done(capsys: pytest.CaptureFixture[str]) -> None:
+    for command in (("report", "none.safetensors", "-o", "x.pdf"), ("check", "none.py", "--html", "x")):
+        with pytest.raises(SystemExit) as end:
+            run(*command)
+        assert end.value.code == 2 and "give a name that ends in .html, not 'x" in capsys.readouterr().err
 
 
 def test_a_model_that_fails_is_a_failed_run_and_debug_shows_where(

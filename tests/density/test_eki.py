@@ -157,6 +157,13 @@ def test_the_likelihood_is_that_of_the_noise():
     assert torch.allclose(data(x), MultivariateNormal(x @ H.T, NOISE).log_prob(DATA))
 
 
+def test_a_forward_model_that_could_take_one_point_is_given_batches():
+    seen = GaussianData(lambda x: x, DATA, 1.0)
+    density = Density(seen, Normal(torch.zeros(4, dtype=F64), 1.0))
+    x = torch.ones(3, 4, dtype=F64)
+    assert torch.allclose(density.evaluate(x)["log_likelihood"], Normal(x, 1.0).log_prob(DATA).sum(1))
+
+
 @pytest.mark.parametrize("freedom", [math.inf, 5.0])
 def test_mixtures_are_normalised_have_their_gradient_and_are_what_is_drawn(freedom):
     weight = torch.tensor([0.3, 0.7], dtype=F64)
@@ -214,7 +221,7 @@ def test_an_interrupted_run_is_resumed_bit_for_bit_and_other_data_are_refused(tm
 
 def test_faults_are_errors():
     density, data = linear()
-    for knobs in ({"form": "x"}, {"correct": "x"}, {"steps": 0}, {"inflate": 0.5}, {"defence": 1.0}):
+    for knobs in ({"steps": 0}, {"inflate": 0.5}, {"defence": 1.0}):
         with pytest.raises(ValueError, match=r"must|need"):
             EnsembleKalman(density, data, **knobs)
     with pytest.raises(ShapeError, match="covariance"):

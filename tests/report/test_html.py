@@ -12,6 +12,7 @@ import torch
 
 from motes.core.estimate.variance import StandardError
 from motes.core.run import Result
+from motes.errors import MotesError
 from motes.report import charts, facts, html
 from motes.report.html import render
 from report import made
@@ -128,7 +129,8 @@ def test_a_missing_error_bar_says_why(runs, monkeypatch):
 @pytest.mark.parametrize(("n", "steps"), [(1, 0), (1, 2), (2, 1)])
 def test_the_smallest_runs(n, steps):
     for model in (made.Tempered(steps), made.Words(steps), made.Blobs(steps)):
-        check_self_contained(render(made.run(model, n)))
+        text = check_self_contained(render(made.run(model, n))).text
+        assert not re.search(r"\b1 (particles|steps|chains|draws)\b", text)
 
 
 def test_a_run_without_trace_and_one_that_failed(runs):
@@ -213,3 +215,11 @@ def test_a_missing_extra_is_named(runs, monkeypatch, missing):
     monkeypatch.setitem(sys.modules, missing, None)
     with pytest.raises(ImportError, match=r"pip install 'motes\[report\]'"):
         runs["words"].report()
+
+
+def test_a_report_is_a_page(runs, tmp_path):
+    run = next(iter(runs.values()))
+    for name in ("x.pdf", "x"):
+        with pytest.raises(MotesError, match=r"give a name that ends in \.html, not '.*x"):
+            run.report(tmp_path / name)
+    assert not list(tmp_path.iterdir())

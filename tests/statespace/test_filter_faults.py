@@ -274,3 +274,10 @@ def test_sizes_and_numbers_of_observations():
         with pytest.raises(MotesError, match=f"stop={stop} is not a number of observations from 0 to 3"):
             filters().run(Rng(0), theta, 3, stop)
     assert torch.equal(filters().run(Rng(0), theta, 3, 0)[1], torch.zeros(4, dtype=F64))
+
+
+@pytest.mark.parametrize("t", [3, -1, 0.5])
+def test_an_observation_that_is_not_there_is_refused(t: Any) -> None:
+    model, theta = filters(), {"rho": torch.full((4,), RHO, dtype=F64)}
+    with pytest.raises(MotesError, match=rf"t={t} is none of the T=3 observations"):
+        model.step(Rng(0), theta, model.start(Rng(0), theta, 2), t)

@@ -34,10 +34,10 @@ def arguments(command: argparse.ArgumentParser) -> None:
         help="simulated data sets of each check (default: 100; a small model takes some seconds, others minutes)",
     )
     command.add_argument("--quick", action="store_true", help="batch, gradient and prior only: less than a second")
-    command.add_argument("--seed", type=int, default=0, help="the result is a function of it")
+    command.add_argument("--seed", type=running.whole, default=0, help="the result is a function of it")
     command.add_argument("--out", type=Path, metavar="FILE.json", help="write the findings there as well")
     command.add_argument(
-        "--html", type=Path, metavar="FILE.html", help="write a page with the findings and their charts"
+        "--html", type=running.page, metavar="FILE.html", help="write a page with the findings and their charts"
     )
     command.add_argument("--quiet", action="store_true", help="show no progress bar")
 

@@ -50,7 +50,7 @@ OWN = Path("runs/demo")
 def arguments(command: argparse.ArgumentParser) -> None:
     """The options of the command."""
     command.add_argument("--only", default=",".join(pieces()), help="which parts, separated by commas")
-    command.add_argument("--seed", type=int, default=0, help="the runs are functions of it")
+    command.add_argument("--seed", type=running.whole, default=0, help="the runs are functions of it")
     command.add_argument("--out", type=Path, default=OWN, help="folder for the runs and the report")
     running.overwriting(command)
     running.common(command)

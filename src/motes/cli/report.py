@@ -15,7 +15,7 @@ def arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "-o",
         "--out",
-        type=Path,
+        type=running.page,
         help=f"the page to write (default: {running.PAGE} in the folder that holds all these runs; NAME.html beside "
         "NAME.safetensors)",
     )

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from motes.errors import MissingFile
+from motes.errors import MissingFile, MotesError
 
 if TYPE_CHECKING:
     from motes.core.model import FeynmanKac
@@ -24,8 +24,8 @@ PAGE = "report.html"
 
 def options(command: argparse.ArgumentParser, *, n: int, out: str) -> None:
     """The options of every run."""
-    command.add_argument("--n", type=positive, default=n, help="number of particles")
-    command.add_argument("--seed", type=int, default=0, help="the run is a function of it")
+    command.add_argument("-n", "--n", type=positive, default=n, help="number of particles")
+    command.add_argument("--seed", type=whole, default=0, help="the run is a function of it")
     command.add_argument(
         "--replicas",
         type=positive,
@@ -84,12 +84,17 @@ MOST = 10**9
 MOST_THREADS = 1024
 
 
-def positive(text: str, most: int = MOST) -> int:
-    """A whole number from 1 to `most`, for argparse."""
+def whole(text: str) -> int:
+    """A whole number, for argparse."""
     try:
-        value = int(text)
+        return int(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"must be a whole number, not {text!r}") from None
+
+
+def positive(text: str, most: int = MOST) -> int:
+    """A whole number from 1 to `most`, for argparse."""
+    value = whole(text)
     if not 1 <= value <= most:
         raise argparse.ArgumentTypeError(f"must be {'at least 1' if value < 1 else f'at most {most}'}, not {value}")
     return value
@@ -98,6 +103,16 @@ def positive(text: str, most: int = MOST) -> int:
 def threads(text: str) -> int:
     """A number of threads, for argparse."""
     return positive(text, MOST_THREADS)
+
+
+def page(text: str) -> Path:
+    """The path of a page, for argparse."""
+    from motes.report.page import must_be_page
+
+    try:
+        return must_be_page(text)
+    except MotesError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 class RunFailed(Exception):

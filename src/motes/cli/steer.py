@@ -18,7 +18,7 @@ MOST_STEPS = 100_000
 
 def arguments(command: argparse.ArgumentParser) -> None:
     """The options of the command."""
-    command.add_argument("--digit", type=int, default=3, choices=range(10), help="the class that is rewarded")
+    command.add_argument("--digit", type=running.whole, default=3, choices=range(10), help="the class that is rewarded")
     command.add_argument("--scale", type=float, default=1.0, help="what multiplies the class's log-probability")
     command.add_argument(
         "--steps", type=lambda t: running.positive(t, MOST_STEPS), default=40, help="steps from noise to image"

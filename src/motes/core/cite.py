@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Protocol
 
-from motes.errors import MotesError
+from motes.errors import UnknownName
 
 
 @dataclass(frozen=True)
@@ -95,6 +95,6 @@ DEL_MORAL = Reference(
 def cite(run: Sourced, style: str = "bibtex") -> str:
     """The sources of everything that `run` used, as BibTeX (`style="bibtex"`) or lines of prose (`style="text"`)."""
     if style not in ("bibtex", "text"):
-        raise MotesError(f"style must be 'bibtex' or 'text', not {style!r}")
+        raise UnknownName("style", style, ("bibtex", "text"))
     references = {r.key: r for r in run.references}.values()
     return "\n\n".join(r.bibtex() if style == "bibtex" else r.text() for r in references)

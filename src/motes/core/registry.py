@@ -11,7 +11,7 @@ from pkgutil import iter_modules
 from threading import RLock
 from typing import Any, TypeVar
 
-from motes.errors import MotesError, UnknownName, folded, perhaps, warn
+from motes.errors import MotesError, UnknownName, WrongType, folded, perhaps, warn
 
 Entry = TypeVar("Entry")
 Given = TypeVar("Given")
@@ -90,10 +90,14 @@ class Registry(Mapping[str, Entry]):
 
         Raises:
             UnknownName: there is none; the message names what is near, and all that there are.
+            WrongType: `name` is no string.
         """
+        if not isinstance(name, str):
+            made = f"; give an instance, {name.__name__}(...)" if isinstance(name, type) else ""
+            raise WrongType(f"{name!r} is no {self.kind}, nor the name of one{made}; there are: {', '.join(self)}")
         known = {folded(getattr(entry, "__name__", own)): entry for own, entry in self.items()}
         known |= {folded(own): entry for own, entry in self.items()}
-        if not isinstance(name, str) or folded(name) not in known:
+        if folded(name) not in known:
             raise UnknownName(self.kind, name, self if legal is None else legal)
         return known[folded(name)]
 

@@ -37,7 +37,7 @@ from motes.core.views import views
 from motes.core.views._view import View
 from motes.core.views.chains import ChainView
 from motes.core.weights import normalise
-from motes.errors import MotesError
+from motes.errors import MotesError, plural
 from motes.rng import Rng
 
 DIGITLESS = 1e13
@@ -347,7 +347,7 @@ class Run:
         return trees, meta
 
     def report(self, path: str | os.PathLike[str] = "report.html") -> Path:
-        """Write a self-contained HTML report (needs the extra `motes[report]`)."""
+        """Write a self-contained HTML report to a name in .html (needs the extra `motes[report]`)."""
         return export("report")(self, path)
 
     def diagnose(self) -> Any:
@@ -371,7 +371,7 @@ class Run:
         s = self.setup
         if isinstance(self.shown, ChainView):
             chains, draws = self.shown.shape
-            return f"Run({s['model']}, {chains} chains of {draws} draws, {self.result.value})"
+            return f"Run({s['model']}, {plural(chains, 'chain')} of {plural(draws, 'draw')}, {self.result.value})"
         se = self.log_evidence_se
         error = "(no error bar)" if math.isnan(se) else f"± {se:.2g}"
         size = f"n={self.n}" if not self.replicas else f"{len(self.replicas)} populations of n={s['n']}"

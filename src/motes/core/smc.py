@@ -19,7 +19,7 @@ from motes.core.particles import Particles
 from motes.core.resampling import Scheme, find_scheme
 from motes.core.trace import Trace, row
 from motes.core.weights import check_log_weight
-from motes.errors import AllWeightsZero, MotesError, ShapeError, WrongType
+from motes.errors import AllWeightsZero, MotesError, ShapeError, WrongType, plural
 from motes.rng import Rng
 from motes.rng.seed import source
 
@@ -99,13 +99,16 @@ def alive(particles: Particles, model: FeynmanKac) -> None:
     if particles.log_weight.max() == -float("inf"):
         name, n, advice = type(model).__name__, particles.n, model.advice(particles)
         why = f"none satisfies what {name} asks. {advice}"
+        whole, draws = (
+            ("the only particle has", "the draw") if n == 1 else (f"all {n} particles have", f"all {n} draws")
+        )
         if particles.t == 0 and advice == FeynmanKac.advice(model, particles):
             why = (
-                f"the log-likelihood, or the first log-potential of {name}, is -inf at all {n} draws of the prior, or "
+                f"the log-likelihood, or the first log-potential of {name}, is -inf at {draws} of the prior, or "
                 "initial law. Evaluate it at a point where it must be finite, to tell a slip from a narrow likelihood; "
                 "for a narrow one begin from a law that overlaps with it, or use more particles"
             )
-        raise AllWeightsZero(f"all {n} particles have weight zero at t={particles.t}: {why}")
+        raise AllWeightsZero(f"{whole} weight zero at t={particles.t}: {why}")
 
 
 def steps(
@@ -142,7 +145,7 @@ def steps(
     if state is None:
         particles = returned(model.init(rng.at("init", step=0), n), model, "init")
         if particles.n != n:
-            raise ShapeError(f"{name}.init was asked for {n} particles and returned {particles.n}")
+            raise ShapeError(f"{name}.init was asked for {plural(n, 'particle')} and returned {particles.n}")
         checked(particles, 0, name)
         trace = Trace([row(particles, False, time.perf_counter() - clock)])
         state = State(particles, Genealogy.start(n), trace)

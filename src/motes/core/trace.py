@@ -12,7 +12,7 @@ import torch
 from motes.core.history.growing import Growing
 from motes.core.particles import Particles
 from motes.core.weights import summary
-from motes.errors import UnknownName
+from motes.errors import UnknownName, plural
 
 COLUMNS = ("t", "log_evidence", "ess", "entropy", "max_weight", "roots", "resampled", "seconds")
 """What every step says; models add their own."""
@@ -69,4 +69,4 @@ class Trace(Mapping[str, np.ndarray]):
         return cls([{k: v[i] for k, v in columns.items() if not math.isnan(v[i])} for i in range(steps)])
 
     def __repr__(self) -> str:
-        return f"Trace({len(self.rows)} steps: {', '.join(self)})"
+        return f"Trace({plural(len(self.rows), 'step')}: {', '.join(self)})"

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from motes.errors import ShapeError
+from motes.errors import ShapeError, plural
 
 PyTree = Any
 
@@ -112,7 +112,7 @@ def check(tree: PyTree, n: int) -> None:
     for where, leaf in leaves(tree):
         if isinstance(leaf, Leaf):
             if len(leaf) != n:
-                raise ShapeError(f"{where} holds {len(leaf)} particles, but there are {n} log-weights")
+                raise ShapeError(f"{where} holds {plural(len(leaf), 'particle')}, and log-weights are {n}")
         elif not isinstance(leaf, Tensor):
             raise ShapeError(
                 f"{where} is a {type(leaf).__name__}: per-particle state must be tensors (N, ...) or core.tree.Leaf; "

@@ -11,10 +11,10 @@ do not differ by more than chance tells no more: 5 steps of a normal law and 2 l
 not be told apart in 12 of 12 runs, and the mean was off by more than three errors in all of them."""
 
 
-def too_few(steps: int) -> str:
+def too_few(steps: int, others: str = "steps of thrice the length", least: int = SHORT) -> str:
     """The sentence about a chain so short that a coarser one tells nothing of its error, not even that it is small."""
     many = "1 step is too few to know its error" if steps == 1 else f"{steps} steps are too few to know their error"
-    return f"{many}: steps of thrice the length may be off as much. Use at least {SHORT} steps"
+    return f"{many}: {others} may be off as much. Use at least {least} steps"
 
 
 def alone(steps: int, fast: bool) -> list[Remark]:

@@ -106,6 +106,11 @@ def name_particles(index: Iterable[int], most: int = 8) -> str:
     return f"particle{'s' if len(index) != 1 else ''} [{shown}{more}]"
 
 
+def plural(n: int, noun: str) -> str:
+    """`1 step`, `3 steps`."""
+    return f"{n} {noun}{'' if n == 1 else 's'}"
+
+
 def warn(message: str) -> None:
     """A `MotesWarning` at the line outside of this package that led here, however deep the call is."""
     home, frame, level = str(Path(__file__).parents[1]) + os.sep, sys._getframe(1), 2

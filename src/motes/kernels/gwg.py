@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from motes.core.cite import Reference
-from motes.errors import MotesError
+from motes.errors import MotesError, UnknownName
 from motes.kernels.dynamics.levels import gains, levels_of
 from motes.kernels.kernel import Kernel, Parameters, State, Sweep, Target, accepted, kernels, select
 from motes.rng import Rng
@@ -69,7 +69,7 @@ class GibbsWithGradients(Kernel):
         if self.updates is not None and self.updates < 1:
             raise MotesError(f"updates must be at least 1, or None for as many as coordinates, not {self.updates}")
         if self.balance not in ("sqrt", "barker"):
-            raise MotesError(f'balance must be "sqrt" or "barker", not {self.balance!r}')
+            raise UnknownName("balance", self.balance, ("sqrt", "barker"))
 
     def start(self, d: int, dtype: torch.dtype) -> Parameters:
         return {}

@@ -12,7 +12,7 @@ from torch.distributions import Distribution
 
 from motes.core import tree
 from motes.core.micro_batches import in_parts
-from motes.errors import MotesError, ShapeError, warn
+from motes.errors import MotesError, ShapeError, plural, warn
 from motes.kernels import State, Undefined
 from motes.laws.checking import check, pardon
 from motes.laws.explaining import alone, failure
@@ -266,7 +266,7 @@ class Density(Law):
         if not isinstance(value, Tensor) or tuple(value.shape) != (n,):
             what = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
             more = not_added_up(tuple(value.shape), n) if isinstance(value, Tensor) else ""
-            raise ShapeError(f"log_likelihood must return shape ({n},) for {n} particles, not {what}{more}")
+            raise ShapeError(f"log_likelihood must return shape ({n},) for {plural(n, 'particle')}, not {what}{more}")
         return value
 
     def _parts(self, z: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:

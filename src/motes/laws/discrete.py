@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from motes.errors import MotesError, NanLogPotential, ShapeError, name_particles
+from motes.errors import MotesError, NanLogPotential, ShapeError, name_particles, plural
 from motes.kernels import State, Undefined
 from motes.laws.checking import pardon
 from motes.laws.law import Law
@@ -139,7 +139,7 @@ class Discrete(Law):
         value = self._log_density(x)
         if not isinstance(value, Tensor) or tuple(value.shape) != (n,):
             what = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
-            raise ShapeError(f"log_density must return shape ({n},) for {n} particles, not {what}")
+            raise ShapeError(f"log_density must return shape ({n},) for {plural(n, 'particle')}, not {what}")
         return value
 
     def _check(self, z: Tensor, bad: Tensor, what: str) -> None:

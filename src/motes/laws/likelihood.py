@@ -153,8 +153,10 @@ def _attempt(f: LogLikelihood, points: Values, shape: tuple[int, ...]) -> Tensor
     """What `f` returns if that has the right shape, else what was wrong."""
     try:
         value = f(points)
-    except MotesError:
-        raise
+    except MotesError as error:
+        if shape or not isinstance(error, ShapeError):
+            raise
+        return Failed(cleaned(error))  # what takes batches may well refuse a single point
     except Exception as error:  # noqa: BLE001 - the user's code may fail in any way when it is called the way it was not written for
         missing = unknown(error, points) if isinstance(error, KeyError) else None
         if missing is not None:

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.distributions import Distribution, Independent, MultivariateNormal, TransformedDistribution
 
 from motes.core.estimate.estimate import Estimate
-from motes.errors import MotesError, ShapeError
+from motes.errors import MotesError, ShapeError, UnknownName
 from motes.kernels import State, Undefined
 from motes.laws.density import Density
 from motes.laws.law import Law
@@ -60,7 +60,7 @@ class LowDiscrepancy(Law):
 
     def __init__(self, density: Density, *, points: Literal["sobol", "lattice"] = "sobol", replicates: int = 1):
         if points not in ("sobol", "lattice"):
-            raise MotesError(f'points must be "sobol" or "lattice", not {points!r}')
+            raise UnknownName("kind of points", points, ("sobol", "lattice"))
         if replicates < 1:
             raise MotesError(f"replicates must be at least 1, not {replicates}")
         self.density, self.points, self.replicates = density, points, replicates

@@ -17,7 +17,7 @@ from tqdm.auto import tqdm
 from motes.core.files import store
 from motes.core.files.lock import Lock
 from motes.core.files.settings import FUNCTIONS
-from motes.errors import MotesError, ShapeError, WrongType
+from motes.errors import MotesError, ShapeError, WrongType, plural
 from motes.learn.checkpoint import restore, save, state
 from motes.learn.objective import Diverged, Objective
 from motes.learn.plan import Plan
@@ -42,7 +42,7 @@ class Fitted(Generic[M]):
 
     def __str__(self) -> str:
         recent = self.losses[-max(1, len(self.losses) // 20) :].mean()
-        text = f"{len(self.losses)} steps, loss {float(recent):.4f}"
+        text = f"{plural(len(self.losses), 'step')}, loss {float(recent):.4f}"
         return text + (f", held out {self.held_out[-1][1]:.4f} ± {self.held_out[-1][2]:.4f}" if self.held_out else "")
 
 

@@ -11,6 +11,7 @@ from markupsafe import Markup
 from matplotlib.axes import Axes
 
 from motes.core.run import Run
+from motes.errors import plural
 from motes.report import numerals, plots
 from motes.report.facts import Facts, Summary
 from motes.report.style import PAGE, blank, styled, to_svg
@@ -62,7 +63,7 @@ def paths(f: Facts, run: Run, most: int = 6) -> list[Chart]:
             title = f"{name}{place if place else ''}"
             x = flat[:, :, k].numpy()
             svg = picture(lambda ax, x=x: plots.draw_paths(ax, x, PAGE), 240, 150, f"{f.name}p{len(out)}", title)
-            out.append(Chart(title, svg, f"{min(len(x), plots.PATHS)} of {len(x)} chains"))
+            out.append(Chart(title, svg, f"{min(len(x), plots.PATHS)} of {plural(len(x), 'chain')}"))
     return out
 
 
@@ -79,7 +80,7 @@ def way(f: Facts) -> str:
         "The population was never resampled."
         if not n
         else (
-            f"The population was resampled before {n} of {f.steps - 1} steps."
+            f"The population was resampled before {n} of {plural(f.steps - 1, 'step')}."
             if n < f.steps - 1
             else "The population was resampled before every step."
         )

@@ -16,7 +16,7 @@ from motes.density.checks.finding import FAILED, OK
 from motes.errors import MissingPackage
 from motes.report import numerals
 from motes.report.html import INSTALL
-from motes.report.page import environment
+from motes.report.page import environment, must_be_page
 
 ABOUT = {
     "batch": "The log-density of a point does not depend on its neighbours, nor on the call.",
@@ -35,8 +35,9 @@ def report_check(checked: Checked, path: str | os.PathLike[str] = "check.html", 
 
     Raises:
         ImportError: matplotlib or jinja2 is not installed.
+        MotesError: the name does not end in .html.
     """
-    return write_text(path, render_check(checked, title))
+    return write_text(must_be_page(path), render_check(checked, title))
 
 
 def render_check(checked: Checked, title: str = "Model check") -> str:

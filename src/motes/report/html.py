@@ -20,7 +20,7 @@ from motes.errors import MissingPackage
 from motes.report import facts, numerals
 from motes.report.cautions import cautions, sentence
 from motes.report.facts import Facts, Summary, named
-from motes.report.page import environment
+from motes.report.page import environment, must_be_page
 
 INSTALL = "a report needs matplotlib and jinja2: pip install 'motes[report]'"
 TEXTS, IMAGES, MARGINALS, ROWS, LETTERS = 24, 48, 24, 200, 2000
@@ -36,7 +36,7 @@ def report(
 
     Args:
         runs: a run, several, or several by name.
-        path: the file to write; folders that are missing are made.
+        path: the file to write, whose name ends in .html; folders that are missing are made.
         title: the heading; None is the name of the run, or how many there are.
 
     Returns:
@@ -44,8 +44,9 @@ def report(
 
     Raises:
         ImportError: matplotlib or jinja2 is not installed.
+        MotesError: the name does not end in .html.
     """
-    return write_text(path, render(runs, title))
+    return write_text(must_be_page(path), render(runs, title))
 
 
 def render(runs: Run | list[Run] | dict[str, Run], title: str | None = None) -> str:
@@ -191,8 +192,8 @@ def _distinct(what: str, f: Facts, most: int, show: Callable[[Any], dict]) -> di
     rest = len(all) - len(shown)
     left = numerals.percent(sum(d.weight for d in all[most:]))
     return {
-        "lead": f"{numerals.count(f.n)} particles, {many}, the heaviest first. The share is the weight of all "
-        f"particles that equal the {what}.",
+        "lead": f"{numerals.count(f.n)} particle{'' if f.n == 1 else 's'}, {many}, the heaviest first. The share is "
+        f"the weight of all particles that equal the {what}.",
         "shown": shown,
         "rest": f"{numerals.count(rest)} more, which hold {left} of the weight." if rest else "",
     }

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from motes.core.files.visible import visible
+from motes.errors import MotesError
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -25,3 +28,10 @@ def environment() -> Environment:
         trim_blocks=True,
         finalize=shown,
     )
+
+
+def must_be_page(path: str | os.PathLike[str]) -> Path:
+    """The path, or a MotesError if its name is not that of an HTML page."""
+    if Path(path).suffix.lower() not in (".html", ".htm"):
+        raise MotesError(f"a report is an HTML page: give a name that ends in .html, not {os.fspath(path)!r}")
+    return Path(path)

@@ -130,6 +130,8 @@ class BootstrapFilter(InnerFilter):
         return {"x": x, "log_weight": torch.zeros(n, size, dtype=torch.float64)}
 
     def step(self, rng: Rng, theta: Values, inner: PyTree, t: int) -> tuple[PyTree, Tensor]:
+        if not isinstance(t, SupportsIndex) or not 0 <= t < self.length:
+            raise MotesError(f"t={t!r} is none of the T={self.length} observations, which are numbered from 0")
         x, log_weight = inner["x"], inner["log_weight"]
         if t > 0:
             parent = systematic_rows(rng.at("resample"), log_weight)

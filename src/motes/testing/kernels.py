@@ -8,14 +8,24 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from motes.errors import MotesError, UnknownName
+from motes.errors import MotesError
 from motes.kernels import Kernel, Parameters, State, Sweep, Target
 from motes.laws import Discrete
 from motes.laws.tempered import Tempered
 from motes.rng import Rng
 from motes.testing.counted import Counted
 from motes.testing.exact_laws import Conjugate, ExactLaw, bounded, coupled, enumerated, index
-from motes.testing.violation import LawViolation, Z, deviation, farthest, first_difference, p_value
+from motes.testing.violation import (
+    LawViolation,
+    Z,
+    at_least,
+    chosen,
+    deviation,
+    farthest,
+    first_difference,
+    must_be,
+    p_value,
+)
 
 N, SWEEPS = 40_000, 3
 FEW = 64
@@ -77,13 +87,15 @@ def check_kernel(
     >>> sorted(check_kernel(RandomWalk(), n=4000))
     ['address', 'alone', 'evaluations', 'invariant', 'moves', 'reversible', 'state']
     """
-    chosen = set(LAWS if laws is None else laws)
-    if unknown := chosen - set(LAWS):
-        raise UnknownName("law of a kernel", min(unknown), LAWS)
+    must_be(kernel, Kernel, "kernel", "an instance of motes.kernels.Kernel, such as RandomWalk()")
+    must_be(on, (ExactLaw, Discrete, type(None)), "on", "None, a motes.testing.ExactLaw or a motes.Discrete")
+    must_be(parameters, (dict, type(None)), "parameters", "None or a dict by name")
+    at_least(2, n=n)
+    names = chosen(laws, LAWS, "kernel")
     found: dict[str, float] = {}
     for trial in _trials(kernel, on, parameters or {}, n, seed):
         for law in LAWS:
-            if law in chosen and (z := LAWS[law](trial)) is not None:
+            if law in names and (z := LAWS[law](trial)) is not None:
                 found[law] = max(z, found.get(law, 0.0))
     if unclaimed := set(laws or ()) - set(found):
         raise MotesError(f"{kernel!r} says of itself that it is not {min(unclaimed)}: there is no such law to check")

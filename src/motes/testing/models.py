@@ -18,12 +18,12 @@ from motes.core.model import FeynmanKac
 from motes.core.particles import Particles
 from motes.core.resampling import Scheme
 from motes.core.sample import resume, sample
-from motes.core.smc import State, steps
-from motes.errors import AllWeightsZero, MotesError, UnknownName
+from motes.core.smc import State, must_be_model, steps
+from motes.errors import AllWeightsZero, MotesError
 from motes.rng import Rng
 from motes.testing.enumeration import enumerate_runs
 from motes.testing.schemes import collapsed
-from motes.testing.violation import LawViolation, Z, farthest
+from motes.testing.violation import LawViolation, Z, at_least, chosen, farthest
 
 Label = Callable[[Particles], Sequence[Hashable]]
 """What each particle is an instance of: its state, its text, its path."""
@@ -100,24 +100,24 @@ def check_model(
     >>> check_model(Coins(), log_evidence=math.log(4), laws=["evidence"])["evidence"] < 1e-12
     True
     """
-    chosen = set(LAWS if laws is None else laws)
-    if unknown := chosen - set(LAWS):
-        raise UnknownName("law of a model", min(unknown), LAWS)
+    must_be_model(model)
+    at_least(1, n=n)
+    names = chosen(laws, LAWS, "model")
     given = {"evidence": log_evidence is not None, "law": law is not None and label is not None}
     for name in ("evidence", "law"):
-        if laws is not None and name in chosen and not given[name]:
+        if laws is not None and name in names and not given[name]:
             raise MotesError(f"to check {name!r} give " + ("log_evidence" if name == "evidence" else "law and label"))
     found: dict[str, float] = {}
-    fresh = _copied(model) if "resume" in chosen else model
-    if "address" in chosen or "weights" in chosen:
-        found |= _steps(model, n, resampling, ess_threshold, chosen, seed)
-    if "resume" in chosen:
+    fresh = _copied(model) if "resume" in names else model
+    if "address" in names or "weights" in names:
+        found |= _steps(model, n, resampling, ess_threshold, names, seed)
+    if "resume" in names:
         with TemporaryDirectory() as folder:
             _resumed(model, fresh, n, resampling, ess_threshold, seed, Path(folder) / "run")
         found["resume"] = 0.0
-    if log_evidence is not None and "evidence" in chosen:
+    if log_evidence is not None and "evidence" in names:
         found |= _means(model, n, None, {WHOLE: math.exp(log_evidence)}, runs, resampling, ess_threshold, seed)
-    if law is not None and label is not None and "law" in chosen:
+    if law is not None and label is not None and "law" in names:
         found |= _means(model, n, label, law, runs, resampling, ess_threshold, seed)
     return found
 

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from motes.core.particles import Particles
-from motes.errors import MotesError
+from motes.errors import MotesError, WrongType
 from motes.language import Generation, TableModel
 from motes.language.rule import Chain, Rule, SeenTokens, renormalised
 from motes.testing.models import mean_weights
-from motes.testing.violation import LawViolation
+from motes.testing.violation import LawViolation, at_least, must_be
 
 EXACT = 1e-9
 TABLE = torch.tensor(
@@ -74,6 +74,11 @@ def check_rule(
     >>> sorted(check_rule(top_k(2), truncates=True))
     ['excluded', 'mass', 'normalised', 'rows', 'run', 'state']
     """
+    must_be(rule, Rule, "rule", "a decoding rule with its knobs, such as motes.language.top_k(2)")
+    must_be(model, (TableModel, type(None)), "model", "None or a motes.language.TableModel, whose texts can be counted")
+    at_least(1, max_tokens=max_tokens)
+    if target is not None and not callable(target):
+        raise WrongType(f"target must be None or a function of a text (a tuple of token numbers), not {target!r}")
     walk = Tried(rule, model or three_tokens(), max_tokens)
     found: dict[str, float] = {}
     for row in walk.rows.values():

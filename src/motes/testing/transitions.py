@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from motes.core.transition import Transition, mean_and_deviation, must_be_transition
-from motes.errors import MotesError
+from motes.errors import MotesError, ShapeError
 from motes.rng import Rng
-from motes.testing.violation import LawViolation
+from motes.testing.violation import LawViolation, must_be
 
 EXACT = {torch.float64: 1e-9, torch.float32: 1e-3}
 """How far a log-density may be off by rounding, for each coordinate, by the type of the states."""
@@ -22,13 +22,14 @@ def check_transition(
 ) -> dict[str, float]:
     """Check that a transition keeps the laws of `motes.core.Transition`; no law of it is by chance.
 
-    - "shapes": the mean is like the state, deviations are as the protocol says, log-densities are (N,) float64.
+    - "shapes": means and deviations have shapes as the protocol says and the dtype of the state (but for a single
+      number), log-densities are (N,) float64.
     - "density": at mean + deviation * e, for random e, the log-density is that of a normal law.
     - "address": asked twice, it answers with the same bits.
 
     Args:
         transition: what is checked.
-        state: (N, ...) where it is asked.
+        state: (N, ...) where it is asked, N >= 1, float32 or float64.
         condition: what it is told.
         seed: of the points at which densities are compared.
 
@@ -37,19 +38,29 @@ def check_transition(
 
     Raises:
         WrongType: it is no transition; the message says which method it lacks.
+        ShapeError: the states are none of these.
         LawViolation: a law does not hold; the message says what was expected and what came.
     """
     must_be_transition(transition)
+    must_be(state, Tensor, "state", "a tensor (N, ...)")
+    if state.ndim == 0 or state.numel() == 0 or state.dtype not in EXACT:
+        raise ShapeError(
+            f"state must be (N, ...) float32 or float64 and hold numbers, not {tuple(state.shape)} {state.dtype}"
+        )
     try:
         mean, deviation = mean_and_deviation(transition, state, condition)
     except MotesError as error:
         raise LawViolation("shapes", str(error)) from error
+    for what, value in (("means", mean), ("deviations", deviation)):
+        if value.ndim and value.dtype != state.dtype:
+            raise LawViolation("shapes", f"{what} are {value.dtype}, not {state.dtype} like the state")
     wide = deviation.expand_as(state)
     noise = Rng(seed).at("noise").normal(tuple(state.shape), dtype=state.dtype)
     new = mean + wide * noise
     found = transition.log_density(new, state, condition)
-    if found.shape != (len(state),) or found.dtype != torch.float64:
-        raise LawViolation("shapes", f"log-densities are {tuple(found.shape)} {found.dtype}, not (N,) float64")
+    if not isinstance(found, Tensor) or found.shape != (len(state),) or found.dtype != torch.float64:
+        said = f"{tuple(found.shape)} {found.dtype}" if isinstance(found, Tensor) else f"a {type(found).__name__}"
+        raise LawViolation("shapes", f"log-densities are {said}, not (N,) float64")
     each = -0.5 * noise.double().square() - wide.double().log() - 0.5 * math.log(2 * math.pi)
     error = float((found - each.reshape(len(each), -1).sum(1)).abs().max())
     if not error < EXACT[state.dtype] * each[0].numel():

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection, Iterable
 from statistics import NormalDist
 
 import torch
 from torch import Tensor
 
 from motes.core.estimate.ranks import chi_squared_tail
-from motes.errors import MotesError
+from motes.errors import MotesError, UnknownName, WrongType
 
 Z = 4.9
 """Standard errors that a mean may be off: a two-sided level of 1e-6 for each mean that is looked at."""
@@ -23,6 +24,29 @@ class LawViolation(MotesError, AssertionError):
     def __init__(self, law: str, message: str):
         super().__init__(message)
         self.law = law
+
+
+def must_be(value: object, kind: type | tuple[type, ...], what: str, mend: str) -> None:
+    """A `WrongType` that says what an argument must be, unless it is of that kind."""
+    if not isinstance(value, kind):
+        raise WrongType(f"{what} must be {mend}, not {value!r}")
+
+
+def at_least(least: int, **counts: object) -> None:
+    """A `WrongType` for an argument that is no whole number of at least `least`."""
+    for name, value in counts.items():
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise WrongType(f"{name} must be a whole number of at least {least}, not {value!r}")
+
+
+def chosen(laws: Iterable[str] | None, legal: Collection[str], whose: str) -> set[str]:
+    """The names of the laws to check, all of them if None."""
+    if laws is not None and (isinstance(laws, str) or not isinstance(laws, Iterable)):
+        raise WrongType(f"laws must be None or a list of names, as [{min(legal)!r}], not {laws!r}")
+    names = set(legal if laws is None else laws)
+    if unknown := names - set(legal):
+        raise UnknownName(f"law of a {whose}", min(unknown, key=str), legal)
+    return names
 
 
 Means = dict[str, tuple[Tensor, float]]

@@ -70,7 +70,7 @@ def test_other_rules_are_named_for_their_chain():
     found = run(made(2, rule=Ordered()), 50)
     assert found.doubts == {"evidence", "means"} and "chain of 2 steps" in found.setup["quantity"]
     one = run(made(1), 50)
-    assert one.setup["quantity"] == "log normaliser of the chain of 1 steps" and one.doubts == {"evidence", "means"}
+    assert one.setup["quantity"] == "log normaliser of the chain of 1 step" and one.doubts == {"evidence", "means"}
 
 
 @pytest.mark.parametrize("stop", [1, 2])

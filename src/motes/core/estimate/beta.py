@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from motes.errors import MotesError
+from motes.errors import MotesError, UnknownName
 
 KINDS = ("equal-tailed", "shortest")
 ACCURACY = 1e-15
@@ -100,4 +100,4 @@ def check_level(level: float, kind: str = "equal-tailed") -> None:
     if not 0 < level < 1:
         raise MotesError(f"level must lie between 0 and 1, as 0.95, not {level!r}")
     if kind not in KINDS:
-        raise MotesError(f"kind must be one of {', '.join(KINDS)}, not {kind!r}")
+        raise UnknownName("kind of interval", kind, KINDS)

@@ -12,7 +12,7 @@ from torch import Tensor
 from motes.core.cite import Reference
 from motes.core.registry import Registry
 from motes.core.weights import check_log_weight
-from motes.errors import AllWeightsZero, MotesError, ShapeError
+from motes.errors import AllWeightsZero, MotesError, ShapeError, WrongType, plural
 from motes.rng import Rng
 
 
@@ -66,7 +66,7 @@ class Scheme:
         if float(log_weight.max()) == -math.inf:
             raise AllWeightsZero(f"{self.name}: all {size} weights are zero, so there are no parents to choose")
         if n < 0 or (self.same_n and n != size):
-            raise MotesError(f"{self.name} cannot make {n} children of {size} particles")
+            raise MotesError(f"{self.name} cannot make {n} children of {plural(size, 'particle')}")
         if not self.needs_order:
             return self.function(rng, log_weight, n)
         if order is None or order.shape != log_weight.shape or bool(order.isnan().any()):
@@ -94,5 +94,11 @@ def find_scheme(name: str | Scheme) -> Scheme:
 
     Raises:
         UnknownName: there is none; the message lists those that there are.
+        WrongType: it is neither; a function becomes a scheme by `Scheme`.
     """
+    if callable(name) and not isinstance(name, Scheme):
+        raise WrongType(
+            f"{name!r} is no resampling scheme: give a name, or Scheme(name, function, variance) with a function "
+            "(rng, log_weight, n) -> parents (n,)"
+        )
     return name if isinstance(name, Scheme) else schemes.find(name)

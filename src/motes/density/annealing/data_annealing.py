@@ -110,10 +110,11 @@ class DataAnnealing(FeynmanKac):
     quantity: ClassVar[str] = "log evidence"
 
     def __post_init__(self) -> None:
-        if self.batch < 1 or not 0 < self.conditional_ess < 1 or (self.sweeps != "auto" and self.sweeps < 1):
+        few = self.sweeps != "auto" and (not isinstance(self.sweeps, int) or self.sweeps < 1)
+        if few or self.batch < 1 or not 0 < self.conditional_ess < 1:
             raise MotesError(
                 'need batch >= 1, conditional_ess in (0, 1) and sweeps >= 1 or "auto", '
-                f"not batch={self.batch}, conditional_ess={self.conditional_ess}, sweeps={self.sweeps}"
+                f"not batch={self.batch}, conditional_ess={self.conditional_ess}, sweeps={self.sweeps!r}"
             )
         sizes = {len(v) if isinstance(v, Tensor) and v.ndim else None for _, v in tree.leaves(self.observations)}
         if len(sizes) != 1 or None in sizes or 0 in sizes:

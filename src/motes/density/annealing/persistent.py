@@ -102,10 +102,11 @@ class PersistentSampling(Annealed):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not (0 < self.ess and 0 < self.max_correlation < 1) or (self.sweeps != "auto" and self.sweeps < 1):
+        few = self.sweeps != "auto" and (not isinstance(self.sweeps, int) or self.sweeps < 1)
+        if few or not (0 < self.ess and 0 < self.max_correlation < 1):
             raise MotesError(
                 'need ess > 0, max_correlation in (0, 1) and sweeps >= 1 or "auto", '
-                f"not ess={self.ess}, max_correlation={self.max_correlation}, sweeps={self.sweeps}"
+                f"not ess={self.ess}, max_correlation={self.max_correlation}, sweeps={self.sweeps!r}"
             )
 
     def init(self, rng: Rng, n: int) -> Particles:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from motes.core.run import Run
 from motes.core.weights import normalise
-from motes.errors import MotesError, ShapeError, name_particles
+from motes.errors import MotesError, ShapeError, UnknownName, name_particles
 from motes.laws.law import Law
 
 Preconditioner = Literal["median", "scaled-median", "covariance"]
@@ -144,7 +144,7 @@ def _precision(x: Tensor, preconditioner: Preconditioner, m: int) -> Tensor:
             raise MotesError(f"{len(x)} points do not fill {d} dimensions, so their covariance has no inverse")
         return torch.linalg.inv(covariance)
     if preconditioner not in ("median", "scaled-median"):
-        raise MotesError(f"preconditioner must be median, scaled-median or covariance, not {preconditioner!r}")
+        raise UnknownName("preconditioner", preconditioner, ("median", "scaled-median", "covariance"))
     some = x[torch.linspace(0, len(x) - 1, min(len(x), PAIRS)).round().long()]
     distance = torch.pdist(some)
     distance = distance[distance > 0]  # draws that a chain rejected, or that were resampled, repeat

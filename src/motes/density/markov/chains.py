@@ -120,7 +120,9 @@ class Chains(Annealed):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "kernel", choose_kernel(self.density, self.kernel, "chees", biased=True))
-        if self.draws < 1 or (self.warmup != "auto" and self.warmup < 0) or (self.thin != "auto" and self.thin < 1):
+        least = ((self.warmup, 0), (self.thin, 1))
+        few = any(count != "auto" and (not isinstance(count, int) or count < k) for count, k in least)
+        if few or self.draws < 1:
             raise MotesError(
                 f'need draws >= 1, warmup >= 0 or "auto" and thin >= 1 or "auto", '
                 f"not draws={self.draws}, warmup={self.warmup!r}, thin={self.thin!r}"

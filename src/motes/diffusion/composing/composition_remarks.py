@@ -7,6 +7,7 @@ from motes.core.particles import Particles
 from motes.core.remark import ALL, EVIDENCE, Remark
 from motes.diffusion.composing.driftlite import ENOUGH
 from motes.diffusion.flows.coupling import coupling_remarks
+from motes.errors import plural
 
 LOUD = 0.2
 """Nats of estimated discretisation error from which a run says so, whatever its bar."""
@@ -40,8 +41,8 @@ def remarks(
         text = "1 step is too few to know its error: no two can be compared with one of twice the length. Use more"
         said.append(Remark(text, ALL, withholds=True))
     if systematic is not None and systematic.exceeds(LOUD):
-        text = f"with {steps} steps the log normaliser is off by about {error:+.2g} nats, and the means with it"
-        said.append(Remark(f"{text}: use more steps", ALL))
+        text = f"with {plural(steps, 'step')} the log normaliser is off by about {error:+.2g} nats, and the means"
+        said.append(Remark(f"{text} with it: use more steps", ALL))
     if particles.n < ENOUGH * coefficients:
         text = (
             f"the control has {coefficients} coefficients, fitted to {particles.n} particles that they then move: the "

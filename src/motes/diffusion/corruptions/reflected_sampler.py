@@ -19,7 +19,7 @@ from motes.diffusion.arguments import check_networks
 from motes.diffusion.corruptions.reflected import Reflected
 from motes.diffusion.evaluation.checks import checked_reward, not_finite, refuse
 from motes.diffusion.sampler import StepSampler
-from motes.errors import MotesError, ShapeError, UnknownName
+from motes.errors import MotesError, ShapeError, UnknownName, plural
 from motes.rng import Rng
 
 REFLECTED = Reference(
@@ -95,7 +95,7 @@ class ReflectedDiffusion(StepSampler):
         if sigmas.ndim != 1 or len(sigmas) < 2 or not bool((sigmas.diff() < 0).all()) or not bool((sigmas > 0).all()):
             raise MotesError("noise levels must be positive and fall, at least 2 of them")
         object.__setattr__(self, "sigmas", sigmas)
-        object.__setattr__(self, "quantity", f"log normaliser of the chain of {len(sigmas) - 1} steps")
+        object.__setattr__(self, "quantity", f"log normaliser of the chain of {plural(len(sigmas) - 1, 'step')}")
 
     def init(self, rng: Rng, n: int) -> Particles:
         u = self.reflected.uniform(rng.at("start"), (n, *self.shape), self.dtype).to(self.device)
@@ -129,7 +129,7 @@ class ReflectedDiffusion(StepSampler):
     def remarks(self, particles: Particles) -> list[str]:
         return [
             Remark(
-                f"the weights are exact for the chain of {self.last} steps, whose law comes near to the "
+                f"the weights are exact for the chain of {plural(self.last, 'step')}, whose law comes near to the "
                 "model's as steps get more: an error that the run does not know; double the steps to see it",
                 MEANS if self.reward is None else ALL,
             )

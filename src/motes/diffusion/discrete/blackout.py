@@ -24,7 +24,7 @@ from motes.diffusion.discrete import stale
 from motes.diffusion.evaluation.checks import EARLY, checked_reward, not_finite, refuse
 from motes.diffusion.evaluation.intermediate_reward import POTENTIALS, Schedule, strengths
 from motes.diffusion.sampler import StepSampler
-from motes.errors import MotesError, ShapeError, UnknownName
+from motes.errors import MotesError, ShapeError, UnknownName, plural
 from motes.rng import Rng
 
 SANTOS = Reference(
@@ -159,7 +159,7 @@ class ReverseBlackout(StepSampler):
         curve: Schedule = (lambda t: math.exp(-t)) if signal else self.schedule
         object.__setattr__(self, "times", times)
         if not self._pairs:
-            object.__setattr__(self, "quantity", f"log normaliser of the chain of {len(times) - 1} steps")
+            object.__setattr__(self, "quantity", f"log normaliser of the chain of {plural(len(times) - 1, 'step')}")
         object.__setattr__(self, "strength", strengths(curve, self.process, times))  # type: ignore[arg-type]
 
     def init(self, rng: Rng, n: int) -> Particles:

@@ -20,7 +20,7 @@ from motes.diffusion.discrete.process import TokenProcess
 from motes.diffusion.evaluation.checks import refuse
 from motes.diffusion.sampler import StepSampler
 from motes.diffusion.short import SHORT
-from motes.errors import MotesError, UnknownName
+from motes.errors import MotesError, UnknownName, plural
 from motes.rng import Rng
 
 CORRECTOR = Reference(
@@ -190,8 +190,8 @@ class TokenComposition(StepSampler):
         if self.exact:
             return []
         text = (
-            f"the weights are rates, taken over {len(self.times) - 1} steps, so that the normaliser has an error of "
-            "the steps, which the run does not know: compare with twice as many"
+            f"the weights are rates, taken over {plural(len(self.times) - 1, 'step')}, so that the normaliser has an "
+            "error of the steps, which the run does not know: compare with twice as many"
         )
         return [Remark(text, ALL, withholds=len(self.times) <= SHORT)]
 

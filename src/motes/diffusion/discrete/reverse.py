@@ -29,7 +29,7 @@ from motes.diffusion.evaluation.checks import EARLY, checked_reward, refuse
 from motes.diffusion.evaluation.intermediate_reward import POTENTIALS, Schedule, strengths
 from motes.diffusion.references import SINGHAL
 from motes.diffusion.sampler import StepSampler
-from motes.errors import MotesError, ShapeError, UnknownName, WrongType
+from motes.errors import MotesError, ShapeError, UnknownName, WrongType, plural
 from motes.rng import Rng
 
 STEERING = SINGHAL.used_for("the intermediate rewards")
@@ -128,7 +128,7 @@ class ReverseDiscrete(StepSampler):
         object.__setattr__(self, "free", self._free())
         object.__setattr__(self, "guide", guide)
         if self.rule.error(self.process, times, int(self.free.sum())) and not self._pairs:
-            object.__setattr__(self, "quantity", f"log normaliser of the chain of {len(times) - 1} steps")
+            object.__setattr__(self, "quantity", f"log normaliser of the chain of {plural(len(times) - 1, 'step')}")
         guided = guide.references if guide is not None else ()
         used = (*self.rule.references, *((STEERING,) if self.reward is not None else ()), *guided)
         object.__setattr__(self, "references", used)

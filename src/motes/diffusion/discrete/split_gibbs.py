@@ -21,7 +21,7 @@ from motes.diffusion.discrete.draw import draw
 from motes.diffusion.discrete.model import TokenModel
 from motes.diffusion.discrete.process import Uniform
 from motes.diffusion.evaluation.checks import checked_reward, refuse
-from motes.errors import MotesError
+from motes.errors import MotesError, plural
 from motes.rng import Rng
 
 SPLIT = Reference(
@@ -137,10 +137,11 @@ class SplitGibbs(FeynmanKac):
 
     def remarks(self, particles: Particles) -> list[str]:
         lost = int((particles.x["log_likelihood"] == -math.inf).sum())
-        zero = f"{lost} of {particles.n} chains ended where the likelihood is zero: leave them out, or take more turns"
+        zero = f"{lost} of {plural(particles.n, 'chain')} ended where the likelihood is zero: "
+        zero += "leave them out, or take more turns"
         return [zero] * (lost > 0) + [
             f"the law of these chains is the posterior's only as the flips vanish; {self.tightest:.2g} of them are "
-            f"left, and {self.reverse} steps of the reverse diffusion: compare with half and twice of that"
+            f"left, and {plural(self.reverse, 'step')} of the reverse diffusion: compare with half and twice of that"
         ]
 
     def _denoised(self, rng: Rng, tokens: Tensor, b: float) -> Tensor:

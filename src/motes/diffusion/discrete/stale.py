@@ -15,6 +15,7 @@ from torch import Tensor
 from motes.core.estimate.systematic import Systematic
 from motes.core.remark import MEANS, Remark
 from motes.core.weights import log_mean_exp, normalise
+from motes.diffusion.short import too_few
 
 FEWEST = 4
 """A chain of fewer steps than this does not know what they err by: of four places, two steps and 500 particles the log
@@ -29,8 +30,7 @@ def systematic(log_weight: Tensor, gap: Tensor, steps: int) -> Systematic:
         steps: of the run.
     """
     if steps < FEWEST:
-        text = f"{steps} steps are too few to know their error: half as many may be off as much. Use at least {FEWEST}"
-        return Systematic(math.nan, 0.0, text)
+        return Systematic(math.nan, 0.0, too_few(steps, "half as many", FEWEST))
     other = log_weight + gap
     if not float(other.max()) > -math.inf:
         text = f"half of the {steps} steps leave no path any weight, so nothing is known of their error: use more"

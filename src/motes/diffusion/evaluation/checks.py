@@ -8,8 +8,8 @@ from torch import Tensor
 from motes.errors import NanLogPotential, ShapeError, name_particles
 
 EARLY = (
-    'reward: before the end it would kill what may end well; ReverseDiffusion with schedule="end" asks about final '
-    "images only"
+    'reward: before the end it would kill what may end well; a sampler with schedule="end" (ReverseDiffusion, where '
+    "this one takes no schedule) asks about what is finished only"
 )
 """What to look at where a reward is -inf on the way."""
 

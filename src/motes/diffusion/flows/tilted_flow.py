@@ -31,6 +31,7 @@ from motes.diffusion.evaluation.checks import checked_reward, not_finite, refuse
 from motes.diffusion.flows.flow import REFERENCES
 from motes.diffusion.flows.solvers import FLOWS, Leg
 from motes.diffusion.processes.transition import falling
+from motes.diffusion.short import too_few
 from motes.errors import MotesError, UnknownName
 from motes.rng import Rng
 
@@ -190,10 +191,7 @@ class TiltedFlow(FeynmanKac):
 
     @property
     def _too_few(self) -> str:
-        return (
-            f"{len(self.times) - 1} steps of the flow are too few to know their error: half as many may be off as "
-            f"much. Use at least {SHORT}"
-        )
+        return too_few(len(self.times) - 1, "half as many", SHORT)
 
     def standard_error(self, particles: Particles) -> StandardError | None:
         return unearned(particles, particles.x["reward"] if self.done(particles) else None)

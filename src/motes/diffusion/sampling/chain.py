@@ -26,7 +26,7 @@ from motes.diffusion.flows.coupling import coupling_remarks, tested
 from motes.diffusion.processes.transition import Transitions
 from motes.diffusion.sampling import multilevel_error
 from motes.diffusion.sampling.multilevel import Coarse
-from motes.errors import MotesError
+from motes.errors import MotesError, plural
 from motes.rng import Rng
 
 HEAVY = 0.5
@@ -72,7 +72,8 @@ class WeightedChain:
     @property
     def quantity(self) -> str:
         """What the normaliser is called."""
-        return "log normaliser" + (f" of the chain of {self.models.steps} steps" if self.level is None else "")
+        chain = f" of the chain of {plural(self.models.steps, 'step')}" if self.level is None else ""
+        return f"log normaliser{chain}"
 
     def about(self, **functions: Any) -> WeightedChain:
         """The same steps, asked about another reward, twist and guidance."""

@@ -250,6 +250,8 @@ def as_guidance(guidance: Guides | None) -> Guidance | None:
     if guidance is None or isinstance(guidance, Guidance):
         return guidance
     if isinstance(guidance, str):
+        if guidance != "reward" and guidance not in guidances:
+            raise UnknownName("guidance", guidance, ("reward", *guidances))
         made = ValueGradient() if guidance == "reward" else guidances.make(guidance)
         if isinstance(made, Guidance):
             return made
