@@ -239,7 +239,7 @@ def test_a_run_goes_on_from_what_was_saved():
     row = middle.x["frontier"].row
     alive = row >= 0
     texts = [bytes(x[:3].tolist()) for x in middle.x["tokens"][alive]]
-    found = middle.x["frontier"].front.prefixes
+    found = middle.x["frontier"].reader.prefixes
     assert [bytes(found.texts[r]) for r in row[alive].tolist()] == texts
     for r in row[alive].tolist():
         logits, _ = fresh(ByteModel(table(), beam=3), list(found.texts[r]))

@@ -10,7 +10,7 @@ import torch
 
 from motes.errors import MotesError
 from motes.language import Generation, rules
-from motes.language.generation.frontier import Front
+from motes.language.generation.frontier import TextReader
 from motes.language.models.hugging_face import TransformersModel
 from motes.language.processor import processor
 from motes.rng import Rng
@@ -49,18 +49,18 @@ def generate(model, prompts, rule, **options):
 
 
 def check_rows(model, prompt, steps):
-    """Each score is the law that a run's front has for that text."""
+    """Each score is the law that a run's reader has for that text."""
     checked = 0
     for ids, scores in steps:
         for row, score in zip(ids, scores, strict=True):
             text = row[len(prompt) :].tolist()
             if row[: len(prompt)].tolist() != prompt.tolist() or any(v in model.end for v in text):
                 continue
-            front = Front(model, prompt, 12, CHAIN, None)
+            reader = TextReader(model, prompt, 12, CHAIN, None)
             for token in text:
-                front.extend(torch.tensor([0]), torch.tensor([token]))
-                front.law = front.find_law()
-            law, score = front.law.log_prob[0], torch.log_softmax(score.double(), -1)
+                reader.extend(torch.tensor([0]), torch.tensor([token]))
+                reader.law = reader.find_law()
+            law, score = reader.law.log_prob[0], torch.log_softmax(score.double(), -1)
             assert torch.equal(torch.isfinite(law), torch.isfinite(score))
             inside = torch.isfinite(law)
             torch.testing.assert_close(score[inside], law[inside], atol=2e-4, rtol=2e-4)

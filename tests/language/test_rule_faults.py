@@ -17,7 +17,7 @@ from language.test_rule_laws import CASES, OTHER, other
 from motes.core.smc import steps
 from motes.errors import MotesError
 from motes.language import Generation, TableModel, rules
-from motes.language.generation.frontier import Front
+from motes.language.generation.frontier import TextReader
 from motes.language.rule import Rule, renormalised
 
 COMPARING = {
@@ -147,11 +147,11 @@ def test_restored_rows_have_the_law_of_their_text_alone(step):
     for state in steps(model, 8, seed=3, ess_threshold=1.0):
         x = model.restore(state.particles).x
         for i in torch.nonzero(~x["finished"])[:, 0].tolist():
-            alone = Front(model.model, model.prompt, 7, REMEMBERING, None)
+            alone = TextReader(model.model, model.prompt, 7, REMEMBERING, None)
             for token in x["tokens"][i, : int(x["length"][i])].tolist():
                 alone.extend(torch.tensor([0]), torch.tensor([token]))
                 alone.law = alone.find_law()
-            law, row = x["frontier"].front.law, x["frontier"].row[i]
+            law, row = x["frontier"].reader.law, x["frontier"].row[i]
             torch.testing.assert_close(law.log_prob[row], alone.law.log_prob[0])
             torch.testing.assert_close(law.kept_by_rules[row], alone.law.kept_by_rules[0])
             checked += 1

@@ -139,8 +139,8 @@ def test_drafts_that_are_all_believed_would_be_noticed(scheme, monkeypatch):
 class Unweighted(SpeculativeGeneration):
     """The broken twin: the mass behind the last token of a round is never counted."""
 
-    def _write(self, x, front, turn, *rest):
-        return super()._write(x, front, replace(turn, unread=torch.full_like(turn.unread, -1)), *rest)
+    def _write(self, x, reader, turn, *rest):
+        return super()._write(x, reader, replace(turn, unread=torch.full_like(turn.unread, -1)), *rest)
 
 
 def test_a_mass_that_is_forgotten_between_rounds_would_be_noticed():

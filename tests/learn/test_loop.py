@@ -94,7 +94,7 @@ def test_a_broken_off_training_ends_like_a_whole_one(tmp_path):
     other = fit(points_network(), objective, POINTS, plan=SHORT, seed=6, progress=False)
     assert not torch.equal(weights(other.network), weights(whole.network))
     for change in (
-        {"objective": Cleaning(0.3)},
+        {"objective": Cleaning(5.0)},
         {"plan": dataclasses.replace(SHORT, rate=1e-3)},
         {"seed": 6},
         {"data": POINTS[:300]},

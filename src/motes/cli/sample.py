@@ -23,7 +23,7 @@ def arguments(command: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
     model = userfile.read(args.file)
-    recipe = {"command": "sample", "file": str(args.file.resolve()), "sha256": userfile.digest(args.file)}
+    recipe = {"command": "sample", "file": str(args.file.resolve()), "sha256": userfile.checksum(args.file)}
     result = running.start(model, args, recipe)
     running.finish(result, [args.out / running.FILE], args.out / running.PAGE if args.report else None)
     return 0
@@ -48,7 +48,7 @@ def rebuild(recipe: dict[str, Any], *, force: bool, model: str | None) -> Feynma
     path = Path(recipe["file"] if model is None else model)
     if not path.is_file():
         raise MissingFile(f"there is no file {path}, from which the model would be made")
-    if userfile.digest(path) != recipe["sha256"] and not force:
+    if userfile.checksum(path) != recipe["sha256"] and not force:
         raise FileError(
             f"{path} has changed since the run began, or is another file, so the end would not fit the beginning; "
             "give the one that began it, begin a new run, or resume all the same with --force"

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 NAME = "motes_user_file"
 
 
-def digest(path: Path) -> str:
+def checksum(path: Path) -> str:
     """SHA-256 of the file's bytes, in hexadecimal."""
     return hashlib.sha256(path.read_bytes()).hexdigest()
 

@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 
 from motes.core.estimate.estimate import Estimate
+from motes.core.estimate.population import Population
 from motes.core.estimate.variance import StandardError
-from motes.core.result import Population, Result
+from motes.core.result import Result
 
 P = TypeVar("P", bound=Population)
 

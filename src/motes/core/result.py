@@ -1,16 +1,6 @@
-"""How a run ended, and what estimates see of it."""
+"""How a run ended."""
 
-from __future__ import annotations
-
-from collections.abc import Sequence
 from enum import Enum
-from typing import Any, Protocol
-
-from torch import Tensor
-
-from motes.core.estimate.variance import StandardError
-from motes.core.history.genealogy import Genealogy
-from motes.core.views._view import View
 
 
 class Result(Enum):
@@ -21,28 +11,3 @@ class Result(Enum):
     NAN_LOG_POTENTIAL = "NAN_LOG_POTENTIAL"
     MAX_STEPS = "MAX_STEPS"
     INTERRUPTED = "INTERRUPTED"
-
-
-class Population(Protocol):
-    """A run as estimates from several of them see it; each of these is what `Run` says."""
-
-    @property
-    def n(self) -> int: ...
-    @property
-    def result(self) -> Result: ...
-    @property
-    def setup(self) -> dict[str, Any]: ...
-    @property
-    def shown(self) -> View: ...
-    @property
-    def genealogy(self) -> Genealogy: ...
-    @property
-    def replicas(self) -> Sequence[Population]: ...
-    @property
-    def score(self) -> Tensor | None: ...
-    @property
-    def log_evidence(self) -> float: ...
-    @property
-    def particles_error(self) -> StandardError: ...
-    @property
-    def own_error(self) -> StandardError | None: ...

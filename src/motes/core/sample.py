@@ -21,7 +21,7 @@ from motes.core.smc import State, must_be_model
 from motes.core.views import views
 from motes.errors import FileError, MotesError, WrongType, warn
 from motes.rng import Rng
-from motes.rng.seed import source
+from motes.rng.seed import seeded
 
 
 def sample(
@@ -107,7 +107,7 @@ def _sources(seed: int | Rng, replicas: int) -> Sequence[int | Rng]:
         raise MotesError(f"replicas, the number of populations, must be at least 1, not {replicas}")
     if replicas == 1:
         return [seed]
-    first = source(seed)
+    first = seeded(seed)
     if not isinstance(first, Rng):
         raise WrongType(f"replicas need a seed or an Rng, from which those of the others follow, not {seed!r}")
     others = [first.replica(j) for j in range(replicas)]

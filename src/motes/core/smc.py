@@ -21,7 +21,7 @@ from motes.core.trace import Trace, row
 from motes.core.weights import check_log_weight
 from motes.errors import AllWeightsZero, MotesError, ShapeError, WrongType, plural
 from motes.rng import Rng
-from motes.rng.seed import source
+from motes.rng.seed import seeded
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,7 @@ def steps(
         raise MotesError(f"n, the number of particles, must be at least 1, not {n}")
     if isinstance(ess_threshold, str) or not 0 <= ess_threshold <= 1:
         raise MotesError(f"ess_threshold must lie in [0, 1], not {ess_threshold!r}")
-    rng = source(seed)
+    rng = seeded(seed)
     state, clock = start, time.perf_counter()
     if state is None:
         particles = returned(model.init(rng.at("init", step=0), n), model, "init")

@@ -14,9 +14,8 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from motes.core.files import store
 from motes.core.files.lock import Lock
-from motes.core.files.settings import FUNCTIONS
+from motes.core.files.settings import FUNCTIONS, digest
 from motes.errors import MotesError, ShapeError, WrongType, plural
 from motes.learn.checkpoint import restore, save, state
 from motes.learn.objective import Diverged, Objective
@@ -97,7 +96,7 @@ def fit(
     losses, history = torch.full((plan.steps,), torch.nan, dtype=torch.float64), []
     about = {}
     if path is not None:
-        held_by = [{"shape": list(d.shape), "digest": store.digest(d.detach().cpu())[:16]} for d in data]
+        held_by = [{"shape": list(d.shape), "digest": digest(d)} for d in data]
         kind = "function" if isinstance(objective, FUNCTIONS) else type(objective).__name__
         about = {"objective": kind, "plan": asdict(plan), "seed": seed, "data": held_by}
 

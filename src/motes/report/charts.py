@@ -110,11 +110,11 @@ def genealogy(f: Facts, note: str) -> dict | None:
     big = min(colours, f.roots)
     key = [(f"family{k}", f"{numerals.percent(share[k])} of the weight") for k in range(big)]
     if f.roots > colours:
-        key.append(("other", f"{numerals.count(f.roots - colours)} smaller families"))
+        key.append(("other", f"{numerals.count(f.roots - colours)} other ancestors"))
     key.append(("faint", "died out"))
     lead = (
-        f"{whole}. Each line is a particle; lines that meet going back share a parent. Colours mark the families "
-        "that hold most weight, and the bars at the end are the final weights."
+        f"{whole}. Each line is a particle; lines that meet going back share a parent. Colours mark the ancestors "
+        "whose descendants hold most weight, and the bars at the end are the final weights."
     )
     thinned = " Of the lines, an even selection is drawn." if f.n > 200 else ""
     thinned += f" {note[:1].upper()}{note[1:]}." if note else ""

@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 from numbers import Integral
-from typing import Any
 
 from motes.errors import WrongType
 from motes.rng.rng import Rng
 
 
-def source(seed: int | Rng) -> Rng:
-    """The random numbers of a seed; anything else is taken to be such a source itself."""
+def seeded(seed: int | Rng) -> Rng:
+    """The random numbers of a whole number; an address of random numbers, or what stands in for one, is its own.
+
+    Raises:
+        WrongType: it is neither.
+    """
     if isinstance(seed, (int, Integral)) and not isinstance(seed, bool):
         return Rng(int(seed))
-    if seed is None or isinstance(seed, (bool, str, float)):
-        raise WrongType(f"seed must be a whole number (or an Rng), not {seed!r}")
+    if isinstance(seed, bool) or not callable(getattr(seed, "at", None)):
+        raise WrongType(f"seed must be a whole number or an address such as motes.Rng(0), not {seed!r}")
     return seed
-
-
-def seeded(seed: Any) -> Rng:
-    """The random numbers of a seed; a TypeError unless it is a whole number or an address of random numbers."""
-    rng = source(seed)
-    if not isinstance(rng, Rng):
-        raise WrongType(f"seed must be a whole number or an address such as motes.Rng(0), not {rng!r}")
-    return rng

@@ -47,7 +47,7 @@ def chain_mean(value: Tensor) -> Estimate[Tensor]:
     def without(where: Tensor | bool, reason: str) -> Estimate[Tensor]:
         return replace(found, se=torch.where(torch.as_tensor(where), math.nan, found.se), reason=reason)
 
-    found = Estimate(mean, torch.full_like(mean, math.nan), method="batch means")
+    found = Estimate(mean, torch.zeros_like(mean), method="batch means")
     if cuts > 1 and length < SHORT:
         return without(True, f"{named} of {draws} draws: too few for a standard error; draw more, or run more chains")
     means = value[:, draws - cuts * length :].reshape(chains, cuts, length, *value.shape[2:]).mean(2)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from motes.core import replicas
-from motes.core.result import Population
+from motes.core.estimate.population import Population
 from motes.errors import MotesError, ShapeError, name_particles
 
 FOLDS = 5
@@ -89,7 +89,7 @@ def control(run: Population, values: list[Tensor], weight: Tensor) -> list[Tenso
     alive = weight > 0
     bad = (alive & ~torch.isfinite(score).all(1)).nonzero().flatten().tolist()
     if bad:
-        raise MotesError(f"the score is not finite for {name_particles(bad)}, which have positive weight")
+        raise MotesError(f"the score is not finite for {name_particles(bad)} of positive weight")
     score = torch.where(alive[:, None], score, 0.0)
     flat = [v.reshape(len(v), -1) for v in values]
     joined = controlled(torch.cat(flat, 1), score, weight, folds(run, len(weight)))

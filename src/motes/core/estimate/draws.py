@@ -46,7 +46,7 @@ def values(view: PyTree, f: Function, alive: Tensor) -> Tensor:
     finite = torch.isfinite(value).reshape(n, -1).all(1)
     if not (finite | ~alive).all():
         bad = (alive & ~finite).nonzero().flatten().tolist()
-        raise MotesError(f"f is not finite for {name_particles(bad)}, which have positive weight")
+        raise MotesError(f"f is not finite for {name_particles(bad)} of positive weight")
     return torch.where(alive.view(-1, *[1] * (value.ndim - 1)), value, 0)
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from motes.core.estimate import student
+from motes.errors import MotesError, ShapeError
 
 SHOWN = 8
 """Numbers of each axis that an estimate shows."""
@@ -43,6 +44,10 @@ class Estimate(Generic[Number]):
     bias: str = ""
     parts: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
+    def __post_init__(self) -> None:
+        if not self.reason and bool(torch.as_tensor(self.se).isnan().any()):
+            raise MotesError("an estimate whose standard error is NaN must say why: is a value, or a weight, NaN?")
+
     def interval(self, level: float = 0.95) -> tuple[Number, Number]:
         """The ends of the central interval of that level, by Student's t; NaN where there is no error bar."""
         reach = student.quantile(level, self.freedom) * self.se
@@ -74,3 +79,15 @@ def _rows(value: Tensor, se: Tensor) -> str:
         parts.insert(SHOWN - 2, "...")
     text = (", " if value.ndim == 1 else ",\n ").join(p.replace("\n", "\n ") for p in parts)
     return f"[{text}]" + (f" ({n} numbers)" if len(kept) < n and value.ndim == 1 else "")
+
+
+def independent_mean(values: Tensor) -> Estimate[Tensor]:
+    """The mean of independent draws (n, ...) over the first axis with its standard error, float64.
+
+    Raises:
+        ShapeError: there is one draw, or none.
+    """
+    if len(values) < 2:
+        raise ShapeError(f"an error bar needs at least 2 samples, not {len(values)}")
+    values = values.detach().double().cpu()
+    return Estimate(values.mean(0), values.std(0) / len(values) ** 0.5, method="independent samples")

@@ -17,7 +17,7 @@ from motes.core.particles import Particles
 from motes.core.smc import State
 from motes.errors import FileError, MotesError, name_particles
 from motes.rng import Rng
-from motes.rng.seed import source
+from motes.rng.seed import seeded
 
 UNFIT = (AttributeError, IndexError, KeyError, TypeError, ValueError, RuntimeError, ArithmeticError)
 """How a model fails on particles that are not its own."""
@@ -54,7 +54,7 @@ def first_step(
     except MotesError:
         raise
     except UNFIT as error:
-        if odd := unlike(saved, model.init(source(seed).at("init", step=0), saved.n)):
+        if odd := unlike(saved, model.init(seeded(seed).at("init", step=0), saved.n)):
             raise FileError(f"{path} does not hold what {type(model).__name__} saves: {odd}") from error
         raise
     if first is not None:

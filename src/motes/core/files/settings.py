@@ -73,5 +73,6 @@ def digest(*tensors: Tensor) -> str:
     found = hashlib.sha256()
     for x in tensors:
         flat = x.detach().cpu().contiguous().reshape(-1)
-        found.update(f"{tuple(x.shape)} {x.dtype}".encode() + flat.view(torch.uint8).numpy().tobytes())
+        found.update(f"{tuple(x.shape)} {x.dtype}".encode())
+        found.update(flat.view(torch.uint8).numpy().data)
     return found.hexdigest()[:LETTERS]

@@ -88,7 +88,7 @@ def unpack(shape: Any, tensors: dict[str, Tensor], where: str, depth: int = 0) -
     raise FileError(f"{where} is described as {kind!r}, which motes does not know")
 
 
-def digest(tensor: Tensor) -> str:
+def checksum(tensor: Tensor) -> str:
     """SHA-256 of a tensor's type, shape and bytes (of its numbers in order, wherever they lie)."""
     flat = tensor.contiguous().reshape(-1).view(torch.uint8) if tensor.numel() else torch.empty(0, dtype=torch.uint8)
     found = sha256(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
@@ -104,7 +104,7 @@ def write(
     tensors: dict[str, Tensor] = {}
     header = {"format": FORMAT, "meta": meta, "trees": {k: pack(v, k, tensors) for k, v in trees.items()}}
     tensors = tensors or {"": torch.zeros(0)}
-    written = json.dumps({**header, "digests": {k: digest(v) for k, v in tensors.items()}})
+    written = json.dumps({**header, "digests": {k: checksum(v) for k, v in tensors.items()}})
     with replacing(path, previous=previous) as aside:
         save_file(tensors, aside, metadata={"motes": written, "digest": sha256(written.encode()).hexdigest()})
     return Path(path)
@@ -123,7 +123,7 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, PyTree], dict[str, Any
     path = Path(path)
     with _opened(path) as (f, content):
         tensors = {name: f.get_tensor(name).clone() for name in content["digests"]}
-    bad = [name for name, tensor in tensors.items() if digest(tensor) != content["digests"][name]]
+    bad = [name for name, tensor in tensors.items() if checksum(tensor) != content["digests"][name]]
     if bad:
         raise FileError(f"{path} is damaged: {', '.join(bad)} {'are' if len(bad) > 1 else 'is'} not what was written")
     try:

@@ -154,7 +154,7 @@ class ReflectedDiffusion(StepSampler):
             reward = checked_reward(self.reward(self.reflected.points(u)), len(u)).cpu()
         bad = reward.isnan() | (reward == torch.inf) | ((reward == -torch.inf) & (not last))
         refuse(bad, f"the reward is NaN, +inf, or -inf before the end at step {k}", "reward")
-        return reward * (k / (self.last))
+        return reward * (k / self.last)
 
     def _info(self, k: int) -> dict[str, float]:
         return {"noise_level": float(self.sigmas[k])}

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from motes.core.estimate.estimate import Estimate
+from motes.core.estimate.estimate import Estimate, independent_mean
 from motes.diffusion.arguments import check_networks
 from motes.diffusion.denoisers.denoiser import Denoiser
-from motes.diffusion.diagnostics.common import estimate, noised, prediction
+from motes.diffusion.diagnostics.common import noised, prediction
 from motes.errors import ShapeError
 from motes.rng import Rng
 from motes.rng.seed import seeded
@@ -93,9 +93,10 @@ def calibration(
         spreads.append(se)
         errors.append(error)
         claims.append(claim)
-    bias = Estimate(torch.tensor(biases, dtype=torch.float64) / d, torch.tensor(spreads, dtype=torch.float64) / d)
+    value, se = torch.tensor([biases, spreads], dtype=torch.float64) / d
+    bias = Estimate(value, se, method="jackknife")
     real, claimed = torch.stack(errors, 1), torch.stack(claims, 1)
-    found = (estimate(real), estimate(claimed), estimate(real - claimed))
+    found = (independent_mean(real), independent_mean(claimed), independent_mean(real - claimed))
     return Calibration(times, process.sigma(times), bias, *found)
 
 

@@ -5,20 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from motes.core.estimate.estimate import Estimate
 from motes.core.micro_batches import in_parts
 from motes.diffusion.denoisers.denoiser import Denoiser
 from motes.diffusion.processes.process import Process
 from motes.errors import ShapeError
 from motes.rng import Rng
-
-
-def estimate(values: Tensor) -> Estimate[Tensor]:
-    """The mean over the first axis with its standard error, float64; needs 2 rows."""
-    values = values.detach().double().cpu()
-    if len(values) < 2:
-        raise ShapeError("an error bar needs at least 2 samples")
-    return Estimate(values.mean(0), values.std(0) / len(values) ** 0.5, method="independent samples")
 
 
 def noised(process: Process, samples: Tensor, t: float, rng: Rng) -> tuple[Tensor, Tensor]:

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from motes.core.estimate.estimate import Estimate
+from motes.core.estimate.estimate import Estimate, independent_mean
 from motes.diffusion.arguments import check_networks
 from motes.diffusion.denoisers.denoiser import Denoiser
-from motes.diffusion.diagnostics.common import estimate
 from motes.rng import Rng
 from motes.rng.seed import seeded
 
@@ -70,7 +69,7 @@ def non_conservativeness(
         total.append(0.5 * (right.double().flatten(1).square().sum(1) + left.double().flatten(1).square().sum(1)))
     asymmetry, size = torch.stack(square).mean(0), torch.stack(total).mean(0)
     share = float(asymmetry.sum() / (4 * size.sum()).clamp(min=1e-300))
-    return NonConservativeness(estimate(asymmetry), estimate(size), share)
+    return NonConservativeness(independent_mean(asymmetry), independent_mean(size), share)
 
 
 def products(denoiser: Denoiser, x: Tensor, t: float, v: Tensor) -> tuple[Tensor, Tensor]:

@@ -7,11 +7,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from motes.core.estimate.estimate import Estimate
+from motes.core.estimate.estimate import Estimate, independent_mean
 from motes.core.micro_batches import in_parts
 from motes.diffusion.arguments import check_networks
 from motes.diffusion.denoisers.denoiser import Denoiser
-from motes.diffusion.diagnostics.common import by_snr, estimate, noised, prediction
+from motes.diffusion.diagnostics.common import by_snr, noised, prediction
 from motes.errors import MotesError, ShapeError
 from motes.rng import Rng
 from motes.rng.seed import seeded
@@ -70,7 +70,7 @@ def kl_divergence(
         x, _ = noised(first.process, samples, t, rng.at("noise", inner=k))
         gap = prediction(first, x, t, micro_batch) - prediction(second, x, t, micro_batch)
         gaps.append(gap.double().flatten(1).square().sum(1))
-    return estimate(by_snr(first.process, times, torch.stack(gaps, 1)))
+    return independent_mean(by_snr(first.process, times, torch.stack(gaps, 1)))
 
 
 def mutual_information(
@@ -117,4 +117,4 @@ def mutual_information(
             raise ShapeError(f"the conditional model returned {tuple(known.shape)} for x of shape {tuple(x.shape)}")
         gap = known - prediction(marginal, x, t, micro_batch)
         gaps.append(gap.double().flatten(1).square().sum(1))
-    return estimate(by_snr(marginal.process, times, torch.stack(gaps, 1)))
+    return independent_mean(by_snr(marginal.process, times, torch.stack(gaps, 1)))

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from motes.core.estimate.estimate import Estimate
+from motes.core.estimate.estimate import Estimate, independent_mean
 from motes.diffusion.arguments import check_networks
 from motes.diffusion.denoisers.denoiser import Denoiser
-from motes.diffusion.diagnostics.common import by_snr, estimate, noised, prediction
+from motes.diffusion.diagnostics.common import by_snr, noised, prediction
 from motes.rng import Rng
 from motes.rng.seed import seeded
 
@@ -77,7 +77,7 @@ def entropy_rate(
         error = alpha**2 / sigma**4 * (data - samples).double().flatten(1).square().sum(1)  # |s + noise / sigma|^2
         models.append(d * f + 0.5 * g2 * score.square().sum(1))
         bounds.append(d * f + 0.5 * g2 * (d / sigma**2 - error))
-    return EntropyRate(times, estimate(torch.stack(models, 1)), estimate(torch.stack(bounds, 1)))
+    return EntropyRate(times, independent_mean(torch.stack(models, 1)), independent_mean(torch.stack(bounds, 1)))
 
 
 def entropy_bound(
@@ -114,4 +114,4 @@ def entropy_bound(
     cross = 0.5 * at_end.double().flatten(1).square().sum(1).cpu() / s**2 + d * math.log(s * math.sqrt(2 * math.pi))
     # int (d f + g^2 d / (2 sigma^2)) dt = d log(sigma_max / sigma_min), the rate of noise alone
     grown = d * float(torch.log(process.sigma(process.t_max)) - torch.log(process.sigma(process.t_min)))
-    return estimate(cross - grown + by_snr(process, times, torch.stack(error, 1)))
+    return independent_mean(cross - grown + by_snr(process, times, torch.stack(error, 1)))

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from motes.core.estimate.estimate import Estimate
+from motes.core.estimate.estimate import Estimate, independent_mean
 from motes.core.estimate.ranks import uniform_p_value
 from motes.core.micro_batches import in_parts
 from motes.diffusion.arguments import check_networks
 from motes.diffusion.denoisers.denoiser import Denoiser
-from motes.diffusion.diagnostics.common import estimate, noised, prediction
+from motes.diffusion.diagnostics.common import noised, prediction
 from motes.diffusion.processes.transition import transitions
 from motes.errors import ShapeError
 from motes.rng import Rng
@@ -116,4 +116,6 @@ def posterior_ranks(
         cut = round((draws + 1) * (1 - level) / 2)
         inside.append(((rank >= cut) & (rank <= draws - cut)).double())
         nominal.append((draws + 1 - 2 * cut) / (draws + 1))
-    return Ranks(t, rank, draws, p_value, estimate(torch.stack(inside, 1)), torch.tensor(nominal, dtype=torch.float64))
+    return Ranks(
+        t, rank, draws, p_value, independent_mean(torch.stack(inside, 1)), torch.tensor(nominal, dtype=torch.float64)
+    )

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from motes.core.estimate.estimate import Estimate
+from motes.core.estimate.estimate import Estimate, independent_mean
 from motes.diffusion.arguments import check_networks
 from motes.diffusion.denoisers.denoiser import Denoiser
-from motes.diffusion.diagnostics.common import estimate, noised, prediction
+from motes.diffusion.diagnostics.common import noised, prediction
 from motes.diffusion.processes.process import Process
 from motes.diffusion.processes.transition import INTEGRATORS, transitions
 from motes.rng import Rng
@@ -100,7 +100,7 @@ def step_errors(
     image = prediction(denoiser, x, end, micro_batch)
     final = [(prediction(denoiser, y, end, micro_batch) - image).double().flatten(1).square().mean(1) for y in halved]
     levels = process.sigma(times[:-1])
-    return StepErrors(times, levels, estimate(torch.stack(local, 1)), estimate(torch.stack(final, 1)))
+    return StepErrors(times, levels, independent_mean(torch.stack(local, 1)), independent_mean(torch.stack(final, 1)))
 
 
 def move(process: Process, x: Tensor, data: Tensor, t: Tensor, s: Tensor, integrator: str) -> Tensor:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
-from motes.core.estimate.estimate import Estimate
+from motes.core.estimate.estimate import Estimate, independent_mean
 from motes.diffusion.discrete.model import TokenModel
 from motes.diffusion.discrete.process import Masked
 from motes.errors import MotesError
@@ -127,6 +125,6 @@ def parallel_cost(rng: Rng, model: TokenModel, data: Tensor, steps: int | Tensor
             gain[differ] += sign * torch.where(hidden, value, 0.0).sum(1) / hidden.sum(1)
     gain *= length
     member = torch.nn.functional.one_hot(k, len(edges) - 1).to(torch.float64) * gain[:, None]
-    spread = member.std(0) / math.sqrt(n)
-    parts = {"by step": Estimate(member.mean(0), spread)}
-    return Estimate(float(gain.mean()), float(gain.std()) / math.sqrt(n), parts=parts)
+    whole = independent_mean(gain)
+    parts = {"by step": independent_mean(member)}
+    return Estimate(float(whole.value), float(whole.se), method=whole.method, parts=parts)

@@ -134,7 +134,7 @@ def coupling_test(
         slopes.append(slope)
         errors.append(float(left.std()) * math.sqrt(n) / float(square.sum()))
     at, slope, se = (torch.tensor(v, dtype=torch.float64).nan_to_num(nan=math.inf) for v in (times, slopes, errors))
-    return Coupling(at, Estimate(slope, se))
+    return Coupling(at, Estimate(slope, se, method="independent samples"))
 
 
 def carried(process: Process, x: Tensor, steps: int, ask: Model) -> tuple[Tensor, Tensor]:
@@ -181,7 +181,7 @@ def coupling_remarks(shared: Mapping[str, Any]) -> list[Remark]:
     if "coupling" not in shared:
         return []
     times, slope, se = shared["coupling"]
-    found = Coupling(times, Estimate(slope, se))
+    found = Coupling(times, Estimate(slope, se, method="independent samples"))
     if found.independent:
         return []
     text = (

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from motes.core.estimate.estimate import Estimate
+from motes.core.estimate.estimate import Estimate, independent_mean
 from motes.diffusion.denoisers.denoiser import Denoiser
 from motes.diffusion.processes.initial_law import InitialLaw
 from motes.diffusion.processes.process import Process
@@ -117,4 +117,4 @@ class Teleport(InitialLaw):
         x = float(self.process.alpha(t)) * samples + float(self.process.sigma(t)) * noise
         with torch.no_grad():
             gap = (denoiser.data(x, t) - self.data(x, t)).double().flatten(1).square().sum(1) / self.values.sum()
-        return Estimate(gap.mean().cpu(), (gap.std() / len(gap) ** 0.5).cpu())
+        return independent_mean(gap)

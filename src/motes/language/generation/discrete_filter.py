@@ -152,7 +152,7 @@ class DiscreteParticleFilter(TextPopulation):
         twist = self.twist if self.steer is not None and t % self.steer == 0 else None
         account, texts = RewardAccount(self.model, self.reward, twist, self.steer), entry[new]
         now, sequences = before.clone(), TokenSequences(beam.tokens[texts], beam.length[texts])
-        now[new] = account.worth(beam.front, sequences, beam.row[texts], token[new], before[new], t)
+        now[new] = account.worth(beam.reader, sequences, beam.row[texts], token[new], before[new], t)
         alive = ~torch.isneginf(now)
         included = included - (now - before)
         return entry[alive], token[alive], log_prob[alive], included[alive], now[alive]

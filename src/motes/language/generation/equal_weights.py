@@ -101,10 +101,10 @@ def seen_by_few(generation: GenerationTask, particles: Particles) -> StandardErr
 def reached_by_few(first: Tensor, root: Tensor, particles: Particles) -> StandardError | None:
     """Why there is no error bar of texts that were rewritten, if few families had found their rewards before; or None.
 
-    Rewriting climbs from reward to reward, and the evidence, which is gathered on the way, is low by as much as the
-    climb lags behind: where few of the first texts had reached the rewards that decide in the end (`STAGES`, for all of
-    them that first texts had, and what lies above), intervals of two standard errors held .5 of 60 truths, and .9 where
-    many had.
+    Texts that are rewritten rise from reward to reward, and the evidence, which is gathered on the way, is low by what
+    they have not risen to yet: where few of the first texts had reached the rewards that decide in the end (`STAGES`,
+    for all of them that first texts had, and what lies above), intervals of two standard errors held .5 of 60 truths,
+    and .9 where many had.
 
     Args:
         first: (N,) the rewards of the texts as they were written, -inf for those of weight zero.
@@ -139,8 +139,8 @@ def _missed(families: int, excess: float, rewritten: bool = False) -> StandardEr
     )
     if rewritten:
         said += (
-            "above the next lower one, before texts were rewritten: what rewriting climbs to is not told from what it "
-            "missed. Use more particles, steer= or a twist"
+            "above the next lower one, before texts were rewritten: what these rose to does not tell what they missed. "
+            "Use more particles, steer= or a twist"
         )
     else:
         said += (

@@ -42,8 +42,8 @@ class NextTokenLaw:
         return NextTokenLaw(self.log_prob[first:], *kept, self.globalise)
 
 
-class Front:
-    """The rows themselves: prefixes evaluated by the model, parser states, next-token laws. Mutable, as a cache is."""
+class TextReader:
+    """What reads the texts, a row each: prefixes of the model, parser states, next-token laws. Mutable, as a cache."""
 
     version: int
 
@@ -129,7 +129,7 @@ class Front:
         return potential
 
 
-def open_front(
+def open_reader(
     model: LanguageModel,
     prompt: Tensor,
     max_tokens: int,
@@ -137,14 +137,14 @@ def open_front(
     constraint: Constraint | None,
     globalise: bool = True,
     n: int = 1,
-) -> Front:
-    """The front of N empty texts: the prompt is one row.
+) -> TextReader:
+    """The reader of N empty texts: the prompt is its one row.
 
     Raises:
         NanLogPotential: the model's logits are NaN or infinite.
     """
     try:
-        return Front(model, prompt, max_tokens, rules, constraint, globalise)
+        return TextReader(model, prompt, max_tokens, rules, constraint, globalise)
     except BadLogits as error:
         raise error.about(model.name, range(n), 0) from error
 
@@ -172,23 +172,23 @@ class Frontier(Leaf):
     """
 
     row: Tensor
-    front: Front
+    reader: TextReader
     version: int
 
     def take(self, index: Tensor) -> Frontier:
-        return Frontier(self.row[index], self.front, self.version)
+        return Frontier(self.row[index], self.reader, self.version)
 
     def __len__(self) -> int:
         return len(self.row)
 
     @property
     def stale(self) -> bool:
-        return self.version != self.front.version
+        return self.version != self.reader.version
 
     @property
     def rows(self) -> int:
         """How many rows there are."""
-        return len(self.front.law.log_prob)
+        return len(self.reader.law.log_prob)
 
     def extend(self, token: Tensor, going: Tensor, t: int, stays: Tensor | None = None) -> tuple[Frontier, int]:
         """The frontier one token on, and how many distinct texts were evaluated.
@@ -200,18 +200,18 @@ class Frontier(Leaf):
             stays: (N,) bool, the particles whose texts are kept as they are.
         """
         row = torch.full_like(self.row, -1)
-        vocabulary = self.front.model.vocabulary
+        vocabulary = self.reader.model.vocabulary
         kept = going if stays is None else going | stays
         new = token if stays is None else torch.where(stays, vocabulary, token)
         parent, added, row[kept] = in_place(self.row[kept], new[kept], vocabulary + 1)
         added = torch.where(added == vocabulary, -1, added)
-        self.front.extend(parent, added)
+        self.reader.extend(parent, added)
         try:
-            self.front.law = self.front.find_law()
+            self.reader.law = self.reader.find_law()
         except BadLogits as error:
             hit = torch.nonzero(torch.isin(row, error.rows))[:, 0].tolist()
-            raise error.about(self.front.model.name, hit, t) from error
-        return Frontier(row, self.front, self.front.version), int((added >= 0).sum())
+            raise error.about(self.reader.model.name, hit, t) from error
+        return Frontier(row, self.reader, self.reader.version), int((added >= 0).sum())
 
 
 @dataclass(frozen=True)

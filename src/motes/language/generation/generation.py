@@ -15,13 +15,13 @@ from motes.core.model import FeynmanKac
 from motes.core.particles import Particles
 from motes.core.resampling import Scheme, tempered
 from motes.core.resampling.designs.optimal import FEARNHEAD
-from motes.core.resampling.designs.tempered import Anneal, choose
 from motes.errors import EmptyConstraint, MotesError
 from motes.language.constraint import Constraint
+from motes.language.generation.annealing import Anneal, choose
 from motes.language.generation.arguments import Rules, as_rules, check_arguments, check_size, check_step, encoded
 from motes.language.generation.dead_ends import why
 from motes.language.generation.equal_weights import no_spread, reward_remarks, seen_by_few
-from motes.language.generation.frontier import Front, Frontier, open_front
+from motes.language.generation.frontier import Frontier, TextReader, open_reader
 from motes.language.generation.potential import Reward, reward_name
 from motes.language.generation.prefix import PrefixState, TokenSequences
 from motes.language.generation.proposals.lookahead import Lookahead
@@ -163,23 +163,23 @@ class Generation(FeynmanKac):
         """Says what reward and twist add to the weights."""
         return RewardAccount(self.model, self.reward, self.twist, self.steer)
 
-    def open(self, n: int, model: LanguageModel | None = None) -> Front:
+    def open(self, n: int, model: LanguageModel | None = None) -> TextReader:
         """N empty texts of this task, or of another model at the same task."""
         model = model or self.model
-        return open_front(model, self.prompt, self.max_tokens, self.rules, self.constraint, self.globalise, n)
+        return open_reader(model, self.prompt, self.max_tokens, self.rules, self.constraint, self.globalise, n)
 
     # ---------------------------------------------------------------- the three methods
 
     def init(self, rng: Rng, n: int) -> Particles:
-        front = self.open(n)
-        weight = front.law.log_mass.expand(n).clone()
+        reader = self.open(n)
+        weight = reader.law.log_mass.expand(n).clone()
         if torch.isneginf(weight[0]):
             raise EmptyConstraint(
                 f"no first token is left after the rules {[r.settings() for r in self.rules]} and the constraint: what "
                 "the rules keep and what the constraint allows have nothing in common. Weaken the rules"
             )
-        x = PrefixState.start(front, n, self.max_tokens).leaves()
-        shared = {"rows": torch.zeros(self.max_tokens, dtype=torch.int64), "first": front.law.log_prob[0].clone()}
+        x = PrefixState.start(reader, n, self.max_tokens).leaves()
+        shared = {"rows": torch.zeros(self.max_tokens, dtype=torch.int64), "first": reader.law.log_prob[0].clone()}
         return Particles.start(x, weight, shared=shared, info={"evaluated": 1, "finished": 0.0})
 
     def step(self, rng: Rng, particles: Particles, propose: Propose | None = None) -> Particles:

@@ -21,7 +21,7 @@ from motes.language.generation.generation import Generation
 from motes.language.generation.proposals.conditional_draw import ConditionalDraw
 from motes.language.generation.proposals.next_tokens import FromLaw
 from motes.rng import Rng
-from motes.rng.seed import source
+from motes.rng.seed import seeded
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,7 @@ def particle_gibbs(
             raise MotesError(f"{name} must be a whole number of at least {least}, not {value!r}")
     if not 0 <= ess_threshold <= 1:
         raise MotesError(f"ess_threshold must lie in [0, 1], not {ess_threshold!r}")
-    rng, out, changed = source(seed), [], []
+    rng, out, changed = seeded(seed), [], []
     for c in range(chains):
         mine = rng.at(f"chain-{c}")
         text, draws, moves = sweep(generation, mine.at("start"), None, n, ess_threshold), [], []

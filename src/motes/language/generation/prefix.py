@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from motes.language.generation.frontier import Closed, Front, Frontier
+from motes.language.generation.frontier import Closed, Frontier, TextReader
 from motes.language.models.model import LanguageModel
 
 
@@ -84,7 +84,7 @@ class PrefixState:
     frontier: Frontier | Closed
 
     @classmethod
-    def start(cls, front: Front, n: int, max_tokens: int) -> PrefixState:
+    def start(cls, reader: TextReader, n: int, max_tokens: int) -> PrefixState:
         """N empty texts."""
         zero, wide = torch.zeros(n, dtype=torch.int64), torch.zeros(n, max_tokens, dtype=torch.float64)
         return cls(
@@ -96,7 +96,7 @@ class PrefixState:
             log_prob=wide.clone(),
             kept=wide.clone(),
             began=zero.clone(),
-            frontier=Frontier(zero, front, front.version),
+            frontier=Frontier(zero, reader, reader.version),
         )
 
     @classmethod
@@ -114,10 +114,10 @@ class PrefixState:
         return TokenSequences(self.tokens, self.length)
 
     @property
-    def front(self) -> Front:
+    def reader(self) -> TextReader:
         """The rows where the unfinished texts stand."""
         assert isinstance(self.frontier, Frontier), "all texts are finished"
-        return self.frontier.front
+        return self.frontier.reader
 
     @property
     def place(self) -> Tensor:
@@ -132,23 +132,23 @@ class PrefixState:
             The state; what the weights gain (N,) float64, nats: by the draw, by the mass that the law behind the token
             keeps, and -inf for a text cut at `max_tokens` that the constraint does not accept; the texts evaluated.
         """
-        front, frontier = self.front, self.frontier
+        reader, frontier = self.reader, self.frontier
         assert isinstance(frontier, Frontier)
         ids = torch.nonzero(drawn)[:, 0]
         at, row, token = self.length[ids], frontier.row[ids], new.token[ids].clamp(min=0)
         tokens, log_prob, kept, cell = self.tokens.clone(), self.log_prob.clone(), self.kept.clone(), self.row.clone()
-        tokens[ids, at], log_prob[ids, at] = token, front.rules.raw[row, token]
-        kept[ids, at] = front.law.log_mass[row] + new.kept[ids]
+        tokens[ids, at], log_prob[ids, at] = token, reader.rules.raw[row, token]
+        kept[ids, at] = reader.law.log_mass[row] + new.kept[ids]
         length, dead = self.length + drawn, torch.isneginf(new.gained)
-        ended = drawn & torch.isin(new.token, torch.tensor(front.model.end))
+        ended = drawn & torch.isin(new.token, torch.tensor(reader.model.end))
         cut = drawn & ~ended & ~dead & (length == tokens.shape[1])
-        gained = new.gained + front.cut_potential(frontier.row, new.token, cut)
+        gained = new.gained + reader.cut_potential(frontier.row, new.token, cut)
         going, stays = drawn & ~ended & ~cut & ~dead, ~drawn & ~self.finished
         after, evaluated = Closed(len(going)), new.evaluated
         if (going | stays).any():
             after, count = frontier.extend(new.token, going, int(length.max()), stays)
             evaluated += count
-            gained[going] += front.law.log_mass[after.row[going]]
+            gained[going] += reader.law.log_mass[after.row[going]]
             cell[going, length[going] - 1] = after.row[going].to(torch.int32)
         state = replace(
             self,

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from motes.core.files.resuming import must_agree
 from motes.core.particles import Particles
-from motes.language.generation.frontier import Closed, Front, Frontier
+from motes.language.generation.frontier import Closed, Frontier, TextReader
 from motes.language.generation.prefix import TokenSequences
 from motes.language.generation.reward_account import RewardAccount
 from motes.language.generation.step_end import AfterToken, StepEnd
@@ -23,7 +23,7 @@ def with_frontier(particles: Particles, frontier: Frontier | Closed) -> Particle
 
 
 def restored(
-    particles: Particles, account: RewardAccount, step_end: StepEnd, begin: Callable[[int], Front]
+    particles: Particles, account: RewardAccount, step_end: StepEnd, begin: Callable[[int], TextReader]
 ) -> Particles:
     """Evaluate the unfinished texts again, token by token, each in the row and the batch that it had.
 
@@ -44,27 +44,27 @@ def restored(
     check_reward(account, particles)
     if not alive.any():
         return with_frontier(particles, Closed(n))
-    front = begin(n)
-    check_first(front, particles)
+    reader = begin(n)
+    check_first(reader, particles)
     at, one = torch.zeros(n, dtype=torch.int64), int(torch.nonzero(alive)[0])
     if not isinstance(step_end, AfterToken):
-        return with_frontier(particles, again(front, x, alive))
+        return with_frontier(particles, again(reader, x, alive))
     for j in range(particles.t):
         rows = int(particles.shared["rows"][j])
         parent, token = at[one].repeat(rows), x["tokens"][one, j].repeat(rows)  # lost rows get a true text too
         now = x["row"][:, j].to(torch.int64)
         parent[now[alive]], token[now[alive]] = at[alive], x["tokens"][alive, j]
-        front.replay(parent, token)
+        reader.replay(parent, token)
         at = now
     at = torch.where(alive, at, -1)
     texts = {int(at[i]): x["tokens"][i, : particles.t].tolist() for i in torch.nonzero(alive)[:, 0].tolist()}
-    front.reopen(texts)
-    return with_frontier(particles, Frontier(at, front, front.version))
+    reader.reopen(texts)
+    return with_frontier(particles, Frontier(at, reader, reader.version))
 
 
-def again(front: Front, x: dict[str, Any], alive: Tensor) -> Frontier:
+def again(reader: TextReader, x: dict[str, Any], alive: Tensor) -> Frontier:
     """Texts of different lengths are evaluated anew, side by side."""
-    frontier = Frontier(torch.where(alive, 0, -1), front, front.version)
+    frontier = Frontier(torch.where(alive, 0, -1), reader, reader.version)
     for j in range(int(x["length"][alive].max())):
         going = alive & (x["length"] > j)
         frontier, _ = frontier.extend(torch.where(going, x["tokens"][:, j], -1), going, j + 1, alive & ~going)
@@ -83,8 +83,8 @@ def check_reward(account: RewardAccount, particles: Particles) -> None:
     must_agree("reward", now, x["provisional"], "the reward that began it")
 
 
-def check_first(front: Front, particles: Particles) -> None:
+def check_first(reader: TextReader, particles: Particles) -> None:
     """The law of the first token is what it was before the run was saved."""
-    now, then = front.law.log_prob[0], particles.shared["first"]
+    now, then = reader.law.log_prob[0], particles.shared["first"]
     mend = "the model that began the run, and rules and a constraint that mean what they meant"
     must_agree("law of the first token", now, then, mend, rows=False)

@@ -11,7 +11,7 @@ from torch import Tensor
 from motes.errors import MotesError
 from motes.language.constraint import distinct
 from motes.language.generation.arguments import check_size
-from motes.language.generation.frontier import Front
+from motes.language.generation.frontier import TextReader
 from motes.language.generation.potential import OnTokens, Potential, Reward, ask
 from motes.language.generation.prefix import TokenSequences
 from motes.language.models.model import LanguageModel
@@ -71,7 +71,9 @@ class RewardAccount:
         """What a judge says of the texts `index`, (n,) float64, nats, checked."""
         return self._asked(judge, [texts.own(i, self.model.end) for i in index], t, what)
 
-    def worth(self, front: Front, texts: TokenSequences, row: Tensor, token: Tensor, before: Tensor, t: int) -> Tensor:
+    def worth(
+        self, reader: TextReader, texts: TokenSequences, row: Tensor, token: Tensor, before: Tensor, t: int
+    ) -> Tensor:
         """What each of m texts is worth with its next token behind it, before the model is asked about it.
 
         The reward if the token ends the text or is its last one, else the twist; -inf where the constraint does not
@@ -79,7 +81,7 @@ class RewardAccount:
         distinct text is asked about once.
 
         Args:
-            front: the rows that the texts stand in.
+            reader: the rows that the texts stand in.
             texts: without the token.
             row: (m,) where they stand.
             token: (m,) int64.
@@ -87,15 +89,15 @@ class RewardAccount:
             t: the step, for messages.
         """
         tokens, length = texts.tokens, texts.length
-        ended = torch.isin(token, torch.tensor(front.model.end))
+        ended = torch.isin(token, torch.tensor(reader.model.end))
         cut = ~ended & (length + 1 == tokens.shape[1])
         alive = torch.ones_like(ended)
-        if front.recogniser is not None:
-            if not front.recogniser.full:
-                alive = front.recogniser.test(row, token)
+        if reader.recogniser is not None:
+            if not reader.recogniser.full:
+                alive = reader.recogniser.test(row, token)
             last = alive & cut
             if last.any():
-                alive[last] = front.recogniser.accepts(row[last], token[last])
+                alive[last] = reader.recogniser.accepts(row[last], token[last])
         over = ended | cut
         value = torch.where(over, 0.0, before)
         for judge, asked, what in ((self.reward, over & alive, "reward"), (self.twist, ~over & alive, "twist")):

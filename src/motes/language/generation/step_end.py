@@ -97,9 +97,9 @@ class AtEnd(StepEnd):
 
 def _marks(state: PrefixState) -> Tensor | None:
     """(N,) the structural boundaries that each text has passed, if the constraint knows such places."""
-    if isinstance(state.frontier, Closed) or state.front.recogniser is None:
+    if isinstance(state.frontier, Closed) or state.reader.recogniser is None:
         return None
-    marks = state.front.recogniser.marks()
+    marks = state.reader.recogniser.marks()
     return None if marks is None else marks[state.place]
 
 

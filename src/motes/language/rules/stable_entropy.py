@@ -17,7 +17,7 @@ from motes.language.rules.ranking import entropy
 from motes.language.rules.top_k import TopK
 from motes.language.rules.typical import Typical
 from motes.rng import Rng
-from motes.rng.seed import source
+from motes.rng.seed import seeded
 
 GREEDY = TopK(1)
 
@@ -111,7 +111,7 @@ def decode_stable(
         most: see above.
         chat: as in `Generation`.
     """
-    rng = source(seed)
+    rng = seeded(seed)
     rule = StableEntropy() if rule is None else rule
     for name, value, low in (
         ("max_tokens", max_tokens, 1),

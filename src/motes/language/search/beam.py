@@ -10,7 +10,7 @@ from torch import Tensor
 
 from motes.errors import MotesError
 from motes.language.constraint import Constraint
-from motes.language.generation.frontier import BadLogits, Front, NextTokenLaw, open_front
+from motes.language.generation.frontier import BadLogits, NextTokenLaw, TextReader, open_reader
 from motes.language.models.model import LanguageModel, in_place
 from motes.language.rule import Rule, renormalised
 from motes.rng import Rng
@@ -21,12 +21,12 @@ MOST_TESTS = 4096
 
 @dataclass(frozen=True)
 class Beam:
-    """M entries: texts so far, each with its probability and the row of the front that its next token comes from.
+    """M entries: texts so far, each with its probability and the row of the reader that its next token comes from.
 
-    The front is mutable and belongs to the youngest beam; an older one cannot be grown again.
+    The reader is mutable and belongs to the youngest beam; an older one cannot be grown again.
 
     Attributes:
-        front: the evaluated rows.
+        reader: the evaluated rows.
         tokens: (M, max_tokens) int64, zero behind `length`.
         length: (M,) int64.
         row: (M,) int64, -1 for entries that are finished (ended, cut or in a dead end).
@@ -34,7 +34,7 @@ class Beam:
         log_mass: (M,) float64, nats, the masses that count on the way; -inf for what the constraint does not accept.
     """
 
-    front: Front
+    reader: TextReader
     tokens: Tensor
     length: Tensor
     row: Tensor
@@ -51,7 +51,7 @@ class Beam:
 
     def next_log_prob(self) -> Tensor:
         """(G, V) the law of the next token of each unfinished entry, in order."""
-        return self.front.law.log_prob[self.row[self.going]]
+        return self.reader.law.log_prob[self.row[self.going]]
 
     def candidates(self) -> tuple[Tensor, Tensor, Tensor]:
         """Every finished entry as it is and every child of the others: entry, token (-1: as it is), log-probability."""
@@ -71,33 +71,33 @@ class Beam:
     def keep(self, entry: Tensor) -> Beam:
         """The entries (M',) int64 or bool, in that order, none of them grown."""
         fields = (self.tokens, self.length, self.row, self.log_prob, self.log_mass)
-        return Beam(self.front, *(x[entry] for x in fields))
+        return Beam(self.reader, *(x[entry] for x in fields))
 
     def grow(self, entry: Tensor, token: Tensor) -> Beam:
         """Entry i of the new beam is `entry[i]` with `token[i]` behind it, or as it is where the token is -1.
 
         An unfinished entry that stays as it is waits: its row is carried along and not evaluated again.
         """
-        old, front, end = self.keep(entry), self.front, torch.tensor(self.front.model.end)
+        old, reader, end = self.keep(entry), self.reader, torch.tensor(self.reader.model.end)
         drawn = token >= 0
         tokens, length = old.tokens.clone(), old.length + drawn
         tokens[drawn, old.length[drawn]] = token[drawn]
         log_prob, log_mass, row = old.log_prob.clone(), old.log_mass.clone(), torch.where(drawn, -1, old.row)
-        log_prob[drawn] += front.law.log_prob[old.row[drawn], token[drawn]]
+        log_prob[drawn] += reader.law.log_prob[old.row[drawn], token[drawn]]
         ended = drawn & torch.isin(token, end)
         cut = drawn & ~ended & (length == tokens.shape[1])
-        if front.recogniser is not None and cut.any():
-            accepted = front.recogniser.accepts(old.row[cut], token[cut])
+        if reader.recogniser is not None and cut.any():
+            accepted = reader.recogniser.accepts(old.row[cut], token[cut])
             log_mass[cut] = torch.where(accepted, log_mass[cut], -torch.inf)
         going = drawn & ~ended & ~cut
         if going.any():
             on = going | (row >= 0)
-            parent, added, row[on] = in_place(old.row[on], token[on], front.model.vocabulary)
-            front.extend(parent, added)
-            _find_law(front, row, int(length.max()))
-            log_mass[going] += front.law.log_mass[row[going]]
+            parent, added, row[on] = in_place(old.row[on], token[on], reader.model.vocabulary)
+            reader.extend(parent, added)
+            _find_law(reader, row, int(length.max()))
+            log_mass[going] += reader.law.log_mass[row[going]]
             row[torch.isneginf(log_mass)] = -1
-        return Beam(front, tokens, length, row, log_prob, log_mass)
+        return Beam(reader, tokens, length, row, log_prob, log_mass)
 
     def text(self, i: int) -> str:
         """Entry i without its end token."""
@@ -105,7 +105,7 @@ class Beam:
 
     def written(self, i: int, begun: int) -> str:
         """What entry i has behind its first `begun` tokens, without its end token."""
-        tokens, model = self.tokens[i, begun : int(self.length[i])].tolist(), self.front.model
+        tokens, model = self.tokens[i, begun : int(self.length[i])].tolist(), self.reader.model
         return model.decode(tokens[:-1] if tokens and tokens[-1] in model.end else tokens)
 
 
@@ -119,13 +119,13 @@ def open_beam(
     copies: int = 1,
 ) -> Beam:
     """The empty text, `copies` times."""
-    front = open_front(model, prompt, max_tokens, rules, constraint, globalise)
-    front.law = tested(front, front.law)
-    mass = front.law.log_mass.expand(copies).clone()
+    reader = open_reader(model, prompt, max_tokens, rules, constraint, globalise)
+    reader.law = tested(reader, reader.law)
+    mass = reader.law.log_mass.expand(copies).clone()
     start = torch.zeros(copies, dtype=torch.int64)
     row = torch.where(torch.isneginf(mass), -1, start)
     tokens = torch.zeros(copies, max_tokens, dtype=torch.int64)
-    return Beam(front, tokens, start, row, torch.zeros_like(mass), mass)
+    return Beam(reader, tokens, start, row, torch.zeros_like(mass), mass)
 
 
 def follow(beam: Beam, tokens: Tensor, length: Tensor) -> Beam:
@@ -137,20 +137,20 @@ def follow(beam: Beam, tokens: Tensor, length: Tensor) -> Beam:
     return beam
 
 
-def _find_law(front: Front, row: Tensor, t: int) -> None:
+def _find_law(reader: TextReader, row: Tensor, t: int) -> None:
     try:
-        front.law = tested(front, front.find_law())
+        reader.law = tested(reader, reader.find_law())
     except BadLogits as error:
-        raise error.about(front.model.name, torch.nonzero(torch.isin(row, error.rows))[:, 0].tolist(), t) from error
+        raise error.about(reader.model.name, torch.nonzero(torch.isin(row, error.rows))[:, 0].tolist(), t) from error
 
 
-def tested(front: Front, law: NextTokenLaw) -> NextTokenLaw:
+def tested(reader: TextReader, law: NextTokenLaw) -> NextTokenLaw:
     """The law without the tokens that a constraint refuses which can only be asked about single tokens.
 
     Raises:
         MotesError: too many tokens are left to ask about for a search.
     """
-    recogniser = front.recogniser
+    recogniser = reader.recogniser
     if recogniser is None or recogniser.full:
         return law
     left = ~torch.isneginf(law.log_prob)
@@ -185,7 +185,7 @@ def drawn_on(
         if not len(at):
             break
         token = torch.full((len(beam),), -1)
-        law = beam.front.law.log_prob[beam.row[at]]
+        law = beam.reader.law.log_prob[beam.row[at]]
         token[at] = rng.at("token", inner=t).shard(at).categorical(law / temperature)
         beam = beam.grow(torch.arange(len(beam)), token)
         moving = moving & beam.going

@@ -63,7 +63,7 @@ def information_search(
     rng = (seed if isinstance(seed, Rng) else Rng(seed)).at("information")
     beam = start(model, prompt, rules, constraint, max_tokens, chat)
     blind = start(model, without, rules, constraint, max_tokens, chat)
-    if beam.front.model.vocabulary < 2:
+    if beam.reader.model.vocabulary < 2:
         raise MotesError("a vocabulary of one token has nothing to search")
     t = 0
     while bool(beam.going.any()):

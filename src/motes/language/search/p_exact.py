@@ -61,7 +61,7 @@ def p_exact(
             best, bound = _better(best, bound, walk)
             beam = start(model, prompt, rules, constraint, max_tokens, chat)
         entry, token, log_prob = beam.candidates()
-        law = beam.front.law.log_prob[beam.row[entry], token]
+        law = beam.reader.law.log_prob[beam.row[entry], token]
         keep = _in_nucleus(entry, law, p) & (log_prob > bound)
         entry, token = entry[keep], token[keep]
         if not len(entry):

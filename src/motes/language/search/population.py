@@ -171,7 +171,7 @@ class TextPopulation(FeynmanKac):
         row = torch.full_like(x["length"], -1)
         if len(going):
             row[going] = follow(beam, x["tokens"][going], x["length"][going]).row
-        return replace(particles, x={**x, "frontier": Frontier(row, beam.front, beam.front.version)})
+        return replace(particles, x={**x, "frontier": Frontier(row, beam.reader, beam.reader.version)})
 
     # ---------------------------------------------------------------- their parts
 
@@ -197,14 +197,14 @@ class TextPopulation(FeynmanKac):
             "log_expected": expected,
         }
         x: dict[str, Any] = {k: _padded(v, n, k == "finished") for k, v in {**fields, **more}.items()}
-        x["frontier"] = Frontier(_padded(beam.row, n, -1), beam.front, beam.front.version)
+        x["frontier"] = Frontier(_padded(beam.row, n, -1), beam.reader, beam.reader.version)
         return x, _padded(weight, n, -torch.inf)
 
     def _unpacked(self, particles: Particles) -> tuple[Beam, dict[str, Tensor]]:
         x = {k: v[particles.x["used"]] for k, v in particles.x.items() if k != "frontier"}
         frontier = particles.x["frontier"]
         row = frontier.row[particles.x["used"]]
-        beam = Beam(frontier.front, x["tokens"], x["length"], row, x["log_prob"], x["log_mass"])
+        beam = Beam(frontier.reader, x["tokens"], x["length"], row, x["log_prob"], x["log_mass"])
         own = {"tokens", "length", "finished", "used", "log_prob", "log_mass", "log_expected"}
         return beam, {k: v for k, v in x.items() if k not in own}
 
@@ -249,4 +249,4 @@ def unbiased_mean(run: Run, f: Callable[[list[str]], Tensor]) -> Estimate[Tensor
     se = (part.square() * out).sum().sqrt()
     if float(se) == 0.0 and bool((out > 0).any()):
         return Estimate(part.sum(), torch.full_like(se, math.nan), UNSEEN)
-    return Estimate(part.sum(), se)
+    return Estimate(part.sum(), se, method="inclusion probabilities")

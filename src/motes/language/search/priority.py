@@ -60,7 +60,7 @@ def priority_sampling(
         branch = heapq.heappop(queue)[2]
         beam = beam.keep(torch.tensor([0, 0]))  # the first stays the empty text, the second is written
         while bool(beam.going[1]):
-            at, law = int(beam.length[1]), beam.front.law.log_prob[beam.row[1]]
+            at, law = int(beam.length[1]), beam.reader.law.log_prob[beam.row[1]]
             top = branch[at] if at < len(branch) else int(law.argmax())
             if at >= len(branch):
                 text = tuple(beam.tokens[1, :at].tolist())

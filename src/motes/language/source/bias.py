@@ -11,7 +11,7 @@ from torch import Tensor
 from motes.errors import MotesError
 from motes.language.source.result import SourceTest, check_symbols, rank
 from motes.rng import Rng
-from motes.rng.seed import source
+from motes.rng.seed import seeded
 
 
 def bias(
@@ -40,7 +40,7 @@ def bias(
         >>> bias(torch.tensor([1] * 9 + [0]), 2, seed=Rng(0), exact=False)
         bias: symbol 1 comes 9 of 10 times (p = 0.021)
     """
-    rng = source(seed)
+    rng = seeded(seed)
     x = check_symbols(x, kinds, least=1)
     p = torch.full((kinds,), 1 / kinds, dtype=torch.float64) if law is None else torch.as_tensor(law).double()
     if p.shape != (kinds,) or not (p > 0).all() or abs(float(p.sum()) - 1) > 1e-6:

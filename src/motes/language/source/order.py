@@ -10,7 +10,7 @@ from torch import Tensor
 from motes.errors import MotesError
 from motes.language.source.result import SourceTest, check_symbols, permuted, rank
 from motes.rng import Rng
-from motes.rng.seed import source
+from motes.rng.seed import seeded
 
 
 def runs(
@@ -31,7 +31,7 @@ def runs(
     References:
         Wald & Wolfowitz (1940), On a test whether two samples are from the same population, Ann. Math. Stat. 11.
     """
-    rng = source(seed)
+    rng = seeded(seed)
     x = check_symbols(x, kinds)
     n, count = len(x), torch.bincount(x, minlength=kinds).double()
     expected = 1 + float(n**2 - count.square().sum()) / n
@@ -58,7 +58,7 @@ def serial_correlation(
     References:
         Wald & Wolfowitz (1943), An exact test for randomness in the non-parametric case, Ann. Math. Stat. 14.
     """
-    rng = source(seed)
+    rng = seeded(seed)
     x = check_symbols(x, kinds, least=lag + 2)
     if lag < 1:
         raise MotesError(f"lag must be at least 1, not {lag}")
@@ -91,7 +91,7 @@ def ngrams(
     References:
         Good (1953), The serial test for sampling numbers and other tests for randomness, Math. Proc. Camb. 49.
     """
-    rng = source(seed)
+    rng = seeded(seed)
     x = check_symbols(x, kinds, least=length + 1)
     if length < 2 or kinds**length > 4096:
         raise MotesError(f"n-grams of {length} of {kinds} kinds: length must be at least 2, and at most 4096 n-grams")

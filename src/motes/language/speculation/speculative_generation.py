@@ -14,7 +14,7 @@ from motes.core.model import FeynmanKac
 from motes.core.particles import Particles
 from motes.core.resampling import Scheme
 from motes.errors import MotesError, UnknownName
-from motes.language.generation.frontier import BadLogits, Closed, Front, Frontier
+from motes.language.generation.frontier import BadLogits, Closed, Frontier, TextReader
 from motes.language.generation.generation import Generation
 from motes.language.generation.prefix import TokenSequences
 from motes.language.generation.restoring import again, check_first, check_reward
@@ -113,7 +113,7 @@ class SpeculativeGeneration(FeynmanKac):
         counts = {name: torch.zeros(n, dtype=torch.int64) for name in ("drafted", "accepted")}
         kept = ("tokens", "length", "finished", "provisional", "log_prob", "kept")
         x = {**{name: start.x[name] for name in kept}, **counts, "unread": torch.full((n,), -1, dtype=torch.int64)}
-        big, small = self._ahead(start.x["frontier"].front), self._open(self.draft)
+        big, small = self._ahead(start.x["frontier"].reader), self._open(self.draft)
         at = torch.zeros(n, dtype=torch.int64)
         x |= {"frontier": Frontier(at, big, big.version), "small": Frontier(at, small, small.version)}
         shared = {"first": start.shared["first"]}
@@ -141,7 +141,7 @@ class SpeculativeGeneration(FeynmanKac):
             last = (accepted == j + 1) & (count == j + 1)
             whole |= last & (self._ends(drafts[:, j]) | (turn.room == j + 1))
         token[whole] = -1
-        gained = self._write(x, frontier.front, turn, seen, drafts, accepted, token, whole)
+        gained = self._write(x, frontier.reader, turn, seen, drafts, accepted, token, whole)
         x["drafted"][ids] += count
         x["accepted"][ids] += accepted
         self._commit(x, frontier, small, turn, seen, drafts, accepted)
@@ -162,31 +162,31 @@ class SpeculativeGeneration(FeynmanKac):
         texts, was, t = TokenSequences.of(x), before.x["finished"], before.t + 1
         return self.generation.account.pay(texts, was, x["finished"], x["provisional"], alive, t)
 
-    def _open(self, model: LanguageModel) -> Front:
+    def _open(self, model: LanguageModel) -> TextReader:
         return self._ahead(self.generation.open(1, model))
 
-    def _ahead(self, front: Front) -> Front:
-        """The same front, at the prompt, with rows that share what they have in common."""
-        inner = front.prefixes.inner if isinstance(front.prefixes, PrefetchedPrefixes) else front.prefixes
+    def _ahead(self, reader: TextReader) -> TextReader:
+        """The same reader, at the prompt, with rows that share what they have in common."""
+        inner = reader.prefixes.inner if isinstance(reader.prefixes, PrefetchedPrefixes) else reader.prefixes
         counts = {"calls": 0, "guessed": 0, "right": 0}
-        front.prefixes = PrefetchedPrefixes(
-            inner, GivenDrafts(), self.tokens, self.generation.max_tokens, front.model.end, counts
+        reader.prefixes = PrefetchedPrefixes(
+            inner, GivenDrafts(), self.tokens, self.generation.max_tokens, reader.model.end, counts
         )
-        return front
+        return reader
 
     def _ends(self, token: Tensor) -> Tensor:
         return torch.isin(token, torch.tensor(self.generation.model.end))
 
     def _draft(self, rng: Rng, small: Frontier, turn: Turn, t: int) -> tuple[Tensor, Tensor, Tensor]:
         """Drafts (M, L), how many of them count (M,), and the laws that they come from (M, L, V)."""
-        front, ids = small.front, turn.ids
-        front.extend(small.row[ids], turn.unread)
+        reader, ids = small.reader, turn.ids
+        reader.extend(small.row[ids], turn.unread)
         drafts, laws, count = [], [], torch.zeros_like(ids)
         going = torch.ones_like(ids, dtype=torch.bool)
         for j in range(self.tokens):
             if j:
-                deeper(front, torch.where(going, drafts[-1], -1))
-            law = found(front, turn, t)
+                deeper(reader, torch.where(going, drafts[-1], -1))
+            law = found(reader, turn, t)
             going = going & (turn.room > j) & ~torch.isneginf(law).all(1)
             token = torch.zeros_like(ids)
             if going.any():
@@ -201,30 +201,30 @@ class SpeculativeGeneration(FeynmanKac):
 
     def _read(self, big: Frontier, turn: Turn, drafts: Tensor, count: Tensor, t: int) -> DraftedTokens:
         """The model's laws before each draft and behind the last, by one call."""
-        front, ids = big.front, turn.ids
-        plan = drafter(front).plan
+        reader, ids = big.reader, turn.ids
+        plan = drafter(reader).plan
         paths = [path[:c] for path, c in zip(drafts.tolist(), count.tolist(), strict=True)]
         plan[:] = paths
-        front.extend(big.row[ids], turn.unread)
+        reader.extend(big.row[ids], turn.unread)
         seen = DraftedTokens([], [], [])
         for j in range(drafts.shape[1] + 1):
-            seen.log_prob.append(found(front, turn, t))
-            seen.kept.append(front.law.log_mass)
-            seen.raw.append(front.rules.raw)
+            seen.log_prob.append(found(reader, turn, t))
+            seen.kept.append(reader.law.log_mass)
+            seen.raw.append(reader.rules.raw)
             if j == drafts.shape[1]:
                 break
             reads = (count > j) & (turn.room > j + 1) & ~self._ends(drafts[:, j])
             if not reads.any():
                 break
             plan[:] = [path[j + 1 :] for path in paths]
-            deeper(front, torch.where(reads, drafts[:, j], -1))
+            deeper(reader, torch.where(reads, drafts[:, j], -1))
         plan.clear()
         return seen
 
     def _write(
         self,
         x: dict[str, Any],
-        front: Front,
+        reader: TextReader,
         turn: Turn,
         seen: DraftedTokens,
         drafts: Tensor,
@@ -249,9 +249,9 @@ class SpeculativeGeneration(FeynmanKac):
         x["unread"][ids] = token
         last = torch.where(token >= 0, token, drafts.gather(1, (accepted - 1).clamp(min=0)[:, None])[:, 0])
         cut = (written > 0) & (turn.room == written) & ~self._ends(last)
-        if front.recogniser is not None and cut.any():
+        if reader.recogniser is not None and cut.any():
             row = seen.row(written - 1, turn)
-            gained[cut] += torch.where(front.recogniser.accepts(row[cut], last[cut]), 0.0, -torch.inf).double()
+            gained[cut] += torch.where(reader.recogniser.accepts(row[cut], last[cut]), 0.0, -torch.inf).double()
         dead = torch.isneginf(gained) | ((token < 0) & ~whole)
         x["finished"][ids] = whole | cut | dead | self._ends(token)
         return gained
@@ -274,17 +274,17 @@ class SpeculativeGeneration(FeynmanKac):
             return
         at = torch.full((n,), -1, dtype=torch.int64)
         at[turn.ids[on]] = torch.arange(len(on))
-        front, lesser = frontier.front, small.front
-        front.extend(seen.row(accepted, turn)[on], torch.full_like(on, -1))
+        reader, lesser = frontier.reader, small.reader
+        reader.extend(seen.row(accepted, turn)[on], torch.full_like(on, -1))
         # the last draft was not read by the smaller model
         depths = drafts.shape[1]
         unread = torch.where(accepted == depths, drafts[:, -1], -1)
         row = (depths - 1 - accepted).clamp(min=0) * len(turn.ids) + torch.arange(len(turn.ids))
         lesser.extend(row[on], unread[on])
-        for each in (front, lesser):
+        for each in (reader, lesser):
             if any(each.rules.remembers):  # it remembers what it was given where a token is drawn
                 each.rules(each.log_prob())
-        x["frontier"], x["small"] = Frontier(at, front, front.version), Frontier(at, lesser, lesser.version)
+        x["frontier"], x["small"] = Frontier(at, reader, reader.version), Frontier(at, lesser, lesser.version)
 
     # ---------------------------------------------------------------- around them
 
@@ -314,10 +314,10 @@ class SpeculativeGeneration(FeynmanKac):
         check_reward(self.generation.account, particles)
         if not alive.any():
             return replace(particles, x={**x, "frontier": Closed(n), "small": Closed(n)})
-        fronts = self._open(self.generation.model), self._open(self.draft)
-        check_first(fronts[0], particles)
+        readers = self._open(self.generation.model), self._open(self.draft)
+        check_first(readers[0], particles)
         read = {**x, "length": x["length"] - (x["unread"] >= 0).long()}
-        frontier, small = (again(front, read, alive) for front in fronts)
+        frontier, small = (again(reader, read, alive) for reader in readers)
         return replace(particles, x={**x, "frontier": frontier, "small": small})
 
     def settings(self) -> dict[str, Any]:
@@ -372,25 +372,25 @@ class GivenDrafts(Drafter):
         return [self.plan[i][:k] for i, k in zip(rows, most, strict=True)]
 
 
-def drafter(front: Front) -> GivenDrafts:
-    """Where the drafts of a front are set."""
-    assert isinstance(front.prefixes, PrefetchedPrefixes) and isinstance(front.prefixes.drafter, GivenDrafts)
-    return front.prefixes.drafter
+def drafter(reader: TextReader) -> GivenDrafts:
+    """Where the drafts of a reader are set."""
+    assert isinstance(reader.prefixes, PrefetchedPrefixes) and isinstance(reader.prefixes.drafter, GivenDrafts)
+    return reader.prefixes.drafter
 
 
-def deeper(front: Front, token: Tensor) -> None:
+def deeper(reader: TextReader, token: Tensor) -> None:
     """The first M rows with `token` (M,) behind them, -1 for none, and then all rows as they were."""
-    m, rows = len(token), len(front.prefixes.length)
-    front.extend(torch.cat([torch.arange(m), torch.arange(rows)]), torch.cat([token, torch.full((rows,), -1)]))
+    m, rows = len(token), len(reader.prefixes.length)
+    reader.extend(torch.cat([torch.arange(m), torch.arange(rows)]), torch.cat([token, torch.full((rows,), -1)]))
 
 
-def found(front: Front, turn: Turn, t: int) -> Tensor:
+def found(reader: TextReader, turn: Turn, t: int) -> Tensor:
     """(M, V) the laws of the first M rows."""
     try:
-        front.law = front.find_law(len(turn.ids))
+        reader.law = reader.find_law(len(turn.ids))
     except BadLogits as error:
-        raise error.about(front.model.name, turn.ids[error.rows].tolist(), t) from error
-    return front.law.log_prob
+        raise error.about(reader.model.name, turn.ids[error.rows].tolist(), t) from error
+    return reader.law.log_prob
 
 
 def share(x: dict[str, Any]) -> float:

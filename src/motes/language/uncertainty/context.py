@@ -69,4 +69,4 @@ def contextual_entropy_reduction(
 def _together(value: float, one: Estimate[float], two: Estimate[float], label: torch.Tensor) -> Estimate[float]:
     reason, parts = one.reason or two.reason, {"cluster": label}
     se, freedom, ess = math.hypot(one.se, two.se), min(one.freedom, two.freedom), min(one.ess, two.ess)
-    return Estimate(value, se, reason, freedom, ess=ess, parts=parts)
+    return Estimate(value, se, reason, freedom, ess=ess, method="delta method", parts=parts)

@@ -44,7 +44,7 @@ def missing_mass(answers: Given) -> Estimate[float]:
         raise MotesError(f"the distinct texts have probability {seen:.4f} together: log_prob is not normalised")
     se = seen * answers.log_prob_se
     parts = {"seen": seen, "distinct": len(first)}
-    return Estimate(max(0.0, 1 - seen), se, answers.no_normaliser, ess=answers.ess, parts=parts)
+    return Estimate(max(0.0, 1 - seen), se, answers.no_normaliser, ess=answers.ess, method="normaliser", parts=parts)
 
 
 @measures.register
@@ -87,7 +87,7 @@ def good_turing(answers: Given) -> Estimate[float]:
     if bool(single[weight > 0].all()):
         return Estimate(value, math.nan, ALL_ONCE, ess=answers.ess, parts=parts)
     variance = float(_squares(weight, single) + 2 * _pairs(weight, label, count)) - value**2 / answers.n
-    return Estimate(value, math.sqrt(max(variance, 0.0)), ess=answers.ess, parts=parts)
+    return Estimate(value, math.sqrt(max(variance, 0.0)), ess=answers.ess, method="singletons and pairs", parts=parts)
 
 
 RESAMPLED = "the texts were resampled, so they are not independent"

@@ -15,7 +15,7 @@ from motes.language.uncertainty.answers import Answers, Given, answers_of, entro
 from motes.language.uncertainty.clusters import ByEmbedding, Meaning, cluster
 from motes.language.uncertainty.embedding import Embed
 from motes.rng import Rng
-from motes.rng.seed import source
+from motes.rng.seed import seeded
 
 Clusters = Meaning | Embed | Tensor | Sequence[int]
 """Who judges what means the same (a function of texts is an embedding), or the cluster of each text."""
@@ -51,8 +51,8 @@ def semantic_entropy(answers: Given, clusters: Clusters, *, how: str = "first") 
 
         var H = (sum_c P_c log^2 P_c - H^2) / n + (meanings - 1) / (2 n^2),    n = ess,
 
-    without which it would vanish for equal shares. There is none if all texts mean the same (other meanings have at
-    most about 3 / ess) or if each means something else (the entropy is then at least of the order of log n, and
+    without which it would vanish for equal shares. There is none if all texts mean the same (other meanings then have
+    a probability of at most about 3 / ess) or if no two do (the entropy is then at least of the order of log n, and
     nothing bounds it from above).
 
     References:
@@ -90,9 +90,9 @@ def semantic_entropy(answers: Given, clusters: Clusters, *, how: str = "first") 
     return answers.sample.estimate(value, influence, (seen - 1) / 2, parts=parts, bias=PLUG_IN)
 
 
-UNSEEN = "of no sign: texts that were not drawn are left out"
-PLUG_IN = "down, as of every plug-in entropy: by about (meanings - 1) / (2 ess) for meanings apart"
-ALL_ALIKE = "all texts mean the same; other meanings: below 3 / ess"
+UNSEEN = "either way: texts that were not drawn are left out"
+PLUG_IN = "down, as in every plug-in entropy: by about (meanings - 1) / (2 ess) where no two are alike"
+ALL_ALIKE = "all texts mean the same; other meanings have a probability of at most about 3 / ess"
 ALL_DIFFER = "no two texts mean the same, so that the entropy may be larger without bound; draw more texts"
 
 
@@ -109,23 +109,23 @@ def semantic_entropy_of_likelihood(
     """Semantic entropy with each distinct text's own probability instead of its weight ("Rao"), nats.
 
     P_c is proportional to the sum of p(y) over the *distinct* texts y that mean c; a text that was drawn twice counts
-    once (some implementations count it twice, and no longer estimate this entropy). Which texts were drawn is all that
-    is random, and what was not drawn is left out: see `missing_mass`. Its bias has no sign. With `seed` the standard
-    error comes from resampled texts, which see fewer distinct ones than the sample has, so it is a rough one.
+    once (some implementations count it twice, and no longer estimate this entropy). Only which texts were drawn is
+    random. Those that were not are left out (see `missing_mass`), which biases it either way. With `seed` the standard
+    error comes from resampled texts. These hold fewer distinct texts than the sample, so that the error is rough.
 
     Args:
         answers: `Answers` with log-probabilities, as from `score_run`.
         clusters: as for `semantic_entropy`.
         how: "first" or "components".
-        per_token: p(y)^(1 / number of tokens) instead of p(y), as the published code does; needs `scored`. This
-            is no probability of anything, but ranks long and short answers alike.
+        per_token: p(y)^(1 / number of tokens) instead of p(y), as the published code does; needs `scored`. It is no
+            probability, but does not prefer short answers.
         seed: for the standard error; None leaves it out.
         replicates: resampled populations.
 
     Raises:
         MotesError: log-probabilities or, for `per_token`, scores are not known.
     """
-    rng = None if seed is None else source(seed)
+    rng = None if seed is None else seeded(seed)
     answers = answers_of(answers)
     log_prob = answers.need_log_prob("the likelihood version of semantic entropy")
     if per_token:

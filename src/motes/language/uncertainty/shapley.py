@@ -14,7 +14,7 @@ from motes.language.uncertainty.embedding import Embed, embed_texts
 from motes.language.uncertainty.missing import ONE_TEXT
 from motes.language.uncertainty.semantic import ALL_DIFFER, PLUG_IN
 from motes.rng import Rng
-from motes.rng.seed import source
+from motes.rng.seed import seeded
 
 EXACT = 12
 """Up to this number of distinct answers all coalitions are enumerated."""
@@ -82,7 +82,7 @@ def shapley_uncertainty(
         ShapeError: `alike` is no (K, K).
         MotesError: `alike` is no correlation matrix, or `seed` is missing.
     """
-    rng = None if seed is None else source(seed)
+    rng = None if seed is None else seeded(seed)
     answers = answers_of(answers)
     distinct = list(dict.fromkeys(answers.texts))
     place = {text: k for k, text in enumerate(distinct)}

@@ -10,7 +10,7 @@ from motes.errors import MotesError
 from motes.language.uncertainty.answers import Given, answers_of, measures
 from motes.language.uncertainty.embedding import Embed, embed_texts
 from motes.rng import Rng
-from motes.rng.seed import source
+from motes.rng.seed import seeded
 
 
 @measures.register
@@ -47,7 +47,7 @@ def semantic_volume(
     Raises:
         MotesError: epsilon is not positive, or there are fewer dimensions than asked for.
     """
-    rng = None if seed is None else source(seed)
+    rng = None if seed is None else seeded(seed)
     if epsilon <= 0:
         raise MotesError(f"epsilon must be above zero, not {epsilon!r}")
     answers = answers_of(answers)

@@ -40,5 +40,5 @@ class ConditionalDraw:
             token, gained = torch.full_like(self.count, -1), torch.zeros(len(self.count), dtype=torch.float64)
         ids = torch.nonzero(given)[:, 0]
         token[ids] = self.tokens[ids, at[ids]]
-        gained[ids] = self.kept[ids, at[ids]] - state.front.law.log_mass[state.place[ids]]
+        gained[ids] = self.kept[ids, at[ids]] - state.reader.law.log_mass[state.place[ids]]
         return NextTokens(token, gained, gained)

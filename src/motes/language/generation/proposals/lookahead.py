@@ -92,7 +92,7 @@ class Lookahead:
     account: RewardAccount
 
     def __call__(self, rng: Rng, state: PrefixState, drawn: Tensor) -> NextTokens:
-        law, before = state.front.law.log_prob, state.provisional
+        law, before = state.reader.law.log_prob, state.provisional
         token = torch.full((len(drawn),), -1, dtype=torch.int64)
         gained = torch.zeros_like(before)
         for ids in torch.nonzero(drawn)[:, 0].split(max(1, 2**24 // law.shape[1])):
@@ -100,7 +100,7 @@ class Lookahead:
             t = int(texts.length.max()) + 1
 
             def worth(place: Tensor, what: Tensor, ids=ids, row=row, texts=texts, t=t) -> Tensor:
-                return self.account.worth(state.front, texts.take(place), row[place], what, before[ids[place]], t)
+                return self.account.worth(state.reader, texts.take(place), row[place], what, before[ids[place]], t)
 
             token[ids], log_weight, phi = draw(rng, law[row], self.k, worth, ids=ids)
             gained[ids] = torch.where(token[ids] < 0, -torch.inf, log_weight - phi)

@@ -29,7 +29,7 @@ class FromLaw:
     def __call__(self, rng: Rng, state: PrefixState, drawn: Tensor) -> NextTokens:
         token = torch.full((len(drawn),), -1, dtype=torch.int64)
         gained = torch.zeros(len(drawn), dtype=torch.float64)
-        law, recogniser = state.front.law.log_prob, state.front.recogniser
+        law, recogniser = state.reader.law.log_prob, state.reader.recogniser
         for ids in torch.nonzero(drawn)[:, 0].split(max(1, 2**24 // law.shape[1])):
             row = state.place[ids]
             if recogniser is None or recogniser.full:

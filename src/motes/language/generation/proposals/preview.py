@@ -50,10 +50,10 @@ class Preview:
 
 def binds(state: PrefixState, drawn: Tensor) -> Tensor:
     """(N,) the texts among `drawn` whose next token is chosen by what stands behind it."""
-    front = state.front
-    if front.recogniser is None or not front.recogniser.full:
+    reader = state.reader
+    if reader.recogniser is None or not reader.recogniser.full:
         return torch.zeros_like(drawn)
-    kept = front.law.kept_by_constraint[state.place]
+    kept = reader.law.kept_by_constraint[state.place]
     return drawn & (kept < BINDS) & ~torch.isneginf(kept) & (state.length + 1 < state.tokens.shape[1])
 
 
@@ -63,11 +63,11 @@ def previewed(rng: Rng, k: int, state: PrefixState, bound: Tensor) -> tuple[Tens
     Returns:
         token (N,) int64, gain (N,) float64 nats, and how many texts were evaluated.
     """
-    front, count = state.front, 0
-    end = torch.tensor(front.model.end)
+    reader, count = state.reader, 0
+    end = torch.tensor(reader.model.end)
     token = torch.full((len(bound),), -1, dtype=torch.int64)
     gained = torch.zeros(len(bound), dtype=torch.float64)
-    for ids in torch.nonzero(bound)[:, 0].split(max(1, 2**24 // front.law.log_prob.shape[1])):
+    for ids in torch.nonzero(bound)[:, 0].split(max(1, 2**24 // reader.law.log_prob.shape[1])):
         row = state.place[ids]
 
         def left(place: Tensor, what: Tensor, row: Tensor = row, ids: Tensor = ids) -> Tensor:
@@ -79,11 +79,11 @@ def previewed(rng: Rng, k: int, state: PrefixState, bound: Tensor) -> tuple[Tens
             if len(going):
                 count += len(going)
                 try:
-                    mass[going] = front.preview(parent[going], tokens[going]).log_mass
+                    mass[going] = reader.preview(parent[going], tokens[going]).log_mass
                 except BadLogits as error:
-                    raise error.about(front.model.name, ids.tolist(), int(front.prefixes.length.max()) + 1) from error
+                    raise error.about(reader.model.name, ids.tolist(), int(reader.prefixes.length.max()) + 1) from error
             return mass[which]
 
-        token[ids], weight, mass = draw(rng, front.law.log_prob[row], k, left, ids=ids)
+        token[ids], weight, mass = draw(rng, reader.law.log_prob[row], k, left, ids=ids)
         gained[ids] = torch.where(token[ids] < 0, -torch.inf, weight - mass)
     return token, gained, count

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -107,23 +108,31 @@ def draw(
     geometric = torch.full((m,), method == "geometric" or (method == "auto" and max_accepts > 2))
     if method == "auto":
         geometric |= peaked
-    asked = _Asked(test, calls)
+    search = _Search(rng, test, calls, max_accepts, max_rejects, max_refused)
     for way, rows in ((_recursive, alive & ~geometric), (_geometric, alive & geometric)):
         for part in torch.nonzero(rows)[:, 0].split(max(1, 2**24 // log_prob.shape[1])):
             if len(part):
-                token[part], log_weight[part] = way(
-                    rng, log_prob[part], mass[part], part, ids[part], asked, max_accepts, max_rejects, max_refused
-                )
+                token[part], log_weight[part] = way(search, log_prob[part], mass[part], part, ids[part])
     return token, torch.where(token < 0, -torch.inf, log_weight + mass), calls
 
 
-class _Asked:
-    """The test, checked, with a count of what each particle asked."""
+@dataclass(frozen=True)
+class _Search:
+    """What both methods draw and test with: `calls` counts the tests of each particle, `most` are limits of `draw`."""
 
-    def __init__(self, test: Test, calls: Tensor):
-        self.test, self.calls = test, calls
+    rng: Rng
+    test: Test
+    calls: Tensor
+    most_accepted: int
+    most_rejected: int | None
+    most_refused: int | None
 
-    def __call__(self, place: Tensor, token: Tensor) -> Tensor:
+    def draw(self, purpose: str, log_prob: Tensor, ids: Tensor) -> Tensor:
+        """A token of each row; the purpose has its number, since `inner` belongs to the caller."""
+        return self.rng.at(purpose).shard(ids).categorical(log_prob)
+
+    def valid(self, place: Tensor, token: Tensor) -> Tensor:
+        """What the test says, checked."""
         self.calls[place] += 1
         valid = self.test(place, token)
         if not isinstance(valid, Tensor) or valid.shape != token.shape or valid.dtype != torch.bool:
@@ -131,17 +140,8 @@ class _Asked:
         return valid
 
 
-def _recursive(
-    rng: Rng,
-    log_prob: Tensor,
-    total: Tensor,
-    place: Tensor,
-    ids: Tensor,
-    test: _Asked,
-    accepts: int,
-    rejects: int | None,
-    different: int | None,
-) -> tuple[Tensor, Tensor]:
+def _recursive(search: _Search, log_prob: Tensor, total: Tensor, place: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
+    """The tokens and log-weights (m,) of the recursive method, but for the mass of the law."""
     left = log_prob.clone()
     m = len(left)
     token = torch.full((m,), -1, dtype=torch.int64)
@@ -152,8 +152,9 @@ def _recursive(
     remaining = total.clone()
     """log of the mass in `left`."""
     open_ = torch.arange(m)
-    drawn = 0  # in the purpose, since `inner` belongs to the caller
-    limit = min((k for k in (rejects, different) if k is not None), default=m * left.shape[1] + 1)
+    drawn = 0
+    limits = (search.most_rejected, search.most_refused)
+    limit = min((k for k in limits if k is not None), default=m * left.shape[1] + 1)
     while len(open_):
         rest = remaining[open_]
         empty = torch.isneginf(rest)
@@ -161,9 +162,9 @@ def _recursive(
         open_, rest = open_[~empty], rest[~empty]
         if not len(open_):
             break
-        x = rng.at(f"draw-{drawn}").shard(ids[open_]).categorical(left[open_])
+        x = search.draw(f"draw-{drawn}", left[open_], ids[open_])
         drawn += 1
-        valid = test(place[open_], x)
+        valid = search.valid(place[open_], x)
         c = left[open_, x] - rest
         left[open_, x] = -torch.inf
         # 1 - c as the share of what is left, without cancellation
@@ -180,29 +181,21 @@ def _recursive(
     return token, weight
 
 
-def _geometric(
-    rng: Rng,
-    log_prob: Tensor,
-    total: Tensor,
-    place: Tensor,
-    ids: Tensor,
-    test: _Asked,
-    accepts: int,
-    rejects: int | None,
-    different: int | None,
-) -> tuple[Tensor, Tensor]:
+def _geometric(search: _Search, log_prob: Tensor, total: Tensor, place: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
+    """The tokens and log-weights (m,) of the geometric method, but for the mass of the law."""
     left = log_prob.clone()
     remaining = total.clone()
     """log of the mass in `left`."""
     m = len(left)
     token = torch.full((m,), -1, dtype=torch.int64)
+    accepts = search.most_accepted
     known = torch.full((m, accepts), -1, dtype=torch.int64)
     accepted, refused, distinct = torch.zeros(3, m, dtype=torch.float64)
-    most, widest = (torch.inf if k is None else float(k) for k in (rejects, different))
+    most, widest = (torch.inf if k is None else float(k) for k in (search.most_rejected, search.most_refused))
     lost = torch.full((m,), -torch.inf, dtype=torch.float64)
     """log of the mass refused so far, as a share."""
     open_ = torch.arange(m)
-    drawn = 0  # in the purpose, since `inner` belongs to the caller
+    drawn = 0
     while len(open_):
         left_mass = remaining[open_] - total[open_]
         open_, left_mass = open_[~torch.isneginf(left_mass)], left_mass[~torch.isneginf(left_mass)]
@@ -210,18 +203,18 @@ def _geometric(
             break
         # P(k phantom refusals) = R^k (1 - R): k = floor(log u / log R); log R from 1 - R keeps its digits near 1
         log_r = torch.where(left_mass > -0.7, lost[open_].clamp_max(-0.0), torch.log1p(-left_mass.exp()))
-        u = rng.at(f"phantom-{drawn}").shard(ids[open_]).uniform((len(open_),))
+        u = search.rng.at(f"phantom-{drawn}").shard(ids[open_]).uniform((len(open_),))
         phantom = torch.where(torch.isneginf(log_r), 0.0, torch.floor(u.log() / log_r))
         refused[open_] = (refused[open_] + phantom).clamp_max(most)
         open_ = open_[refused[open_] < most]
         if not len(open_):
             break
-        x = rng.at(f"draw-{drawn}").shard(ids[open_]).categorical(left[open_])
+        x = search.draw(f"draw-{drawn}", left[open_], ids[open_])
         drawn += 1
         valid = (known[open_] == x[:, None]).any(1)
         new = ~valid
         if new.any():
-            valid[new] = test(place[open_[new]], x[new])
+            valid[new] = search.valid(place[open_[new]], x[new])
         good, bad = open_[valid], open_[~valid]
         token[good] = torch.where(token[good] < 0, x[valid], token[good])
         known[good, accepted[good].long()] = x[valid]
@@ -232,6 +225,6 @@ def _geometric(
         left[bad, x[~valid]] = -torch.inf
         remaining[bad] = torch.logsumexp(left[bad], -1)
         open_ = open_[(accepted[open_] < accepts) & (refused[open_] < most) & (distinct[open_] < widest)]
-    # one draw in all, and it was valid: only if max_rejects is 1 and ... then a + r - 1 >= 1 all the same
+    # a + r = 1 only where the one draw was refused and none other allowed: the share is zero then
     share = torch.minimum(torch.tensor(accepts - 1.0), accepted) / (accepted + refused - 1).clamp_min(1.0)
     return token, share.log()
