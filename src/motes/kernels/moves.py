@@ -72,7 +72,7 @@ def move(
     path: list[float] = []
     auto, limit = sweeps == "auto", most if sweeps == "auto" else sweeps
     while done < limit and not (auto and left <= max_correlation):
-        if auto and not patient and _level(path):
+        if auto and not patient and level(path):
             break
         sweep = kernel.sweep(rng.at("sweep", inner=done), target, state, parameters)
         state, done, evaluations = sweep.state, done + 1, evaluations + sweep.evaluations
@@ -80,19 +80,19 @@ def move(
         if adapt:
             parameters = kernel.learn(parameters, sweep, weight)
         if auto or done == sweeps:
-            left = _correlation(weight, x, old, state["position"], watch(state), every)
+            left = correlation(weight, x, old, state["position"], watch(state), every)
             path.append(left)
     info = {"acceptance": rate, "sweeps": float(done), "evaluations": evaluations, "correlation": left}
     info |= target.told(len(weight) * done)
     return Moved(state, parameters, used, done, info | kernel.describe(used))
 
 
-def _level(path: list[float]) -> bool:
+def level(path: list[float]) -> bool:
     """Whether the correlation has stopped falling: by less than `FALL` in the last `PATIENCE` sweeps."""
     return len(path) > PATIENCE and path[-1] > (1 - FALL) * path[-1 - PATIENCE]
 
 
-def _correlation(weight: Tensor, x0: Tensor, f0: Tensor, x1: Tensor, f1: Tensor, every: bool) -> float:
+def correlation(weight: Tensor, x0: Tensor, f0: Tensor, x1: Tensor, f1: Tensor, every: bool = False) -> float:
     """The larger of the correlation of the coordinates (N, d), mean or largest, and that of the log-densities (N,)."""
     positive = weight > 0
     f0, f1 = torch.where(positive, f0, 0.0), torch.where(positive, f1, 0.0)  # weight 0 may have density 0

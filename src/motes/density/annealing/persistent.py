@@ -87,7 +87,7 @@ class PersistentSampling(Annealed):
     _: KW_ONLY
     ess: float = 3.0
     sweeps: int | Literal["auto"] = "auto"
-    max_correlation: float = 0.5
+    max_correlation: float = 0.2
 
     sources: ClassVar[tuple[Reference, ...]] = (
         Reference(
