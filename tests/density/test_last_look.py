@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from functools import partial
 
 import pytest
 import torch
@@ -95,7 +96,9 @@ def test_sweeps_end_where_no_mean_begins_to_drift(monkeypatch):
     assert quiet(model, 256, 0).particles.shared["look"]["evaluations"] > 100 * 256
 
 
-@pytest.mark.parametrize(("sampler", "seed"), [(WasteFree, 1), (PersistentSampling, 3)])
+@pytest.mark.parametrize(
+    ("sampler", "seed"), [(partial(WasteFree, sweeps=1), 1), (partial(PersistentSampling, max_correlation=0.5), 3)]
+)
 def test_a_tail_that_weights_cannot_reach_has_no_error_bars(sampler, seed, monkeypatch):
     model = sampler(density(student, 10, 1.0))
     run = quiet(model, 256, seed)
@@ -124,7 +127,7 @@ def schools() -> motes.Density:
 
 def test_short_runs_are_looked_at_where_their_chains_remember(monkeypatch):
     """Two sweeps at each of few temperatures cost less than the shortest look."""
-    model, seeds = WasteFree(schools()), (1, 10)
+    model, seeds = WasteFree(schools(), sweeps=1), (1, 10)
 
     def silent(seed: int) -> bool:
         tau = quiet(model, 256, seed).mean("tau")
@@ -155,7 +158,7 @@ def precisions() -> motes.Density:
 
 def test_chains_that_remember_are_moved_on_however_long_the_run(monkeypatch):
     """Runs that can afford a few sweeps, which find nothing: a round of many does, and the next one surely."""
-    model = WasteFree(precisions())
+    model = WasteFree(precisions(), sweeps=1)
     assert all({"evidence", "means"} <= quiet(model, 256, seed).doubts for seed in (1, 7))
     monkeypatch.setattr(last_look, "RECALL", 1.0)
     run = quiet(model, 256, 7)

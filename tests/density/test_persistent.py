@@ -160,7 +160,8 @@ def test_means_have_no_error_bars_where_few_families_are_left():
     def log_likelihood(x):
         return torch.logsumexp(share + Normal(centre, scale[:, None]).log_prob(x[:, None]).sum(-1), 1)
 
-    model = PersistentSampling(Density(log_likelihood, Normal(torch.zeros(8, dtype=REAL), 3.0), vectorised=True))
+    density = Density(log_likelihood, Normal(torch.zeros(8, dtype=REAL), 3.0), vectorised=True)
+    model = PersistentSampling(density, max_correlation=0.5)
 
     def right(run: motes.Run):
         return run.mean(lambda x: (x[:, 0] > 0).to(REAL))

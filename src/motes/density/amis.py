@@ -35,10 +35,6 @@ LEARNS, KEEPS, COMPLETE, ENDED = "learns", "keeps", "complete", "ended"
 FEW = 10.0
 """Fewer draws than this in effective number tell too little about the spread of their weights."""
 
-ALARM = 0.01
-"""The probability of an alarm at each test of the last look: of 16 runs on a funnel in 4 dimensions whose draws did not
-enter the neck, 4 came to between .95 and 1 of the limit that .001 sets."""
-
 
 @dataclass(frozen=True)
 class AMIS(FeynmanKac):
@@ -173,7 +169,7 @@ class AMIS(FeynmanKac):
 
     def _looked(self, rng: Rng, particles: Particles) -> LastLook:
         """What a last look at the N draws from all rounds finds."""
-        kernel, known = choose_kernel(self.density, None, "hmc"), LastLook(float(particles.t), alarm=ALARM)
+        kernel, known = choose_kernel(self.density, None, "hmc"), LastLook(float(particles.t))
         even = torch.full((particles.n,), 1 / particles.n, dtype=torch.float64)
         target = Tempered(self.density, 1.0)
         return last_look(rng.at("last-look"), known, target, kernel, particles.x, even, particles.ancestor)
