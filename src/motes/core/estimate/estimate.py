@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from motes.core.estimate import student
-from motes.errors import MotesError, ShapeError
+from motes.errors import ShapeError
 
 SHOWN = 8
 """Numbers of each axis that an estimate shows."""
-
-
+UNTOLD = "its spread came out as NaN: look for values or weights that are NaN or infinite"
+"""The reason of an estimate without an error that names no other."""
 Number = TypeVar("Number", float, Tensor)
 
 
@@ -46,7 +46,7 @@ class Estimate(Generic[Number]):
 
     def __post_init__(self) -> None:
         if not self.reason and bool(torch.as_tensor(self.se).isnan().any()):
-            raise MotesError("an estimate whose standard error is NaN must say why: is a value, or a weight, NaN?")
+            object.__setattr__(self, "reason", UNTOLD)
 
     def interval(self, level: float = 0.95) -> tuple[Number, Number]:
         """The ends of the central interval of that level, by Student's t; NaN where there is no error bar."""
