@@ -1,6 +1,7 @@
 """Data annealing against conjugate posteriors: the evidence of every prefix, moments, streams of data."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -65,7 +66,7 @@ def raw_regression(count: int = 12) -> DataAnnealing:
 
 
 def test_particles_that_do_not_keep_up_with_the_data_begin_anew(monkeypatch):
-    model = raw_regression()
+    model = replace(raw_regression(), sweeps=1)
     run = motes.sample(model, 512, seed=0, progress=False)
     assert run.particles.shared["careful"]
     seen, _ = evidence_path(run)
@@ -124,6 +125,14 @@ def test_posterior_moments_and_the_error_bar():
     assert abs(float(second) - variance) < Z * float(second.se) < 0.05
     assert abs(run.log_evidence - float(truth[-1])) < Z * run.log_evidence_se < 0.3
     assert 1 < run.trace["acceptance"][run.trace["resampled"] == 1].size < 15  # moves are rare
+
+
+def test_every_move_goes_on_until_all_is_forgotten():
+    run = motes.sample(normal(data(40)), 512, seed=0, progress=False)
+    moved = run.trace["sweeps"] > 0
+    assert int(moved.sum()) > 2 and float(run.trace["correlation"][moved].max()) <= 0.1
+    once = motes.sample(normal(data(40), sweeps=1), 512, seed=0, progress=False)
+    assert float(once.trace["correlation"][once.trace["sweeps"] > 0].max()) > 0.1
 
 
 def test_the_final_evidence_does_not_depend_on_the_order():

@@ -37,7 +37,8 @@ from motes.laws.tempered import Tempered
 from motes.rng import Rng
 
 FORGOTTEN = 0.1
-"""With care, the correlation with their start at which particles have moved enough, as in `Tempering`."""
+"""The correlation with their start at which particles have moved enough, as in `Tempering`. At .5, 10 runs with 256
+particles on a regression with an unknown scale were low by .4 nats at a stated .3."""
 KEPT = ("position", "log_prior", "log_likelihood")
 
 
@@ -245,7 +246,10 @@ class DataAnnealing(FeynmanKac):
             )  # fmt: skip
         else:
             parameters = kernel.fit(shared["kernel"], target, state, weight)
-            moved = move(kernel, rng, target, state, weight, parameters, sweeps=self.sweeps)
+            moved = move(
+                kernel, rng, target, state, weight, parameters,
+                sweeps=self.sweeps, max_correlation=FORGOTTEN, every=True,
+            )  # fmt: skip
             found = drift_between(target, state, moved.state, weight, family)
         look = LastLook(**shared["look"]).after(moved.info["evaluations"], 0.0, moved.state["log_likelihood"])
         shared = {**shared, "kernel": moved.parameters, "look": look.to_shared()}
