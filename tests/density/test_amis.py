@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch.distributions import Normal, StudentT
+from torch.distributions import HalfCauchy, Normal, StudentT
 
 import motes
 from motes.core.smc import steps
@@ -169,6 +169,29 @@ def test_weights_whose_tail_is_too_heavy_leave_no_error_bar():
     assert "k-hat" in run.standard_error.reason and "k-hat" in run.mean("x[0]").reason
     run = motes.sample(AMIS(cauchy, freedom=1.0), 200, seed=0, progress=False)
     assert run.remarks == () and math.isfinite(run.log_evidence_se)
+
+
+def horseshoe() -> Density:
+    """Ten means with a horseshoe below them: one scale, one for each, and standard normals; 21 dimensions."""
+    y = torch.tensor([0.3, -0.8, 1.1, -0.2, 6.0, 0.5, -1.2, 0.1, -4.5, 0.9], dtype=F)
+    one = torch.ones(10, dtype=F)
+    prior = {"tau": HalfCauchy(one[0]), "lam": HalfCauchy(one), "z": Normal(0 * one, one)}
+
+    def log_likelihood(p):
+        return Normal(p["tau"][:, None] * p["lam"] * p["z"], 1.0).log_prob(y).sum(1)
+
+    return Density(log_likelihood, prior, vectorised=True)
+
+
+@pytest.mark.filterwarnings("ignore::motes.errors.MotesWarning")
+def test_log_weights_that_rise_under_further_moves_leave_no_error_bar(monkeypatch):
+    """Seed 1 is .44 nats below quadrature, -22.258, at a stated .09, with weights of an innocent tail."""
+    run = motes.sample(AMIS(horseshoe()), 256, seed=1, progress=False)
+    assert run.log_evidence < -22.6 and "further moves" in run.standard_error.reason
+    look = amis.last_look
+    monkeypatch.setattr(amis, "last_look", lambda *a, beside, **k: look(*a, **k))  # the broken twin
+    run = motes.sample(AMIS(horseshoe()), 256, seed=1, progress=False)
+    assert run.log_evidence < -22.6 and run.log_evidence_se < 0.1
 
 
 def test_knobs_out_of_range_are_refused():

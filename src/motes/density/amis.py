@@ -168,11 +168,26 @@ class AMIS(FeynmanKac):
         return particles.shared["stage"] == ENDED
 
     def _looked(self, rng: Rng, particles: Particles) -> LastLook:
-        """What a last look at the N draws from all rounds finds."""
+        """What a last look at the N draws from all rounds finds; with many sweeps where the rounds fell short.
+
+        These must not shift the mean log-weight: it rises where they lead to parts in which the fit has hardly a draw.
+        """
         kernel, known = choose_kernel(self.density, None, "hmc"), LastLook(float(particles.t))
         even = torch.full((particles.n,), 1 / particles.n, dtype=torch.float64)
-        target = Tempered(self.density, 1.0)
-        return last_look(rng.at("last-look"), known, target, kernel, particles.x, even, particles.ancestor)
+        target, family = Tempered(self.density, 1.0), particles.ancestor
+        law = Started(self.density, self._mixture(particles.shared["fits"][-1]), share=self.defence)
+
+        def log_weight(x: State) -> Tensor:
+            return (x["log_prior"] + x["log_likelihood"] - law.log_reference(x["position"], x["log_prior"]))[:, None]
+
+        return last_look(
+            rng.at("last-look"), known, target, kernel, particles.x, even, family,
+            memory=float(self._short(particles)), beside=log_weight,
+        )  # fmt: skip
+
+    def _short(self, particles: Particles) -> bool:
+        """Whether the rounds of the last fit ended below the wanted effective sample size."""
+        return ess(particles.shared["pool"]["log_weight"]) < self.ess * particles.n
 
     def _mixture(self, fit: dict[str, Tensor]) -> Mixture:
         return Mixture(**fit, freedom=self.freedom)
@@ -229,7 +244,7 @@ class AMIS(FeynmanKac):
         weight = particles.shared["pool"]["log_weight"]
         said = list[str](undefined_met(particles.info)) + improper(self.density, particles.x["position"])
         said += LastLook(**particles.shared["look"]).remarks() if "look" in particles.shared else []
-        if ess(weight) < self.ess * particles.n:
+        if self._short(particles):
             said.append(
                 f"{self.most} rounds from the last fit ended with an effective sample size of {ess(weight):.0f}, not "
                 f"the wanted {self.ess * particles.n:.0f}: use more components or particles, or temper"

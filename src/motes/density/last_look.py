@@ -11,7 +11,7 @@ as means begin to drift. The particles themselves stay as they are.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -144,6 +144,7 @@ def last_look(
     weight: Tensor,
     family: Tensor,
     memory: float = 0.0,
+    beside: Callable[[State], Tensor] | None = None,
 ) -> LastLook:
     """What further moves of a finished population (N,) tell of it; the particles are not changed.
 
@@ -155,6 +156,7 @@ def last_look(
         weight: (N,) their normalised weights.
         family: (N,) int64 below N; particles that may depend on each other have the same number.
         memory: how long the run's own chains remember, as a part of what leaves it without an error bar.
+        beside: from a state to (N, k) further numbers whose means many sweeps must not shift.
     """
     families = effective_families(family, weight)
     if target.levels is not None or families < FEWEST or look.tail > look.heavy:
@@ -178,10 +180,15 @@ def last_look(
     seen = watched(target, x, middle)
     tail = min(0.5, max(TAIL, BEYOND / families))
     ends = torch.quantile(seen, torch.tensor([tail, 1 - tail], dtype=torch.float64), dim=0)
-    before = _with_tails(seen, ends)
+
+    def numbers(state: State) -> Tensor:
+        value = _with_tails(watched(target, state, middle), ends)
+        return value if beside is None else torch.cat([value, beside(state)], 1)
+
+    before = numbers(x)
 
     def since(state: State) -> MeanDrift:
-        return drift(before, _with_tails(watched(target, state, middle), ends), even, of)
+        return drift(before, numbers(state), even, of)
 
     settled, found, spent, left = x, since(x), 0.0, 1.0
     for after, evaluations, left in _rounds(rng.at("settle"), target, kernel, x, even):
