@@ -67,7 +67,7 @@ def quiet(model, n: int, seed: int, **more) -> motes.Run:
 def blind(monkeypatch) -> None:
     """The broken twin: a look that sees nothing."""
     for module in (annealed, amis):
-        monkeypatch.setattr(module, "last_look", lambda rng, look, *rest: type(look)())
+        monkeypatch.setattr(module, "last_look", lambda rng, look, *_, **__: type(look)())
 
 
 def neck(x: Tensor) -> Tensor:
@@ -279,7 +279,7 @@ def test_walkers_that_agree_and_never_entered_the_neck_have_no_error_bars(monkey
     run = quiet(model, 16, 0)
     small = run.mean(lambda v: (v["tau"] < 1).to(REAL))
     assert "means" in run.doubts and math.isnan(float(small.se)) and float(small) < 0.13
-    monkeypatch.setattr(draws_look, "last_look", lambda rng, look, *rest: type(look)())
+    monkeypatch.setattr(draws_look, "last_look", lambda rng, look, *_, **__: type(look)())
     small = quiet(model, 16, 0).mean(lambda v: (v["tau"] < 1).to(REAL))
     assert float(small) + 3 * float(small.se) < 0.2  # the broken twin: a bar that says otherwise
 
@@ -288,7 +288,7 @@ def test_chains_in_the_wide_part_of_a_funnel_have_no_error_bars(monkeypatch):
     model = Chains(density(funnel, 4), kernel="hmc", draws=400, warmup=100)
     run = quiet(model, 16, 0)
     assert float(run.mean(neck)) < 0.1 and math.isnan(float(run.mean(lambda x: x[:, 0]).se))
-    monkeypatch.setattr(draws_look, "last_look", lambda rng, look, *rest: type(look)())
+    monkeypatch.setattr(draws_look, "last_look", lambda rng, look, *_, **__: type(look)())
     assert float(quiet(model, 16, 0).mean(lambda x: x[:, 0]).se) > 0
 
 
