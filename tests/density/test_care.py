@@ -11,7 +11,8 @@ from torch import Tensor
 from torch.distributions import HalfCauchy, Normal
 
 import motes
-from motes.density.annealing.care import ADAPTATION
+from motes.density.annealing import care
+from motes.density.annealing.care import ADAPTATION, Care
 from motes.errors import MotesWarning
 from motes.kernels import RandomWalk
 from motes.kernels.stationarity.noncentred import NonCentred
@@ -162,3 +163,24 @@ def test_eight_schools_centred():
     assert abs(sum(tails) / 6 - 0.200) < 0.06
     without = quiet(motes.Tempering(density, careful=False), 1024, 0)
     assert float(without.mean(lambda v: (v["tau"] < 1).to(REAL))) < 0.12
+
+
+def test_what_moves_changed_behind_a_wall_is_a_share_and_no_log_likelihood(monkeypatch):
+    """Five of ten particles are behind a wall of -1e300, and then four: the mean weight rises by a fifth."""
+    before, after = torch.zeros(10, dtype=REAL), torch.zeros(10, dtype=REAL)
+    before[:5], after[:4] = -1e300, -1e300
+    even, family = torch.full((10,), 0.1, dtype=REAL), torch.arange(10)
+    lag, variance = Care().after(1.0, before, after, even, family, 0.1).lag
+    assert lag == pytest.approx(0.2) and 0 < variance < 0.1
+    near = Care().after(1.0, before.clamp(min=-3.0), after.clamp(min=-3.0), even, family, 0.1).lag
+    assert near[0] == pytest.approx(0.1 * 0.3)  # in proportion
+    monkeypatch.setattr(care, "FAR", math.inf)
+    assert Care().after(1.0, before, after, even, family, 0.1).lag[0] > 1e297
+
+
+def test_a_hard_wall_leaves_error_bars_of_their_size():
+    def log_likelihood(x):
+        return torch.where((x[:, 0] > 0) & (x[:, 0] < 0.3), normal(x[:, 1], 2.0, torch.exp(x[:, 2])), -1e300)
+
+    run = quiet(tempering(log_likelihood, 3, WIDE / 3), 256, 0)
+    assert 0 < run.log_evidence_se < 0.5

@@ -17,6 +17,8 @@ LAGGING = 4.0
 """Standard errors beyond which a lag of the run as a whole is no chance."""
 FINE = 0.3
 """With care, a change of temperature costs this part of the effective sample size that it costs otherwise."""
+FAR = 20.0
+"""Nats by which the next rise of the temperature may reweigh a particle whose change by a move counts in proportion."""
 SHARE = 0.08
 """The share of a run's evaluations that the last look at its particles may cost; it has one sweep at the least."""
 HIGH, ADAPTATION = 64, 0.1
@@ -60,17 +62,22 @@ class Care:
         """The state with which a second attempt begins at time `t`."""
         return Care(careful=True, begun=t, why=why, dependence=dependence)
 
-    def after(self, evaluations: float, change: Tensor, weight: Tensor, family: Tensor, raised: float) -> Care:
+    def after(
+        self, evaluations: float, before: Tensor, now: Tensor, weight: Tensor, family: Tensor, raised: float
+    ) -> Care:
         """The state after the moves at one temperature.
 
         Args:
             evaluations: of the moves, a particle.
-            change: (N,) what they changed in the log-likelihood.
+            before, now: (N,) the log-likelihood before and after them.
             weight: (N,) normalised.
             family: (N,) int64, see `kernels.drift.drift`.
             raised: by how much the temperature rises next.
         """
-        change = torch.where((weight > 0) & torch.isfinite(change), change, 0.0)
+        change = torch.where((weight > 0) & torch.isfinite(now - before), now - before, 0.0)
+        if raised * float(change.abs().max()) > FAR:  # a wall: what the moves changed in the mean weight is exact
+            gain = [(raised * (x - torch.maximum(before, now).max())).exp() for x in (before, now)]
+            change = (gain[1] - gain[0]) / (weight @ gain[0]).clamp(min=1e-300) / raised
         mean = weight @ change
         off = torch.zeros_like(weight).index_add_(0, family, weight * (change - mean))
         lag = [self.lag[0] + raised * float(mean), self.lag[1] + raised**2 * float(off.square().sum())]

@@ -156,7 +156,7 @@ class Tempering(Annealed):
         if temperature < 1.0:
             self._check_proper(moved.state["position"], now, t - care.begun)
         taken = spent = moved.info["evaluations"]
-        care = care.after(taken, new - likelihood, weight, particles.ancestor, raised)
+        care = care.after(taken, likelihood, new, weight, particles.ancestor, raised)
         if tested:
             if now == 1.0:
                 last, looked = self._last_look(rng, target, moved.state, weight, particles.ancestor, care)
