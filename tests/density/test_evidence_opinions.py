@@ -166,7 +166,7 @@ def test_path_sampling_refuses():
         path_sampling(motes.sample(motes.Tempering(density), 32, seed=0, progress=False, max_steps=2))
     prior = Normal(torch.zeros(1, dtype=torch.float64), 1.0)
     cut = motes.Density(lambda x: torch.where(x[:, 0] > 0, 0.0, -math.inf) - x[:, 0].square(), prior, vectorised=True)
-    with pytest.raises(MotesError, match="minus infinity"):
+    with pytest.raises(MotesError, match="no finite mean and variance"):
         path_sampling(motes.sample(motes.Tempering(cut), 200, seed=0, progress=False))
 
 
@@ -186,3 +186,25 @@ def test_a_run_that_withholds_its_bars_lends_none():
         assert bool(torch.as_tensor(of(run).se > 0).all()) and not of(run).reason
         assert bool(torch.as_tensor(of(stuck).se).isnan().all()) and of(stuck).reason == "the sampler is stuck"
         assert torch.equal(of(stuck).value, of(run).value)
+
+
+@pytest.mark.filterwarnings("ignore::motes.errors.MotesWarning")
+def test_path_sampling_leaves_walls_to_the_weights(monkeypatch):
+    """Half of the prior is behind a wall: log Z = -log 2 - .5 log 2, and the rule integrates the wall."""
+    normal = Normal(torch.zeros(1, dtype=torch.float64), 1.0)
+
+    def walled(height: float) -> motes.Run:
+        def log_likelihood(x):
+            return torch.where(x[:, 0] > 0, -0.5 * x[:, 0].square(), height)
+
+        density = motes.Density(log_likelihood, normal, vectorised=True)
+        return motes.sample(motes.Tempering(density), 512, seed=0, progress=False)
+
+    run = walled(-1e10)
+    assert abs(run.log_evidence + 1.5 * math.log(2)) < 5 * run.log_evidence_se < 1
+    found = path_sampling(run)
+    assert abs(float(found) + 1.5 * math.log(2)) > 1e3 and found.se.isnan() and "too far apart" in found.reason
+    monkeypatch.setattr("motes.density.estimates.path_sampling.APART", math.inf)
+    assert 0 < float(path_sampling(run).se) < 1
+    with pytest.raises(MotesError, match="no finite mean and variance"):
+        path_sampling(walled(-1e300))

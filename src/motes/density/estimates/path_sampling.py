@@ -12,6 +12,8 @@ from motes.core.estimate.estimate import Estimate
 from motes.core.run import Run
 from motes.errors import MotesError
 
+APART = 4.0
+"""Standard errors by which the rule may differ from the weights and still have theirs."""
 NEEDS = ("temperature", "log_likelihood_mean", "log_likelihood_variance")
 
 
@@ -27,7 +29,8 @@ def path_sampling(run: Run, *, correct: bool = True) -> Estimate[Tensor]:
 
     It uses the same particles as the weights do, so to first order it makes the same error, and the run's standard
     error of the log evidence is its own. It does not exponentiate: a difference of more than the standard error from
-    `run.log_evidence` says that temperatures are too far apart or that a few particles carried a step.
+    `run.log_evidence` says that temperatures are too far apart or that a few particles carried a step; where it is more
+    than four of them there is no error bar.
 
     References:
         Gelman & Meng (1998), Simulating normalizing constants: from importance sampling to bridge sampling to path
@@ -57,10 +60,11 @@ def path_sampling(run: Run, *, correct: bool = True) -> Estimate[Tensor]:
     raised, mean, variance = (run.trace[name] for name in NEEDS)
     if not run.particles.shared.get("final", False):
         raise MotesError(f"the run stopped at temperature {raised[-1]:.3g}: resume it first")
-    if not np.isfinite(mean).all():
+    if not (np.isfinite(mean).all() and np.isfinite(variance).all()):
         raise MotesError(
-            "the mean log-likelihood is minus infinity at the first temperature: the likelihood is zero where the "
-            "prior is not, and path sampling cannot start there. Use the weights (run.log_evidence) or bridge sampling"
+            "the log-likelihood has no finite mean and variance at the first temperature: the likelihood is zero, or "
+            "nearly, where the prior is not, and path sampling cannot start there. Use the weights (run.log_evidence) "
+            "or bridge sampling"
         )
     at = np.concatenate([[0.0], raised[:-1]])  # each row tells of the temperature that the row before reached
     step = np.diff(at)
@@ -68,6 +72,14 @@ def path_sampling(run: Run, *, correct: bool = True) -> Estimate[Tensor]:
     if correct:
         value -= float((step**2 * np.diff(variance)).sum()) / 12
     error = run.standard_error
-    se = error.value if math.isfinite(error.value) else math.nan
-    found, se = (torch.tensor(v, dtype=torch.float64) for v in (value, se))
-    return Estimate(found, se, error.reason, method="that of the weights", bias="what the trapezoid rule leaves")
+    apart, reason = abs(value - run.log_evidence), error.reason
+    if not reason and apart > APART * error.value:
+        reason = (
+            f"it is {apart:.2g} nats from the weights' own log evidence, which knows itself to {error.value:.2g}: the "
+            "temperatures are too far apart for the rule"
+        )
+    found, se = (
+        torch.tensor(v, dtype=torch.float64)
+        for v in (value, error.value if not reason and math.isfinite(error.value) else math.nan)
+    )
+    return Estimate(found, se, reason, method="that of the weights", bias="what the trapezoid rule leaves")
