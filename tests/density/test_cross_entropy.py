@@ -154,7 +154,9 @@ def test_an_interrupted_run_is_resumed_bit_for_bit_and_another_performance_is_re
 
 
 def test_faults_are_errors():
-    bad = ({"elite": 0.0}, {"smoothing": 1.5}, {"spread": 0.0}, {"defence": 1.0}, {"family": "x"}, {"refine": 0})
+    with pytest.raises(ValueError, match="no family is called 'x'; there are: diagonal, full"):
+        CrossEntropy(reference(2), performance=total, level=1.0, family="x")
+    bad = ({"elite": 0.0}, {"smoothing": 1.5}, {"spread": 0.0}, {"defence": 1.0}, {"refine": 0})
     for knobs in bad:
         with pytest.raises(ValueError, match="must"):
             CrossEntropy(reference(2), performance=total, level=1.0, **knobs)
