@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
 import motes
 from core.toys import Walk, data
@@ -43,7 +44,7 @@ def test_an_unfinished_run_is_not_replaced_without_a_word(tmp_path):
 def test_the_twin_without_the_look_loses_it(tmp_path, monkeypatch):
     path = tmp_path / "run"
     kept = begun(path)
-    monkeypatch.setattr("motes.core.files.checkpoint.must_be_free", lambda path, setup: None)
+    monkeypatch.setattr("motes.core.files.checkpoint.must_be_free", lambda *_: None)
     sample(model(), 40, seed=11, checkpoint=path, max_steps=1, progress=False)
     assert path.read_bytes() != kept[0] and not before(path).exists()
 
@@ -98,6 +99,25 @@ def test_a_finished_run_gives_way_to_its_equal_only(tmp_path, other, differ):
     with pytest.raises(FileError, match=f"differs in {differ}, which a new run would replace: give another"):
         sample(**same | other, checkpoint=path, progress=False)
     assert path.read_bytes() == kept
+
+
+def test_a_finished_run_of_another_likelihood_is_not_replaced(tmp_path, monkeypatch):
+    path, prior = tmp_path / "run", torch.distributions.Normal(torch.zeros(2, dtype=torch.float64), 1.0)
+
+    def posterior(y: float, checkpoint: object = path, **more: int) -> motes.Run:
+        density = motes.Density(lambda x: -0.5 * (x - y).square().sum(-1), prior, vectorised=True)
+        return sample(motes.Tempering(density), 40, seed=1, checkpoint=checkpoint, progress=False, **more)
+
+    for more in ({}, {"replicas": 2}):
+        first = posterior(1.0, Checkpoint(path, overwrite=True), **more)
+        assert posterior(1.0, **more).log_evidence == first.log_evidence
+        kept = path.read_bytes()
+        with pytest.raises(FileError, match=r"finished run .* of another model, .* log-likelihood of particle 0 was"):
+            posterior(2.0, **more)
+        assert path.read_bytes() == kept
+    monkeypatch.setattr(motes.Tempering, "restore", lambda self, particles: particles)
+    posterior(2.0, replicas=2)
+    assert path.read_bytes() != kept
 
 
 def test_a_finished_run_from_an_rng_cannot_be_had_again(tmp_path):

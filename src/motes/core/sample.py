@@ -93,7 +93,7 @@ def sample(
         **({"replicas": int(replicas)} if replicas > 1 else {}),
     }
     states, ends = [None] * replicas, [None] * replicas
-    with Writer(Checkpoint.of(checkpoint), setup) as writer:
+    with Writer(Checkpoint.of(checkpoint), setup, model=model) as writer:
         return Drive(
             model, setup, scheme, sources, [*states], [*ends], writer, progress, callback, max_steps, throw
         ).go()
@@ -164,7 +164,7 @@ def resume(
     target = Checkpoint.of(path if checkpoint is None else checkpoint)
     assert target is not None
     k = setup.get("replicas", 1)
-    with Writer(target, setup, file.found(target)) as writer:
+    with Writer(target, setup, file.found(target), model) as writer:
         file.must_be_unchanged()
         states: list[State | None] = [None] * k
         ends: list[Result | None] = [None] * k

@@ -14,6 +14,7 @@ from motes.core.files import store as files
 from motes.core.files.lock import Lock
 from motes.core.files.occupied import must_be_free
 from motes.core.files.runfile import before, recovered
+from motes.core.model import FeynmanKac
 from motes.core.run import Run
 from motes.errors import FileError, warn
 
@@ -27,7 +28,8 @@ class Checkpoint:
     """Where and how often a run is written on its way: to `path`, at most every `every` seconds, and at the end.
 
     A run that stands at `path` and would be lost is an error, unless `overwrite` is True: one that is not finished, one
-    with another setup (seed, number of particles, settings, ...), or a file that is none of motes.
+    with another setup (seed, number of particles, settings, ...) or another likelihood or reward, or a file that is
+    none of motes.
     """
 
     path: str | os.PathLike[str]
@@ -86,14 +88,17 @@ class Writer:
         to: where and how often; None writes nothing.
         setup: what the run is told by.
         found: what stands there.
+        model: what is asked whether a finished run there is its own.
 
     Raises:
         FileError: at the start of `with`: nothing can be written there, another run is writing there, or one stands
             there that would be lost.
     """
 
-    def __init__(self, to: Checkpoint | None, setup: dict[str, Any], found: Found = "another"):
-        self.to = to
+    def __init__(
+        self, to: Checkpoint | None, setup: dict[str, Any], found: Found = "another", model: FeynmanKac | None = None
+    ):
+        self.to, self.model = to, model
         self.setup = setup
         self.found = found
         self.path: Path | None = None if to is None else Path(to.path)
@@ -105,7 +110,7 @@ class Writer:
             with ExitStack() as held:
                 held.enter_context(Lock(self.path))
                 if self.found == "another" and not self.to.overwrite:
-                    must_be_free(self.path, self.setup)
+                    must_be_free(self.path, self.setup, self.model)
                 self.held: ExitStack[bool | None] = held.pop_all()
         self.written = time.monotonic()
         return self

@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from motes.core.files.runfile import before, header, newest
+from motes.core.files.resuming import taking_up
+from motes.core.files.runfile import before, header, newest, only
 from motes.core.files.visible import visible
+from motes.core.model import FeynmanKac
 from motes.core.result import Result
-from motes.errors import FileError
+from motes.errors import FileError, MotesError
 
 SAME = ("seed", "n", "resampling", "ess_threshold", "model", "settings", "replicas")
 """What two runs of one setup have in common, besides the recipe; the same seed then gives the same particles."""
@@ -16,11 +18,11 @@ PASSING = ("threads", "file")
 """Parts of a recipe that may differ: where a model's file lies, which counts by its digest, and what moves bits."""
 
 
-def must_be_free(path: Path, setup: dict[str, Any]) -> None:
+def must_be_free(path: Path, setup: dict[str, Any], model: FeynmanKac | None = None) -> None:
     """A FileError where a run with this setup would replace what cannot be had again by running it.
 
-    What may be replaced: nothing, an empty file, a link (whose target stays), a run of the same setup that is finished,
-    and one whose weights are all zero, from which nothing goes on.
+    What may be replaced: nothing, an empty file, a link (whose target stays), a finished run of the same setup of whose
+    particles the `model` says what it said then, and one whose weights are all zero, from which nothing goes on.
 
     Raises:
         FileError: an unfinished run, one of another setup, or something else stands at `path`, or (where that is gone
@@ -50,6 +52,17 @@ def must_be_free(path: Path, setup: dict[str, Any]) -> None:
             f"{path} holds a finished run ({what}) that differs in {', '.join(differ)}, which a new run would replace: "
             f"give {elsewhere}, or {anew}"
         )
+    if result is Result.OK and model is not None:
+        run, _ = newest(path, only)
+        try:
+            with taking_up(path, model):
+                for part in run.replicas or (run,):
+                    model.restore(part.particles)  # says if it is another model
+        except MotesError as error:
+            raise FileError(
+                f"{path} holds a finished run ({what}) of another model, which a new run would replace: {error}. "
+                f"Or give {elsewhere}, or {anew}"
+            ) from error
 
 
 def _resume(path: Path, found: dict[str, Any], command: bool) -> str:

@@ -91,6 +91,11 @@ class Annealed(FeynmanKac):
         info = {**particles.info, "evaluations": particles.info["evaluations"] + look.evaluations / particles.n}
         return replace(particles, shared={**particles.shared, "look": look.to_shared()}, info=info)
 
+    def final_score(self, particles: Particles) -> Tensor | None:
+        """(N, d) the score of the law at finished particles; None of whole numbers, and without its gradients."""
+        x, known = particles.x, self.mover.gradient and not self.mover.discrete
+        return x["prior_gradient"] + x["likelihood_gradient"] if particles.shared["final"] and known else None
+
     def positions(self, particles: Particles) -> Tensor:
         """(M, d) where particles are."""
         return particles.x["position"]

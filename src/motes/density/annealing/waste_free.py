@@ -284,8 +284,7 @@ class WasteFree(Annealed):
         return replace(self, ladder=shared["ladder"])
 
     def score(self, particles: Particles) -> Tensor | None:
-        x, known = particles.x, self.mover.gradient and not self.mover.discrete  # of whole numbers it is no score
-        return x["prior_gradient"] + x["likelihood_gradient"] if particles.shared["final"] and known else None
+        return self.final_score(particles)
 
     def progress(self, particles: Particles) -> float:
         first, now = particles.shared["ladder"][0]["temperature"], particles.shared["temperature"]

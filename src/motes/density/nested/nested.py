@@ -340,8 +340,7 @@ class NestedSampling(Annealed):
         return [*super().remarks(particles), Remark(text, ALL, withholds=True)]
 
     def score(self, particles: Particles) -> Tensor | None:
-        x, known = particles.x, self.mover.gradient and not self.mover.discrete  # of whole numbers it is no score
-        return x["prior_gradient"] + x["likelihood_gradient"] if particles.shared["final"] and known else None
+        return self.final_score(particles)
 
     def progress(self, particles: Particles) -> float:
         """The share of the evidence that is behind."""
