@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import motes
 from motes.cli import running
-from motes.errors import MissingPackage
+from motes.errors import MissingPackage, check_name
 
 if TYPE_CHECKING:
     from motes.core.files.schema import Check
@@ -78,12 +78,10 @@ def run(args: argparse.Namespace) -> int:
 
 def chosen(only: str) -> list[str]:
     """The parts asked for, all of them runnable here, before the first one costs time."""
-    from motes.errors import UnknownName
 
     names = [name.strip() for name in only.split(",") if name.strip()]
     for name in names:
-        if name not in pieces():
-            raise UnknownName("part of the demo", name, pieces())
+        check_name("part of the demo", name, pieces())
     for name in names:
         missing = [p for p in piece_of(name).needs if find_spec(p) is None]
         if missing:

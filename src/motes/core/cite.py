@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Protocol
 
-from motes.errors import UnknownName
+from motes.errors import check_name
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,6 @@ DEL_MORAL = Reference(
 
 def cite(run: Sourced, style: str = "bibtex") -> str:
     """The sources of everything that `run` used, as BibTeX (`style="bibtex"`) or lines of prose (`style="text"`)."""
-    if style not in ("bibtex", "text"):
-        raise UnknownName("style", style, ("bibtex", "text"))
+    check_name("style", style, ("bibtex", "text"))
     references = {r.key: r for r in run.references}.values()
     return "\n\n".join(r.bibtex() if style == "bibtex" else r.text() for r in references)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from motes.core.tree import map_leaves
-from motes.errors import MotesError
+from motes.errors import check_at_least
 
 Rows = TypeVar("Rows", Tensor, tuple[Tensor, ...], dict[str, Tensor])
 
@@ -30,8 +30,7 @@ def in_parts(f: Callable[..., Rows], size: int | None, *args: Tensor) -> Rows:
     n = len(args[0])
     if size is None:
         return f(*args)
-    if size < 1:
-        raise MotesError(f"micro_batch must be at least 1, not {size}")
+    check_at_least(1, micro_batch=size)
     out: list[Any] = []
     for start in range(0, n, size):
         part = [a[start : start + size] for a in args]

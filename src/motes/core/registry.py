@@ -11,7 +11,7 @@ from pkgutil import iter_modules
 from threading import RLock
 from typing import Any, TypeVar
 
-from motes.errors import MotesError, UnknownName, WrongType, folded, perhaps, warn
+from motes.errors import MotesError, UnknownName, WrongType, check_name, folded, perhaps, warn
 
 Entry = TypeVar("Entry")
 Given = TypeVar("Given")
@@ -108,8 +108,7 @@ class Registry(Mapping[str, Entry]):
             UnknownName: there is none; the message names what is near, and all that there are.
             MotesError: knobs that it does not take; the message shows those that it takes.
         """
-        if name not in self:
-            raise UnknownName(self.kind, name, self)
+        check_name(self.kind, name, self)
         call: Any = self[name]
         shown, knobs = f"{self.kind} {signature(name, call)}", inspect.signature(call).parameters
         for knob in named:

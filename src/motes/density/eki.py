@@ -15,7 +15,7 @@ from motes.core.files.resuming import must_agree
 from motes.core.model import FeynmanKac
 from motes.core.particles import Particles
 from motes.density.annealing.tempering import Tempering
-from motes.errors import MotesError, ShapeError, UnknownName, name_particles
+from motes.errors import MotesError, ShapeError, check_name, name_particles
 from motes.kernels import Kernel
 from motes.laws.fits.proposal import Mixture, Started, fit_mixture
 from motes.laws.law import Law, must_be_law
@@ -154,10 +154,8 @@ class EnsembleKalman(FeynmanKac):
         must_be_law(self.density)
         if self.density.levels is not None:
             raise MotesError("EnsembleKalman moves on R^d, and this law is discrete: use Tempering")
-        if self.form not in ("transform", "perturbed"):
-            raise UnknownName("form", self.form, ("transform", "perturbed"))
-        if self.correct not in ("temper", "weigh"):
-            raise UnknownName("correction", self.correct, ("temper", "weigh"))
+        check_name("form", self.form, ("transform", "perturbed"))
+        check_name("correction", self.correct, ("temper", "weigh"))
         few = self.steps != "auto" and (not isinstance(self.steps, int) or self.steps < 1)
         if few or not (self.inflate >= 1 and self.freedom > 0):
             raise MotesError(

@@ -13,7 +13,7 @@ from motes.core.cite import Reference
 from motes.core.estimate.variance import StandardError
 from motes.core.model import FeynmanKac
 from motes.core.particles import Particles
-from motes.errors import FileError, MotesError
+from motes.errors import FileError, MotesError, check_at_least
 from motes.rng import Rng
 
 
@@ -70,8 +70,7 @@ class SelfRepellentWalk(FeynmanKac):
     quantity: ClassVar[str] = ""
 
     def __post_init__(self) -> None:
-        if not self.alpha >= 0:
-            raise MotesError(f"alpha must be at least 0, not {self.alpha}")
+        check_at_least(0, alpha=self.alpha)
         if self.stride < 1 or self.steps < 1 or self.steps % self.stride:
             raise MotesError(f"steps must be a positive multiple of stride, not {self.steps} and {self.stride}")
         p = self.transition.to(torch.float64)

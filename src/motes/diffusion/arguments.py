@@ -11,7 +11,7 @@ from torch import Tensor
 
 from motes.core.modules import refuse_training_mode
 from motes.diffusion.denoisers.denoiser import Denoiser
-from motes.errors import MotesError, ShapeError, UnknownName, WrongType
+from motes.errors import MotesError, ShapeError, WrongType, check_name
 
 
 def check_function(name: str, function: Any, example: str) -> None:
@@ -50,8 +50,7 @@ def check_images(denoiser: Any, reward: Any, shape: Any, dtype: Any, device: Any
 
 def check_final(final: str) -> None:
     """Raise UnknownName unless the image at the end is the "denoised" prediction or the "state"."""
-    if final not in ("denoised", "state"):
-        raise UnknownName("final", final, ("denoised", "state"))
+    check_name("final", final, ("denoised", "state"))
 
 
 def falling_times(steps: Any, grid: Callable[[int], Tensor]) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import warnings
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -109,6 +109,26 @@ def name_particles(index: Iterable[int], most: int = 8) -> str:
 def plural(n: int, noun: str) -> str:
     """`1 step`, `3 steps`."""
     return f"{n} {noun}{'' if n == 1 else 's'}"
+
+
+def check_name(kind: str, name: object, legal: Collection[str]) -> None:
+    """`name` is one of the legal ones; `kind` says in the error what it names."""
+    if name not in legal:
+        raise UnknownName(kind, name, legal)
+
+
+def check_at_least(least: float, **values: float) -> None:
+    """Each of the values, under the names of their arguments, is `least` or more."""
+    for name, value in values.items():
+        if not value >= least:
+            raise MotesError(f"{name} must be at least {least}, not {value}")
+
+
+def check_positive(**values: float) -> None:
+    """Each of the values, under the names of their arguments, is above zero."""
+    for name, value in values.items():
+        if not value > 0:
+            raise MotesError(f"{name} must be positive, not {value}")
 
 
 def warn(message: str) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from motes.core.cite import Reference
-from motes.errors import MotesError, UnknownName
+from motes.errors import MotesError, check_name
 from motes.kernels.dynamics.levels import gains, levels_of
 from motes.kernels.kernel import Kernel, Parameters, State, Sweep, Target, accepted, kernels, select
 from motes.rng import Rng
@@ -68,8 +68,7 @@ class GibbsWithGradients(Kernel):
     def __post_init__(self) -> None:
         if self.updates is not None and self.updates < 1:
             raise MotesError(f"updates must be at least 1, or None for as many as coordinates, not {self.updates}")
-        if self.balance not in ("sqrt", "barker"):
-            raise UnknownName("balance", self.balance, ("sqrt", "barker"))
+        check_name("balance", self.balance, ("sqrt", "barker"))
 
     def start(self, d: int, dtype: torch.dtype) -> Parameters:
         return {}

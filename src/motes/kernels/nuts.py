@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from motes.core.cite import Reference
-from motes.errors import MotesError, UnknownName
+from motes.errors import MotesError, check_name
 from motes.kernels.adaptation.fisher import fit_fisher
 from motes.kernels.adaptation.scale import fit_scale
 from motes.kernels.adaptation.step_size import UNTRIED, acceptance_error, next_step_size, reopened
@@ -88,8 +88,7 @@ class NUTS(Kernel):
     def __post_init__(self) -> None:
         if not (0 < self.acceptance < 1 and self.max_depth >= 1):
             raise MotesError(f"NUTS needs 0 < acceptance < 1 and max_depth >= 1, not {self}")
-        if self.scale not in ("dense", "diagonal", "fisher", "auto"):
-            raise UnknownName("scale", self.scale, ("dense", "diagonal", "fisher", "auto"))
+        check_name("scale", self.scale, ("dense", "diagonal", "fisher", "auto"))
 
     def start(self, d: int, dtype: torch.dtype) -> Parameters:
         # on a standard Gaussian the acceptance is 2 Phi(-sqrt(d) h^2 / 8)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from motes.core.cite import Reference
-from motes.errors import MotesError, UnknownName
+from motes.errors import MotesError, check_name
 from motes.kernels.adaptation.scale import fit_scale, scaled
 from motes.kernels.dynamics.bracket import shrink, step_out
 from motes.kernels.kernel import Kernel, Parameters, State, Sweep, Target, kernels
@@ -62,8 +62,7 @@ class Slice(Kernel):
     )
 
     def __post_init__(self) -> None:
-        if self.directions not in ("sphere", "axes"):
-            raise UnknownName("kind of directions", self.directions, ("sphere", "axes"))
+        check_name("kind of directions", self.directions, ("sphere", "axes"))
         if not (self.width > 0 and self.steps >= 1):
             raise MotesError(f"Slice needs width > 0 and steps >= 1, not {self}")
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.distributions import Distribution, Independent, MultivariateNormal, TransformedDistribution
 
 from motes.core.estimate.estimate import Estimate
-from motes.errors import MotesError, ShapeError, UnknownName
+from motes.errors import MotesError, ShapeError, check_at_least, check_name
 from motes.kernels import State, Undefined
 from motes.laws.density import Density
 from motes.laws.law import Law
@@ -59,10 +59,8 @@ class LowDiscrepancy(Law):
     replicates: int
 
     def __init__(self, density: Density, *, points: Literal["sobol", "lattice"] = "sobol", replicates: int = 1):
-        if points not in ("sobol", "lattice"):
-            raise UnknownName("kind of points", points, ("sobol", "lattice"))
-        if replicates < 1:
-            raise MotesError(f"replicates must be at least 1, not {replicates}")
+        check_name("kind of points", points, ("sobol", "lattice"))
+        check_at_least(1, replicates=replicates)
         self.density, self.points, self.replicates = density, points, replicates
         self.dim, self.dtype, self.compile = density.dim, density.dtype, density.compile
         self.differentiable, self.levels = density.differentiable, density.levels

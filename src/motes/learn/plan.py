@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import KW_ONLY, dataclass
 
-from motes.errors import MotesError
+from motes.errors import MotesError, check_at_least
 
 
 @dataclass(frozen=True)
@@ -39,9 +39,7 @@ class Plan:
     most: int = 1024
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch", "every", "most"):
-            if getattr(self, name) < 1:
-                raise MotesError(f"{name} must be at least 1, not {getattr(self, name)}")
+        check_at_least(1, steps=self.steps, batch=self.batch, every=self.every, most=self.most)
         for name in ("average", "held_out"):
             if not 0 <= getattr(self, name) < 1:
                 raise MotesError(f"{name} must lie in [0, 1), not {getattr(self, name)}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from motes.errors import MotesError, UnknownName
+from motes.errors import MotesError, check_name
 
 KINDS = ("equal-tailed", "shortest")
 ACCURACY = 1e-15
@@ -99,5 +99,4 @@ def log_beta(a: float, b: float) -> float:
 def check_level(level: float, kind: str = "equal-tailed") -> None:
     if not 0 < level < 1:
         raise MotesError(f"level must lie between 0 and 1, as 0.95, not {level!r}")
-    if kind not in KINDS:
-        raise UnknownName("kind of interval", kind, KINDS)
+    check_name("kind of interval", kind, KINDS)

@@ -12,7 +12,7 @@ from motes.density.checks.gradient import gradient
 from motes.density.checks.predictive import predictive
 from motes.density.checks.prior import prior
 from motes.density.checks.setting import Setting
-from motes.errors import MotesError, UnknownName
+from motes.errors import MotesError, check_name
 from motes.laws.law import Law
 from motes.rng import Rng
 
@@ -49,8 +49,7 @@ def check(
     """
     names = list(CHECKS) if only is None else list(only)
     for name in names:
-        if name not in CHECKS:
-            raise UnknownName("check", name, CHECKS)
+        check_name("check", name, CHECKS)
     findings = []
     for name in names:
         rng = Rng(seed).at("check").at(name)

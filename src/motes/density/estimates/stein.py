@@ -10,7 +10,7 @@ from torch import Tensor
 
 from motes.core.run import Run
 from motes.core.weights import normalise
-from motes.errors import MotesError, ShapeError, UnknownName, name_particles
+from motes.errors import MotesError, ShapeError, UnknownName, check_at_least, name_particles
 from motes.laws.law import Law
 
 Preconditioner = Literal["median", "scaled-median", "covariance"]
@@ -76,8 +76,7 @@ def stein_thinning(x: Tensor, score: Tensor, m: int, *, preconditioner: Precondi
         preconditioner: as for `kernel_stein_discrepancy`, the logarithm being that of `m`.
     """
     x, score, _ = _checked(x, score, None)
-    if m < 1:
-        raise MotesError(f"m must be at least 1, not {m}")
+    check_at_least(1, m=m)
     precision = _precision(x, preconditioner, m)
     gain = (precision.trace() + score.square().sum(1)) / 2
     chosen = []

@@ -18,7 +18,7 @@ from motes.core.resampling import Scheme, find_scheme
 from motes.density.annealing.annealed import Annealed
 from motes.density.kernel_choice import choose_kernel
 from motes.density.nested.nested_error import Shells, ranks, unlikely
-from motes.errors import MotesError
+from motes.errors import MotesError, check_at_least
 from motes.kernels import State, Tally, Target, move
 from motes.laws.law import Law, must_be_law
 from motes.rng import Rng
@@ -174,8 +174,7 @@ class NestedSampling(Annealed):
                 raise MotesError(f"{name} must lie in (0, 1), not {getattr(self, name)}")
         if self.sweeps != "auto" and (not isinstance(self.sweeps, int) or self.sweeps < 1):
             raise MotesError(f'sweeps must be "auto" or a number of sweeps, not {self.sweeps!r}')
-        if self.keep < 2:
-            raise MotesError(f"keep must be at least 2, not {self.keep}")
+        check_at_least(2, keep=self.keep)
         kernel = self.kernel or ("flip" if self.density.levels is not None else "random-walk")
         object.__setattr__(self, "kernel", choose_kernel(self.density, kernel, "random-walk"))
 

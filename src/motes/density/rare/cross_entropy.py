@@ -14,7 +14,7 @@ from motes.core.model import FeynmanKac
 from motes.core.particles import Particles
 from motes.core.weights import ess, normalise
 from motes.density.rare.performance import Performance, performances, same_performance
-from motes.errors import MotesError, UnknownName
+from motes.errors import MotesError, check_name
 from motes.kernels import State, told
 from motes.laws.checking import undefined_met
 from motes.laws.fits.proposal import Mixture, Started, fit_mixture
@@ -113,8 +113,7 @@ class CrossEntropy(FeynmanKac):
                 "elite must lie in (0, 1), smoothing and spread in (0, 1] and defence in [0, 1), not "
                 f"{self.elite}, {self.smoothing}, {self.spread} and {self.defence}"
             )
-        if self.family not in ("full", "diagonal"):
-            raise UnknownName("family", self.family, ("full", "diagonal"))
+        check_name("family", self.family, ("full", "diagonal"))
         if not (self.freedom > 0 and min(self.components, self.refine, self.most) >= 1):
             raise MotesError("freedom must be positive, and components, refine and most at least 1")
 

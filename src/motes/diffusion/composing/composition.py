@@ -38,7 +38,7 @@ from motes.diffusion.processes.process import Process
 from motes.diffusion.processes.transition import log_reference_over_guided, transitions
 from motes.diffusion.sampler import ImageSampler
 from motes.diffusion.sampling.reverse import SAMPLER, Guides, as_guidance
-from motes.errors import MotesError, UnknownName, WrongType
+from motes.errors import MotesError, WrongType, check_name
 from motes.rng import Rng
 
 CORRECTORS = Reference(
@@ -158,8 +158,7 @@ class Composition(ImageSampler):
         if len(self.exponents) != len(denoisers):
             raise MotesError(f"{len(denoisers)} models need as many exponents, not {len(self.exponents)}")
         for kind, name, legal in (("rule", self.weights, RULES), ("final", self.final, ("denoised", "state"))):
-            if name not in legal:
-                raise UnknownName(kind, name, legal)
+            check_name(kind, name, legal)
         if not (math.isfinite(self.noise) and self.noise > 0):
             raise MotesError(f"noise must be positive, not {self.noise}: without noise no resampled particles separate")
         if self.curvature != "measured" and (isinstance(self.curvature, str) or not self.curvature >= 0):

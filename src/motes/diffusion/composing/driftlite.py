@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from motes.core.cite import Reference
-from motes.errors import MotesError, ShapeError, UnknownName
+from motes.errors import MotesError, ShapeError, check_at_least, check_name
 from motes.rng import Rng
 
 BASES = ("affine", "diagonal", "scale", "scores")
@@ -90,12 +90,10 @@ class DriftLite:
 
     def __post_init__(self) -> None:
         for name in self.basis:
-            if name not in BASES:
-                raise UnknownName("basis", name, BASES)
+            check_name("basis", name, BASES)
         if not self.basis and not self.functions:
             raise MotesError("give at least one basis or function")
-        if not self.ridge >= 0:
-            raise MotesError(f"ridge must be at least 0, not {self.ridge}")
+        check_at_least(0, ridge=self.ridge)
 
     @property
     def scores(self) -> bool:

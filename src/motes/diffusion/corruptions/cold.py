@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from motes.diffusion.arguments import check_networks
-from motes.errors import MotesError, ShapeError
+from motes.errors import ShapeError, check_at_least
 
 
 def cold_diffusion(
@@ -44,8 +44,7 @@ def cold_diffusion(
         tensor([[0.]])
     """
     check_networks(degrade=degrade, restore=restore)
-    if levels < 1:
-        raise MotesError(f"levels must be at least 1, not {levels}")
+    check_at_least(1, levels=levels)
     with torch.no_grad():
         for s in range(levels, 0, -1):
             guess = restore(x, s)

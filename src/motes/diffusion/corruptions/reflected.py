@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from motes.errors import MotesError, ShapeError, UnknownName
+from motes.errors import MotesError, ShapeError, check_name
 from motes.rng import Rng
 
 DOMAINS = ("box", "simplex")
@@ -60,8 +60,7 @@ class Reflected:
     sigma_max: float = 1.5
 
     def __post_init__(self) -> None:
-        if self.domain not in DOMAINS:
-            raise UnknownName("domain", self.domain, DOMAINS)
+        check_name("domain", self.domain, DOMAINS)
         if not self.low < self.high or (self.domain == "simplex" and (self.low, self.high) != (0, 1)):
             raise MotesError(f"need low < high, and 0 and 1 on the simplex, not {self.low}, {self.high}")
         if not 0 < self.sigma_min < self.sigma_max:

@@ -19,7 +19,7 @@ from motes.diffusion.arguments import check_networks
 from motes.diffusion.corruptions.reflected import Reflected
 from motes.diffusion.evaluation.checks import checked_reward, not_finite, refuse
 from motes.diffusion.sampler import StepSampler
-from motes.errors import MotesError, ShapeError, UnknownName, plural
+from motes.errors import MotesError, ShapeError, check_name, plural
 from motes.rng import Rng
 
 REFLECTED = Reference(
@@ -89,8 +89,7 @@ class ReflectedDiffusion(StepSampler):
 
     def __post_init__(self) -> None:
         check_networks(model=self.model, reward=self.reward)
-        if self.schedule not in SCHEDULES:
-            raise UnknownName("schedule", self.schedule, SCHEDULES)
+        check_name("schedule", self.schedule, SCHEDULES)
         sigmas = self.reflected.sigmas(self.steps) if isinstance(self.steps, int) else self.steps.double()
         if sigmas.ndim != 1 or len(sigmas) < 2 or not bool((sigmas.diff() < 0).all()) or not bool((sigmas > 0).all()):
             raise MotesError("noise levels must be positive and fall, at least 2 of them")

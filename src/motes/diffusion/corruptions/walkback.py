@@ -20,7 +20,7 @@ from motes.diffusion.denoisers.denoiser import Denoiser
 from motes.diffusion.evaluation.checks import not_finite, refuse
 from motes.diffusion.processes.transition import Transitions, transitions
 from motes.diffusion.sampler import StepSampler
-from motes.errors import MotesError, ShapeError
+from motes.errors import MotesError, ShapeError, check_at_least
 from motes.rng import Rng
 
 WALKBACK = Reference(
@@ -89,8 +89,7 @@ class CorruptDenoise(StepSampler):
         process = self.denoiser.process
         if self.samples.ndim < 2 or not len(self.samples):
             raise ShapeError(f"samples must be (M, *shape), not {tuple(self.samples.shape)}")
-        if self.sweeps < 1:
-            raise MotesError(f"sweeps must be at least 1, not {self.sweeps}")
+        check_at_least(1, sweeps=self.sweeps)
         if not process.t_min < self.t <= process.t_max:
             raise MotesError(f"t must lie in ({process.t_min}, {process.t_max}], not {self.t}")
         if isinstance(self.steps, int):

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from motes.diffusion.processes.process import Process
-from motes.errors import MotesError, ShapeError, UnknownName, WrongType
+from motes.errors import MotesError, ShapeError, UnknownName, WrongType, check_name
 
 PREDICTIONS = ("noise", "data", "velocity", "score", "flow", "backward flow")
 CONDITIONS = ("t", "sigma")
@@ -104,8 +104,7 @@ class Denoiser:
             raise WrongType(f"model must be a function (x, condition) -> like x, not {self.model!r}")
         if not isinstance(self.process, Process):
             raise WrongType(f"process must be a process such as VariancePreserving(), not {self.process!r}")
-        if self.predicts not in PREDICTIONS:
-            raise UnknownName("prediction", self.predicts, PREDICTIONS)
+        check_name("prediction", self.predicts, PREDICTIONS)
         if not callable(self.condition) and self.condition not in CONDITIONS:
             raise UnknownName("condition", self.condition, CONDITIONS)
         given = self.log_density or unknown  # None is none

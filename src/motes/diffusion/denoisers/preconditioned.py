@@ -9,7 +9,7 @@ from torch import Tensor
 
 from motes.diffusion.denoisers.denoiser import Denoiser
 from motes.diffusion.processes.process import Process
-from motes.errors import MotesError
+from motes.errors import check_positive
 
 
 def preconditioned(
@@ -32,8 +32,7 @@ def preconditioned(
     References:
         Karras, Aittala, Aila & Laine (2022), NeurIPS, Eq. (7) and Table 1.
     """
-    if not sigma_data > 0:
-        raise MotesError(f"sigma_data must be positive, not {sigma_data}")
+    check_positive(sigma_data=sigma_data)
 
     def model(x: Tensor, t: Tensor) -> Tensor:
         """The prediction of the data."""

@@ -24,7 +24,7 @@ from motes.diffusion.discrete import stale
 from motes.diffusion.evaluation.checks import EARLY, checked_reward, not_finite, refuse
 from motes.diffusion.evaluation.intermediate_reward import POTENTIALS, Schedule, strengths
 from motes.diffusion.sampler import StepSampler
-from motes.errors import MotesError, ShapeError, UnknownName, plural
+from motes.errors import MotesError, ShapeError, check_name, plural
 from motes.rng import Rng
 
 SANTOS = Reference(
@@ -148,10 +148,8 @@ class ReverseBlackout(StepSampler):
 
     def __post_init__(self) -> None:
         check_networks(model=self.model, reward=self.reward, guidance=self.guidance)
-        if self.births not in HOW:
-            raise UnknownName("law of births", self.births, HOW)
-        if self.potential not in POTENTIALS:
-            raise UnknownName("potential", self.potential, POTENTIALS)
+        check_name("law of births", self.births, HOW)
+        check_name("potential", self.potential, POTENTIALS)
         if self.guidance is not None and self.births != "poisson":
             raise MotesError('guidance changes the mean of the births, which needs births="poisson"')
         times = falling_times(self.steps, self.process.times)

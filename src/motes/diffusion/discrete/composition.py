@@ -20,7 +20,7 @@ from motes.diffusion.discrete.process import TokenProcess
 from motes.diffusion.evaluation.checks import refuse
 from motes.diffusion.sampler import StepSampler
 from motes.diffusion.short import SHORT
-from motes.errors import MotesError, UnknownName, plural
+from motes.errors import MotesError, check_name, plural
 from motes.rng import Rng
 
 CORRECTOR = Reference(
@@ -90,8 +90,7 @@ class TokenComposition(StepSampler):
     references: ClassVar[tuple[Reference, ...]] = (CORRECTOR,)  # type: ignore[misc]
 
     def __post_init__(self) -> None:
-        if self.weights not in WEIGHTS:
-            raise UnknownName("weights", self.weights, WEIGHTS)
+        check_name("weights", self.weights, WEIGHTS)
         if len(self.models) == 0 or len(self.models) != len(self.exponents):
             raise MotesError(f"give one exponent a model, not {len(self.exponents)} for {len(self.models)}")
         if any(not math.isfinite(w) for w in self.exponents):

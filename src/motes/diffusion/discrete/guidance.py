@@ -13,7 +13,7 @@ from torch import Tensor
 from motes.core.cite import Reference
 from motes.core.modules import gradient
 from motes.diffusion.discrete.step import TokenContext
-from motes.errors import NanLogPotential, ShapeError, UnknownName, WrongType, name_particles
+from motes.errors import NanLogPotential, ShapeError, UnknownName, WrongType, check_name, name_particles
 
 FIRST_ORDER = Reference(
     "nisonoff2025",
@@ -111,8 +111,7 @@ class RewardGradient(TokenGuidance):
     limit: float = 20.0
 
     def __post_init__(self) -> None:
-        if self.at not in ("completion", "mean"):
-            raise UnknownName("place of the gradient", self.at, ("completion", "mean"))
+        check_name("place of the gradient", self.at, ("completion", "mean"))
 
     def __call__(self, context: TokenContext, particle: Tensor, place: Tensor) -> Tensor:
         with torch.enable_grad():

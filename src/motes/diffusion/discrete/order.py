@@ -12,7 +12,7 @@ from torch import Tensor
 from motes.core.cite import Reference
 from motes.diffusion.discrete.process import TokenProcess
 from motes.diffusion.discrete.step import PARALLEL, StepRule, TokenContext, TokenMove, needs_masks
-from motes.errors import MotesError, UnknownName
+from motes.errors import MotesError, check_name
 from motes.rng import Rng
 
 ANY_ORDER = Reference(
@@ -61,8 +61,7 @@ class Ordered(StepRule):
     references: ClassVar[tuple[Reference, ...]] = (ANY_ORDER, PLAN)
 
     def __post_init__(self) -> None:
-        if self.by not in BY:
-            raise UnknownName("order", self.by, BY)
+        check_name("order", self.by, BY)
         if not self.temperature >= 0:
             raise MotesError(f"temperature must not be negative, not {self.temperature}")
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from motes.diffusion.discrete.draw import draw
-from motes.errors import MotesError, ShapeError, UnknownName
+from motes.errors import MotesError, ShapeError, check_name, check_positive
 from motes.rng import Rng
 
 MASK = -1
@@ -177,8 +177,7 @@ class TokenProcess(ABC):
     def _check(self) -> None:
         if self.vocabulary < 2:
             raise MotesError(f"a vocabulary has at least 2 tokens, not {self.vocabulary}")
-        if self.schedule not in SCHEDULES:
-            raise UnknownName("schedule", self.schedule, SCHEDULES)
+        check_name("schedule", self.schedule, SCHEDULES)
         if not 0 <= self.t_min < self.t_max <= 1:
             raise MotesError(f"need 0 <= t_min < t_max <= 1, not t_min={self.t_min}, t_max={self.t_max}")
 
@@ -339,8 +338,7 @@ class Rates(TokenProcess):
         off = rate.to(torch.float64) * (1 - torch.eye(len(rate), dtype=torch.float64))
         if not bool(torch.isfinite(off).all()) or bool((off < 0).any()):
             raise MotesError("rates must be finite and not negative")
-        if not self.stretch > 0:
-            raise MotesError(f"stretch must be positive, not {self.stretch}")
+        check_positive(stretch=self.stretch)
         object.__setattr__(self, "rate", off)
         self._check()
         if torch.linalg.matrix_rank(self.matrix) < len(off) - 1:

@@ -10,7 +10,7 @@ from torch import Tensor
 from motes.core.cite import Reference
 from motes.diffusion.discrete.process import TokenProcess
 from motes.diffusion.discrete.step import PARALLEL, StepRule, TokenContext, TokenMove, needs_masks
-from motes.errors import MotesError, UnknownName
+from motes.errors import MotesError, check_name
 from motes.rng import Rng
 
 SOURCE = Reference(
@@ -55,8 +55,7 @@ class Remask(StepRule):
     def __post_init__(self) -> None:
         if not 0 <= self.eta <= 1:
             raise MotesError(f"eta must lie in [0, 1], not {self.eta}")
-        if self.how not in HOW:
-            raise UnknownName("way to remask", self.how, HOW)
+        check_name("way to remask", self.how, HOW)
 
     def plan(self, rng: Rng, context: TokenContext) -> TokenMove:
         tokens = context.tokens

@@ -29,7 +29,7 @@ from motes.diffusion.evaluation.checks import EARLY, checked_reward, refuse
 from motes.diffusion.evaluation.intermediate_reward import POTENTIALS, Schedule, strengths
 from motes.diffusion.references import SINGHAL
 from motes.diffusion.sampler import StepSampler
-from motes.errors import MotesError, ShapeError, UnknownName, WrongType, plural
+from motes.errors import MotesError, ShapeError, WrongType, check_at_least, check_name, plural
 from motes.rng import Rng
 
 STEERING = SINGHAL.used_for("the intermediate rewards")
@@ -110,10 +110,8 @@ class ReverseDiscrete(StepSampler):
             raise WrongType(f"rule must be a rule such as Posterior() or Ordered(), not {self.rule!r}")
         if self.given is not None and not isinstance(self.given, Tensor):
             raise WrongType(f"given must be a tensor (L,) int64 with -1 at the places to fill, not {self.given!r}")
-        if self.potential not in POTENTIALS:
-            raise UnknownName("potential", self.potential, POTENTIALS)
-        if self.completions < 1:
-            raise MotesError(f"completions must be at least 1, not {self.completions}")
+        check_name("potential", self.potential, POTENTIALS)
+        check_at_least(1, completions=self.completions)
         guide = as_guidance(self.guidance)
         if self.reward is None and ((guide is not None and guide.needs_reward) or self.twist is not None):
             raise MotesError("a twist, and guidance by the reward, need the reward too")

@@ -21,7 +21,7 @@ from motes.diffusion.discrete.draw import draw
 from motes.diffusion.discrete.model import TokenModel
 from motes.diffusion.discrete.process import Uniform
 from motes.diffusion.evaluation.checks import checked_reward, refuse
-from motes.errors import MotesError, plural
+from motes.errors import MotesError, check_at_least, plural
 from motes.rng import Rng
 
 SPLIT = Reference(
@@ -85,9 +85,7 @@ class SplitGibbs(FeynmanKac):
         most = 1 - 1 / process.vocabulary
         if not 0 < self.tightest <= self.loosest < most:
             raise MotesError(f"need 0 < tightest <= loosest < {most:.3g}, not {self.tightest} and {self.loosest}")
-        for name in ("sweeps", "reverse", "flips"):
-            if getattr(self, name) < 1:
-                raise MotesError(f"{name} must be at least 1, not {getattr(self, name)}")
+        check_at_least(1, sweeps=self.sweeps, reverse=self.reverse, flips=self.flips)
         if not 0 <= self.annealed <= 1:
             raise MotesError(f"annealed must be in [0, 1], not {self.annealed}")
         falling = max(1, round(self.annealed * self.sweeps))

@@ -25,7 +25,7 @@ from motes.diffusion.processes.transition import falling
 from motes.diffusion.references import SONG
 from motes.diffusion.sampler import ImageSampler
 from motes.diffusion.short import alone
-from motes.errors import MotesError, UnknownName
+from motes.errors import MotesError, check_name
 from motes.rng import Rng
 
 REFERENCES = (
@@ -105,8 +105,7 @@ class ProbabilityFlow(ImageSampler):
 
     def __post_init__(self) -> None:
         check_networks(denoiser=self.denoiser)
-        if self.integrator not in FLOWS:
-            raise UnknownName("integrator of a flow", self.integrator, FLOWS)
+        check_name("integrator of a flow", self.integrator, FLOWS)
         check_final(self.final)
         if not 0 <= self.churn < math.inf:
             raise MotesError(f"churn must be at least 0 and finite, not {self.churn}")

@@ -15,7 +15,7 @@ from motes.diffusion.denoisers.denoiser import Denoiser
 from motes.diffusion.evaluation.checks import not_finite, refuse
 from motes.diffusion.flows.solvers import flow
 from motes.diffusion.processes.transition import falling
-from motes.errors import MotesError
+from motes.errors import MotesError, check_at_least
 from motes.rng import Rng
 from motes.rng.seed import seeded
 
@@ -93,8 +93,7 @@ def log_likelihood(
     times = process.times(steps) if isinstance(steps, int) else falling(steps, process)
     if len(times) % 2 == 0:
         raise MotesError(f"the number of steps must be even, for the run with half of them; not {len(times) - 1}")
-    if probes < 1:
-        raise MotesError(f"probes must be at least 1, not {probes}")
+    check_at_least(1, probes=probes)
     if rng is None and d > LARGE:
         raise MotesError(f"{d} dimensions need as many backward passes a step: give a seed for random probes")
     up = times.flip(0).tolist()

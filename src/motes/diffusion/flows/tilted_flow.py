@@ -32,7 +32,7 @@ from motes.diffusion.flows.flow import REFERENCES
 from motes.diffusion.flows.solvers import FLOWS, Leg
 from motes.diffusion.processes.transition import falling
 from motes.diffusion.short import too_few
-from motes.errors import MotesError, UnknownName
+from motes.errors import MotesError, check_name
 from motes.rng import Rng
 
 LATENT = COTTER.used_for("the moves of the noise")
@@ -105,8 +105,7 @@ class TiltedFlow(FeynmanKac):
     def __post_init__(self) -> None:
         check_images(self.denoiser, self.reward, self.shape, self.dtype, self.device)
         check_networks(denoiser=self.denoiser, reward=self.reward)
-        if self.integrator not in FLOWS:
-            raise UnknownName("integrator of a flow", self.integrator, FLOWS)
+        check_name("integrator of a flow", self.integrator, FLOWS)
         if not 0 < self.conditional_ess < 1 or self.max_sweeps < 1:
             raise MotesError(
                 f"need 0 < conditional_ess < 1 and max_sweeps >= 1, not {self.conditional_ess} and {self.max_sweeps}"

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from motes.diffusion.evaluation.context import StepContext, Twist, guidances, slope_of
-from motes.errors import MotesError, ShapeError
+from motes.errors import ShapeError, check_positive
 
 
 @guidances.register
@@ -51,8 +51,7 @@ class Event(Twist):
     floor: float = 0.05
 
     def __post_init__(self) -> None:
-        if not self.floor > 0:
-            raise MotesError(f"floor must be positive, not {self.floor}")
+        check_positive(floor=self.floor)
 
     @property
     def graph(self) -> bool:

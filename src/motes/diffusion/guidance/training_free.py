@@ -12,7 +12,7 @@ from torch import Tensor
 
 from motes.diffusion.evaluation.checks import checked_reward
 from motes.diffusion.evaluation.context import Guidance, StepContext, guidances, slope_of
-from motes.errors import MotesError, UnknownName
+from motes.errors import MotesError, check_at_least, check_name
 
 Shape = Literal["increase", "decrease", "constant", "variance"]
 SHAPES = ("increase", "decrease", "constant", "variance")
@@ -69,12 +69,9 @@ class TrainingFree(Guidance):
         for name in ("rho", "mu", "smooth"):
             if not getattr(self, name) >= 0 or not math.isfinite(getattr(self, name)):
                 raise MotesError(f"{name} must be at least 0, not {getattr(self, name)}")
-        for name in ("samples", "iterations"):
-            if getattr(self, name) < 1:
-                raise MotesError(f"{name} must be at least 1, not {getattr(self, name)}")
+        check_at_least(1, samples=self.samples, iterations=self.iterations)
         for shape in self.shapes or ():
-            if shape not in SHAPES:
-                raise UnknownName("shape", shape, SHAPES)
+            check_name("shape", shape, SHAPES)
 
     @property
     def graph(self) -> bool:

@@ -26,7 +26,7 @@ from motes.diffusion.processes.transition import Transitions, transitions
 from motes.diffusion.sampler import ImageSampler
 from motes.diffusion.sampling.chain import WeightedChain
 from motes.diffusion.sampling.reverse import SAMPLER
-from motes.errors import MotesError, ShapeError, UnknownName
+from motes.errors import MotesError, ShapeError, check_name, check_positive
 from motes.rng import Rng
 
 ACTIVE = Reference(
@@ -101,11 +101,8 @@ class ActiveDiffusion(ImageSampler):
     references: ClassVar[tuple[Reference, ...]] = (SAMPLER, ACTIVE)  # type: ignore[misc]
 
     def __post_init__(self) -> None:
-        if self.choice not in CHOICES:
-            raise UnknownName("choice", self.choice, CHOICES)
-        for name in ("std", "scale"):
-            if not getattr(self, name) > 0:
-                raise MotesError(f"{name} must be positive, not {getattr(self, name)}")
+        check_name("choice", self.choice, CHOICES)
+        check_positive(std=self.std, scale=self.scale)
         if not 0 <= self.window[0] < self.window[1] <= 1:
             raise MotesError(f"window must be two rising shares of the steps in [0, 1], not {self.window}")
         table = transitions(

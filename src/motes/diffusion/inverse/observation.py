@@ -17,7 +17,7 @@ from motes.diffusion.evaluation.context import StepContext, Twist
 from motes.diffusion.guidance.control import variance_left
 from motes.diffusion.inverse.operator import LinearOperator
 from motes.diffusion.sampling.reverse import ReverseDiffusion
-from motes.errors import MotesError, ShapeError
+from motes.errors import MotesError, ShapeError, check_positive
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,9 +55,7 @@ class Observation(Twist):
     gain: float = 1.0
 
     def __post_init__(self) -> None:
-        for name in ("std", "scale", "gain"):
-            if not getattr(self, name) > 0:
-                raise MotesError(f"{name} must be positive, not {getattr(self, name)}")
+        check_positive(std=self.std, scale=self.scale, gain=self.gain)
         check_tensors(y=self.y)
         if self.y.is_complex() or not bool(torch.isfinite(self.y).all()):
             raise MotesError("the measurement y must be real numbers, all finite; leave out what was not measured")

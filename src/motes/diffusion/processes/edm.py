@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from motes.diffusion.processes.process import Process, processes
-from motes.errors import MotesError
+from motes.errors import check_positive
 
 
 @processes.register
@@ -42,8 +42,7 @@ class EDM(Process):
 
     def __post_init__(self) -> None:
         self._check()
-        if not self.rho > 0:
-            raise MotesError(f"rho must be positive, not {self.rho}")
+        check_positive(rho=self.rho)
 
     def alpha(self, t: Tensor | float) -> Tensor:
         return torch.ones_like(self.sigma(t))

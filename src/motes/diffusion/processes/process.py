@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from motes.core.registry import Registry
-from motes.errors import MotesError, UnknownName
+from motes.errors import MotesError, check_name
 
 SPACINGS = ("time", "snr", "karras", "geometric")
 
@@ -87,8 +87,7 @@ class Process(ABC):
             Karras, Aittala, Aila & Laine (2022), Elucidating the Design Space, NeurIPS, Eq. (5) ("karras").
         """
         spacing = self.spacing if spacing is None else spacing
-        if spacing not in SPACINGS:
-            raise UnknownName("spacing", spacing, SPACINGS)
+        check_name("spacing", spacing, SPACINGS)
         if steps < 1:
             raise MotesError(f"a sampler needs at least 1 step, not {steps}")
         if spacing == "time":
@@ -112,8 +111,7 @@ class Process(ABC):
     def _check(self) -> None:
         if not 0 <= self.t_min < self.t_max:
             raise MotesError(f"need 0 <= t_min < t_max, not t_min={self.t_min}, t_max={self.t_max}")
-        if self.spacing not in SPACINGS:
-            raise UnknownName("spacing", self.spacing, SPACINGS)
+        check_name("spacing", self.spacing, SPACINGS)
 
 
 processes: Registry[type[Process]] = Registry("process", "motes.diffusion.processes")
@@ -146,8 +144,7 @@ class VariancePreserving(Process):
 
     def __post_init__(self) -> None:
         self._check()
-        if self.schedule not in ("linear", "cosine"):
-            raise UnknownName("schedule", self.schedule, ("linear", "cosine"))
+        check_name("schedule", self.schedule, ("linear", "cosine"))
         if not 0 < self.beta_min <= self.beta_max:
             raise MotesError(f"need 0 < beta_min <= beta_max, not {self.beta_min}, {self.beta_max}")
         if self.t_max > 1 or (self.schedule == "cosine" and self.t_max >= 1):

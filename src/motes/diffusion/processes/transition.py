@@ -21,7 +21,7 @@ from torch import Tensor
 
 from motes.core.files.settings import digest
 from motes.diffusion.processes.process import Process
-from motes.errors import MotesError, ShapeError, UnknownName, WrongType
+from motes.errors import MotesError, ShapeError, WrongType, check_name
 from motes.rng import Rng
 
 
@@ -220,8 +220,7 @@ def transitions(
         UnknownName: another integrator, or one that looks back where the sampler does not.
     """
     legal = [name for name in INTEGRATORS if history or name != "multistep"]
-    if integrator not in legal:
-        raise UnknownName("integrator", integrator, legal)
+    check_name("integrator", integrator, legal)
     if isinstance(steps, Transitions):
         if steps.back is not None and not history:
             raise MotesError("this sampler does not keep the step before, which the given table of steps looks back at")

@@ -29,7 +29,7 @@ from motes.diffusion.processes.transition import Transitions, transitions
 from motes.diffusion.sampler import ImageSampler
 from motes.diffusion.sampling.reverse import SAMPLER, Guides, as_guidance
 from motes.diffusion.short import alone
-from motes.errors import MotesError
+from motes.errors import MotesError, check_at_least
 from motes.rng import Rng
 
 TRAVEL = Reference(
@@ -99,8 +99,7 @@ class Guided(ImageSampler):
     quantity: ClassVar[str] = "log normaliser"
 
     def __post_init__(self) -> None:
-        if self.repeats < 1:
-            raise MotesError(f"repeats must be at least 1, not {self.repeats}")
+        check_at_least(1, repeats=self.repeats)
         check_final(self.final)
         check_images(self.denoiser, self.reward, self.shape, self.dtype, self.device)
         guidance = as_guidance(self.guidance)

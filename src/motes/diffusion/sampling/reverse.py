@@ -36,7 +36,7 @@ from motes.diffusion.references import SINGHAL, SONG
 from motes.diffusion.sampler import ImageSampler
 from motes.diffusion.sampling.chain import WeightedChain
 from motes.diffusion.sampling.multilevel import LEVELS
-from motes.errors import MotesError, UnknownName, WrongType
+from motes.errors import MotesError, UnknownName, WrongType, check_name
 from motes.rng import Rng
 
 SAMPLER = SONG.used_for("the reverse diffusion")
@@ -134,8 +134,7 @@ class ReverseDiffusion(ImageSampler):
             raise WrongType(f"twist must be a guidance.Twist, such as inverse.Observation, not {self.twist!r}")
         if self.start is not None and not isinstance(self.start, InitialLaw):
             raise WrongType(f"start must be a law to start from, such as schedule.Teleport, not {self.start!r}")
-        if self.potential not in POTENTIALS:
-            raise UnknownName("potential", self.potential, POTENTIALS)
+        check_name("potential", self.potential, POTENTIALS)
         check_final(self.final)
         guidance = as_guidance(self.guidance)
         if self.reward is None and guidance is not None and guidance.value:

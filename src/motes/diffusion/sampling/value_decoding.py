@@ -17,7 +17,7 @@ from motes.core.model import FeynmanKac
 from motes.core.particles import Particles
 from motes.diffusion.sampling.chain import watched
 from motes.diffusion.sampling.reverse import ReverseDiffusion
-from motes.errors import MotesError, WrongType
+from motes.errors import WrongType, check_at_least
 from motes.rng import Rng
 
 VALUE = Reference(
@@ -62,8 +62,7 @@ class ValueDecoding(FeynmanKac):
             raise WrongType(
                 f"give the sampler whose steps are proposed, a ReverseDiffusion, not a {type(self.inner).__name__}"
             )
-        if self.proposals < 1:
-            raise MotesError(f"proposals must be at least 1, not {self.proposals}")
+        check_at_least(1, proposals=self.proposals)
         object.__setattr__(self, "references", (*self.inner.references, VALUE))
         object.__setattr__(self, "quantity", self.inner.quantity)
 

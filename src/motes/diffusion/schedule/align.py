@@ -11,7 +11,7 @@ from motes.diffusion.denoisers.denoiser import Denoiser
 from motes.diffusion.processes.transition import INTEGRATORS
 from motes.diffusion.schedule.cost import flow_cost, path_divergence
 from motes.diffusion.schedule.path import best_path, finer
-from motes.errors import MotesError, ShapeError, UnknownName
+from motes.errors import MotesError, ShapeError, check_name
 from motes.rng import Rng
 from motes.rng.seed import seeded
 
@@ -84,8 +84,7 @@ def align_your_steps(
     rng = seeded(seed)
     check_networks(denoiser=denoiser)
     check_tensors(samples=samples)
-    if integrator not in INTEGRATORS:
-        raise UnknownName("integrator", integrator, INTEGRATORS)
+    check_name("integrator", integrator, INTEGRATORS)
     bounded = (noise == 1 and integrator in ("ancestral", "ddim")) or (noise > 0 and integrator == "exponential")
     if noise != 0 and not bounded:
         raise MotesError(

@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from motes.errors import MotesError, ShapeError, UnknownName, name_particles
+from motes.errors import MotesError, ShapeError, check_name, name_particles
 from motes.learn.objective import Objective
 from motes.rng import Rng
 
@@ -63,10 +63,8 @@ class Drift:
     relative: bool = False
 
     def __post_init__(self) -> None:
-        if self.kernel not in KERNELS:
-            raise UnknownName("kernel", self.kernel, KERNELS)
-        if self.field not in FIELDS:
-            raise UnknownName("field", self.field, FIELDS)
+        check_name("kernel", self.kernel, KERNELS)
+        check_name("field", self.field, FIELDS)
         if not self.scales or min(self.scales) <= 0:
             raise MotesError(f"scales must be positive widths, at least one, not {self.scales}")
 

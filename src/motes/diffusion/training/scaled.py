@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from motes.diffusion.processes.process import Process
-from motes.errors import MotesError
+from motes.errors import check_positive
 
 
 @dataclass(frozen=True)
@@ -24,8 +24,7 @@ class Scales:
 
 def scales(process: Process, spread: float, x: Tensor, t: Tensor) -> Scales:
     """The scales at times t (N,), shaped to multiply x (N, ...); the place (N,) is linear in log(alpha / sigma)."""
-    if not spread > 0:
-        raise MotesError(f"spread must be positive, not {spread}")
+    check_positive(spread=spread)
     shape, t = (-1, *[1] * (x.ndim - 1)), t.to(torch.float64)
     signal, sigma = spread * process.alpha(t), process.sigma(t)
     low, high = float(process.log_snr(process.t_max)), float(process.log_snr(process.t_min))

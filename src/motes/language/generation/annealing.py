@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from motes.errors import UnknownName
+from motes.errors import check_name
 
 Anneal = Callable[[float, float], float]
 """Maps (ESS / N, progress in [0, 1]) to the T >= 1 whose power 1/T of the weights is resampled by."""
@@ -35,6 +35,5 @@ def choose(anneal: str | Anneal | None) -> Anneal | None:
     """The schedule of that name, or itself."""
     if anneal is None or callable(anneal):
         return anneal
-    if anneal not in WAYS:
-        raise UnknownName("schedule of annealing", anneal, WAYS)
+    check_name("schedule of annealing", anneal, WAYS)
     return WAYS[anneal]

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from motes.errors import MotesError, UnknownName
+from motes.errors import MotesError
 from motes.language.models.model import LanguageModel, check_prompt
 from motes.language.rule import Rule, SeenTokens
 
@@ -29,12 +29,6 @@ def whole(rule: str, name: str, value: object, low: int) -> None:
     """`value` is a whole number of at least `low`."""
     if isinstance(value, bool) or not isinstance(value, int) or value < low:
         raise MotesError(f"{name} of {rule} must be a whole number of at least {low}, not {value!r}")
-
-
-def choice(name: str, value: object, legal: tuple[str, ...]) -> None:
-    """`value` is one of the legal words."""
-    if value not in legal:
-        raise UnknownName(name, value, legal)
 
 
 def tokens(rule: str, numbers: object) -> None:

@@ -7,6 +7,7 @@ from dataclasses import KW_ONLY, dataclass
 import torch
 from torch import Tensor
 
+from motes.errors import check_name
 from motes.language.rule import Rule, SeenTokens, rules
 from motes.language.rules import check
 from motes.language.rules.ranking import entropy, keep_best
@@ -39,7 +40,7 @@ class TopH(Rule):
 
     def __post_init__(self) -> None:
         check.number("top_h", "share", self.share, 0, 1, open_low=True)
-        check.choice("criterion of top_h", self.criterion, ("paper", "partial"))
+        check_name("criterion of top_h", self.criterion, ("paper", "partial"))
 
     def __call__(self, log_prob: Tensor, seen: SeenTokens | None = None) -> tuple[Tensor, Tensor]:
         bound = self.share * entropy(log_prob)[:, None] + 1e-12  # rounding, where a share of 1 keeps everything

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import torch
 
-from motes.errors import UnknownName
+from motes.errors import check_name
 from motes.language.constraint import Constraint
 from motes.language.generation.arguments import Rules
 from motes.language.models.model import LanguageModel, Message
@@ -49,8 +49,7 @@ def priority_sampling(
         EuroMLSys.
     """
     check_whole("n", n)
-    if priority not in PRIORITIES:
-        raise UnknownName("priority", priority, PRIORITIES)
+    check_name("priority", priority, PRIORITIES)
     queue: list[tuple[float, int, tuple[int, ...]]] = [(0.0, 0, ())]
     found: list[Beam] = []
     pushed = 1

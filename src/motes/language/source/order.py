@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from motes.errors import MotesError
+from motes.errors import MotesError, check_at_least
 from motes.language.source.result import SourceTest, check_symbols, permuted, rank
 from motes.rng import Rng
 from motes.rng.seed import seeded
@@ -60,8 +60,7 @@ def serial_correlation(
     """
     rng = seeded(seed)
     x = check_symbols(x, kinds, least=lag + 2)
-    if lag < 1:
-        raise MotesError(f"lag must be at least 1, not {lag}")
+    check_at_least(1, lag=lag)
     y = x.double() - x.double().mean()
     scale = max(float(y.square().sum()), 1e-300)
     seen, simulated = permuted(rng.at(f"serial-{lag}"), y, lambda b: (b * b.roll(lag, 1)).sum(1) / scale, rounds)

@@ -13,7 +13,7 @@ from motes.core.cite import Reference
 from motes.core.model import FeynmanKac
 from motes.core.particles import Particles
 from motes.core.resampling import Scheme
-from motes.errors import MotesError, UnknownName
+from motes.errors import MotesError, check_name
 from motes.language.generation.frontier import BadLogits, Closed, Frontier, TextReader
 from motes.language.generation.generation import Generation
 from motes.language.generation.prefix import TokenSequences
@@ -85,8 +85,7 @@ class SpeculativeGeneration(FeynmanKac):
             raise MotesError(f"what is to be drafted is a motes.Generation, not a {type(generation).__name__}")
         if isinstance(tokens, bool) or not isinstance(tokens, int) or tokens < 1:
             raise MotesError(f"tokens must be a whole number of at least 1, not {tokens!r}")
-        if scheme not in SCHEMES:
-            raise UnknownName("scheme of verification", scheme, SCHEMES)
+        check_name("scheme of verification", scheme, SCHEMES)
         ModelDraft(draft).check(generation.model)
         if draft.longest is not None and len(generation.prompt) + generation.max_tokens > draft.longest:
             raise MotesError(

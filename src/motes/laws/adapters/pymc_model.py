@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from motes.errors import MissingPackage, MotesError, UnknownName
+from motes.errors import MissingPackage, MotesError, check_name
 from motes.kernels import State
 from motes.laws.adapters.adapter_start import AdapterStart
 from motes.laws.adapters.outside import (
@@ -75,8 +75,7 @@ def from_pymc(
         raise MissingPackage(INSTALL) from error
     if not isinstance(model, pymc.Model):
         raise MotesError(f"from_pymc takes a pm.Model, not a {type(model).__name__}")
-    if backend not in ("auto", "jax", "pytensor"):
-        raise UnknownName("backend", backend, ("auto", "jax", "pytensor"))
+    check_name("backend", backend, ("auto", "jax", "pytensor"))
     return PyMC(model, start, backend)
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from motes.core.estimate.estimate import Estimate
-from motes.errors import MissingPackage, MotesError, ShapeError
+from motes.errors import MissingPackage, ShapeError, check_at_least
 
 INSTALL = "the Fréchet distance is computed by torchmetrics: pip install 'motes[distances]'"
 
@@ -45,8 +45,7 @@ def frechet_distance(features: Tensor, reference: Tensor, *, groups: int = 10) -
             f"need features (n, d) and (m, d) with at least {2 * groups} rows each, not {tuple(features.shape)} and "
             f"{tuple(reference.shape)}"
         )
-    if groups < 2:
-        raise MotesError(f"groups must be at least 2, not {groups}")
+    check_at_least(2, groups=groups)
     identity = torch.nn.Identity()
     identity.num_features = sets[0].shape[1]  # type: ignore[assignment]
 

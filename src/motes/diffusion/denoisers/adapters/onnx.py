@@ -15,7 +15,7 @@ from torch import Tensor
 from motes.core.micro_batches import in_parts
 from motes.diffusion.denoisers.denoiser import Denoiser
 from motes.diffusion.processes.process import Process
-from motes.errors import MissingPackage, MotesError, UnknownName
+from motes.errors import MissingPackage, MotesError, UnknownName, check_name
 
 INSTALL = "denoisers from ONNX files need onnxruntime: pip install 'motes[onnx]'"
 TYPES = {
@@ -78,8 +78,7 @@ def from_onnx(
     image, level = inputs or tuple(asked)[:2]
     given = dict(extra or {})
     for name in (image, level, *given):
-        if name not in asked:
-            raise UnknownName("input of the file", name, asked)
+        check_name("input of the file", name, asked)
     if output is not None and output not in outputs:
         raise UnknownName("output of the file", output, outputs)
     missing = sorted(set(asked) - {image, level, *given})

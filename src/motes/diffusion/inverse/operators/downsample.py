@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from motes.diffusion.inverse.operator import LinearOperator
-from motes.errors import MotesError, ShapeError
+from motes.errors import ShapeError, check_at_least
 
 
 @dataclass(frozen=True)
@@ -22,8 +22,7 @@ class Downsample(LinearOperator):
     factor: int = 2
 
     def __post_init__(self) -> None:
-        if self.factor < 1:
-            raise MotesError(f"factor must be at least 1, not {self.factor}")
+        check_at_least(1, factor=self.factor)
 
     def apply(self, images: Tensor) -> Tensor:
         if images.shape[-1] % self.factor or images.shape[-2] % self.factor:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from motes.core.cite import Reference
-from motes.errors import MotesError, ShapeError, UnknownName
+from motes.errors import MotesError, ShapeError, check_name
 from motes.rng import Rng
 
 Test = Callable[[Tensor, Tensor], Tensor]
@@ -87,8 +87,7 @@ def draw(
         >>> abs(float(log_weight.exp().mean()) - 0.5) < 0.01
         True
     """
-    if method not in METHODS:
-        raise UnknownName("method of rejection", method, METHODS)
+    check_name("method of rejection", method, METHODS)
     limits = [("max_rejects", max_rejects), ("max_refused", max_refused)]
     checked = [(name, value, 1) for name, value in limits if value is not None]
     for name, value, least in [("max_accepts", max_accepts, 2), *checked]:
