@@ -6,7 +6,10 @@ import ast
 import builtins
 import inspect
 import pickle
+import re
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -82,3 +85,21 @@ def test_every_error_goes_from_one_process_to_another(name: str) -> None:
         again = pickle.loads(pickle.dumps(error, protocol))
         assert (type(again), str(again), again.args) == (kind, str(error), error.args)
         assert again.__notes__ == ["where"]
+
+
+@pytest.mark.parametrize(
+    ("check", "value", "good"),
+    [
+        *((lambda x: errors.check_at_least(2, k=x), x, x in (2, 3)) for x in (1, 2, 3, float("nan"))),
+        *((lambda x: errors.check_positive(k=x), x, x == 0.1) for x in (0.0, 0.1, -1, float("nan"))),
+        *((lambda x: errors.check_whole(0, k=x), x, x is not True and x in (0, 5)) for x in (0, 5, -1, True, 1.0, "1")),
+        *((lambda x: errors.check_share("[0, 1)", k=x), x, x in (0, 0.5)) for x in (0, 0.5, 1, -1, 2)),
+        *((lambda x: errors.check_share("(0, 1]", k=x), x, x in (0.5, 1)) for x in (0, 0.5, 1, float("nan"))),
+    ],
+)
+def test_checks_of_arguments(check: Callable[[Any], None], value: Any, good: bool) -> None:
+    if good:
+        check(value)
+    else:
+        with pytest.raises(MotesError, match=rf"^k must .*, not {re.escape(repr(value))}$"):
+            check(value)

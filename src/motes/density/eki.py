@@ -15,7 +15,7 @@ from motes.core.files.resuming import must_agree
 from motes.core.model import FeynmanKac
 from motes.core.particles import Particles
 from motes.density.annealing.tempering import Tempering
-from motes.errors import MotesError, ShapeError, check_name, name_particles
+from motes.errors import MotesError, ShapeError, check_name, check_share, name_particles
 from motes.kernels import Kernel
 from motes.laws.fits.proposal import Mixture, Started, fit_mixture
 from motes.laws.law import Law, must_be_law
@@ -162,8 +162,7 @@ class EnsembleKalman(FeynmanKac):
                 f"need steps >= 1 or 'auto', inflate >= 1 and freedom > 0, not {self.steps!r}, {self.inflate} and "
                 f"{self.freedom}"
             )
-        if not 0 <= self.defence < 1:
-            raise MotesError(f"defence must lie in [0, 1), not {self.defence}")
+        check_share("[0, 1)", defence=self.defence)
         object.__setattr__(self, "kernel", Tempering(self.density, kernel=self.kernel).kernel)
 
     @property

@@ -117,7 +117,7 @@ def check_name(kind: str, name: object, legal: Collection[str]) -> None:
         raise UnknownName(kind, name, legal)
 
 
-def check_at_least(least: float, **values: float) -> None:
+def check_at_least(least: float, /, **values: float) -> None:
     """Each of the values, under the names of their arguments, is `least` or more."""
     for name, value in values.items():
         if not value >= least:
@@ -129,6 +129,20 @@ def check_positive(**values: float) -> None:
     for name, value in values.items():
         if not value > 0:
             raise MotesError(f"{name} must be positive, not {value}")
+
+
+def check_share(interval: str, /, **values: float) -> None:
+    """Each of the values, under the names of their arguments, lies in an interval written as `"[0, 1)"`."""
+    for name, value in values.items():
+        if not (0 < value < 1 or (value == 0 and interval[0] == "[") or (value == 1 and interval[-1] == "]")):
+            raise MotesError(f"{name} must lie in {interval}, not {value!r}")
+
+
+def check_whole(least: int, /, **values: object) -> None:
+    """Each of the values, under the names of their arguments, is a whole number of `least` or more."""
+    for name, value in values.items():
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise MotesError(f"{name} must be a whole number of at least {least}, not {value!r}")
 
 
 def warn(message: str) -> None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from motes.core.cite import Reference
-from motes.errors import MotesError
+from motes.errors import check_share
 from motes.kernels.dynamics.levels import gains, levels_of
 from motes.kernels.kernel import Kernel, Parameters, State, Sweep, Target, accepted, kernels, mean_acceptance, select
 from motes.rng import Rng
@@ -66,8 +66,7 @@ class DiscreteLangevin(Kernel):
     )
 
     def __post_init__(self) -> None:
-        if not 0 < self.acceptance < 1:
-            raise MotesError(f"acceptance must lie in (0, 1), not {self.acceptance}")
+        check_share("(0, 1)", acceptance=self.acceptance)
 
     def start(self, d: int, dtype: torch.dtype) -> Parameters:
         return {"price": 0.5 + 0.5 * math.log(d)}

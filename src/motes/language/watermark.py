@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from motes.errors import MotesError
+from motes.errors import MotesError, check_whole
 from motes.rng import Rng
 
 MULTIPLIERS = (0x2C1B3C6D, 0x297A2D39)
@@ -96,5 +96,4 @@ def binomial_tail(count: int, n: int, p: float) -> float:
 def check_key(rule: str, key: object, width: object) -> None:
     if isinstance(key, bool) or not isinstance(key, int) or not 0 <= key < 1 << 64:
         raise MotesError(f"the key of {rule} must be a whole number in 0..2^64-1, not {key!r}")
-    if isinstance(width, bool) or not isinstance(width, int) or width < 0:
-        raise MotesError(f"width of {rule} must be a whole number of at least 0, not {width!r}")
+    check_whole(0, **{f"width of {rule}": width})

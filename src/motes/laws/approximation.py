@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from motes.errors import MotesError, NanLogPotential, ShapeError, name_particles
+from motes.errors import MotesError, NanLogPotential, ShapeError, check_share, name_particles
 from motes.kernels import State, Undefined
 from motes.laws.fits.proposal import Mixture
 from motes.laws.law import Law
@@ -125,8 +125,7 @@ class From(Law):
     def __init__(self, density: Law, q: Approximation | Mixture | Distribution, *, share: float = 0.0):
         if density.levels is not None:
             raise MotesError("From starts from a law on R^d, and this density is over whole numbers")
-        if not 0 <= share < 1:
-            raise MotesError(f"share must lie in [0, 1), not {share}")
+        check_share("[0, 1)", share=share)
         if isinstance(q, Distribution):
             q = _Distribution(q)
         elif isinstance(q, Mixture):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import KW_ONLY, dataclass
 
-from motes.errors import MotesError, check_at_least
+from motes.errors import MotesError, check_at_least, check_share
 
 
 @dataclass(frozen=True)
@@ -40,9 +40,7 @@ class Plan:
 
     def __post_init__(self) -> None:
         check_at_least(1, steps=self.steps, batch=self.batch, every=self.every, most=self.most)
-        for name in ("average", "held_out"):
-            if not 0 <= getattr(self, name) < 1:
-                raise MotesError(f"{name} must lie in [0, 1), not {getattr(self, name)}")
+        check_share("[0, 1)", average=self.average, held_out=self.held_out)
         if self.rate <= 0 or self.warm_up < 0 or (self.clip is not None and self.clip <= 0):
             raise MotesError(f"need rate > 0, warm_up >= 0, clip > 0, not {self.rate}, {self.warm_up}, {self.clip}")
 

@@ -17,7 +17,7 @@ from motes.core.estimate.estimate import Estimate
 from motes.core.estimate.upper_tail import wild, wild_because
 from motes.core.estimate.variance import deviations, freedom_of, mean_se
 from motes.core.history.genealogy import Genealogy, spread
-from motes.errors import MotesError, ShapeError, WrongType
+from motes.errors import MotesError, ShapeError, WrongType, check_whole
 from motes.rng import Rng
 
 ROUNDING = 1e-12
@@ -198,8 +198,7 @@ class WeightedSample:
         Raises:
             MotesError: fewer than two replicates.
         """
-        if isinstance(replicates, bool) or not isinstance(replicates, int) or replicates < 2:
-            raise MotesError(f"replicates must be a whole number of at least 2, not {replicates!r}")
+        check_whole(2, replicates=replicates)
 
         def drawn(_: float, slot: Tensor, which: int) -> Tried:
             count, size = int(slot.max()) + 1, spread(slot, self.weight)

@@ -18,7 +18,7 @@ from motes.core.resampling import Scheme, find_scheme
 from motes.density.annealing.annealed import Annealed
 from motes.density.kernel_choice import choose_kernel
 from motes.density.nested.nested_error import Shells, ranks, unlikely
-from motes.errors import MotesError, check_at_least
+from motes.errors import MotesError, check_at_least, check_share
 from motes.kernels import State, Tally, Target, move
 from motes.laws.law import Law, must_be_law
 from motes.rng import Rng
@@ -169,9 +169,7 @@ class NestedSampling(Annealed):
 
     def __post_init__(self) -> None:
         must_be_law(self.density)
-        for name in ("discard", "tolerance", "max_correlation"):
-            if not 0 < getattr(self, name) < 1:
-                raise MotesError(f"{name} must lie in (0, 1), not {getattr(self, name)}")
+        check_share("(0, 1)", discard=self.discard, tolerance=self.tolerance, max_correlation=self.max_correlation)
         if self.sweeps != "auto" and (not isinstance(self.sweeps, int) or self.sweeps < 1):
             raise MotesError(f'sweeps must be "auto" or a number of sweeps, not {self.sweeps!r}')
         check_at_least(2, keep=self.keep)

@@ -10,7 +10,7 @@ from torch import Tensor
 from motes.core.cite import Reference
 from motes.diffusion.discrete.process import TokenProcess
 from motes.diffusion.discrete.step import PARALLEL, StepRule, TokenContext, TokenMove, needs_masks
-from motes.errors import MotesError, check_name
+from motes.errors import check_name, check_share
 from motes.rng import Rng
 
 SOURCE = Reference(
@@ -53,8 +53,7 @@ class Remask(StepRule):
     references: ClassVar[tuple[Reference, ...]] = (SOURCE,)
 
     def __post_init__(self) -> None:
-        if not 0 <= self.eta <= 1:
-            raise MotesError(f"eta must lie in [0, 1], not {self.eta}")
+        check_share("[0, 1]", eta=self.eta)
         check_name("way to remask", self.how, HOW)
 
     def plan(self, rng: Rng, context: TokenContext) -> TokenMove:

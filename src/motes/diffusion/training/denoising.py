@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from motes.diffusion.denoisers.denoiser import CONDITIONS, PREDICTIONS, Denoiser
 from motes.diffusion.processes.process import Process
 from motes.diffusion.training.conservative import asymmetry
-from motes.errors import MotesError, UnknownName
+from motes.errors import MotesError, UnknownName, check_share
 from motes.learn.objective import Objective
 from motes.rng import Rng
 
@@ -103,9 +103,7 @@ class Denoising(Objective):
         ):
             if value not in legal:
                 raise UnknownName(kind, value, (str(name) for name in legal))
-        for name in ("self_conditioning", "drop"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise MotesError(f"{name} must lie in [0, 1], not {getattr(self, name)}")
+        check_share("[0, 1]", self_conditioning=self.self_conditioning, drop=self.drop)
         if self.self_conditioning and self.condition != "t":
             raise MotesError('self-conditioning needs condition="t", so that an estimate can be made of an answer')
         if self.perturbation < 0 or self.symmetry < 0:

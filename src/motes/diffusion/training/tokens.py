@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from motes.diffusion.discrete.process import TokenProcess
-from motes.errors import MotesError, UnknownName
+from motes.errors import MotesError, UnknownName, check_share
 from motes.learn.objective import Objective
 from motes.rng import Rng
 
@@ -51,8 +51,7 @@ class TokenDenoising(Objective):
             raise UnknownName("weighting", self.weighting, WEIGHTINGS)
         if self.weighting == "bound" and not self.process.masks:
             raise MotesError('weighting="bound" needs a process with a mask; use "plain"')
-        if not 0 <= self.drop <= 1:
-            raise MotesError(f"drop must lie in [0, 1], not {self.drop}")
+        check_share("[0, 1]", drop=self.drop)
 
     def __call__(self, network: nn.Module, rng: Rng, batch: tuple[Tensor, ...]) -> Tensor:
         clean, masks = batch[0], self.process.masks

@@ -13,7 +13,7 @@ from torch import Tensor
 from motes.core import weights
 from motes.core.estimate.beta import check_level
 from motes.core.estimate.binormal import binormal_cdf
-from motes.errors import MotesError, ShapeError, warn
+from motes.errors import MotesError, ShapeError, check_whole, warn
 from motes.language.evaluation.accuracy import BOWYER, Correct, check_values, counts
 from motes.rng import Rng
 
@@ -203,7 +203,6 @@ def _quantile(x: Tensor, weight: Tensor, p: float) -> float:
 
 
 def _check_draws(draws: int, prior: tuple[float, float]) -> None:
-    if isinstance(draws, bool) or not isinstance(draws, int) or draws < 100:
-        raise MotesError(f"draws must be a whole number of at least 100, not {draws!r}")
+    check_whole(100, draws=draws)
     if not (min(prior) > 0 and math.isfinite(sum(prior))):
         raise MotesError(f"a Beta prior needs two positive numbers, not {prior}")

@@ -65,12 +65,6 @@ def check_arguments(
             raise MotesError(f"{name} must be {may}a whole number of at least 1, not {value!r}")
 
 
-def check_size(k: object, name: str) -> None:
-    """The size of a set is a whole number of at least 1."""
-    if isinstance(k, bool) or not isinstance(k, int) or k < 1:
-        raise MotesError(f"{name} must be a whole number of at least 1, not {k!r}")
-
-
 def check_step(step: object, steer: int | None) -> None:
     """What ends a step is a string or a function, and `steer` is not asked for beside it."""
     if step == "auto":

@@ -12,8 +12,9 @@ from torch import Tensor
 from motes.core.estimate.variance import StandardError
 from motes.core.particles import Particles
 from motes.core.resampling.designs.optimal import FEARNHEAD, thin
+from motes.errors import check_whole
 from motes.language.constraint import Constraint
-from motes.language.generation.arguments import Rules, check_arguments, check_size
+from motes.language.generation.arguments import Rules, check_arguments
 from motes.language.generation.potential import Potential, Reward, reward_name
 from motes.language.generation.prefix import TokenSequences
 from motes.language.generation.reward_account import RewardAccount, guides
@@ -94,7 +95,7 @@ class DiscreteParticleFilter(TextPopulation):
         check_arguments(model, constraint, reward, max_tokens, steer)
         self.reward, self.twist, self.steer = guides(reward, twist, steer)
         if factor is not None:
-            check_size(factor, "factor")
+            check_whole(1, factor=factor)
         self.factor = factor
 
     def begin(self, rng: Rng, n: int) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -15,10 +15,10 @@ from motes.core.model import FeynmanKac
 from motes.core.particles import Particles
 from motes.core.resampling import Scheme, tempered
 from motes.core.resampling.designs.optimal import FEARNHEAD
-from motes.errors import EmptyConstraint, MotesError
+from motes.errors import EmptyConstraint, MotesError, check_whole
 from motes.language.constraint import Constraint
 from motes.language.generation.annealing import Anneal, choose
-from motes.language.generation.arguments import Rules, as_rules, check_arguments, check_size, check_step, encoded
+from motes.language.generation.arguments import Rules, as_rules, check_arguments, check_step, encoded
 from motes.language.generation.dead_ends import why
 from motes.language.generation.equal_weights import no_spread, reward_remarks, seen_by_few
 from motes.language.generation.frontier import Frontier, TextReader, open_reader
@@ -137,7 +137,7 @@ class Generation(FeynmanKac):
         self.reward, self.twist, self.steer = guides(reward, twist, steer, lookahead)
         check_step(step, steer)
         if preview is not None:
-            check_size(preview, "preview")
+            check_whole(1, preview=preview)
         self.preview, self.anneal = preview, choose(anneal)
         self.prompt: Tensor = encoded(model, prompt, chat, max_tokens)
         self.references = (LEW, LOULA) if constraint or reward or self.rules else ()

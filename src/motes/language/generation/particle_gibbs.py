@@ -16,7 +16,7 @@ from motes.core.particles import Particles
 from motes.core.resampling import conditional_multinomial, find_scheme
 from motes.core.resampling.designs.conditional import CONDITIONAL
 from motes.core.smc import alive, checked
-from motes.errors import MotesError, ShapeError
+from motes.errors import MotesError, ShapeError, check_share, check_whole
 from motes.language.generation.generation import Generation
 from motes.language.generation.proposals.conditional_draw import ConditionalDraw
 from motes.language.generation.proposals.next_tokens import FromLaw
@@ -134,11 +134,10 @@ def particle_gibbs(
         raise MotesError(f"particle_gibbs takes a Generation, not a {type(generation).__name__}")
     if generation.lookahead is not None:
         raise MotesError("particle_gibbs draws tokens from the rules' law, without a look ahead: leave lookahead out")
-    for name, value, least in (("n", n, 2), ("sweeps", sweeps, 1), ("chains", chains, 1), ("burn", burn, 0)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise MotesError(f"{name} must be a whole number of at least {least}, not {value!r}")
-    if not 0 <= ess_threshold <= 1:
-        raise MotesError(f"ess_threshold must lie in [0, 1], not {ess_threshold!r}")
+    check_whole(2, n=n)
+    check_whole(1, sweeps=sweeps, chains=chains)
+    check_whole(0, burn=burn)
+    check_share("[0, 1]", ess_threshold=ess_threshold)
     rng, out, changed = seeded(seed), [], []
     for c in range(chains):
         mine = rng.at(f"chain-{c}")

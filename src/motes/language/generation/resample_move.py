@@ -19,7 +19,7 @@ from motes.core.particles import Particles
 from motes.core.resampling import Scheme
 from motes.core.run import Run
 from motes.core.temperature import next_temperature
-from motes.errors import MotesError
+from motes.errors import MotesError, check_share, check_whole
 from motes.language.generation.equal_weights import no_spread, reached_by_few, same_reward
 from motes.language.generation.frontier import Closed
 from motes.language.generation.generation import Generation
@@ -109,10 +109,8 @@ class ResampleMove(FeynmanKac):
     ):
         if not isinstance(generation, Generation):
             raise MotesError(f"ResampleMove rewrites the texts of a Generation, not of a {type(generation).__name__}")
-        if isinstance(sweeps, bool) or not isinstance(sweeps, int) or sweeps < 1:
-            raise MotesError(f"sweeps must be a whole number of at least 1, not {sweeps!r}")
-        if not 0 < conditional_ess < 1:
-            raise MotesError(f"conditional_ess must lie in (0, 1), not {conditional_ess!r}")
+        check_whole(1, sweeps=sweeps)
+        check_share("(0, 1)", conditional_ess=conditional_ess)
         if temper and generation.reward is None:
             raise MotesError("temper lets the reward in by degrees, and this generation has none: give it a reward")
         constraint = generation.constraint

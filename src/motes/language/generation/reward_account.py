@@ -8,9 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from motes.errors import MotesError
+from motes.errors import MotesError, check_whole
 from motes.language.constraint import distinct
-from motes.language.generation.arguments import check_size
 from motes.language.generation.frontier import TextReader
 from motes.language.generation.potential import OnTokens, Potential, Reward, ask
 from motes.language.generation.prefix import TokenSequences
@@ -133,7 +132,7 @@ def guides(
     if twist is not None and not callable(twist):
         raise MotesError(f"twist must be a function of a list of texts, not {type(twist).__name__}")
     if lookahead is not None:
-        check_size(lookahead, "lookahead")
+        check_whole(1, lookahead=lookahead)
         if reward is None and twist is None:
             raise MotesError("lookahead needs a reward or a twist to ask")
         steer = steer or 1

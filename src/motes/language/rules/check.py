@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from motes.errors import MotesError
+from motes.errors import MotesError, check_whole
 from motes.language.models.model import LanguageModel, check_prompt
 from motes.language.rule import Rule, SeenTokens
 
@@ -27,8 +27,7 @@ def number(
 
 def whole(rule: str, name: str, value: object, low: int) -> None:
     """`value` is a whole number of at least `low`."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < low:
-        raise MotesError(f"{name} of {rule} must be a whole number of at least {low}, not {value!r}")
+    check_whole(low, **{f"{name} of {rule}": value})
 
 
 def tokens(rule: str, numbers: object) -> None:

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 import torch
 
-from motes.errors import MotesError
+from motes.errors import MotesError, check_whole
 from motes.language.constraint import Constraint
 from motes.language.generation.arguments import Rules
 from motes.language.models.model import LanguageModel, Message
 from motes.language.search.beam import Beam
-from motes.language.search.search_result import SearchResult, check_whole, ranked, start
+from motes.language.search.search_result import SearchResult, ranked, start
 
 
 def beam_search(
@@ -60,7 +60,7 @@ def beam_search(
         Lowerre (1976), The HARPY speech recognition system, Carnegie Mellon University.
         Wu et al. (2016), Google's neural machine translation system, arXiv 1609.08144, section 7, for the penalty.
     """
-    check_whole("width", width)
+    check_whole(1, width=width)
     if not isinstance(length_penalty, (int, float)) or isinstance(length_penalty, bool):
         raise MotesError(f"length_penalty must be a number, not {length_penalty!r}")
     beam, done, score = start(model, prompt, rules, constraint, max_tokens, chat), [], torch.zeros(0).double()

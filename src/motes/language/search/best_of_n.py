@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 
 from motes.core.weights import normalise
-from motes.errors import ShapeError
-from motes.language.search.search_result import check_whole
+from motes.errors import ShapeError, check_whole
 
 
 def best_of_n_law(reward: Tensor, log_weight: Tensor, n: int) -> Tensor:
@@ -28,7 +27,7 @@ def best_of_n_law(reward: Tensor, log_weight: Tensor, n: int) -> Tensor:
     References:
         Beirami et al. (2024), Theoretical guarantees on the best-of-n alignment policy, arXiv 2401.01879, section 2.
     """
-    check_whole("n", n)
+    check_whole(1, n=n)
     if reward.shape != log_weight.shape or reward.ndim != 1:
         raise ShapeError(f"rewards {tuple(reward.shape)} and log-weights {tuple(log_weight.shape)} must both be (M,)")
     p = normalise(log_weight.double())
@@ -51,7 +50,7 @@ def best_of_n_divergence(reward: Tensor, log_weight: Tensor, n: int) -> float:
 
 def best_of_n_bound(n: int) -> float:
     """log n - (n - 1) / n, the divergence of the winner's law where no two texts have one reward; else it is less."""
-    check_whole("n", n)
+    check_whole(1, n=n)
     return math.log(n) - (n - 1) / n
 
 
@@ -60,7 +59,7 @@ def best_of_n_estimate(winner_probability: Tensor, n: int) -> Tensor:
 
     (1-e)^n (log n + (n-1) log(1-e) - (n-1)/n) + (1-(1-e)^n) log((1-(1-e)^n) / e); average it over winners.
     """
-    check_whole("n", n)
+    check_whole(1, n=n)
     e = winner_probability.double()
     miss = torch.exp(n * torch.log1p(-e))
     first = torch.where(miss > 0, miss * (math.log(n) + (n - 1) * torch.log1p(-e) - (n - 1) / n), 0.0)

@@ -8,12 +8,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from motes.errors import MotesError
+from motes.errors import MotesError, check_whole
 from motes.language.constraint import Constraint
 from motes.language.generation.arguments import Rules
 from motes.language.models.model import LanguageModel, Message
 from motes.language.search.beam import Beam
-from motes.language.search.search_result import SearchResult, check_whole, ranked, start
+from motes.language.search.search_result import SearchResult, ranked, start
 from motes.rng import Rng
 
 
@@ -58,8 +58,7 @@ def information_search(
         Li et al. (2025), MITS: enhanced tree search reasoning for LLMs via pointwise mutual information, arXiv
         2510.03632; steps are blocks here, and the number of samples is this function's own.
     """
-    for name, value in (("width", width), ("samples", samples), ("step", step)):
-        check_whole(name, value)
+    check_whole(1, width=width, samples=samples, step=step)
     rng = (seed if isinstance(seed, Rng) else Rng(seed)).at("information")
     beam = start(model, prompt, rules, constraint, max_tokens, chat)
     blind = start(model, without, rules, constraint, max_tokens, chat)

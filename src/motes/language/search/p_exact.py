@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 import torch
 
-from motes.errors import MotesError
+from motes.errors import MotesError, check_share, check_whole
 from motes.language.constraint import Constraint
 from motes.language.generation.arguments import Rules
 from motes.language.models.model import LanguageModel, Message
 from motes.language.search.beam import Beam
-from motes.language.search.search_result import SearchResult, check_whole, ranked, start
+from motes.language.search.search_result import SearchResult, ranked, start
 
 
 def p_exact(
@@ -141,6 +141,5 @@ def _better(best: Beam | None, bound: float, new: Beam) -> tuple[Beam | None, fl
 
 
 def _check(p: float, most: int) -> None:
-    if not 0 < p <= 1:
-        raise MotesError(f"p must lie in (0, 1], not {p!r}")
-    check_whole("most", most)
+    check_share("(0, 1]", p=p)
+    check_whole(1, most=most)

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from motes.core.resampling import without_replacement
-from motes.errors import MotesError, ShapeError
+from motes.errors import MotesError, ShapeError, check_whole
 from motes.language.constraint import Constraint
 from motes.language.generation.arguments import Rules
 from motes.language.models.model import LanguageModel, Message
 from motes.language.search.beam import Beam, drawn_on
-from motes.language.search.search_result import SearchResult, check_whole, ranked, start
+from motes.language.search.search_result import SearchResult, ranked, start
 from motes.language.search.word_clusters import word_clusters
 from motes.rng import Rng
 
@@ -92,12 +92,11 @@ def phi_decoding(
         Xu, Yan, Ma, Zhao, Liu, Lin & Wu (2025), phi-Decoding: adaptive foresight sampling for balanced inference-time
         exploration and exploitation, ACL (arXiv 2503.13288).
     """
-    for name, value in (("width", width), ("rollouts", rollouts), ("depth", depth), ("step", step), ("least", least)):
-        check_whole(name, value)
+    check_whole(1, width=width, rollouts=rollouts, depth=depth, step=step, least=least)
     if foresight is not None:
-        check_whole("foresight", foresight)
+        check_whole(1, foresight=foresight)
     if not callable(clusters):
-        check_whole("clusters", clusters)
+        check_whole(1, clusters=clusters)
     if stop is not None and not (isinstance(stop, str) and stop):
         raise MotesError(f"stop must be None or a string that is not empty, not {stop!r}")
     if not (temperature > 0 and spread >= 0 and 0 < agreement <= 1):

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 
 import torch
 
-from motes.errors import check_name
+from motes.errors import check_name, check_whole
 from motes.language.constraint import Constraint
 from motes.language.generation.arguments import Rules
 from motes.language.models.model import LanguageModel, Message
 from motes.language.search.beam import Beam
-from motes.language.search.search_result import SearchResult, check_whole, ranked, start
+from motes.language.search.search_result import SearchResult, ranked, start
 
 PRIORITIES = ("token", "joint")
 
@@ -48,7 +48,7 @@ def priority_sampling(
         Grubisic, Seeker, Synnaeve & Cummins (2024), Priority sampling of large language models for compilers,
         EuroMLSys.
     """
-    check_whole("n", n)
+    check_whole(1, n=n)
     check_name("priority", priority, PRIORITIES)
     queue: list[tuple[float, int, tuple[int, ...]]] = [(0.0, 0, ())]
     found: list[Beam] = []

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from motes.errors import MotesError
+from motes.errors import MotesError, check_share, check_whole
 from motes.language.constraint import Constraint
 from motes.language.generation.arguments import Rules
 from motes.language.models.model import LanguageModel, Message
 from motes.language.search.beam import drawn_on
-from motes.language.search.search_result import check_whole, start
+from motes.language.search.search_result import start
 from motes.rng import Rng
 
 Prompt = str | Sequence[Message]
@@ -133,12 +133,10 @@ def reprompting(
     problems = tuple(problems)
     if len(problems) < 2 or not all(isinstance(p, Problem) for p in problems):
         raise MotesError("problems must be at least two of motes.language.search.Problem(question, answer)")
-    for name, value in (("sweeps", sweeps), ("tries", tries), *([] if shots is None else [("shots", shots)])):
-        check_whole(name, value)
+    check_whole(1, sweeps=sweeps, tries=tries, **({} if shots is None else {"shots": shots}))
     if shots is not None and shots >= len(problems):
         raise MotesError(f"shots must be below the number of problems, {len(problems)}, not {shots}")
-    if not 0 <= keep_wrong <= 1:
-        raise MotesError(f"keep_wrong must lie in [0, 1], not {keep_wrong!r}")
+    check_share("[0, 1]", keep_wrong=keep_wrong)
     if stop is not None and not (isinstance(stop, str) and stop):
         raise MotesError(f"stop must be None or a string that is not empty, not {stop!r}")
     if begin is not None and len(begin) != len(problems):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from motes.errors import EmptyConstraint, MotesError
+from motes.errors import EmptyConstraint
 from motes.language.constraint import Constraint
 from motes.language.generation.arguments import Rules, as_rules, check_arguments
 from motes.language.models.model import LanguageModel, Message
@@ -72,9 +72,3 @@ def ranked(beams: Sequence[Beam], score: Tensor, most: int | None) -> SearchResu
     if not order:
         raise EmptyConstraint("the search found no text that the constraint accepts: allow more tokens or a wider beam")
     return SearchResult([texts[i] for i in order], [tokens[i] for i in order], log_prob[order], score[order])
-
-
-def check_whole(name: str, value: object) -> None:
-    """A knob is a whole number of at least 1."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise MotesError(f"{name} must be a whole number of at least 1, not {value!r}")

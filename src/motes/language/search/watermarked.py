@@ -15,7 +15,7 @@ from motes.core.drive import uninterrupted
 from motes.core.estimate.variance import StandardError
 from motes.core.particles import Particles
 from motes.core.sample import sample
-from motes.errors import MotesError, warn
+from motes.errors import MotesError, check_whole, warn
 from motes.language.constraint import Constraint
 from motes.language.generation.arguments import Rules
 from motes.language.generation.potential import Reward, ask
@@ -23,7 +23,6 @@ from motes.language.models.model import LanguageModel, Message
 from motes.language.rules.gumbel_watermark import GumbelWatermark
 from motes.language.search.beam import Beam
 from motes.language.search.population import Choice, TextPopulation
-from motes.language.search.search_result import check_whole
 from motes.language.watermark import Detection, check_key, hashed, keyed_uniform, last_tokens
 from motes.rng import Rng
 
@@ -133,7 +132,7 @@ class Watermarked(TextPopulation):
         The score is that of the key that fits best. p_value is 1 - (1 - p)^n, with p the smallest of the n: the chance
         that a text without this watermark fits any of n independent keys as well.
         """
-        check_whole("n", n)
+        check_whole(1, n=n)
         found = [self._one(key, tokens) for key in draw_keys(self.key, n)]
         return _any_of(min(found, key=lambda d: d.p_value), n)
 
@@ -235,7 +234,7 @@ def alignment_resampling(
         arXiv 2506.04462; its Gumbel watermark draws from a tilted softmax in place of keys for each draw, and does not
         keep the law.
     """
-    check_whole("n", n)
+    check_whole(1, n=n)
     if level is not None and not 0 < level < 1:
         raise MotesError(f"level must be None or lie in (0, 1), not {level!r}")
     marked = Watermarked(

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from motes.core.cite import Reference
-from motes.errors import MotesError
+from motes.errors import MotesError, check_whole
 from motes.language.models.model import LanguageModel
 
 LEVIATHAN = Reference(
@@ -70,8 +70,7 @@ class PromptLookup(Draft):
     longest: int = 3
 
     def __post_init__(self) -> None:
-        if isinstance(self.longest, bool) or not isinstance(self.longest, int) or self.longest < 1:
-            raise MotesError(f"longest must be a whole number of at least 1, not {self.longest!r}")
+        check_whole(1, longest=self.longest)
 
     def open(self, model: LanguageModel, prompt: Tensor, max_tokens: int) -> Drafter:
         return _Lookup(tuple(prompt.tolist()), self.longest)

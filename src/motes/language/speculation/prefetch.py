@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from motes.errors import MotesError
+from motes.errors import MotesError, check_whole
 from motes.language.models.model import LanguageModel, Message, Prefixes, check_keep
 from motes.language.speculation.adaptive_draft_length import AdaptiveDrafter
 from motes.language.speculation.drafts import Draft, Drafter, PromptLookup
@@ -55,8 +55,7 @@ def speculating(model: LanguageModel, *, draft: Draft | None = None, tokens: int
     if not isinstance(model, LanguageModel):
         raise MotesError(f"model must come from motes.language.load, or be a TableModel, not {model!r}")
     draft = PromptLookup() if draft is None else draft
-    if isinstance(tokens, bool) or not isinstance(tokens, int) or tokens < 1:
-        raise MotesError(f"tokens must be a whole number of at least 1, not {tokens!r}")
+    check_whole(1, tokens=tokens)
     if not isinstance(draft, Draft):
         raise MotesError(f"a draft is PromptLookup(...) or ModelDraft(...), not a {type(draft).__name__}")
     draft.check(model)

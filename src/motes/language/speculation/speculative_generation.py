@@ -13,7 +13,7 @@ from motes.core.cite import Reference
 from motes.core.model import FeynmanKac
 from motes.core.particles import Particles
 from motes.core.resampling import Scheme
-from motes.errors import MotesError, check_name
+from motes.errors import MotesError, check_name, check_whole
 from motes.language.generation.frontier import BadLogits, Closed, Frontier, TextReader
 from motes.language.generation.generation import Generation
 from motes.language.generation.prefix import TokenSequences
@@ -83,8 +83,7 @@ class SpeculativeGeneration(FeynmanKac):
     def __init__(self, generation: Generation, draft: LanguageModel, *, tokens: int = 4, scheme: str = "block"):
         if not isinstance(generation, Generation):
             raise MotesError(f"what is to be drafted is a motes.Generation, not a {type(generation).__name__}")
-        if isinstance(tokens, bool) or not isinstance(tokens, int) or tokens < 1:
-            raise MotesError(f"tokens must be a whole number of at least 1, not {tokens!r}")
+        check_whole(1, tokens=tokens)
         check_name("scheme of verification", scheme, SCHEMES)
         ModelDraft(draft).check(generation.model)
         if draft.longest is not None and len(generation.prompt) + generation.max_tokens > draft.longest:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from motes.errors import MotesError, NanLogPotential, ShapeError, name_particles
+from motes.errors import MotesError, NanLogPotential, ShapeError, check_whole, name_particles
 from motes.language.speculation.single import verify
 from motes.rng import Rng
 
@@ -84,8 +84,7 @@ def fill(
         (2, True)
     """
     places, count = _places(tokens, order)
-    if isinstance(drafts, bool) or not isinstance(drafts, int) or drafts < 1:
-        raise MotesError(f"drafts must be a whole number of at least 1, not {drafts!r}")
+    check_whole(1, drafts=drafts)
     n, ids = len(tokens), torch.arange(len(tokens)) if ids is None else ids
     tokens, at = tokens.clone(), torch.zeros(n, dtype=torch.int64)
     drafted, accepted = torch.zeros(n, dtype=torch.int64), torch.zeros(n, dtype=torch.int64)

@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from motes.core.resampling.designs.optimal import thin
-from motes.errors import ShapeError
-from motes.language.generation.arguments import check_size
+from motes.errors import ShapeError, check_whole
 from motes.language.generation.prefix import NextTokens, PrefixState
 from motes.language.generation.reward_account import RewardAccount
 from motes.rng import Rng
@@ -59,7 +58,7 @@ def draw(
         >>> abs(float(log_weight.exp().mean()) - truth) < 0.01
         True
     """
-    check_size(k, "lookahead")
+    check_whole(1, lookahead=k)
     if log_prob.ndim != 2 or log_prob.dtype != torch.float64:
         raise ShapeError(f"log_prob must be (M, V) float64, not {tuple(log_prob.shape)} {log_prob.dtype}")
     m, width = log_prob.shape
