@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+import json
+from dataclasses import asdict, dataclass
+from functools import cache
+from importlib.resources import files
 from typing import Any, Protocol
 
 from motes.errors import check_name
@@ -19,10 +22,6 @@ class Reference:
     where: str
     about: str = ""
 
-    def used_for(self, about: str) -> Reference:
-        """The same source for another part of a run."""
-        return replace(self, about=about)
-
     def bibtex(self) -> str:
         """The source as a BibTeX entry."""
         authors = " and ".join(self.authors.split(", "))
@@ -38,24 +37,17 @@ class Reference:
         return asdict(self)
 
 
-ENGINE = (
-    Reference(
-        "delmoral2004",
-        "Del Moral",
-        2004,
-        "Feynman-Kac Formulae: Genealogical and Interacting Particle Systems with Applications",
-        "Springer",
-        "the particle engine",
-    ),
-    Reference(
-        "salmon2011",
-        "Salmon, Moraes, Dror, Shaw",
-        2011,
-        "Parallel random numbers: as easy as 1, 2, 3",
-        "SC '11, Proceedings of the International Conference for High Performance Computing",
-        "the random numbers",
-    ),
-)
+@cache
+def _papers() -> dict[str, dict[str, Any]]:
+    return json.loads(files("motes.core").joinpath("bibliography.json").read_text("utf-8"))
+
+
+def cited(key: str, about: str = "") -> Reference:
+    """The paper of this key in `bibliography.json`, as the source of what `about` names."""
+    return Reference(key, **_papers()[key], about=about)
+
+
+ENGINE = (cited("delmoral2004", "the particle engine"), cited("salmon2011", "the random numbers"))
 
 
 class Sourced(Protocol):
@@ -63,33 +55,6 @@ class Sourced(Protocol):
 
     @property
     def references(self) -> tuple[Reference, ...]: ...
-
-
-# papers on which methods of several domains rest; what one rests on alone stands beside it
-ANDRIEU = Reference(
-    "andrieu2010",
-    "Andrieu, Doucet, Holenstein",
-    2010,
-    "Particle Markov chain Monte Carlo methods",
-    "Journal of the Royal Statistical Society B 72(3)",
-)
-CHOPIN = Reference(
-    "chopin2002", "Chopin", 2002, "A sequential particle filter method for static models", "Biometrika 89(3)"
-)
-COTTER = Reference(
-    "cotter2013",
-    "Cotter, Roberts, Stuart, White",
-    2013,
-    "MCMC methods for functions: modifying old algorithms to make them faster",
-    "Statistical Science 28(3)",
-)
-DEL_MORAL = Reference(
-    "delmoral2006",
-    "Del Moral, Doucet, Jasra",
-    2006,
-    "Sequential Monte Carlo samplers",
-    "Journal of the Royal Statistical Society B 68(3)",
-)
 
 
 def cite(run: Sourced, style: str = "bibtex") -> str:

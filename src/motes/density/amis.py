@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from motes.core import tree
-from motes.core.cite import Reference
+from motes.core.cite import Reference, cited
 from motes.core.estimate.psis import smooth
 from motes.core.estimate.variance import StandardError
 from motes.core.model import FeynmanKac
@@ -302,28 +302,7 @@ def _first(index: Tensor) -> Tensor:
 
 
 REFERENCES = (
-    Reference(
-        "cornuet2012",
-        "Cornuet, Marin, Mira, Robert",
-        2012,
-        "Adaptive multiple importance sampling",
-        "Scandinavian Journal of Statistics 39(4)",
-        "weights against all proposals so far",
-    ),
-    Reference(
-        "marin2019",
-        "Marin, Pudlo, Sedki",
-        2019,
-        "Consistency of adaptive importance sampling and recycling schemes",
-        "Bernoulli 25(3)",
-        "weights against all proposals so far",
-    ),
-    Reference(
-        "hesterberg1995",
-        "Hesterberg",
-        1995,
-        "Weighted average importance sampling and defensive mixture distributions",
-        "Technometrics 37(2)",
-        "the defensive share of the reference",
-    ),
+    cited("cornuet2012", "weights against all proposals so far"),
+    cited("marin2019", "weights against all proposals so far"),
+    cited("hesterberg1995", "the defensive share of the reference"),
 )

@@ -9,7 +9,7 @@ from dataclasses import KW_ONLY, dataclass
 import torch
 from torch import Tensor
 
-from motes.core.cite import Reference
+from motes.core.cite import Reference, cited
 from motes.core.model import FeynmanKac
 from motes.core.particles import Particles
 from motes.errors import MotesError
@@ -231,21 +231,4 @@ def _pooled(u: Tensor, y: Tensor, log_f: Tensor, t: float) -> tuple[Tensor, Tens
     return torch.cat(drifts), torch.cat(twists)
 
 
-REFERENCES = (
-    Reference(
-        "huang2021",
-        "Huang, Jiao, Kang, Liao, Liu, Liu",
-        2021,
-        "Schrödinger-Föllmer sampler: sampling without ergodicity",
-        "arXiv 2106.10880",
-        "the diffusion and its drift",
-    ),
-    Reference(
-        "riel2024",
-        "Riel, Bischoff",
-        2024,
-        "Gradient-free score-based sampling methods with ensembles",
-        "arXiv 2401.17539",
-        "the drift from an ensemble",
-    ),
-)
+REFERENCES = (cited("huang2021", "the diffusion and its drift"), cited("riel2024", "the drift from an ensemble"))

@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from motes.core.cite import Reference
+from motes.core.cite import Reference, cited
 from motes.core.estimate.variance import StandardError
 from motes.core.model import FeynmanKac
 from motes.core.particles import Particles
@@ -155,14 +155,4 @@ def _stationary(p: Tensor) -> Tensor:
     return mu
 
 
-REFERENCES = (
-    Reference(
-        "doshi2023",
-        "Doshi, Hu, Eun",
-        2023,
-        "Self-repellent random walks on general graphs: achieving minimal sampling variance via nonlinear Markov "
-        "chains",
-        "ICML, PMLR 202",
-        "the walk",
-    ),
-)
+REFERENCES = (cited("doshi2023", "the walk"),)

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from motes.core.cite import Reference
+from motes.core.cite import Reference, cited
 from motes.core.estimate.variance import StandardError
 from motes.core.files.resuming import must_agree
 from motes.core.model import FeynmanKac
@@ -236,21 +236,4 @@ def _finite(value: Tensor, slope: Tensor, y: Tensor) -> None:
         )
 
 
-REFERENCES = (
-    Reference(
-        "saremi2024",
-        "Saremi, Park, Bach",
-        2024,
-        "Chain of log-concave Markov chains",
-        "ICLR, arXiv:2305.19473",
-        "the accumulated measurements",
-    ),
-    Reference(
-        "saremi2019",
-        "Saremi, Hyvärinen",
-        2019,
-        "Neural empirical Bayes",
-        "Journal of Machine Learning Research 20",
-        "walk and jump",
-    ),
-)
+REFERENCES = (cited("saremi2024", "the accumulated measurements"), cited("saremi2019", "walk and jump"))

@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from motes.core.cite import Reference
+from motes.core.cite import Reference, cited
 from motes.errors import MotesError
 from motes.kernels.adaptation.preconditioned import Preconditioned
 from motes.kernels.adaptation.scale import pull, scaled
@@ -58,16 +58,7 @@ class BAOAB(Preconditioned):
     gradient: ClassVar[bool] = True
     exact: ClassVar[bool] = False
     reversible: ClassVar[bool] = False
-    references: ClassVar[tuple[Reference, ...]] = (
-        Reference(
-            "leimkuhler2013",
-            "Leimkuhler, Matthews",
-            2013,
-            "Rational construction of stochastic numerical methods for molecular sampling",
-            "Applied Mathematics Research eXpress 2013(1)",
-            "the unadjusted underdamped kernel",
-        ),
-    )
+    references: ClassVar[tuple[Reference, ...]] = (cited("leimkuhler2013", "the unadjusted underdamped kernel"),)
 
     def __post_init__(self) -> None:
         if not (self.friction > 0 and self.error > 0):

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from motes.core.cite import Reference
+from motes.core.cite import Reference, cited
 from motes.errors import MotesError
 from motes.kernels.adaptation.acceptance import cubic_step, rescaled_step
 from motes.kernels.adaptation.preconditioned import Preconditioned
@@ -56,22 +56,8 @@ class Barker(Preconditioned):
     name: ClassVar[str] = "barker"
     gradient: ClassVar[bool] = True
     references: ClassVar[tuple[Reference, ...]] = (
-        Reference(
-            "livingstone2022",
-            "Livingstone, Zanella",
-            2022,
-            "The Barker proposal: combining robustness and efficiency in gradient-based MCMC",
-            "Journal of the Royal Statistical Society B 84(2)",
-            "the Barker kernel",
-        ),
-        Reference(
-            "vogrinc2023",
-            "Vogrinc, Livingstone, Zanella",
-            2023,
-            "Optimal design of the Barker proposal and other locally balanced Metropolis-Hastings algorithms",
-            "Biometrika 110(3)",
-            "the Barker kernel's step size",
-        ),
+        cited("livingstone2022", "the Barker kernel"),
+        cited("vogrinc2023", "the Barker kernel's step size"),
     )
 
     def __post_init__(self) -> None:

@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from motes.core.cite import Reference
+from motes.core.cite import Reference, cited
 from motes.errors import MotesError
 from motes.kernels.adaptation.length import LENGTHS, ideal_length, jittered_steps, learnt, rescaled, seen
 from motes.kernels.adaptation.scale import fit_scale
@@ -70,16 +70,7 @@ class ChEES(Kernel):
     name: ClassVar[str] = "chees"
     gradient: ClassVar[bool] = True
     reversible: ClassVar[bool] = False
-    references: ClassVar[tuple[Reference, ...]] = (
-        Reference(
-            "hoffman2021",
-            "Hoffman, Radul, Sountsov",
-            2021,
-            "An adaptive-MCMC scheme for setting trajectory lengths in Hamiltonian Monte Carlo",
-            "AISTATS",
-            "the length of ChEES trajectories",
-        ),
-    )
+    references: ClassVar[tuple[Reference, ...]] = (cited("hoffman2021", "the length of ChEES trajectories"),)
 
     def __post_init__(self) -> None:
         if not (0 < self.acceptance < 1 and 0 <= self.jitter <= 1 and self.rate > 0 and self.max_steps >= 1):

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from motes.core.cite import Reference
+from motes.core.cite import Reference, cited
 from motes.errors import MotesError
 from motes.kernels.adaptation.emulator import fit_emulator, predict
 from motes.kernels.adaptation.scale import fit_scale, scaled
@@ -53,22 +53,8 @@ class DelayedAcceptance(Kernel):
     anywhere: ClassVar[bool] = False
     gradient: ClassVar[bool] = False
     references: ClassVar[tuple[Reference, ...]] = (
-        Reference(
-            "christen2005",
-            "Christen, Fox",
-            2005,
-            "Markov chain Monte Carlo using an approximation",
-            "Journal of Computational and Graphical Statistics 14(4)",
-            "delayed acceptance",
-        ),
-        Reference(
-            "liu2001",
-            "Liu",
-            2001,
-            "Monte Carlo Strategies in Scientific Computing",
-            "Springer",
-            "proposals by walks on an emulator",
-        ),
+        cited("christen2005", "delayed acceptance"),
+        cited("liu2001", "proposals by walks on an emulator"),
     )
 
     def __post_init__(self) -> None:

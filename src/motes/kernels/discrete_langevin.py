@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from motes.core.cite import Reference
+from motes.core.cite import Reference, cited
 from motes.errors import check_share
 from motes.kernels.dynamics.levels import gains, levels_of
 from motes.kernels.kernel import Kernel, Parameters, State, Sweep, Target, accepted, kernels, mean_acceptance, select
@@ -47,22 +47,8 @@ class DiscreteLangevin(Kernel):
     gradient: ClassVar[bool] = True
     discrete: ClassVar[bool] = True
     references: ClassVar[tuple[Reference, ...]] = (
-        Reference(
-            "zhang2022discrete",
-            "Zhang, Liu, Liu",
-            2022,
-            "A Langevin-like sampler for discrete distributions",
-            "ICML, PMLR 162",
-            "the discrete Langevin kernel",
-        ),
-        Reference(
-            "sun2022",
-            "Sun, Dai, Schuurmans",
-            2022,
-            "Optimal scaling for locally balanced proposals in discrete spaces",
-            "NeurIPS 35",
-            "the discrete Langevin kernel's step size",
-        ),
+        cited("zhang2022discrete", "the discrete Langevin kernel"),
+        cited("sun2022", "the discrete Langevin kernel's step size"),
     )
 
     def __post_init__(self) -> None:

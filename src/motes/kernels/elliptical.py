@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from motes.core.cite import Reference
+from motes.core.cite import Reference, cited
 from motes.kernels.adaptation.preconditioned import Preconditioned
 from motes.kernels.adaptation.scale import by_half, scaled, whiten
 from motes.kernels.dynamics.bracket import shrink
@@ -41,22 +41,8 @@ class EllipticalSlice(Preconditioned):
     name: ClassVar[str] = "elliptical-slice"
     gradient: ClassVar[bool] = False
     references: ClassVar[tuple[Reference, ...]] = (
-        Reference(
-            "murray2010",
-            "Murray, Adams, MacKay",
-            2010,
-            "Elliptical slice sampling",
-            "AISTATS, PMLR 9",
-            "the elliptical slice kernel",
-        ),
-        Reference(
-            "nishihara2014",
-            "Nishihara, Murray, Adams",
-            2014,
-            "Parallel MCMC with generalized elliptical slice sampling",
-            "Journal of Machine Learning Research 15",
-            "the Gaussian of the elliptical slice kernel",
-        ),
+        cited("murray2010", "the elliptical slice kernel"),
+        cited("nishihara2014", "the Gaussian of the elliptical slice kernel"),
     )
 
     def start(self, d: int, dtype: torch.dtype) -> Parameters:

@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from motes.core.cite import Reference
+from motes.core.cite import Reference, cited
 from motes.errors import MotesError
 from motes.kernels.kernel import Kernel, Parameters, State, Sweep, Target, Wrapped, find_kernel, kernels
 from motes.rng import Rng
@@ -74,16 +74,7 @@ class EntropyMCMC(Kernel):
     name: ClassVar[str] = "entropy"
     anywhere: ClassVar[bool] = False
     gradient: ClassVar[bool] = False
-    references: ClassVar[tuple[Reference, ...]] = (
-        Reference(
-            "li2024",
-            "Li, Zhang",
-            2024,
-            "Entropy-MCMC: sampling from flat basins with ease",
-            "ICLR",
-            "the companions of the particles",
-        ),
-    )
+    references: ClassVar[tuple[Reference, ...]] = (cited("li2024", "the companions of the particles"),)
 
     def __post_init__(self) -> None:
         if not self.eta > 0:

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import torch
 
-from motes.core.cite import Reference
+from motes.core.cite import Reference, cited
 from motes.errors import MotesError
 from motes.kernels.dynamics.levels import levels_of
 from motes.kernels.kernel import Kernel, Parameters, State, Sweep, Target, accepted, kernels, select
@@ -38,16 +38,7 @@ class Flip(Kernel):
     name: ClassVar[str] = "flip"
     gradient: ClassVar[bool] = False
     discrete: ClassVar[bool] = True
-    references: ClassVar[tuple[Reference, ...]] = (
-        Reference(
-            "metropolis1953",
-            "Metropolis, Rosenbluth, Rosenbluth, Teller, Teller",
-            1953,
-            "Equation of state calculations by fast computing machines",
-            "Journal of Chemical Physics 21(6)",
-            "the flip kernel",
-        ),
-    )
+    references: ClassVar[tuple[Reference, ...]] = (cited("metropolis1953", "the flip kernel"),)
 
     def __post_init__(self) -> None:
         if self.updates is not None and self.updates < 1:

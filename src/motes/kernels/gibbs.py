@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from motes.core.cite import Reference
+from motes.core.cite import Reference, cited
 from motes.errors import MotesError, ShapeError, name_particles
 from motes.kernels.kernel import Kernel, Parameters, State, Sweep, Target, Wrapped, find_kernel, kernels
 from motes.kernels.slice import Slice
@@ -92,16 +92,7 @@ class Gibbs(Kernel):
     name: ClassVar[str] = "gibbs"
     anywhere: ClassVar[bool] = False
     gradient: ClassVar[bool] = False
-    references: ClassVar[tuple[Reference, ...]] = (
-        Reference(
-            "geman1984",
-            "Geman, Geman",
-            1984,
-            "Stochastic relaxation, Gibbs distributions, and the Bayesian restoration of images",
-            "IEEE Transactions on Pattern Analysis and Machine Intelligence 6(6)",
-            "Gibbs sampling",
-        ),
-    )
+    references: ClassVar[tuple[Reference, ...]] = (cited("geman1984", "Gibbs sampling"),)
 
     def __post_init__(self) -> None:
         if self.blocks is None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from motes.core.cite import Reference
+from motes.core.cite import Reference, cited
 from motes.errors import MotesError, check_name
 from motes.kernels.dynamics.levels import gains, levels_of
 from motes.kernels.kernel import Kernel, Parameters, State, Sweep, Target, accepted, kernels, select
@@ -47,22 +47,8 @@ class GibbsWithGradients(Kernel):
     gradient: ClassVar[bool] = True
     discrete: ClassVar[bool] = True
     references: ClassVar[tuple[Reference, ...]] = (
-        Reference(
-            "grathwohl2021",
-            "Grathwohl, Swersky, Hashemi, Duvenaud, Maddison",
-            2021,
-            "Oops I took a gradient: scalable sampling for discrete distributions",
-            "ICML, PMLR 139",
-            "the kernel on whole numbers",
-        ),
-        Reference(
-            "zanella2020",
-            "Zanella",
-            2020,
-            "Informed proposals for local MCMC in discrete spaces",
-            "Journal of the American Statistical Association 115(530)",
-            "the balance of the kernel on whole numbers",
-        ),
+        cited("grathwohl2021", "the kernel on whole numbers"),
+        cited("zanella2020", "the balance of the kernel on whole numbers"),
     )
 
     def __post_init__(self) -> None:

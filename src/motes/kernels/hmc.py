@@ -6,7 +6,7 @@ import math
 from dataclasses import KW_ONLY, dataclass
 from typing import ClassVar
 
-from motes.core.cite import Reference
+from motes.core.cite import Reference, cited
 from motes.errors import MotesError
 from motes.kernels.dynamics.leapfrog import ended, leapfrog
 from motes.kernels.dynamics.trajectories import Trajectories
@@ -48,22 +48,8 @@ class HMC(Trajectories):
     name: ClassVar[str] = "hmc"
     gradient: ClassVar[bool] = True
     references: ClassVar[tuple[Reference, ...]] = (
-        Reference(
-            "duane1987",
-            "Duane, Kennedy, Pendleton, Roweth",
-            1987,
-            "Hybrid Monte Carlo",
-            "Physics Letters B 195(2)",
-            "the Hamiltonian kernel",
-        ),
-        Reference(
-            "beskos2013",
-            "Beskos, Pillai, Roberts, Sanz-Serna, Stuart",
-            2013,
-            "Optimal tuning of the hybrid Monte Carlo algorithm",
-            "Bernoulli 19(5A)",
-            "the Hamiltonian kernel's step size",
-        ),
+        cited("duane1987", "the Hamiltonian kernel"),
+        cited("beskos2013", "the Hamiltonian kernel's step size"),
     )
 
     def __post_init__(self) -> None:

@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from motes.core.cite import CHOPIN, Reference
+from motes.core.cite import Reference, cited
 from motes.errors import MotesError
 from motes.kernels.adaptation.preconditioned import Preconditioned
 from motes.kernels.adaptation.scale import by_half, scaled, whiten
@@ -55,15 +55,8 @@ class IndependenceMetropolis(Preconditioned):
     name: ClassVar[str] = "independence"
     gradient: ClassVar[bool] = False
     references: ClassVar[tuple[Reference, ...]] = (
-        Reference(
-            "mengersen1996",
-            "Mengersen, Tweedie",
-            1996,
-            "Rates of convergence of the Hastings and Metropolis algorithms",
-            "Annals of Statistics 24(1)",
-            "the independence kernel's heavy tail",
-        ),
-        CHOPIN.used_for("the independence kernel's proposals"),
+        cited("mengersen1996", "the independence kernel's heavy tail"),
+        cited("chopin2002", "the independence kernel's proposals"),
     )
 
     def __post_init__(self) -> None:

@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from motes.core.cite import Reference
+from motes.core.cite import Reference, cited
 from motes.errors import MotesError
 from motes.kernels.adaptation.acceptance import cubic_step, rescaled_step
 from motes.kernels.adaptation.preconditioned import Preconditioned
@@ -53,16 +53,7 @@ class MALA(Preconditioned):
 
     name: ClassVar[str] = "mala"
     gradient: ClassVar[bool] = True
-    references: ClassVar[tuple[Reference, ...]] = (
-        Reference(
-            "roberts1998",
-            "Roberts, Rosenthal",
-            1998,
-            "Optimal scaling of discrete approximations to Langevin diffusions",
-            "Journal of the Royal Statistical Society B 60(1)",
-            "the Langevin kernel's step size",
-        ),
-    )
+    references: ClassVar[tuple[Reference, ...]] = (cited("roberts1998", "the Langevin kernel's step size"),)
 
     def __post_init__(self) -> None:
         if not 0 < self.acceptance < 1:

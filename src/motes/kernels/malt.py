@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import torch
 
-from motes.core.cite import Reference
+from motes.core.cite import Reference, cited
 from motes.errors import MotesError
 from motes.kernels.dynamics.leapfrog import ended, leapfrog
 from motes.kernels.dynamics.trajectories import Trajectories
@@ -59,16 +59,7 @@ class MALT(Trajectories):
 
     name: ClassVar[str] = "malt"
     gradient: ClassVar[bool] = True
-    references: ClassVar[tuple[Reference, ...]] = (
-        Reference(
-            "rioudurand2022",
-            "Riou-Durand, Vogrinc",
-            2022,
-            "Metropolis adjusted Langevin trajectories: a robust alternative to Hamiltonian Monte Carlo",
-            "arXiv:2202.13230",
-            "the kernel of Langevin trajectories",
-        ),
-    )
+    references: ClassVar[tuple[Reference, ...]] = (cited("rioudurand2022", "the kernel of Langevin trajectories"),)
 
     def __post_init__(self) -> None:
         if not (self.friction >= 0 and 0 <= self.jitter < 1 and self.max_steps >= 1):

@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from motes.core.cite import Reference
+from motes.core.cite import Reference, cited
 from motes.errors import MotesError
 from motes.kernels.adaptation.length import LENGTHS, ideal_length, jittered_steps, learnt, rescaled, seen
 from motes.kernels.adaptation.scale import fit_scale
@@ -64,16 +64,7 @@ class MAMS(Kernel):
     name: ClassVar[str] = "mams"
     gradient: ClassVar[bool] = True
     reversible: ClassVar[bool] = False
-    references: ClassVar[tuple[Reference, ...]] = (
-        Reference(
-            "robnik2025",
-            "Robnik, Cohn-Gordon, Seljak",
-            2025,
-            "Metropolis adjusted microcanonical Hamiltonian Monte Carlo",
-            "arXiv:2503.01707",
-            "the adjusted microcanonical kernel",
-        ),
-    )
+    references: ClassVar[tuple[Reference, ...]] = (cited("robnik2025", "the adjusted microcanonical kernel"),)
 
     def __post_init__(self) -> None:
         if not (0 < self.acceptance < 1 and 0 <= self.jitter <= 1 and self.rate > 0 and self.max_steps >= 1):

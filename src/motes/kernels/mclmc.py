@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from motes.core.cite import Reference
+from motes.core.cite import Reference, cited
 from motes.errors import MotesError
 from motes.kernels.adaptation.length import longest
 from motes.kernels.adaptation.scale import fit_scale
@@ -66,14 +66,7 @@ class MCLMC(Kernel):
     exact: ClassVar[bool] = False
     reversible: ClassVar[bool] = False
     references: ClassVar[tuple[Reference, ...]] = (
-        Reference(
-            "robnik2023",
-            "Robnik, De Luca, Silverstein, Seljak",
-            2023,
-            "Microcanonical Hamiltonian Monte Carlo",
-            "Journal of Machine Learning Research 24",
-            "the microcanonical Langevin kernel and its step size",
-        ),
+        cited("robnik2023", "the microcanonical Langevin kernel and its step size"),
     )
 
     def __post_init__(self) -> None:

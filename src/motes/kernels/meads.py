@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from motes.core.cite import Reference
+from motes.core.cite import Reference, cited
 from motes.errors import MotesError
 from motes.kernels.kernel import Kernel, Parameters, State, Sweep, Target, kernels, select
 from motes.rng import Rng
@@ -58,22 +58,8 @@ class MEADS(Kernel):
     gradient: ClassVar[bool] = True
     reversible: ClassVar[bool] = False
     references: ClassVar[tuple[Reference, ...]] = (
-        Reference(
-            "hoffman2022",
-            "Hoffman, Sountsov",
-            2022,
-            "Tuning-free generalized Hamiltonian Monte Carlo",
-            "AISTATS",
-            "the kernel that learns from eigenvalues",
-        ),
-        Reference(
-            "neal2020",
-            "Neal",
-            2020,
-            "Non-reversibly updating a uniform [0,1] value for Metropolis accept/reject decisions",
-            "arXiv:2001.11950",
-            "its acceptance",
-        ),
+        cited("hoffman2022", "the kernel that learns from eigenvalues"),
+        cited("neal2020", "its acceptance"),
     )
 
     def __post_init__(self) -> None:

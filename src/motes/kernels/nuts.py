@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from motes.core.cite import Reference
+from motes.core.cite import Reference, cited
 from motes.errors import MotesError, check_name
 from motes.kernels.adaptation.fisher import fit_fisher
 from motes.kernels.adaptation.scale import fit_scale
@@ -67,22 +67,8 @@ class NUTS(Kernel):
     name: ClassVar[str] = "nuts"
     gradient: ClassVar[bool] = True
     references: ClassVar[tuple[Reference, ...]] = (
-        Reference(
-            "hoffman2014",
-            "Hoffman, Gelman",
-            2014,
-            "The No-U-Turn sampler: adaptively setting path lengths in Hamiltonian Monte Carlo",
-            "Journal of Machine Learning Research 15",
-            "trajectories that end when they turn back",
-        ),
-        Reference(
-            "betancourt2017",
-            "Betancourt",
-            2017,
-            "A conceptual introduction to Hamiltonian Monte Carlo",
-            "arXiv:1701.02434",
-            "the weights and the turning criterion of trajectories",
-        ),
+        cited("hoffman2014", "trajectories that end when they turn back"),
+        cited("betancourt2017", "the weights and the turning criterion of trajectories"),
     )
 
     def __post_init__(self) -> None:

@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from motes.core.cite import COTTER, Reference
+from motes.core.cite import Reference, cited
 from motes.kernels.adaptation.acceptance import farthest
 from motes.kernels.adaptation.preconditioned import Preconditioned
 from motes.kernels.adaptation.scale import by_half, scaled, whiten
@@ -45,7 +45,7 @@ class PCN(Preconditioned):
 
     name: ClassVar[str] = "pcn"
     gradient: ClassVar[bool] = False
-    references: ClassVar[tuple[Reference, ...]] = (COTTER.used_for("the Crank-Nicolson kernel"),)
+    references: ClassVar[tuple[Reference, ...]] = (cited("cotter2013", "the Crank-Nicolson kernel"),)
 
     def start(self, d: int, dtype: torch.dtype) -> Parameters:
         step = min(0.5, 2.38 / math.sqrt(d))

@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from motes.core.cite import COTTER, Reference
+from motes.core.cite import Reference, cited
 from motes.kernels.adaptation.acceptance import farthest
 from motes.kernels.adaptation.preconditioned import Preconditioned
 from motes.kernels.dynamics.langevin import langevin
@@ -48,15 +48,8 @@ class PCNLangevin(Preconditioned):
     name: ClassVar[str] = "pcn-langevin"
     gradient: ClassVar[bool] = True
     references: ClassVar[tuple[Reference, ...]] = (
-        COTTER.used_for("the Crank-Nicolson kernel"),
-        Reference(
-            "beskos2008",
-            "Beskos, Roberts, Stuart, Voss",
-            2008,
-            "MCMC methods for diffusion bridges",
-            "Stochastics and Dynamics 8(3)",
-            "Langevin proposals for a Gaussian reference",
-        ),
+        cited("cotter2013", "the Crank-Nicolson kernel"),
+        cited("beskos2008", "Langevin proposals for a Gaussian reference"),
     )
 
     def start(self, d: int, dtype: torch.dtype) -> Parameters:

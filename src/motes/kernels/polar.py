@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from motes.core.cite import Reference
+from motes.core.cite import Reference, cited
 from motes.errors import MotesError
 from motes.kernels.adaptation.scale import by_half, fit_mean, fit_scale, scaled, whiten
 from motes.kernels.dynamics.bracket import shrink, step_out
@@ -53,16 +53,7 @@ class PolarSlice(Kernel):
     name: ClassVar[str] = "polar-slice"
     gradient: ClassVar[bool] = False
     reversible: ClassVar[bool] = False
-    references: ClassVar[tuple[Reference, ...]] = (
-        Reference(
-            "schar2023",
-            "Schär, Habeck, Rudolf",
-            2023,
-            "Gibbsian polar slice sampling",
-            "ICML, PMLR 202",
-            "the polar slice kernel",
-        ),
-    )
+    references: ClassVar[tuple[Reference, ...]] = (cited("schar2023", "the polar slice kernel"),)
 
     def __post_init__(self) -> None:
         if not (self.width > 0 and self.steps >= 1):

@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from motes.core.cite import Reference
+from motes.core.cite import Reference, cited
 from motes.kernels.adaptation.acceptance import rescaled_step
 from motes.kernels.adaptation.preconditioned import Preconditioned
 from motes.kernels.adaptation.scale import scaled
@@ -40,16 +40,7 @@ class RandomWalk(Preconditioned):
 
     name: ClassVar[str] = "random-walk"
     gradient: ClassVar[bool] = False
-    references: ClassVar[tuple[Reference, ...]] = (
-        Reference(
-            "roberts1997",
-            "Roberts, Gelman, Gilks",
-            1997,
-            "Weak convergence and optimal scaling of random walk Metropolis algorithms",
-            "Annals of Applied Probability 7(1)",
-            "the random-walk kernel's step size",
-        ),
-    )
+    references: ClassVar[tuple[Reference, ...]] = (cited("roberts1997", "the random-walk kernel's step size"),)
 
     def start(self, d: int, dtype: torch.dtype) -> Parameters:
         return {"scale": torch.ones(2, d, dtype=dtype), "step_size": 2.38 / math.sqrt(d)}

@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from motes.core.cite import Reference
+from motes.core.cite import Reference, cited
 from motes.errors import MotesError
 from motes.kernels.adaptation.scale import fit_scale, pull, scaled
 from motes.kernels.kernel import Kernel, Parameters, State, Sweep, Target, Wrapped, find_kernel, kernels
@@ -105,17 +105,7 @@ class ScoreRepellent(Kernel):
     gradient: ClassVar[bool] = True
     exact: ClassVar[bool] = False
     reversible: ClassVar[bool] = False
-    references: ClassVar[tuple[Reference, ...]] = (
-        Reference(
-            "hu2026",
-            "Hu, Chen, Kim, Choi, Han, Eun",
-            2026,
-            "Score-repellent Monte Carlo: toward efficient non-Markovian sampler with constant memory in general state "
-            "spaces",
-            "ICML, arXiv:2604.22948",
-            "the repellence of the kernel",
-        ),
-    )
+    references: ClassVar[tuple[Reference, ...]] = (cited("hu2026", "the repellence of the kernel"),)
 
     def __post_init__(self) -> None:
         if not (self.alpha >= 0 and self.bound > 0):

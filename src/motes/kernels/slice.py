@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from motes.core.cite import Reference
+from motes.core.cite import Reference, cited
 from motes.errors import MotesError, check_name
 from motes.kernels.adaptation.scale import fit_scale, scaled
 from motes.kernels.dynamics.bracket import shrink, step_out
@@ -50,15 +50,8 @@ class Slice(Kernel):
     name: ClassVar[str] = "slice"
     gradient: ClassVar[bool] = False
     references: ClassVar[tuple[Reference, ...]] = (
-        Reference("neal2003", "Neal", 2003, "Slice sampling", "Annals of Statistics 31(3)", "the slice kernel"),
-        Reference(
-            "belisle1993",
-            "Belisle, Romeijn, Smith",
-            1993,
-            "Hit-and-run algorithms for generating multivariate distributions",
-            "Mathematics of Operations Research 18(2)",
-            "the slice kernel's random lines",
-        ),
+        cited("neal2003", "the slice kernel"),
+        cited("belisle1993", "the slice kernel's random lines"),
     )
 
     def __post_init__(self) -> None:

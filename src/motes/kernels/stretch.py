@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import torch
 
-from motes.core.cite import Reference
+from motes.core.cite import Reference, cited
 from motes.errors import MotesError
 from motes.kernels.dynamics.bracket import rows_of
 from motes.kernels.kernel import Kernel, Parameters, State, Sweep, Target, accepted, kernels, select
@@ -44,16 +44,7 @@ class Stretch(Kernel):
     name: ClassVar[str] = "stretch"
     gradient: ClassVar[bool] = False
     ensemble: ClassVar[bool] = True
-    references: ClassVar[tuple[Reference, ...]] = (
-        Reference(
-            "goodman2010",
-            "Goodman, Weare",
-            2010,
-            "Ensemble samplers with affine invariance",
-            "Communications in Applied Mathematics and Computational Science 5(1)",
-            "the stretch kernel",
-        ),
-    )
+    references: ClassVar[tuple[Reference, ...]] = (cited("goodman2010", "the stretch kernel"),)
 
     def __post_init__(self) -> None:
         if not self.a > 1:

@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from motes.core.cite import Reference
+from motes.core.cite import Reference, cited
 from motes.errors import MotesError
 from motes.kernels.adaptation.preconditioned import Preconditioned
 from motes.kernels.adaptation.step_size import steadied
@@ -56,22 +56,8 @@ class ULA(Preconditioned):
     exact: ClassVar[bool] = False
     reversible: ClassVar[bool] = False
     references: ClassVar[tuple[Reference, ...]] = (
-        Reference(
-            "roberts1996",
-            "Roberts, Tweedie",
-            1996,
-            "Exponential convergence of Langevin distributions and their discrete approximations",
-            "Bernoulli 2(4)",
-            "the unadjusted Langevin kernel",
-        ),
-        Reference(
-            "chen2024",
-            "Chen, Cheng, Niles-Weed, Weare",
-            2024,
-            "Convergence of unadjusted Langevin in high dimensions: delocalization of bias",
-            "arXiv:2408.13115",
-            "the unadjusted Langevin kernel's bias",
-        ),
+        cited("roberts1996", "the unadjusted Langevin kernel"),
+        cited("chen2024", "the unadjusted Langevin kernel's bias"),
     )
 
     def __post_init__(self) -> None:

@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from motes.core.cite import Reference
+from motes.core.cite import Reference, cited
 from motes.errors import MotesError
 from motes.kernels.adaptation.acceptance import cubic_step, rescaled_step
 from motes.kernels.adaptation.preconditioned import Preconditioned
@@ -57,16 +57,7 @@ class Underdamped(Preconditioned):
     name: ClassVar[str] = "underdamped"
     gradient: ClassVar[bool] = True
     reversible: ClassVar[bool] = False
-    references: ClassVar[tuple[Reference, ...]] = (
-        Reference(
-            "horowitz1991",
-            "Horowitz",
-            1991,
-            "A generalized guided Monte Carlo algorithm",
-            "Physics Letters B 268(2)",
-            "the underdamped Langevin kernel",
-        ),
-    )
+    references: ClassVar[tuple[Reference, ...]] = (cited("horowitz1991", "the underdamped Langevin kernel"),)
 
     def __post_init__(self) -> None:
         if not (self.friction > 0 and 0 < self.acceptance < 1):

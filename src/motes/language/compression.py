@@ -15,28 +15,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from motes.core.cite import Reference
+from motes.core.cite import cited
 from motes.errors import FileError, MotesError, NanLogPotential
 from motes.language.models.model import LanguageModel, Prefixes
 from motes.language.models.table import TableModel
 
 REFERENCES: Final = (
-    Reference(
-        "witten1987",
-        "Witten, Neal, Cleary",
-        1987,
-        "Arithmetic coding for data compression",
-        "Communications of the ACM 30(6), 520-540",
-        "arithmetic coding with whole numbers",
-    ),
-    Reference(
-        "deletang2024",
-        "Delétang, Ruoss, Duquenne, Catt, Genewein, Mattern, Grau-Moya, Wenliang, Aitchison, Orseau, Hutter, Veness",
-        2024,
-        "Language modeling is compression",
-        "ICLR 2024",
-        "a language model as the coder's law",
-    ),
+    cited("witten1987", "arithmetic coding with whole numbers"),
+    cited("deletang2024", "a language model as the coder's law"),
 )
 
 MAGIC: Final = b"motes-ac1"

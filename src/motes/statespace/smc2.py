@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from motes.core.cite import ANDRIEU, Reference
+from motes.core.cite import cited
 from motes.core.files.resuming import must_agree
 from motes.core.model import FeynmanKac
 from motes.core.particles import Particles
@@ -83,15 +83,8 @@ class SMC2(FeynmanKac):
 
     quantity: ClassVar[str] = "log evidence"
     references = (
-        Reference(
-            "chopin2013",
-            "Chopin, Jacob, Papaspiliopoulos",
-            2013,
-            "SMC^2: an efficient algorithm for sequential analysis of state-space models",
-            "Journal of the Royal Statistical Society B 75(3)",
-            "parameters that carry particle filters",
-        ),
-        ANDRIEU.used_for("moves of the parameters"),
+        cited("chopin2013", "parameters that carry particle filters"),
+        cited("andrieu2010", "moves of the parameters"),
     )
 
     def __post_init__(self) -> None:

@@ -28,7 +28,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from motes.core.cite import Reference
+from motes.core.cite import cited
 from motes.core.estimate import student
 from motes.core.history.genealogy import Genealogy, spread
 from motes.core.particles import Particles
@@ -54,30 +54,9 @@ UNSEEN = 0.25
 """No error bar where more than this part of the variance was made by reweightings whose largest weights few had."""
 
 REFERENCES = (
-    Reference(
-        "chan2013",
-        "Chan, Lai",
-        2013,
-        "A general theory of particle filters in hidden Markov models and some applications",
-        "Annals of Statistics 41",
-        "standard errors from one run",
-    ),
-    Reference(
-        "lee2018",
-        "Lee, Whiteley",
-        2018,
-        "Variance estimation in the particle filter",
-        "Biometrika 105",
-        "standard errors from one run",
-    ),
-    Reference(
-        "olsson2019",
-        "Olsson, Douc",
-        2019,
-        "Numerically stable online estimation of variance in particle filters",
-        "Bernoulli 25",
-        "standard errors from one run",
-    ),
+    cited("chan2013", "standard errors from one run"),
+    cited("lee2018", "standard errors from one run"),
+    cited("olsson2019", "standard errors from one run"),
 )
 
 

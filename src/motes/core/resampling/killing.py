@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from motes.core.cite import ENGINE
+from motes.core.cite import cited
 from motes.core.resampling._grid import bits_for, ends, expand, replace, spared, tally, uniforms
 from motes.core.resampling._scheme import scheme
 from motes.rng import Rng
 
 
-@scheme("killing", variance=None, same_n=True, references=(ENGINE[0].used_for("killing resampling: section 2.5.2"),))
+@scheme("killing", variance=None, same_n=True, references=(cited("delmoral2004", "killing resampling: section 2.5.2"),))
 def killing(rng: Rng, log_weight: Tensor, n: int) -> Tensor:
     """(N,) parents, not in order: who lives keeps its slot, so that few particles move where weights are even.
 

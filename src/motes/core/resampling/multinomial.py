@@ -4,19 +4,12 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from motes.core.cite import Reference
+from motes.core.cite import cited
 from motes.core.resampling._grid import bits_for, ends, expand, tally, uniforms
 from motes.core.resampling._scheme import scheme
 from motes.rng import Rng
 
-GORDON = Reference(
-    "gordon1993",
-    "Gordon, Salmond, Smith",
-    1993,
-    "Novel approach to nonlinear/non-Gaussian Bayesian state estimation",
-    "IEE Proceedings F 140",
-    "multinomial resampling",
-)
+GORDON = cited("gordon1993", "multinomial resampling")
 
 
 @scheme("multinomial", variance="lee_whiteley", references=(GORDON,))

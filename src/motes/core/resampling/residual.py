@@ -8,27 +8,13 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from motes.core.cite import Reference
+from motes.core.cite import cited
 from motes.core.resampling._grid import bits_for, cells, ends, expand, lattice, split, tally, uniforms
 from motes.core.resampling._scheme import scheme
 from motes.rng import Rng
 
-LIU = Reference(
-    "liu1998",
-    "Liu, Chen",
-    1998,
-    "Sequential Monte Carlo methods for dynamic systems",
-    "Journal of the American Statistical Association 93",
-    "residual resampling",
-)
-DOUC = Reference(
-    "douc2005",
-    "Douc, Cappé, Moulines",
-    2005,
-    "Comparison of resampling schemes for particle filtering",
-    "Proceedings of the 4th International Symposium on Image and Signal Processing and Analysis",
-    "residual resampling with stratified and systematic remainders",
-)
+LIU = cited("liu1998", "residual resampling")
+DOUC = cited("douc2005", "residual resampling with stratified and systematic remainders")
 
 
 def residual(

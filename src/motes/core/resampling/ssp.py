@@ -5,20 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from motes.core.cite import Reference
+from motes.core.cite import cited
 from motes.core.resampling import _fast
 from motes.core.resampling._grid import bits_for, ends, expand, split, uniforms
 from motes.core.resampling._scheme import scheme
 from motes.rng import Rng
 
-GERBER = Reference(
-    "gerber2019",
-    "Gerber, Chopin, Whiteley",
-    2019,
-    "Negative association, ordering and convergence of resampling methods",
-    "Annals of Statistics 47",
-    "SSP resampling",
-)
+GERBER = cited("gerber2019", "SSP resampling")
 
 
 @scheme("ssp", variance="chan_lai", bounded=True, references=(GERBER,))

@@ -4,19 +4,12 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from motes.core.cite import Reference
+from motes.core.cite import cited
 from motes.core.resampling._grid import bits_for, cells, ends, lattice
 from motes.core.resampling._scheme import scheme
 from motes.rng import Rng
 
-KITAGAWA = Reference(
-    "kitagawa1996",
-    "Kitagawa",
-    1996,
-    "Monte Carlo filter and smoother for non-Gaussian nonlinear state space models",
-    "Journal of Computational and Graphical Statistics 5",
-    "systematic and stratified resampling",
-)
+KITAGAWA = cited("kitagawa1996", "systematic and stratified resampling")
 
 
 @scheme("systematic", variance="chan_lai", bounded=True, references=(KITAGAWA,))

@@ -4,20 +4,13 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from motes.core.cite import Reference
+from motes.core.cite import cited
 from motes.core.resampling._scheme import scheme
 from motes.core.resampling.ssp import GERBER
 from motes.core.resampling.systematic import KITAGAWA, systematic
 from motes.rng import Rng
 
-LECUYER = Reference(
-    "lecuyer2009",
-    "L'Ecuyer, Lecot, L'Archeveque-Gaudet",
-    2009,
-    "On array-RQMC for Markov chains: mapping alternatives and convergence rates",
-    "Monte Carlo and Quasi-Monte Carlo Methods 2008",
-    "resampling particles in order",
-)
+LECUYER = cited("lecuyer2009", "resampling particles in order")
 
 
 @scheme("systematic_sorted", variance=None, bounded=True, needs_order=True, references=(KITAGAWA, LECUYER, GERBER))

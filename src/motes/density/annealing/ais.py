@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 
 import torch
 
-from motes.core.cite import Reference
+from motes.core.cite import Reference, cited
 from motes.core.estimate.upper_tail import pareto_shape
 from motes.core.estimate.variance import StandardError
 from motes.core.particles import Particles
@@ -77,16 +77,7 @@ class AnnealedImportanceSampling(Annealed):
     pilot: int = 256
     temperatures: tuple[float, ...] | None = None
 
-    sources: ClassVar[tuple[Reference, ...]] = (
-        Reference(
-            "neal2001",
-            "Neal",
-            2001,
-            "Annealed importance sampling",
-            "Statistics and Computing 11(2)",
-            "independent annealed weights",
-        ),
-    )
+    sources: ClassVar[tuple[Reference, ...]] = (cited("neal2001", "independent annealed weights"),)
 
     def __post_init__(self) -> None:
         super().__post_init__()

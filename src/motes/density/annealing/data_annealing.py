@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from motes.core import tree
-from motes.core.cite import CHOPIN, Reference
+from motes.core.cite import Reference, cited
 from motes.core.model import FeynmanKac
 from motes.core.particles import Particles
 from motes.core.resampling import Scheme
@@ -340,4 +340,4 @@ def evidence_path(run: Run) -> tuple[Tensor, Tensor]:
     return seen.long(), log_evidence
 
 
-REFERENCES = (CHOPIN.used_for("observations one after another"),)
+REFERENCES = (cited("chopin2002", "observations one after another"),)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from motes.core import tree
-from motes.core.cite import Reference
+from motes.core.cite import Reference, cited
 from motes.core.estimate.variance import StandardError, freedom_of
 from motes.core.particles import Particles
 from motes.core.resampling import find_scheme
@@ -89,16 +89,7 @@ class PersistentSampling(Annealed):
     sweeps: int | Literal["auto"] = "auto"
     max_correlation: float = 0.2
 
-    sources: ClassVar[tuple[Reference, ...]] = (
-        Reference(
-            "karamanis2024",
-            "Karamanis, Seljak",
-            2024,
-            "Persistent sampling: enhancing the efficiency of sequential Monte Carlo",
-            "arXiv:2407.20722",
-            "particles of all temperatures as one mixture",
-        ),
-    )
+    sources: ClassVar[tuple[Reference, ...]] = (cited("karamanis2024", "particles of all temperatures as one mixture"),)
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from motes.core.cite import DEL_MORAL, Reference
+from motes.core.cite import Reference, cited
 from motes.core.estimate.systematic import Systematic
 from motes.core.estimate.unearned import unearned
 from motes.core.files.settings import short
@@ -38,17 +38,7 @@ Ladder = list[dict[str, Any]]
 """What an adaptive run chose at each time: "temperature", and of the move that led there "sweeps" and "parameters"."""
 
 
-REFERENCES = (
-    DEL_MORAL.used_for("tempering"),
-    Reference(
-        "zhou2016",
-        "Zhou, Johansen, Aston",
-        2016,
-        "Toward automatic model comparison: an adaptive sequential Monte Carlo approach",
-        "Journal of Computational and Graphical Statistics 25(3)",
-        "the choice of temperatures",
-    ),
-)
+REFERENCES = (cited("delmoral2006", "tempering"), cited("zhou2016", "the choice of temperatures"))
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from motes.core import tree
-from motes.core.cite import Reference
+from motes.core.cite import Reference, cited
 from motes.core.estimate.autocorrelation import relative_variance
 from motes.core.estimate.variance import StandardError
 from motes.core.files.settings import short
@@ -96,22 +96,8 @@ class WasteFree(Annealed):
     ladder: list[dict[str, Any]] | None = None
 
     sources: ClassVar[tuple[Reference, ...]] = (
-        Reference(
-            "dau2022",
-            "Dau, Chopin",
-            2022,
-            "Waste-free sequential Monte Carlo",
-            "Journal of the Royal Statistical Society B 84(1)",
-            "chains whose states are all particles",
-        ),
-        Reference(
-            "geyer1992",
-            "Geyer",
-            1992,
-            "Practical Markov chain Monte Carlo",
-            "Statistical Science 7(4)",
-            "the standard error along chains",
-        ),
+        cited("dau2022", "chains whose states are all particles"),
+        cited("geyer1992", "the standard error along chains"),
     )
 
     def __post_init__(self) -> None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from motes.core import tree
-from motes.core.cite import Reference
+from motes.core.cite import Reference, cited
 from motes.core.estimate.variance import StandardError
 from motes.core.particles import Particles
 from motes.core.temperature import next_temperature
@@ -44,24 +44,7 @@ HASTE = 1.5
 """The factor by which the temperature rises at least where chains have no weights."""
 
 
-REFERENCES = (
-    Reference(
-        "margossian2024",
-        "Margossian, Hoffman, Sountsov, Riou-Durand, Vehtari, Gelman",
-        2024,
-        "Nested R-hat: assessing the convergence of Markov chain Monte Carlo when running many short chains",
-        "Bayesian Analysis",
-        "many short chains",
-    ),
-    Reference(
-        "sountsov2024",
-        "Sountsov, Carroll, Hoffman",
-        2024,
-        "Running Markov chain Monte Carlo on modern hardware and software",
-        "arXiv:2411.04260",
-        "chains as a batch",
-    ),
-)
+REFERENCES = (cited("margossian2024", "many short chains"), cited("sountsov2024", "chains as a batch"))
 
 
 @dataclass(frozen=True)

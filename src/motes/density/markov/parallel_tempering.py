@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from motes.core import tree
-from motes.core.cite import Reference
+from motes.core.cite import Reference, cited
 from motes.core.estimate.batch_means import APART, apart, chain_mean
 from motes.core.estimate.variance import StandardError
 from motes.core.particles import Particles
@@ -90,30 +90,9 @@ class ParallelTempering(Annealed):
     sweeps: int = 1
 
     sources: ClassVar[tuple[Reference, ...]] = (
-        Reference(
-            "geyer1991",
-            "Geyer",
-            1991,
-            "Markov chain Monte Carlo maximum likelihood",
-            "Computing Science and Statistics 23",
-            "parallel tempering",
-        ),
-        Reference(
-            "syed2022",
-            "Syed, Bouchard-Cote, Deligiannidis, Doucet",
-            2022,
-            "Non-reversible parallel tempering: a scalable highly parallel MCMC scheme",
-            "Journal of the Royal Statistical Society B 84(2)",
-            "even and odd swaps, the ladder of temperatures",
-        ),
-        Reference(
-            "meng1996",
-            "Meng, Wong",
-            1996,
-            "Simulating ratios of normalizing constants via a simple identity: a theoretical exploration",
-            "Statistica Sinica 6(4)",
-            "the evidence from parallel tempering",
-        ),
+        cited("geyer1991", "parallel tempering"),
+        cited("syed2022", "even and odd swaps, the ladder of temperatures"),
+        cited("meng1996", "the evidence from parallel tempering"),
     )
 
     def __post_init__(self) -> None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from motes.core import tree
-from motes.core.cite import Reference
+from motes.core.cite import Reference, cited
 from motes.core.estimate.variance import StandardError
 from motes.core.particles import Particles
 from motes.core.remark import ALL, Remark
@@ -69,30 +69,9 @@ class Inside(Target):
 
 
 REFERENCES = (
-    Reference(
-        "skilling2006",
-        "Skilling",
-        2006,
-        "Nested sampling for general Bayesian computation",
-        "Bayesian Analysis 1(4)",
-        "nested sampling",
-    ),
-    Reference(
-        "salomone2018",
-        "Salomone, South, Drovandi, Kroese",
-        2018,
-        "Unbiased and consistent nested sampling via sequential Monte Carlo",
-        "arXiv:1805.03924",
-        "nested sampling with an unbiased evidence",
-    ),
-    Reference(
-        "fowlie2020",
-        "Fowlie, Handley, Su",
-        2020,
-        "Nested sampling cross-checks using order statistics",
-        "Monthly Notices of the Royal Astronomical Society 497(4)",
-        "the check of insertion ranks",
-    ),
+    cited("skilling2006", "nested sampling"),
+    cited("salomone2018", "nested sampling with an unbiased evidence"),
+    cited("fowlie2020", "the check of insertion ranks"),
 )
 
 

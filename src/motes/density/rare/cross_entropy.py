@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from motes.core.cite import Reference
+from motes.core.cite import Reference, cited
 from motes.core.model import FeynmanKac
 from motes.core.particles import Particles
 from motes.core.weights import ess, normalise
@@ -240,21 +240,4 @@ class CrossEntropy(FeynmanKac):
         return x["position"][:, 0] if self.density.dim == 1 else x.get("performance", x["log_likelihood"])
 
 
-REFERENCES = (
-    Reference(
-        "rubinstein2004",
-        "Rubinstein, Kroese",
-        2004,
-        "The Cross-Entropy Method",
-        "Springer",
-        "the fitted proposal",
-    ),
-    Reference(
-        "deboer2005",
-        "de Boer, Kroese, Mannor, Rubinstein",
-        2005,
-        "A tutorial on the cross-entropy method",
-        "Annals of Operations Research 134",
-        "the fitted proposal",
-    ),
-)
+REFERENCES = (cited("rubinstein2004", "the fitted proposal"), cited("deboer2005", "the fitted proposal"))

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from motes.core import tree
-from motes.core.cite import Reference
+from motes.core.cite import Reference, cited
 from motes.core.estimate.variance import StandardError
 from motes.core.files.settings import short
 from motes.core.model import FeynmanKac
@@ -354,21 +354,4 @@ class Splitting(FeynmanKac):
         return {**super().settings(), "ladder": None if self.ladder is None else short(self.ladder)}
 
 
-REFERENCES = (
-    Reference(
-        "cerou2012",
-        "Cérou, Del Moral, Furon, Guyader",
-        2012,
-        "Sequential Monte Carlo for rare event estimation",
-        "Statistics and Computing 22(3)",
-        "multilevel splitting",
-    ),
-    Reference(
-        "brehier2015",
-        "Bréhier, Lelièvre, Rousset",
-        2015,
-        "Analysis of adaptive multilevel splitting algorithms in an idealized case",
-        "ESAIM: Probability and Statistics 19",
-        "multilevel splitting",
-    ),
-)
+REFERENCES = (cited("cerou2012", "multilevel splitting"), cited("brehier2015", "multilevel splitting"))

@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from motes.core.cite import Reference
+from motes.core.cite import cited
 from motes.core.estimate.coarse_level import CoarseLevel
 from motes.core.estimate.systematic import Systematic
 from motes.core.estimate.variance import StandardError
@@ -41,22 +41,8 @@ from motes.diffusion.sampling.reverse import SAMPLER, Guides, as_guidance
 from motes.errors import MotesError, WrongType, check_name
 from motes.rng import Rng
 
-CORRECTORS = Reference(
-    "skreta2025",
-    "Skreta, Akhound-Sadegh, Ohanesian, Bondesan, Aspuru-Guzik, Doucet, Brekelmans, Tong, Neklyudov",
-    2025,
-    "Feynman-Kac Correctors in Diffusion: Annealing, Guidance, and Product of Experts",
-    "International Conference on Machine Learning",
-    "the weights of a composition",
-)
-DISTILLED = Reference(
-    "thornton2025",
-    "Thornton, Bethune, Zhang, Bradley, Nakkiran, Zhai",
-    2025,
-    "Composition and Control with Distilled Energy Diffusion Models and Sequential Monte Carlo",
-    "International Conference on Artificial Intelligence and Statistics",
-    "the weights from log-densities",
-)
+CORRECTORS = cited("skreta2025", "the weights of a composition")
+DISTILLED = cited("thornton2025", "the weights from log-densities")
 RULES = ("auto", "energy", "transition", "rate", "none")
 
 

@@ -9,7 +9,7 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from motes.core.cite import Reference
+from motes.core.cite import Reference, cited
 from motes.errors import MotesError, ShapeError, check_at_least, check_name
 from motes.rng import Rng
 
@@ -77,16 +77,7 @@ class DriftLite:
     functions: tuple[Callable[[Tensor, float], Tensor], ...] = ()
     ridge: float = 1e-14
 
-    references: ClassVar[tuple[Reference, ...]] = (
-        Reference(
-            "ren2026driftlite",
-            "Ren, Gao, Ying, Rotskoff, Han",
-            2026,
-            "DriftLite: Lightweight Drift Control for Inference-Time Scaling of Diffusion Models",
-            "International Conference on Learning Representations",
-            "the drift that calms the weights",
-        ),
-    )
+    references: ClassVar[tuple[Reference, ...]] = (cited("ren2026driftlite", "the drift that calms the weights"),)
 
     def __post_init__(self) -> None:
         for name in self.basis:

@@ -9,7 +9,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from motes.core.cite import Reference
+from motes.core.cite import cited
 from motes.core.files.resuming import must_agree, on_device
 from motes.core.micro_batches import in_parts
 from motes.core.particles import Particles
@@ -22,14 +22,7 @@ from motes.diffusion.sampler import StepSampler
 from motes.errors import MotesError, ShapeError, check_name, plural
 from motes.rng import Rng
 
-REFLECTED = Reference(
-    "lou2023reflected",
-    "Lou, Ermon",
-    2023,
-    "Reflected Diffusion Models",
-    "International Conference on Machine Learning",
-    "the reflected reverse equation",
-)
+REFLECTED = cited("lou2023reflected", "the reflected reverse equation")
 SCHEDULES = ("end", "linear")
 
 

@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from motes.core.cite import Reference
+from motes.core.cite import cited
 from motes.core.estimate.variance import StandardError
 from motes.core.files.resuming import on_device
 from motes.core.micro_batches import in_parts
@@ -23,14 +23,7 @@ from motes.diffusion.sampler import StepSampler
 from motes.errors import MotesError, ShapeError, check_at_least
 from motes.rng import Rng
 
-WALKBACK = Reference(
-    "bengio2013",
-    "Bengio, Yao, Alain, Vincent",
-    2013,
-    "Generalized Denoising Auto-Encoders as Generative Models",
-    "Advances in Neural Information Processing Systems 26",
-    "the chain that corrupts and denoises",
-)
+WALKBACK = cited("bengio2013", "the chain that corrupts and denoises")
 
 
 @dataclass(frozen=True, eq=False)

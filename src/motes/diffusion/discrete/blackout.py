@@ -10,7 +10,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from motes.core.cite import Reference
+from motes.core.cite import cited
 from motes.core.estimate.systematic import Systematic
 from motes.core.estimate.unearned import unearned
 from motes.core.estimate.variance import StandardError
@@ -27,14 +27,7 @@ from motes.diffusion.sampler import StepSampler
 from motes.errors import MotesError, ShapeError, check_name, plural
 from motes.rng import Rng
 
-SANTOS = Reference(
-    "santos2023",
-    "Santos, Fox, Lubbers, Lin",
-    2023,
-    "Blackout Diffusion: Generative Diffusion Models in Discrete-State Spaces",
-    "International Conference on Machine Learning",
-    "the pure-death process",
-)
+SANTOS = cited("santos2023", "the pure-death process")
 HOW = ("poisson", "binomial")
 
 

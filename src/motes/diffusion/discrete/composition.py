@@ -9,7 +9,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from motes.core.cite import Reference
+from motes.core.cite import Reference, cited
 from motes.core.files.resuming import must_agree
 from motes.core.particles import Particles
 from motes.core.remark import ALL, Remark
@@ -23,14 +23,7 @@ from motes.diffusion.short import SHORT
 from motes.errors import MotesError, check_name, plural
 from motes.rng import Rng
 
-CORRECTOR = Reference(
-    "hasan2026",
-    "Hasan, Ohanesian, Gazizov, Bengio, Aspuru-Guzik, Bondesan, Skreta, Neklyudov",
-    2026,
-    "Discrete Feynman-Kac Correctors",
-    "arXiv 2601.10403",
-    "annealing, guidance and products of token models",
-)
+CORRECTOR = cited("hasan2026", "annealing, guidance and products of token models")
 WEIGHTS = ("auto", "exact", "rate")
 START = 0.01
 """How much of the data may be left where a run by rates starts."""

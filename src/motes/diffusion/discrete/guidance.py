@@ -10,19 +10,12 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from motes.core.cite import Reference
+from motes.core.cite import Reference, cited
 from motes.core.modules import gradient
 from motes.diffusion.discrete.step import TokenContext
 from motes.errors import NanLogPotential, ShapeError, UnknownName, WrongType, check_name, name_particles
 
-FIRST_ORDER = Reference(
-    "nisonoff2025",
-    "Nisonoff, Xiong, Allenspach, Listgarten",
-    2025,
-    "Unlocking Guidance for Discrete State-Space Diffusion and Flow Models",
-    "International Conference on Learning Representations",
-    "guidance of each token, exact and to first order",
-)
+FIRST_ORDER = cited("nisonoff2025", "guidance of each token, exact and to first order")
 
 
 MOST = 1 << 22

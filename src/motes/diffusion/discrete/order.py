@@ -9,28 +9,14 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from motes.core.cite import Reference
+from motes.core.cite import Reference, cited
 from motes.diffusion.discrete.process import TokenProcess
 from motes.diffusion.discrete.step import PARALLEL, StepRule, TokenContext, TokenMove, needs_masks
 from motes.errors import MotesError, check_name
 from motes.rng import Rng
 
-ANY_ORDER = Reference(
-    "uria2014",
-    "Uria, Murray, Larochelle",
-    2014,
-    "A Deep and Tractable Density Estimator",
-    "International Conference on Machine Learning",
-    "conditionals in any order",
-)
-PLAN = Reference(
-    "kim2025worst",
-    "Kim, Shah, Kontonis, Kakade, Chen",
-    2025,
-    "Train for the Worst, Plan for the Best: Understanding Token Ordering in Masked Diffusions",
-    "International Conference on Machine Learning",
-    "orders that the model chooses",
-)
+ANY_ORDER = cited("uria2014", "conditionals in any order")
+PLAN = cited("kim2025worst", "orders that the model chooses")
 BY = ("random", "left", "confidence", "margin", "entropy")
 
 

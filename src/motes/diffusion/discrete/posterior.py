@@ -8,27 +8,13 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from motes.core.cite import Reference
+from motes.core.cite import Reference, cited
 from motes.diffusion.discrete.process import Masked, TokenProcess
 from motes.diffusion.discrete.step import PARALLEL, StepRule, TokenContext, TokenMove
 from motes.rng import Rng
 
-AUSTIN = Reference(
-    "austin2021",
-    "Austin, Johnson, Ho, Tarlow, van den Berg",
-    2021,
-    "Structured Denoising Diffusion Models in Discrete State-Spaces",
-    "Advances in Neural Information Processing Systems 34",
-    "the posterior of each token",
-)
-CAMPBELL = Reference(
-    "campbell2022",
-    "Campbell, Benton, De Bortoli, Rainforth, Deligiannidis, Doucet",
-    2022,
-    "A Continuous Time Framework for Discrete Denoising Models",
-    "Advances in Neural Information Processing Systems 35",
-    "tau-leaping",
-)
+AUSTIN = cited("austin2021", "the posterior of each token")
+CAMPBELL = cited("campbell2022", "tau-leaping")
 
 
 @dataclass(frozen=True)

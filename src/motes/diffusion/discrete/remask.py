@@ -7,20 +7,13 @@ from typing import ClassVar, Literal
 
 from torch import Tensor
 
-from motes.core.cite import Reference
+from motes.core.cite import Reference, cited
 from motes.diffusion.discrete.process import TokenProcess
 from motes.diffusion.discrete.step import PARALLEL, StepRule, TokenContext, TokenMove, needs_masks
 from motes.errors import check_name, check_share
 from motes.rng import Rng
 
-SOURCE = Reference(
-    "wang2025remasking",
-    "Wang, Schiff, Sahoo, Kuleshov",
-    2025,
-    "Remasking Discrete Diffusion Models with Inference-Time Scaling",
-    "Advances in Neural Information Processing Systems 38",
-    "remasking",
-)
+SOURCE = cited("wang2025remasking", "remasking")
 HOW = ("rescale", "cap")
 
 

@@ -10,6 +10,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from motes.core.cite import cited
 from motes.core.estimate.systematic import Systematic
 from motes.core.estimate.unearned import unearned
 from motes.core.estimate.variance import StandardError
@@ -27,12 +28,11 @@ from motes.diffusion.discrete.process import MASK, Masked, TokenProcess
 from motes.diffusion.discrete.step import StepRule, TokenContext
 from motes.diffusion.evaluation.checks import EARLY, checked_reward, refuse
 from motes.diffusion.evaluation.intermediate_reward import POTENTIALS, Schedule, strengths
-from motes.diffusion.references import SINGHAL
 from motes.diffusion.sampler import StepSampler
 from motes.errors import MotesError, ShapeError, WrongType, check_at_least, check_name, plural
 from motes.rng import Rng
 
-STEERING = SINGHAL.used_for("the intermediate rewards")
+STEERING = cited("singhal2025", "the intermediate rewards")
 
 
 @dataclass(frozen=True, eq=False)

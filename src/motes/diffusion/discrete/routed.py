@@ -8,29 +8,15 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from motes.core.cite import Reference
+from motes.core.cite import Reference, cited
 from motes.diffusion.discrete.order import first, left_masked
 from motes.diffusion.discrete.process import MASK, TokenProcess
 from motes.diffusion.discrete.step import StepRule, TokenContext, TokenMove, needs_masks
 from motes.errors import MotesError
 from motes.rng import Rng
 
-ROUTED = Reference(
-    "zheng2024reparameterized",
-    "Zheng, Yuan, Yu, Kong",
-    2024,
-    "A Reparameterized Discrete Diffusion Model for Text Generation",
-    "Conference on Language Modeling",
-    "which draws stay",
-)
-MASKGIT = Reference(
-    "chang2022",
-    "Chang, Zhang, Jiang, Liu, Freeman",
-    2022,
-    "MaskGIT: Masked Generative Image Transformer",
-    "Conference on Computer Vision and Pattern Recognition",
-    "which draws stay",
-)
+ROUTED = cited("zheng2024reparameterized", "which draws stay")
+MASKGIT = cited("chang2022", "which draws stay")
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from motes.core.cite import Reference
+from motes.core.cite import Reference, cited
 from motes.core.estimate.variance import StandardError
 from motes.core.files.resuming import must_agree
 from motes.core.micro_batches import in_parts
@@ -24,14 +24,7 @@ from motes.diffusion.evaluation.checks import checked_reward, refuse
 from motes.errors import MotesError, check_at_least, plural
 from motes.rng import Rng
 
-SPLIT = Reference(
-    "chu2025sgdd",
-    "Chu, Wu, Chen, Song, Yue",
-    2025,
-    "Split Gibbs Discrete Diffusion Posterior Sampling",
-    "Advances in Neural Information Processing Systems 38",
-    "posterior sampling by turns",
-)
+SPLIT = cited("chu2025sgdd", "posterior sampling by turns")
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,7 +9,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from motes.core.cite import Reference
+from motes.core.cite import cited
 from motes.core.estimate.variance import StandardError
 from motes.core.files.resuming import must_agree
 from motes.core.micro_batches import in_parts
@@ -22,31 +22,13 @@ from motes.diffusion.flows.coupling import coupling_remarks, tested
 from motes.diffusion.flows.solvers import FLOWS, Leg
 from motes.diffusion.processes.initial_law import initial_states
 from motes.diffusion.processes.transition import falling
-from motes.diffusion.references import SONG
 from motes.diffusion.sampler import ImageSampler
 from motes.diffusion.short import alone
 from motes.errors import MotesError, check_name
 from motes.rng import Rng
 
-REFERENCES = (
-    SONG.used_for("the probability flow"),
-    Reference(
-        "karras2022",
-        "Karras, Aittala, Aila, Laine",
-        2022,
-        "Elucidating the Design Space of Diffusion-Based Generative Models",
-        "Advances in Neural Information Processing Systems 35",
-        "the integration of the flow",
-    ),
-)
-SOLVER = Reference(
-    "lu2022dpmpp",
-    "Lu, Zhou, Bao, Chen, Li, Zhu",
-    2022,
-    "DPM-Solver++: Fast Solver for Guided Sampling of Diffusion Probabilistic Models",
-    "arXiv 2211.01095",
-    "the multistep integrator",
-)
+REFERENCES = (cited("song2021score", "the probability flow"), cited("karras2022", "the integration of the flow"))
+SOLVER = cited("lu2022dpmpp", "the multistep integrator")
 
 
 @dataclass(frozen=True, eq=False)

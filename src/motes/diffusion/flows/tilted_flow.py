@@ -11,7 +11,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from motes.core.cite import COTTER, Reference
+from motes.core.cite import Reference, cited
 from motes.core.estimate.coarse_level import CoarseLevel
 from motes.core.estimate.systematic import Systematic
 from motes.core.estimate.unearned import unearned
@@ -35,7 +35,7 @@ from motes.diffusion.short import too_few
 from motes.errors import MotesError, check_name
 from motes.rng import Rng
 
-LATENT = COTTER.used_for("the moves of the noise")
+LATENT = cited("cotter2013", "the moves of the noise")
 FORGOTTEN = 0.1
 """The correlation with its beginning, of the noise and of the reward, at which a sweep of moves ends."""
 SHORT = 6

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from motes.core.cite import Reference
+from motes.core.cite import Reference, cited
 from motes.core.estimate.coarse_level import CoarseLevel
 from motes.core.estimate.systematic import Systematic
 from motes.core.files.resuming import must_agree
@@ -29,14 +29,7 @@ from motes.diffusion.sampling.reverse import SAMPLER
 from motes.errors import MotesError, ShapeError, check_name, check_positive
 from motes.rng import Rng
 
-ACTIVE = Reference(
-    "nolan2025",
-    "Nolan, Stevens, van Nierop, van Sloun",
-    2025,
-    "Active Diffusion Subsampling",
-    "Transactions on Machine Learning Research",
-    "the choice of measurements",
-)
+ACTIVE = cited("nolan2025", "the choice of measurements")
 AT_ONCE = 1 << 16
 """How many distances between particles are held at once."""
 CHOICES = ("entropy", "variance", "random", "equispaced")

@@ -10,7 +10,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from motes.core.cite import Reference
+from motes.core.cite import Reference, cited
 from motes.core.estimate.coarse_level import CoarseLevel
 from motes.core.estimate.systematic import Systematic
 from motes.core.estimate.unearned import unearned
@@ -29,14 +29,7 @@ from motes.diffusion.sampling.reverse import SAMPLER, STEERING
 from motes.errors import MotesError, UnknownName
 from motes.rng import Rng
 
-TEMPERED = Reference(
-    "kim2025das",
-    "Kim, Kim, Park",
-    2025,
-    "Test-time Alignment of Diffusion Models without Reward Over-optimization",
-    "International Conference on Learning Representations",
-    "tempering the reward",
-)
+TEMPERED = cited("kim2025das", "tempering the reward")
 LOW = 0.5
 """The share of the particles' worth below which the last step is remarked on."""
 AT_ONCE = 1 << 17

@@ -14,7 +14,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from motes.core.cite import Reference
+from motes.core.cite import cited
 from motes.core.estimate.variance import StandardError
 from motes.core.particles import Particles
 from motes.core.remark import ALL, Remark
@@ -32,14 +32,7 @@ from motes.diffusion.short import alone
 from motes.errors import MotesError, check_at_least
 from motes.rng import Rng
 
-TRAVEL = Reference(
-    "lugmayr2022",
-    "Lugmayr, Danelljan, Romero, Yu, Timofte, Van Gool",
-    2022,
-    "RePaint: Inpainting Using Denoising Diffusion Probabilistic Models",
-    "Conference on Computer Vision and Pattern Recognition",
-    "the repeated steps",
-)
+TRAVEL = cited("lugmayr2022", "the repeated steps")
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,21 +15,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from motes.core.cite import Reference
+from motes.core.cite import cited
 from motes.diffusion.evaluation.checks import not_finite
 from motes.diffusion.evaluation.evaluator import Evaluator, OneModel
 from motes.diffusion.processes.transition import ORDER, Transitions, log_reference_over_guided, transitions
 from motes.diffusion.short import SHORT
 from motes.rng import Rng
 
-LEVELS = Reference(
-    "giles2008",
-    "Giles",
-    2008,
-    "Multilevel Monte Carlo Path Simulation",
-    "Operations Research 56",
-    "the error of the steps",
-)
+LEVELS = cited("giles2008", "the error of the steps")
 STRIDE = 3
 """How many steps a coarse one covers: the error of the coarse chain then stands out from the noise of few paths."""
 FALLS = {"ancestral": 0.63, "ddim": 0.63, "exponential": 0.63, "euler-maruyama": 1.0, "multistep": 1.5}

@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from motes.core.cite import Reference
+from motes.core.cite import Reference, cited
 from motes.core.estimate.coarse_level import CoarseLevel
 from motes.core.estimate.systematic import Systematic
 from motes.core.estimate.unearned import unearned
@@ -32,23 +32,15 @@ from motes.diffusion.guidance import FunctionGuidance, Guidance, Twist, ValueGra
 from motes.diffusion.processes.initial_law import InitialLaw, initial_states
 from motes.diffusion.processes.process import Process
 from motes.diffusion.processes.transition import Transitions, transitions
-from motes.diffusion.references import SINGHAL, SONG
 from motes.diffusion.sampler import ImageSampler
 from motes.diffusion.sampling.chain import WeightedChain
 from motes.diffusion.sampling.multilevel import LEVELS
 from motes.errors import MotesError, UnknownName, WrongType, check_name
 from motes.rng import Rng
 
-SAMPLER = SONG.used_for("the reverse diffusion")
-STEERING = SINGHAL.used_for("the intermediate rewards")
-TWISTING = Reference(
-    "wu2023twisted",
-    "Wu, Trippe, Naesseth, Blei, Cunningham",
-    2023,
-    "Practical and Asymptotically Exact Conditional Sampling in Diffusion Models",
-    "Advances in Neural Information Processing Systems 36",
-    "the weights of guided transitions",
-)
+SAMPLER = cited("song2021score", "the reverse diffusion")
+STEERING = cited("singhal2025", "the intermediate rewards")
+TWISTING = cited("wu2023twisted", "the weights of guided transitions")
 
 Guides = Literal["reward"] | float | Guidance | Callable[[Tensor, float], Tensor]
 

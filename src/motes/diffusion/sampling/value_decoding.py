@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from motes.core import tree
-from motes.core.cite import Reference
+from motes.core.cite import cited
 from motes.core.estimate.coarse_level import CoarseLevel
 from motes.core.estimate.systematic import Systematic
 from motes.core.model import FeynmanKac
@@ -20,14 +20,7 @@ from motes.diffusion.sampling.reverse import ReverseDiffusion
 from motes.errors import WrongType, check_at_least
 from motes.rng import Rng
 
-VALUE = Reference(
-    "li2024svdd",
-    "Li, Zhao, Wang, Scalia, Eraslan, Nair, Biancalani, Ji, Regev, Levine, Uehara",
-    2024,
-    "Derivative-Free Guidance in Continuous and Discrete Diffusion Models with Soft Value-Based Decoding",
-    "arXiv 2408.08252",
-    "the choice among proposals",
-)
+VALUE = cited("li2024svdd", "the choice among proposals")
 
 
 @dataclass(frozen=True, eq=False)

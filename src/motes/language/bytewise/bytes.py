@@ -9,29 +9,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from motes.core.cite import Reference
+from motes.core.cite import cited
 from motes.errors import MotesError
 from motes.language.bytewise.byte_prefixes import BytePrefixes
 from motes.language.bytewise.tokenization_covers import Spelling
 from motes.language.constraints.pieces import pieces
 from motes.language.models.model import LanguageModel, Message, check_tokens
 
-PHAN = Reference(
-    "phan2024",
-    "Phan, Amos, Gat, Havasi, Muckley, Ullrich",
-    2024,
-    "Exact byte-level probabilities from tokenized language models for FIM-tasks and model ensembles",
-    "ICLR 2025, arXiv 2410.09303",
-    "next-byte probabilities",
-)
-VIEIRA = Reference(
-    "vieira2024",
-    "Vieira, LeBrun, Giulianelli, Gastaldi, DuSell, Terilla, O'Donnell, Cotterell",
-    2024,
-    "From language models over tokens to language models over characters",
-    "arXiv 2412.03719",
-    "covers of a string by tokens, and a beam of them",
-)
+PHAN = cited("phan2024", "next-byte probabilities")
+VIEIRA = cited("vieira2024", "covers of a string by tokens, and a beam of them")
 
 
 class ByteModel(LanguageModel):

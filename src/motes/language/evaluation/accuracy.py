@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from motes.core import weights
-from motes.core.cite import Reference
+from motes.core.cite import cited
 from motes.core.estimate.beta import beta_interval, check_level
 from motes.core.run import Run
 from motes.errors import MotesError, ShapeError
@@ -19,14 +19,7 @@ from motes.errors import MotesError, ShapeError
 Judge = Callable[[list[str]], Tensor]
 """Maps texts to what they are worth, (n,): true or false, or a number from 0 to 1."""
 
-BOWYER: Final = Reference(
-    "bowyer2025",
-    "Bowyer, Aitchison, Ivanova",
-    2025,
-    "Position: don't use the CLT in LLM evals with fewer than a few hundred datapoints",
-    "ICML 2025",
-    "intervals and comparisons of evaluations",
-)
+BOWYER: Final = cited("bowyer2025", "intervals and comparisons of evaluations")
 
 
 class Counts(NamedTuple):

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from motes.core.cite import DEL_MORAL, Reference
+from motes.core.cite import cited
 from motes.core.estimate.variance import StandardError
 from motes.core.model import FeynmanKac
 from motes.core.particles import Particles
@@ -30,15 +30,8 @@ from motes.language.generation.step_end import AtEnd
 from motes.language.generation.token_step import write
 from motes.rng import Rng
 
-GILKS = Reference(
-    "gilks2001",
-    "Gilks, Berzuini",
-    2001,
-    "Following a moving target: Monte Carlo inference for dynamic Bayesian models",
-    "Journal of the Royal Statistical Society B 63(1)",
-    "texts rewritten after resampling",
-)
-TEMPERING = DEL_MORAL.used_for("tempering of a reward")
+GILKS = cited("gilks2001", "texts rewritten after resampling")
+TEMPERING = cited("delmoral2006", "tempering of a reward")
 WRITTEN = ("tokens", "length", "log_prob", "kept", "provisional")
 """What a rewrite changes of a particle."""
 

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from motes.core.cite import Reference
+from motes.core.cite import cited
 from motes.language.search.beam import Beam
 from motes.language.search.population import Choice, TextPopulation
 from motes.rng import Rng
@@ -46,16 +46,7 @@ class Arithmetic(TextPopulation):
     """
 
     copied: ClassVar[bool] = True
-    references = (
-        Reference(
-            "vilnis2023",
-            "Vilnis, Zemlyanskiy, Murray, Passos, Sanghai",
-            2023,
-            "Arithmetic sampling: parallel diverse decoding for large language models",
-            "ICML",
-            "texts from one lattice of codes",
-        ),
-    )
+    references = (cited("vilnis2023", "texts from one lattice of codes"),)
 
     def begin(self, rng: Rng, n: int) -> tuple[dict[str, Tensor], dict[str, Any]]:
         code = (self.lattice(n) + rng.at("shift").uniform(())) % 1.0

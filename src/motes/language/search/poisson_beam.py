@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from motes.core.cite import Reference
+from motes.core.cite import cited
 from motes.core.resampling import conditional_poisson
 from motes.language.search.beam import Beam
 from motes.language.search.population import Choice, TextPopulation
@@ -39,16 +39,7 @@ class PoissonBeam(TextPopulation):
         Hajek (1964), Asymptotic theory of rejective sampling with varying probabilities, Ann. Math. Stat. 35.
     """
 
-    references = (
-        Reference(
-            "meister2021",
-            "Meister, Amini, Vieira, Cotterell",
-            2021,
-            "Conditional Poisson stochastic beams",
-            "EMNLP",
-            "texts without replacement, of known inclusion probability",
-        ),
-    )
+    references = (cited("meister2021", "texts without replacement, of known inclusion probability"),)
 
     def begin(self, rng: Rng, n: int) -> tuple[dict[str, Tensor], dict[str, Any]]:
         return {"log_included": torch.zeros(1, dtype=torch.float64)}, {}

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from motes.core.cite import Reference
+from motes.core.cite import cited
 from motes.core.estimate.variance import StandardError
 from motes.core.particles import Particles
 from motes.core.resampling.designs.gumbel import given_maximum, largest, log_inclusion
@@ -50,22 +50,8 @@ class StochasticBeam(TextPopulation):
     """
 
     references = (
-        Reference(
-            "kool2019",
-            "Kool, van Hoof, Welling",
-            2019,
-            "Stochastic beams and where to find them: the Gumbel-top-k trick",
-            "ICML",
-            "texts without replacement",
-        ),
-        Reference(
-            "duffield2007",
-            "Duffield, Lund, Thorup",
-            2007,
-            "Priority sampling for estimation of arbitrary subset sums",
-            "Journal of the ACM 54",
-            "the weights of a threshold sample and their variance",
-        ),
+        cited("kool2019", "texts without replacement"),
+        cited("duffield2007", "the weights of a threshold sample and their variance"),
     )
 
     def begin(self, rng: Rng, n: int) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from motes.core.cite import Reference
+from motes.core.cite import cited
 from motes.core.drive import uninterrupted
 from motes.core.estimate.variance import StandardError
 from motes.core.particles import Particles
@@ -63,16 +63,7 @@ class Watermarked(TextPopulation):
     width: int
 
     copied: ClassVar[bool] = True
-    references = (
-        Reference(
-            "hu2024",
-            "Hu, Chen, Wu, Wu, Zhang, Huang",
-            2024,
-            "Unbiased watermark for large language models",
-            "ICLR",
-            "watermarked texts whose law is the model's",
-        ),
-    )
+    references = (cited("hu2024", "watermarked texts whose law is the model's"),)
 
     def __init__(
         self,

@@ -12,7 +12,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from motes.core.cite import Reference
+from motes.core.cite import Reference, cited
 from motes.errors import MotesError, ShapeError
 from motes.language.models.table import TableModel
 from motes.rng import Rng
@@ -61,16 +61,7 @@ class WindowChain:
     vocabulary: int | None = None
     temperature: float = 1.0
 
-    references: ClassVar[tuple[Reference, ...]] = (
-        Reference(
-            "zekri2024",
-            "Zekri, Odonnat, Benechehab, Bleistein, Boullé, Redko",
-            2024,
-            "Large language models as Markov chains",
-            "arXiv 2410.02724",
-            "a language model as a Markov chain",
-        ),
-    )
+    references: ClassVar[tuple[Reference, ...]] = (cited("zekri2024", "a language model as a Markov chain"),)
 
     def __post_init__(self) -> None:
         if isinstance(self.law, TableModel):

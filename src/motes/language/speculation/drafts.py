@@ -10,18 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from motes.core.cite import Reference
+from motes.core.cite import cited
 from motes.errors import MotesError, check_whole
 from motes.language.models.model import LanguageModel
 
-LEVIATHAN = Reference(
-    "leviathan2023",
-    "Leviathan, Kalman, Matias",
-    2023,
-    "Fast inference from transformers via speculative decoding",
-    "ICML 2023",
-    "several tokens evaluated in one call of the model",
-)
+LEVIATHAN = cited("leviathan2023", "several tokens evaluated in one call of the model")
 
 
 class Drafter(ABC):

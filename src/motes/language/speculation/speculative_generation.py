@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from motes.core.cite import Reference
+from motes.core.cite import cited
 from motes.core.model import FeynmanKac
 from motes.core.particles import Particles
 from motes.core.resampling import Scheme
@@ -25,14 +25,7 @@ from motes.language.speculation.drafts import LEVIATHAN, Drafter, ModelDraft
 from motes.language.speculation.prefetch import PrefetchedPrefixes
 from motes.rng import Rng
 
-SUN = Reference(
-    "sun2024",
-    "Sun, Mendlovic, Leviathan, Aharoni, Ro, Beirami, Suresh",
-    2024,
-    "Block verification accelerates speculative decoding",
-    "arXiv 2403.10444",
-    "drafts accepted or refused together",
-)
+SUN = cited("sun2024", "drafts accepted or refused together")
 SCHEMES = {"single": single.verify, "block": block.verify}
 
 

@@ -10,7 +10,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from motes.core.cite import Reference
+from motes.core.cite import Reference, cited
 from motes.errors import MotesError
 from motes.laws.fits.lbfgs import climb, starts
 from motes.laws.fits.proposal import Mixture
@@ -53,16 +53,7 @@ class Laplace:
     inflate: float = 1.0
     steps: int = 500
 
-    references: ClassVar[tuple[Reference, ...]] = (
-        Reference(
-            "tierney1986",
-            "Tierney, Kadane",
-            1986,
-            "Accurate approximations for posterior moments and marginal densities",
-            "Journal of the American Statistical Association 81",
-            "Laplace's approximation",
-        ),
-    )
+    references: ClassVar[tuple[Reference, ...]] = (cited("tierney1986", "Laplace's approximation"),)
 
     def __post_init__(self) -> None:
         if min(self.starts, self.steps) < 1 or not (self.freedom > 0 and self.inflate > 0):

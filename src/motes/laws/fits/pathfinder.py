@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from motes.core.cite import Reference
+from motes.core.cite import Reference, cited
 from motes.core.estimate.psis import Smoothed, smooth
 from motes.errors import MotesError
 from motes.laws.fits.lbfgs import Iterate, climb, starts
@@ -90,14 +90,7 @@ class Pathfinder:
     inflate: float = 1.0
 
     references: ClassVar[tuple[Reference, ...]] = (
-        Reference(
-            "zhang2022pathfinder",
-            "Zhang, Carpenter, Gelman, Vehtari",
-            2022,
-            "Pathfinder: parallel quasi-Newton variational inference",
-            "Journal of Machine Learning Research 23(306)",
-            "approximations along the way to a mode",
-        ),
+        cited("zhang2022pathfinder", "approximations along the way to a mode"),
     )
 
     def __post_init__(self) -> None:

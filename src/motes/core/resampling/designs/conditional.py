@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from motes.core.cite import ANDRIEU
+from motes.core.cite import cited
 from motes.core.resampling._scheme import Scheme
 from motes.rng import Rng
 
-CONDITIONAL = ANDRIEU.used_for("conditional resampling and particle Gibbs")
+CONDITIONAL = cited("andrieu2010", "conditional resampling and particle Gibbs")
 
 
 def _conditional(rng: Rng, log_weight: Tensor, n: int) -> Tensor:

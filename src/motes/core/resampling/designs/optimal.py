@@ -5,18 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from motes.core.cite import Reference
+from motes.core.cite import cited
 from motes.errors import MotesError, ShapeError
 from motes.rng import Rng
 
-FEARNHEAD = Reference(
-    "fearnhead2003",
-    "Fearnhead, Clifford",
-    2003,
-    "On-line inference for hidden Markov models via particle filters",
-    "Journal of the Royal Statistical Society B 65(4)",
-    "the optimal reduction of weighted candidates",
-)
+FEARNHEAD = cited("fearnhead2003", "the optimal reduction of weighted candidates")
 
 
 def thin(rng: Rng, log_weight: Tensor, n: int, *, ids: Tensor | None = None) -> tuple[Tensor, Tensor]:

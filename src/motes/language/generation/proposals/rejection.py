@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from motes.core.cite import Reference
+from motes.core.cite import cited
 from motes.errors import MotesError, ShapeError, check_name
 from motes.rng import Rng
 
@@ -17,14 +17,7 @@ METHODS = ("auto", "recursive", "geometric")
 PEAKED = 2 / 3
 """A law with one token above this is drawn from by the geometric method if the method is left open."""
 
-LIPKIN = Reference(
-    "lipkin2025",
-    "Lipkin, LeBrun, Vigly, Loula, MacIver, Du, Eisner, Cotterell, Mansinghka, O'Donnell, Lew, Vieira",
-    2025,
-    "Fast controlled generation from language models with adaptive weighted rejection sampling",
-    "COLM 2025, arXiv 2504.05410",
-    "tokens drawn by adaptive weighted rejection",
-)
+LIPKIN = cited("lipkin2025", "tokens drawn by adaptive weighted rejection")
 
 
 def draw(
