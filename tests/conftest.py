@@ -1,10 +1,12 @@
 """Settings for all tests: one thread a process, the same examples every time."""
 
+import random
 import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
@@ -24,6 +26,27 @@ settings.load_profile("motes")
 
 CPU_LIMIT = 600
 """Seconds of CPU time that one test may take; by the clock it may take any time, since the machine may be busy."""
+
+
+@pytest.fixture(autouse=True)
+def whole_process() -> Iterator[None]:
+    """Fail a test that leaves a setting of the whole process other than it was."""
+
+    def settings() -> dict[str, object]:
+        return {
+            "distributions check their arguments": torch.distributions.Distribution._validate_args,
+            "default dtype": torch.get_default_dtype(),
+            "threads": torch.get_num_threads(),
+            "gradients": torch.is_grad_enabled(),
+            "deterministic": torch.are_deterministic_algorithms_enabled(),
+            "state of NumPy's generator": hash(np.random.get_state()[1].tobytes()),  # noqa: NPY002
+            "state of PyTorch's generator": hash(torch.get_rng_state().numpy().tobytes()),
+            "state of Python's generator": hash(random.getstate()),
+        }
+
+    before = settings()
+    yield
+    assert settings() == before
 
 
 @pytest.fixture(autouse=True)

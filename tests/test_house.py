@@ -126,7 +126,7 @@ def test_nothing_asks_whether_an_attribute_is_there() -> None:
     assert {name(p): lines for p in SOURCES if (lines := list(house.calls(p.read_text(), "hasattr")))} == {}
 
 
-FOREIGN = {"sys._getframe", "os._exit", "func._overloadpacket", "prior._validate_args"}
+FOREIGN = {"sys._getframe", "os._exit", "func._overloadpacket", "prior._validate_args", "Distribution._validate_args"}
 """Of Python and torch, which have no public name for it."""
 
 

@@ -9,6 +9,7 @@ from torch.distributions import (
     Bernoulli,
     Beta,
     Dirichlet,
+    Distribution,
     Gamma,
     HalfNormal,
     Independent,
@@ -291,6 +292,26 @@ def test_compiled_values_are_those_of_eager_ones(gradient):
     z = eager.sample(Rng(0), 64)
     a, b = eager.evaluate(z, gradient), compiled.evaluate(z, gradient)
     assert a.keys() == b.keys() and all(torch.allclose(a[k], b[k], rtol=1e-10, atol=1e-12) for k in a)
+
+
+def test_a_compiler_leaves_the_checks_of_a_users_distributions_on(monkeypatch):
+    """PyTorch's turns them off for the whole process, when it is first used."""
+    seen = []
+
+    def compiler(f, **_):
+        def fast(z):
+            seen.append(Distribution._validate_args)
+            Distribution.set_default_validate_args(False)
+            return f(z)
+
+        return fast
+
+    monkeypatch.setattr(torch, "compile", compiler)
+    density = Density(lambda v: v["m"].sum(-1), {"m": Normal(torch.zeros(2), 1.0)}, compile=True)
+    density.evaluate(density.sample(Rng(0), 8))
+    assert seen == [False]
+    with pytest.raises(ValueError, match="Expected parameter scale"):
+        Normal(0.0, -1.0)
 
 
 def test_rounding_onto_the_end_of_an_interval_is_outside():

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
+from torch.distributions import Distribution
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
@@ -91,6 +94,32 @@ def work(density: Law, z: Tensor, gradient: bool) -> Work:
             density.evaluate(z, gradient, False)
         known[len(z), gradient] = counting.work
     return known[len(z), gradient]
+
+
+def compiled_function(f: Callable[[Tensor], Any]) -> Callable[[Tensor], Any]:
+    """`f` through `torch.compile`, for shapes that stay."""
+    with _distributions_unchecked():
+        fast = torch.compile(f, dynamic=False)
+
+    def call(z: Tensor) -> Any:
+        with _distributions_unchecked():
+            return fast(z)
+
+    return call
+
+
+@contextmanager
+def _distributions_unchecked() -> Iterator[None]:
+    """Distributions do not check their arguments, which a compiler cannot trace.
+
+    The compiler stops that for the whole process, and for good; after `with`, a user's own check theirs as before.
+    """
+    before = Distribution._validate_args
+    Distribution.set_default_validate_args(False)
+    try:
+        yield
+    finally:
+        Distribution.set_default_validate_args(before)
 
 
 def whether_compiled(

@@ -15,6 +15,7 @@ from motes.core.micro_batches import in_parts
 from motes.errors import MotesError, ShapeError, plural, warn
 from motes.kernels import State, Undefined
 from motes.laws.checking import check, pardon
+from motes.laws.compiling import compiled_function
 from motes.laws.explaining import alone, failure
 from motes.laws.law import Law
 from motes.laws.likelihood import LogLikelihood, batched, must_stand_alone, not_added_up, unknown
@@ -258,7 +259,7 @@ class Density(Law):
     def _compile(self, gradient: bool) -> Callable[[Tensor], State]:
         if gradient not in self._compiled:
             f = self._functional if gradient else self._without
-            self._compiled[gradient] = torch.compile(f, dynamic=False)
+            self._compiled[gradient] = compiled_function(f)
         return self._compiled[gradient]
 
     def _call(self, values: Values, n: int) -> Tensor:
