@@ -40,7 +40,6 @@ def whole_process() -> Iterator[None]:
             "gradients": torch.is_grad_enabled(),
             "deterministic": torch.are_deterministic_algorithms_enabled(),
             "state of NumPy's generator": hash(np.random.get_state()[1].tobytes()),  # noqa: NPY002
-            "state of PyTorch's generator": hash(torch.get_rng_state().numpy().tobytes()),
             "state of Python's generator": hash(random.getstate()),
         }
 

@@ -93,6 +93,10 @@ PARTICLES = {
 }
 
 
+LONG = ("diamonds", "hmm_drive_0", "lotka_volterra", "garch11")
+"""Models whose runs take half a minute and more."""
+
+
 def furthest(p: Posterior, n: int, **knobs: float) -> tuple[float, float, float]:
     """How far a run's first and second moments are from the reference's.
 
@@ -118,7 +122,7 @@ def furthest(p: Posterior, n: int, **knobs: float) -> tuple[float, float, float]
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=pytest.mark.slow) if "diamonds" in n else n for n in REFERENCED]
+    "name", [pytest.param(n, marks=pytest.mark.slow) if n.split("-")[1] in LONG else n for n in REFERENCED]
 )
 def test_a_run_agrees_with_the_reference_draws(name):
     """Catches a mean or a second moment off by one posterior standard deviation; most of the runs half of that."""

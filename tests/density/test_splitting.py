@@ -173,7 +173,7 @@ def test_constrained_parameters_and_gradients():
     density = Density(lambda v: 0.0 * v["a"], prior, vectorised=True)
     truth = math.log(1 - 0.9 * (1 - math.log(0.9)))
     for kernel in (None, HMC()):
-        ratio, _ = runs(Splitting(density, lambda v: v["a"] * v["b"], 0.9, kernel=kernel, sweeps=6), truth, 200, 10)
+        ratio, _ = runs(Splitting(density, lambda v: v["a"] * v["b"], 0.9, kernel=kernel, sweeps=4), truth, 150, 8)
         assert score(ratio) < Z and ratio.std(ddof=1) < 0.6
 
 
