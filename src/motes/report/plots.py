@@ -176,15 +176,10 @@ def plot_trace(run: Run, columns: list[str] | None = None, theme: Theme = PAPER)
     with styled(theme):
         if not names:
             return _empty("this run recorded no steps", theme)
-        across = min(3, len(names))
-        down = -(-len(names) // across)
-        figure = blank(250 * across, 170 * down, theme)
-        axes = figure.subplots(down, across, squeeze=False).ravel()
+        figure, axes = _grid(len(names), 3, 250, 170, theme)
         for ax, name in zip(axes, names, strict=False):
             draw_trace(ax, f, name, theme)
             ax.set_title(title_of(name))
-        for ax in axes[len(names) :]:
-            ax.set_axis_off()
         figure.canvas.draw()
     return figure
 
@@ -216,15 +211,10 @@ def plot_marginals(run: Run, names: list[str] | None = None, most: int = 24, the
     with styled(theme):
         if not chosen:
             return _empty(f"the particles are {f.shown.plural}, which have no marginals", theme)
-        across = min(4, len(chosen))
-        down = -(-len(chosen) // across)
-        figure = blank(190 * across, 130 * down, theme)
-        axes = figure.subplots(down, across, squeeze=False).ravel()
+        figure, axes = _grid(len(chosen), 4, 190, 130, theme)
         for ax, s in zip(axes, chosen, strict=False):
             draw_marginal(ax, s, f.weight, f.ess, theme)
             ax.set_title(s.name)
-        for ax in axes[len(chosen) :]:
-            ax.set_axis_off()
         figure.canvas.draw()
     return figure
 
@@ -236,18 +226,25 @@ def plot_images(run: Run, most: int = 32, theme: Theme = PAPER) -> Figure:
         if f.shown.kind != "images":
             return _empty(f"the particles are {f.shown.plural}, not images (N, C, H, W)", theme)
         shown = f.shown.distinct(f.weight)[:most]
-        across = min(8, len(shown))
-        down = -(-len(shown) // across)
-        figure = blank(76 * across, 92 * down, theme)
-        axes = figure.subplots(down, across, squeeze=False).ravel()
-        for ax in axes:
-            ax.set_axis_off()
+        figure, axes = _grid(len(shown), 8, 76, 92, theme)
         for ax, d in zip(axes, shown, strict=False):
+            ax.set_axis_off()
             ax.imshow(d.what, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
             share = numerals.percent(d.weight)
             ax.set_title(share, fontsize=8, loc="center", pad=3, color=theme.muted, weight="normal")
         figure.canvas.draw()
     return figure
+
+
+def _grid(count: int, most: int, width: int, height: int, theme: Theme) -> tuple[Figure, np.ndarray]:
+    """A figure with `count` axes, `most` in a row; the places that are left in the last row stay empty."""
+    across = min(most, count)
+    down = -(-count // across)
+    figure = blank(width * across, height * down, theme)
+    axes = figure.subplots(down, across, squeeze=False).ravel()
+    for ax in axes[count:]:
+        ax.set_axis_off()
+    return figure, axes
 
 
 def _empty(text: str, theme: Theme) -> Figure:

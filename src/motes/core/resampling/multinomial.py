@@ -9,10 +9,8 @@ from motes.core.resampling._grid import bits_for, ends, expand, tally, uniforms
 from motes.core.resampling._scheme import scheme
 from motes.rng import Rng
 
-GORDON = cited("gordon1993", "multinomial resampling")
 
-
-@scheme("multinomial", variance="lee_whiteley", references=(GORDON,))
+@scheme("multinomial", variance="lee_whiteley", references=(cited("gordon1993", "multinomial resampling"),))
 def multinomial(rng: Rng, log_weight: Tensor, n: int) -> Tensor:
     """(n,) parents in ascending order: every child stands anywhere on the line, whatever the others do."""
     bits = bits_for(n)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import KW_ONLY, dataclass, replace
 from typing import Any, ClassVar
 
@@ -12,6 +13,7 @@ from motes.core.model import FeynmanKac
 from motes.core.particles import Particles
 from motes.density.kernel_choice import choose_kernel
 from motes.density.last_look import LastLook, last_look
+from motes.errors import MotesError
 from motes.kernels import Kernel, State
 from motes.laws.checking import undefined_met
 from motes.laws.improper import improper
@@ -99,3 +101,27 @@ class Annealed(FeynmanKac):
     def positions(self, particles: Particles) -> Tensor:
         """(M, d) where particles are."""
         return particles.x["position"]
+
+
+def check_shares(conditional_ess: float, max_correlation: float) -> None:
+    """What chooses temperatures and sweeps lies between 0 and 1."""
+    if not 0 < conditional_ess < 1 or not 0 < max_correlation < 1:
+        raise MotesError(
+            f"conditional_ess and max_correlation must lie in (0, 1), not {conditional_ess} and {max_correlation}"
+        )
+
+
+def risen(temperature: float, now: float, t: int) -> float:
+    """The temperature after `now`, which is higher, or an error says why it cannot be."""
+    if not temperature > now:
+        raise MotesError(
+            f"the temperature cannot rise above {now!r} at t={t}: the log-likelihood varies by more than its 16 "
+            "digits hold; look for a likelihood of enormous size or a prior far too wide"
+        )
+    return temperature
+
+
+def climbed(particles: Particles) -> float:
+    """How much of the way to temperature 1 is done, as its logarithm, from 0 to 1."""
+    first, now = particles.shared["ladder"][0]["temperature"], particles.shared["temperature"]
+    return 1.0 if now == 1.0 else 1.0 - math.log(now) / math.log(first)

@@ -18,7 +18,7 @@ from motes.core.remark import ALL, Remark
 from motes.core.run import Run
 from motes.core.temperature import SHAPE, next_temperature
 from motes.core.weights import normalise
-from motes.density.annealing.annealed import Annealed
+from motes.density.annealing.annealed import Annealed, check_shares, climbed, risen
 from motes.density.annealing.care import ADAPTATION, FINE, HIGH, SHARE, Care
 from motes.errors import MotesError
 from motes.kernels import Moved, State, move
@@ -97,11 +97,7 @@ class Tempering(Annealed):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 < self.conditional_ess < 1 or not 0 < self.max_correlation < 1:
-            raise MotesError(
-                f"conditional_ess and max_correlation must lie in (0, 1), "
-                f"not {self.conditional_ess} and {self.max_correlation}"
-            )
+        check_shares(self.conditional_ess, self.max_correlation)
         if self.sweeps != "auto" and (not isinstance(self.sweeps, int) or self.sweeps < 1):
             raise MotesError(f'sweeps must be "auto" or a number of sweeps, not {self.sweeps!r}')
 
@@ -255,12 +251,7 @@ class Tempering(Annealed):
             return 1.0  # nothing is left to choose by; the engine reports it
         conditional_ess = 1 - FINE * (1 - self.conditional_ess) if care.careful else self.conditional_ess
         temperature = next_temperature(log_weight, log_likelihood, now, conditional_ess, SHAPE)
-        if not temperature > now:
-            raise MotesError(
-                f"the temperature cannot rise above {now!r} at t={t}: the log-likelihood varies by more than its 16 "
-                "digits hold; look for a likelihood of enormous size or a prior far too wide"
-            )
-        return temperature
+        return risen(temperature, now, t)
 
     def _check_proper(self, position: Tensor, temperature: float, steps: int) -> None:
         """Raise MotesError where a run would go on without end, since its law has no normaliser.
@@ -310,8 +301,7 @@ class Tempering(Annealed):
         return self.final_score(particles)
 
     def progress(self, particles: Particles) -> float:
-        first, now = particles.shared["ladder"][0]["temperature"], particles.shared["temperature"]
-        return 1.0 if now == 1.0 else 1.0 - math.log(now) / math.log(first)
+        return climbed(particles)
 
     def settings(self) -> dict[str, Any]:
         return {**super().settings(), "ladder": None if self.ladder is None else short(self.ladder)}

@@ -19,7 +19,7 @@ from motes.core.resampling import Scheme
 from motes.core.run import Run
 from motes.core.temperature import next_temperature
 from motes.core.weights import normalise
-from motes.density.annealing.annealed import Annealed
+from motes.density.annealing.annealed import Annealed, check_shares, climbed, risen
 from motes.density.annealing.families import Families
 from motes.density.last_look import LastLook
 from motes.errors import MotesError
@@ -102,11 +102,7 @@ class WasteFree(Annealed):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 < self.conditional_ess < 1 or not 0 < self.max_correlation < 1:
-            raise MotesError(
-                f"conditional_ess and max_correlation must lie in (0, 1), not {self.conditional_ess} and "
-                f"{self.max_correlation}"
-            )
+        check_shares(self.conditional_ess, self.max_correlation)
         if self.sweeps != "auto" and (not isinstance(self.sweeps, int) or self.sweeps < 1):
             raise MotesError(f'sweeps must be "auto" or a whole number from 1 on, not {self.sweeps!r}')
         if self.length != "auto" and (not isinstance(self.length, int) or self.length < 2):
@@ -223,12 +219,7 @@ class WasteFree(Annealed):
         if not (log_likelihood > -math.inf).any():
             return 1.0  # nothing is left to choose by; the engine reports it
         temperature = next_temperature(torch.zeros_like(log_likelihood), log_likelihood, now, self.conditional_ess)
-        if not temperature > now:
-            raise MotesError(
-                f"the temperature cannot rise above {now!r} at t={t}: the log-likelihood varies by more than its 16 "
-                "digits hold; look for a likelihood of enormous size or a prior far too wide"
-            )
-        return temperature
+        return risen(temperature, now, t)
 
     def _memory(self, particles: Particles) -> float:
         """How long chains remember, as a part of what leaves the evidence without an error bar."""
@@ -273,8 +264,7 @@ class WasteFree(Annealed):
         return self.final_score(particles)
 
     def progress(self, particles: Particles) -> float:
-        first, now = particles.shared["ladder"][0]["temperature"], particles.shared["temperature"]
-        return 1.0 if now == 1.0 else 1.0 - math.log(now) / math.log(first)
+        return climbed(particles)
 
     def settings(self) -> dict[str, Any]:
         return {**super().settings(), "ladder": None if self.ladder is None else short(self.ladder)}

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from motes.core.particles import Particles
 from motes.density.markov.exchange import exchanged, pairs, swap_probability
-from motes.density.markov.rungs import Rungs
+from motes.density.markov.rungs import Rungs, joined
 from motes.kernels import Kernel, Parameters, State, Sweep
 from motes.laws.law import Law
 from motes.rng import Rng
@@ -93,7 +93,7 @@ class RungWalk:
         self.seen.append(sweep)
         count = len(self.seen)
         if count * len(self.weight) >= LESSON:
-            self.parameters = self.kernel.learn(self.parameters, _joined(self.seen), self.weight.repeat(count) / count)
+            self.parameters = self.kernel.learn(self.parameters, joined(self.seen), self.weight.repeat(count) / count)
             self.seen = []
 
     @property
@@ -128,15 +128,3 @@ def _target(density: Law, shared: dict[str, Any], n: int) -> Rungs:
         factor = factor * shared["stretch"].view(-1, *[1] * (factor.ndim - 1))
         centre, factor = centre.repeat(n, 1), factor.repeat(n, *[1] * (factor.ndim - 1))
     return Rungs(density, shared["ladder"][1:].repeat(n), centre, factor, density.compile is True)
-
-
-def _joined(sweeps: list[Sweep]) -> Sweep:
-    """Several sweeps under the same parameters as one of a larger population."""
-    diverged = [s.diverged for s in sweeps if s.diverged is not None]
-    return Sweep(
-        {k: torch.cat([s.state[k] for s in sweeps]) for k in sweeps[0].state},
-        torch.cat([s.acceptance for s in sweeps]),
-        sum(s.evaluations for s in sweeps) / len(sweeps),
-        torch.cat(diverged) if diverged else None,
-        {k: torch.cat([s.seen[k] for s in sweeps]) for k in sweeps[0].seen},
-    )

@@ -9,7 +9,7 @@ from statistics import NormalDist
 import torch
 from torch import Tensor
 
-from motes.kernels import State, Tally, Target
+from motes.kernels import State, Sweep, Tally, Target
 from motes.kernels.adaptation.scale import fit_scale
 from motes.laws.law import Law
 
@@ -127,3 +127,15 @@ def levelled(stretch: Tensor, acceptance: Tensor, power: float) -> Tensor:
     ratio = [min(max((wanted / quantile(a / 2)) ** power, 0.5), 2.0) for a in rates]
     new = stretch * torch.tensor(ratio, dtype=stretch.dtype)
     return new / math.exp(float(new.log().mean()))
+
+
+def joined(sweeps: list[Sweep], names: tuple[str, ...] = ()) -> Sweep:
+    """Several sweeps under the same parameters as one of a larger population, with these or all parts of the states."""
+    diverged = [s.diverged for s in sweeps if s.diverged is not None]
+    return Sweep(
+        {k: torch.cat([s.state[k] for s in sweeps]) for k in names or sweeps[0].state},
+        torch.cat([s.acceptance for s in sweeps]),
+        sum(s.evaluations for s in sweeps) / len(sweeps),
+        torch.cat(diverged) if diverged else None,
+        {k: torch.cat([s.seen[k] for s in sweeps]) for k in sweeps[0].seen},
+    )

@@ -9,8 +9,9 @@ from torch import Tensor
 
 from motes.core.estimate.batch_means import APART, apart
 from motes.core.remark import MEANS, Remark
+from motes.density.markov.rungs import joined
 from motes.errors import name_particles
-from motes.kernels import Kernel, Parameters, State, Sweep, Target
+from motes.kernels import Kernel, Parameters, State, Target
 from motes.rng import Rng
 
 ENOUGH = 64
@@ -56,7 +57,7 @@ def learn_from(
         rate += float(weight @ sweep.acceptance.to(weight)) / sweeps
         seen.append(sweep)
         if len(seen) == every or i == sweeps - 1:
-            pooled = seen[0] if len(seen) == 1 else _pooled(seen)
+            pooled = seen[0] if len(seen) == 1 else joined(seen, ("position",))
             parameters = kernel.learn(parameters, pooled, weight.repeat(len(seen)) / len(seen))
             seen = []
         if i % keep == keep - 1:
@@ -70,18 +71,6 @@ def learn_from(
         evaluations,
         {k: torch.stack(v, 1) for k, v in history.items()},
         torch.stack(values, 1),
-    )
-
-
-def _pooled(sweeps: list[Sweep]) -> Sweep:
-    """Several sweeps under the same parameters as one of a larger population."""
-    diverged = [s.diverged for s in sweeps if s.diverged is not None]
-    return Sweep(
-        {"position": torch.cat([s.state["position"] for s in sweeps])},
-        torch.cat([s.acceptance for s in sweeps]),
-        sum(s.evaluations for s in sweeps) / len(sweeps),
-        torch.cat(diverged) if diverged else None,
-        {k: torch.cat([s.seen[k] for s in sweeps]) for k in sweeps[0].seen},
     )
 
 

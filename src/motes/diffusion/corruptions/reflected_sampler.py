@@ -22,7 +22,6 @@ from motes.diffusion.sampler import StepSampler
 from motes.errors import MotesError, ShapeError, check_name, plural
 from motes.rng import Rng
 
-REFLECTED = cited("lou2023reflected", "the reflected reverse equation")
 SCHEDULES = ("end", "linear")
 
 
@@ -78,7 +77,7 @@ class ReflectedDiffusion(StepSampler):
     sigmas: Tensor = field(init=False, repr=False)
 
     quantity: ClassVar[str] = "log normaliser"
-    references = (REFLECTED,)
+    references = (cited("lou2023reflected", "the reflected reverse equation"),)
 
     def __post_init__(self) -> None:
         check_networks(model=self.model, reward=self.reward)

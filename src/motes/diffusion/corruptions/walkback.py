@@ -23,8 +23,6 @@ from motes.diffusion.sampler import StepSampler
 from motes.errors import MotesError, ShapeError, check_at_least
 from motes.rng import Rng
 
-WALKBACK = cited("bengio2013", "the chain that corrupts and denoises")
-
 
 @dataclass(frozen=True, eq=False)
 class CorruptDenoise(StepSampler):
@@ -75,7 +73,7 @@ class CorruptDenoise(StepSampler):
     table: Transitions = field(init=False, repr=False)
 
     quantity: ClassVar[str] = "log normaliser"
-    references = (WALKBACK,)
+    references = (cited("bengio2013", "the chain that corrupts and denoises"),)
 
     def __post_init__(self) -> None:
         check_networks(denoiser=self.denoiser)

@@ -27,7 +27,6 @@ from motes.diffusion.sampler import StepSampler
 from motes.errors import MotesError, ShapeError, check_name, plural
 from motes.rng import Rng
 
-SANTOS = cited("santos2023", "the pure-death process")
 HOW = ("poisson", "binomial")
 
 
@@ -137,7 +136,7 @@ class ReverseBlackout(StepSampler):
     strength: Tensor = field(init=False, repr=False)
 
     quantity: ClassVar[str] = "log normaliser"
-    references = (SANTOS,)
+    references = (cited("santos2023", "the pure-death process"),)
 
     def __post_init__(self) -> None:
         check_networks(model=self.model, reward=self.reward, guidance=self.guidance)

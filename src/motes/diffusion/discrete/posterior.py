@@ -13,9 +13,6 @@ from motes.diffusion.discrete.process import Masked, TokenProcess
 from motes.diffusion.discrete.step import PARALLEL, StepRule, TokenContext, TokenMove
 from motes.rng import Rng
 
-AUSTIN = cited("austin2021", "the posterior of each token")
-CAMPBELL = cited("campbell2022", "tau-leaping")
-
 
 @dataclass(frozen=True)
 class Posterior(StepRule):
@@ -29,7 +26,7 @@ class Posterior(StepRule):
         Austin et al. (2021), NeurIPS, section 3; Sahoo et al. (2024), NeurIPS, section 3 (masked).
     """
 
-    references: ClassVar[tuple[Reference, ...]] = (AUSTIN,)
+    references: ClassVar[tuple[Reference, ...]] = (cited("austin2021", "the posterior of each token"),)
 
     def plan(self, rng: Rng, context: TokenContext) -> TokenMove:
         process, tokens = context.process, context.tokens
@@ -55,7 +52,7 @@ class TauLeap(StepRule):
         115; Campbell et al. (2022), NeurIPS, section 4.3.
     """
 
-    references: ClassVar[tuple[Reference, ...]] = (CAMPBELL,)
+    references: ClassVar[tuple[Reference, ...]] = (cited("campbell2022", "tau-leaping"),)
     finishes: ClassVar[bool] = False
 
     def plan(self, rng: Rng, context: TokenContext) -> TokenMove:

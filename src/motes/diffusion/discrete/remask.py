@@ -13,7 +13,6 @@ from motes.diffusion.discrete.step import PARALLEL, StepRule, TokenContext, Toke
 from motes.errors import check_name, check_share
 from motes.rng import Rng
 
-SOURCE = cited("wang2025remasking", "remasking")
 HOW = ("rescale", "cap")
 
 
@@ -43,7 +42,7 @@ class Remask(StepRule):
     since: float = 1.0
     until: float = 0.0
 
-    references: ClassVar[tuple[Reference, ...]] = (SOURCE,)
+    references: ClassVar[tuple[Reference, ...]] = (cited("wang2025remasking", "remasking"),)
 
     def __post_init__(self) -> None:
         check_share("[0, 1]", eta=self.eta)

@@ -28,7 +28,6 @@ from motes.errors import MotesError, check_name
 from motes.rng import Rng
 
 REFERENCES = (cited("song2021score", "the probability flow"), cited("karras2022", "the integration of the flow"))
-SOLVER = cited("lu2022dpmpp", "the multistep integrator")
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,7 +102,7 @@ class ProbabilityFlow(ImageSampler):
         raised = torch.where(higher, process.time(-torch.log(high)), times[:-1])
         object.__setattr__(self, "times", times)
         object.__setattr__(self, "raised", raised)
-        more = (SOLVER,) if self.integrator == "dpm++2m" else ()
+        more = (cited("lu2022dpmpp", "the multistep integrator"),) if self.integrator == "dpm++2m" else ()
         object.__setattr__(self, "references", REFERENCES + more)
 
     def init(self, rng: Rng, n: int) -> Particles:

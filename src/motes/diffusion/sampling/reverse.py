@@ -40,7 +40,6 @@ from motes.rng import Rng
 
 SAMPLER = cited("song2021score", "the reverse diffusion")
 STEERING = cited("singhal2025", "the intermediate rewards")
-TWISTING = cited("wu2023twisted", "the weights of guided transitions")
 
 Guides = Literal["reward"] | float | Guidance | Callable[[Tensor, float], Tensor]
 
@@ -214,7 +213,7 @@ class ReverseDiffusion(ImageSampler):
             [SAMPLER]
             + [LEVELS] * (self.chain.level is not None)
             + [STEERING] * (self.reward is not None)
-            + [TWISTING] * (self.guidance is not None)
+            + [cited("wu2023twisted", "the weights of guided transitions")] * (self.guidance is not None)
         )
 
     def _total(self, x: dict[str, Tensor], k: int, total: Tensor, history: Tensor) -> tuple[Tensor, Tensor]:

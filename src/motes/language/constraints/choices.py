@@ -58,15 +58,7 @@ class Listed(Spelt):
     def __init__(self, constraint: Choices, model: LanguageModel):
         super().__init__(model)
         self.choices: list[bytes] = [text.encode() for text in constraint.texts]
-        self.least: dict[bytes, list[float]] = {text: self.fewest(text) for text in self.choices}
-
-    def fewest(self, text: bytes) -> list[float]:
-        """For each place of a text, the fewest tokens that spell the rest; inf: none do."""
-        out = [float("inf")] * len(text) + [0.0]
-        for at in range(len(text) - 1, -1, -1):
-            ends = range(at + 1, min(len(text), at + self.pieces.longest) + 1)
-            out[at] = 1 + min((out[e] for e in ends if text[at:e] in self.pieces.tokens_of), default=float("inf"))
-        return out
+        self.least: dict[bytes, list[float]] = {text: self.pieces.fewest(text) for text in self.choices}
 
     def mask(self, text: bytes) -> Tensor:
         at, written = len(text), set()

@@ -54,6 +54,15 @@ class Pieces:
             at += 1
         return out
 
+    def fewest(self, text: bytes, more: bool = False) -> list[float]:
+        """For each place of a text, the fewest tokens that spell the rest (with `more`, or go beyond); inf: none do."""
+        out = [float("inf")] * len(text) + [0.0]
+        for at in range(len(text) - 1, -1, -1):
+            ends = range(at + 1, min(len(text), at + self.longest) + 1)
+            least = min((out[e] for e in ends if text[at:e] in self.tokens_of), default=float("inf"))
+            out[at] = 1 + (0 if more and self.beginning_with(text[at:]) else least)
+        return out
+
     def write(self, tokens: Sequence[int]) -> bytes:
         return b"".join(self.bytes[v] for v in tokens)
 

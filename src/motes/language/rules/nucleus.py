@@ -8,7 +8,7 @@ from torch import Tensor
 
 from motes.errors import MotesError
 from motes.language.rule import Rule, SeenTokens, rules
-from motes.language.rules.ranking import keep_best, renormalised
+from motes.language.rules.ranking import keep_best, renormalised, up_to
 
 
 @rules.register
@@ -36,11 +36,4 @@ class Nucleus(Rule):
     def __call__(self, log_prob: Tensor, seen: SeenTokens | None = None) -> tuple[Tensor, Tensor]:
         if self.mass == 1:
             return renormalised(log_prob)
-
-        def enough(ranked: Tensor, _: Tensor) -> tuple[Tensor, Tensor]:
-            p = ranked.exp()
-            reached = p.cumsum(-1) - p >= self.mass
-            reached[:, 0] = False
-            return (~reached).sum(-1), reached[:, -1]
-
-        return keep_best(log_prob, enough)
+        return keep_best(log_prob, up_to(self.mass))

@@ -29,6 +29,18 @@ def best(score: Tensor, m: int) -> tuple[Tensor, Tensor]:
     return torch.sort(score, dim=-1, descending=True, stable=True)
 
 
+def up_to(mass: float) -> Enough:
+    """As many of the best tokens as reach a mass, with the one that crosses it."""
+
+    def enough(ranked: Tensor, _: Tensor) -> tuple[Tensor, Tensor]:
+        p = ranked.exp()
+        reached = p.cumsum(-1) - p >= mass
+        reached[:, 0] = False
+        return (~reached).sum(-1), reached[:, -1]
+
+    return enough
+
+
 def keep_best(log_prob: Tensor, enough: Enough, score: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Keep the tokens of highest score (of highest probability if there is none) until `enough` says so, renormalised.
 

