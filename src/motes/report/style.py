@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
+from pathlib import Path
 
 import matplotlib
 from matplotlib.axes import Axes
@@ -17,7 +18,7 @@ from matplotlib.text import Text
 
 from motes.core.files.visible import visible
 
-FONT = ["Inter", "Helvetica Neue", "Arial", "Liberation Sans", "DejaVu Sans", "sans-serif"]
+STYLE = Path(__file__).parent / "templates" / "charts.mplstyle"
 
 
 @dataclass(frozen=True)
@@ -54,50 +55,19 @@ def _rc(theme: Theme) -> dict:
     # Start from matplotlib's own defaults so that a user's style sheet cannot break the report.
     kept = ("backend", "interactive", "toolbar")  # not a matter of looks
     rc = {k: v for k, v in matplotlib.rcParamsDefault.items() if not k.startswith(kept)}
-    rc.update(
-        {
-            "font.family": "sans-serif",
-            "font.sans-serif": FONT,
-            "font.size": 10.0,
-            "axes.labelsize": 10.0,
-            "axes.titlesize": 10.5,
-            "axes.titleweight": "bold",
-            "axes.titlelocation": "left",
-            "axes.titlepad": 8.0,
-            "axes.titlecolor": theme.ink,
-            "axes.labelcolor": theme.muted,
-            "axes.edgecolor": theme.faint,
-            "axes.facecolor": "none",
-            "axes.linewidth": 0.8,
-            "axes.spines.top": False,
-            "axes.spines.right": False,
-            "axes.spines.left": False,
-            "axes.grid": True,
-            "axes.grid.axis": "y",
-            "axes.axisbelow": True,
-            "axes.unicode_minus": True,
-            "axes.formatter.useoffset": False,
-            "grid.color": theme.grid,
-            "grid.linewidth": 0.8,
-            "xtick.color": theme.faint,
-            "ytick.color": theme.faint,
-            "xtick.labelcolor": theme.muted,
-            "ytick.labelcolor": theme.muted,
-            "xtick.labelsize": 9.5,
-            "ytick.labelsize": 9.5,
-            "ytick.major.size": 0,
-            "xtick.major.size": 3,
-            "text.color": theme.ink,
-            "text.parse_math": False,
-            "lines.linewidth": 1.8,
-            "lines.solid_capstyle": "round",
-            "lines.solid_joinstyle": "round",
-            "legend.frameon": False,
-            "path.simplify": True,
-            "svg.fonttype": "none",
-        }
-    )
-    return rc
+    rc |= matplotlib.rc_params_from_file(STYLE, use_default_template=False)
+    colours = {
+        "axes.titlecolor": theme.ink,
+        "axes.labelcolor": theme.muted,
+        "axes.edgecolor": theme.faint,
+        "grid.color": theme.grid,
+        "xtick.color": theme.faint,
+        "ytick.color": theme.faint,
+        "xtick.labelcolor": theme.muted,
+        "ytick.labelcolor": theme.muted,
+        "text.color": theme.ink,
+    }
+    return rc | colours
 
 
 @contextmanager

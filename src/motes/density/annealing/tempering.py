@@ -287,15 +287,7 @@ class Tempering(Annealed):
             raise MotesError(f"the run has kernel {found.get('kernel')} on {found.get('density')}, unlike this model")
         if not shared["final"]:
             raise MotesError(f"the run stopped at temperature {shared['temperature']:.3g}: resume it, then freeze it")
-        return Tempering(
-            self.density,
-            kernel=self.kernel,
-            conditional_ess=self.conditional_ess,
-            sweeps=self.sweeps,
-            max_correlation=self.max_correlation,
-            ladder=shared["ladder"],
-            careful=self.careful,
-        )
+        return replace(self, ladder=shared["ladder"])
 
     def score(self, particles: Particles) -> Tensor | None:
         return self.final_score(particles)
