@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import sys
 import warnings
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -96,6 +97,15 @@ class MissingFile(FileError, FileNotFoundError):
 
 class MissingPackage(MotesError, ImportError):
     """What was asked needs a package that is not installed; the message names the extra that brings it."""
+
+
+@contextmanager
+def needing(what: str) -> Iterator[None]:
+    """What is imported inside is an extra; `what` says in the error who needs which, and how to get it."""
+    try:
+        yield
+    except ImportError as error:
+        raise MissingPackage(what) from error
 
 
 def name_particles(index: Iterable[int], most: int = 8) -> str:

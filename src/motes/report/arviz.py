@@ -10,7 +10,7 @@ from motes.core.replicas import estimating
 from motes.core.run import Run
 from motes.core.tree import PyTree
 from motes.core.views._view import View, array
-from motes.errors import MissingPackage, MotesError
+from motes.errors import MotesError, needing
 
 if TYPE_CHECKING:
     from xarray import DataTree
@@ -40,11 +40,9 @@ def to_arviz(run: Run, resampled: bool = False) -> DataTree:
         ImportError: arviz-base is not installed.
         MotesError: the particles hold nothing that could be written down.
     """
-    try:
+    with needing(INSTALL):
         import arviz_base
         import xarray
-    except ImportError as error:
-        raise MissingPackage(INSTALL) from error
     weighted = run.shown.weighted
     parts = [run] if not weighted or not run.replicas else estimating(run.replicas)
     if len({part.n for part in parts}) > 1:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from motes.core.run import Run
-from motes.errors import MissingPackage, MotesError
+from motes.errors import MotesError, needing
 from motes.report import numerals
 
 INSTALL = "run.diagnose needs arviz-stats: pip install 'motes[arviz]'"
@@ -88,10 +88,8 @@ def diagnose(run: Run, most: int = 100_000) -> Diagnosis:
     """
     if run.shown.weighted:
         raise MotesError(f"a {run.setup['model']} run has weighted particles and no chains: see run.ess and run.trace")
-    try:
+    with needing(INSTALL):
         from arviz_stats.base.array import array_stats
-    except ImportError as error:
-        raise MissingPackage(INSTALL) from error
     chains = draws = 0
     rows = []
     for name, leaf in run.shown.leaves():

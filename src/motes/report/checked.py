@@ -13,7 +13,7 @@ import numpy as np
 from motes.core.files.atomic import write_text
 from motes.density.checks import Checked, Finding
 from motes.density.checks.finding import FAILED, OK
-from motes.errors import MissingPackage
+from motes.errors import needing
 from motes.report import numerals
 from motes.report.html import INSTALL
 from motes.report.page import environment, must_be_page
@@ -42,11 +42,9 @@ def report_check(checked: Checked, path: str | os.PathLike[str] = "check.html", 
 
 def render_check(checked: Checked, title: str = "Model check") -> str:
     """The page as text."""
-    try:
+    with needing(INSTALL):
         import jinja2  # noqa: F401
         import matplotlib  # noqa: F401
-    except ImportError as error:
-        raise MissingPackage(INSTALL) from error
     by_name = {f.name: f for f in checked.findings}
     done = [f for f in checked.findings if f.mark in (OK, FAILED)]
     passed = sum(f.mark == OK for f in done)

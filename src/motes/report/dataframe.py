@@ -9,7 +9,7 @@ import numpy as np
 from motes.core.replicas import estimating
 from motes.core.run import Run
 from motes.core.views.chains import ChainView
-from motes.errors import MissingPackage, MotesError
+from motes.errors import MotesError, needing
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -34,10 +34,8 @@ def to_dataframe(run: Run, resampled: bool = False) -> DataFrame:
         ImportError: pandas is not installed.
         MotesError: the particles hold nothing that could be written down.
     """
-    try:
+    with needing(INSTALL):
         import pandas
-    except ImportError as error:
-        raise MissingPackage(INSTALL) from error
     by_chain, shown = not run.shown.weighted, run.shown.flat()
     if resampled and not by_chain:
         shown = type(shown)(run.draws(run.n))

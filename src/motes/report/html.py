@@ -16,7 +16,7 @@ import numpy as np
 from motes.core.files.atomic import write_text
 from motes.core.files.visible import visible
 from motes.core.run import Result, Run
-from motes.errors import MissingPackage
+from motes.errors import needing
 from motes.report import facts, numerals
 from motes.report.cautions import cautions, sentence
 from motes.report.facts import Facts, Summary, named
@@ -51,11 +51,9 @@ def report(
 
 def render(runs: Run | list[Run] | dict[str, Run], title: str | None = None) -> str:
     """The page as text."""
-    try:
+    with needing(INSTALL):
         import jinja2  # noqa: F401
         import matplotlib  # noqa: F401
-    except ImportError as error:
-        raise MissingPackage(INSTALL) from error
     from motes.report import charts
 
     runs = named(runs)

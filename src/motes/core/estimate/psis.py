@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from motes.core.weights import check_log_weight, ess
-from motes.errors import MissingPackage, MotesError
+from motes.errors import MotesError, needing
 
 INSTALL = "Pareto smoothing needs arviz-stats: pip install 'motes[arviz]'"
 FEWEST = 25
@@ -54,10 +54,8 @@ def smooth(log_weight: Tensor) -> Smoothed:
         ImportError: arviz-stats is not installed.
         MotesError: all weights are zero.
     """
-    try:
+    with needing(INSTALL):
         from arviz_stats.base.array import array_stats
-    except ImportError as error:
-        raise MissingPackage(INSTALL) from error
     check_log_weight(log_weight, None, "smooth")
     positive = log_weight > -math.inf
     raw = log_weight[positive]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from motes.errors import MissingPackage, MotesError
+from motes.errors import MotesError, needing
 from motes.language.models.model import LanguageModel
 from motes.language.rule import Rule, SeenTokens, rules
 from motes.language.rules import check
@@ -71,10 +71,8 @@ class BasisAware(Rule):
 
     def dispensable(self, p: Tensor, token: int) -> bool:
         """Whether some law without the token explains what the model says."""
-        try:
+        with needing("basis_aware solves linear programmes with scipy: pip install scipy"):
             from scipy.optimize import linprog
-        except ImportError as error:
-            raise MissingPackage("basis_aware solves linear programmes with scipy: pip install scipy") from error
         basis = self.basis.to(torch.float64)
         upper = p / (1 - self.delta)
         upper[token] = 0.0

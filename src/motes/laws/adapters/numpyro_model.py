@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from motes.errors import MissingPackage, MotesError
+from motes.errors import MotesError, needing
 from motes.kernels import State
 from motes.laws.adapters.outside import (
     EDGE,
@@ -54,10 +54,8 @@ def from_numpyro(model: Callable[..., Any], *args: Any, **kwargs: Any) -> Outsid
     >>> abs(run.log_evidence + 1.6094) < 0.1  # log(1/5)
     True
     """
-    try:
+    with needing(INSTALL):
         import numpyro
-    except ImportError as error:
-        raise MissingPackage(INSTALL) from error
     del numpyro
     return NumPyro(model, args, kwargs)
 

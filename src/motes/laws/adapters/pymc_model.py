@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from motes.errors import MissingPackage, MotesError, check_name
+from motes.errors import MotesError, check_name, needing
 from motes.kernels import State
 from motes.laws.adapters.adapter_start import AdapterStart
 from motes.laws.adapters.outside import (
@@ -69,10 +69,8 @@ def from_pymc(
     >>> abs(run.log_evidence + 1.6094) < 0.1  # log(1/5)
     True
     """
-    try:
+    with needing(INSTALL):
         import pymc
-    except ImportError as error:
-        raise MissingPackage(INSTALL) from error
     if not isinstance(model, pymc.Model):
         raise MotesError(f"from_pymc takes a pm.Model, not a {type(model).__name__}")
     check_name("backend", backend, ("auto", "jax", "pytensor"))

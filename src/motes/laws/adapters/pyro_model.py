@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, Transform, biject_to, constraints
 
-from motes.errors import MissingPackage
+from motes.errors import needing
 from motes.kernels import State
 from motes.laws.adapters.outside import (
     EDGE,
@@ -70,10 +70,8 @@ def from_pyro(model: Callable[..., Any], *args: Any, **kwargs: Any) -> Outside:
     >>> abs(run.log_evidence + 1.6094) < 0.1  # log(1/5)
     True
     """
-    try:
+    with needing(INSTALL):
         import pyro.distributions
-    except ImportError as error:
-        raise MissingPackage(INSTALL) from error
     for family in list(SAMPLERS):  # Pyro's classes are torch's with more methods
         own = vars(pyro.distributions).get(family.__name__)
         if isinstance(own, type) and own is not family and issubclass(own, family):

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from motes.errors import MissingPackage, MotesError
+from motes.errors import MotesError, needing
 from motes.kernels import State
 from motes.laws.adapters.adapter_start import AdapterStart, around_mode, initial_point
 from motes.laws.adapters.outside import EDGE, Outside, Shapes, named, shapes_as_json
@@ -55,10 +55,8 @@ def from_stan(
         MotesError: there is nothing to sample, no mode, or the start misses the density.
     """
     if isinstance(model, (str, os.PathLike)):
-        try:
+        with needing(INSTALL):
             import bridgestan
-        except ImportError as error:
-            raise MissingPackage(INSTALL) from error
         model = bridgestan.StanModel(os.fspath(model), dict(data) if isinstance(data, Mapping) else data)
     elif data is not None:
         raise MotesError("give data with a file only: a StanModel has its own")

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from motes.errors import MissingPackage
+from motes.errors import needing
 from motes.kernels import State
 
 INSTALL = "this needs JAX (and NumPyro for its models): pip install 'motes[jax]'"
@@ -25,10 +25,8 @@ def need_jax() -> Any:
     Raises:
         ImportError: it is not installed.
     """
-    try:
+    with needing(INSTALL):
         import jax
-    except ImportError as error:
-        raise MissingPackage(INSTALL) from error
     return jax
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from motes.core.estimate.estimate import Estimate
-from motes.errors import MissingPackage, ShapeError, check_at_least
+from motes.errors import ShapeError, check_at_least, needing
 
 INSTALL = "the Fréchet distance is computed by torchmetrics: pip install 'motes[distances]'"
 
@@ -35,10 +35,8 @@ def frechet_distance(features: Tensor, reference: Tensor, *, groups: int = 10) -
         Analysis 12. Heusel, Ramsauer, Unterthiner, Nessler & Hochreiter (2017), GANs Trained by a Two Time-Scale Update
         Rule Converge to a Local Nash Equilibrium, NeurIPS.
     """
-    try:
+    with needing(INSTALL):
         from torchmetrics.image.fid import FrechetInceptionDistance
-    except ImportError as error:
-        raise MissingPackage(INSTALL) from error
     sets = [s.detach().double().cpu() for s in (features, reference)]
     if any(s.ndim != 2 or len(s) < 2 * groups for s in sets) or sets[0].shape[1] != sets[1].shape[1]:
         raise ShapeError(

@@ -15,7 +15,7 @@ from torch import Tensor
 from motes.core.micro_batches import in_parts
 from motes.diffusion.denoisers.denoiser import Denoiser
 from motes.diffusion.processes.process import Process
-from motes.errors import MissingPackage, MotesError, UnknownName, check_name
+from motes.errors import MotesError, UnknownName, check_name, needing
 
 INSTALL = "denoisers from ONNX files need onnxruntime: pip install 'motes[onnx]'"
 TYPES = {
@@ -64,10 +64,8 @@ def from_onnx(
         >>> from motes.diffusion.denoisers.adapters.onnx import from_onnx
         >>> denoiser = from_onnx("unet.onnx", EDM(), extra={"difficulty": 0.5})  # doctest: +SKIP
     """
-    try:
+    with needing(INSTALL):
         import onnxruntime
-    except ImportError as error:
-        raise MissingPackage(INSTALL) from error
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     session = onnxruntime.InferenceSession(str(path), options, providers=list(providers))
