@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -40,67 +41,62 @@ def cautions(f: Facts) -> list[Caution]:
     return sorted(found, key=lambda c: not c.serious)
 
 
-def _ending(f: Facts) -> list[Caution]:
-    if f.result is Result.OK:
-        return []
-    return [Caution(f"The run ended with {f.result.value}", ENDINGS.get(f.result, "It did not end normally."), True)]
+def _ending(f: Facts) -> Iterator[Caution]:
+    if f.result is not Result.OK:
+        ending = ENDINGS.get(f.result, "It did not end normally.")
+        yield Caution(f"The run ended with {f.result.value}", ending, True)
 
 
-def _remarks(f: Facts) -> list[Caution]:
-    return [Caution("The sampler says", sentence(remark), f.chains) for remark in f.remarks]
+def _remarks(f: Facts) -> Iterator[Caution]:
+    for remark in f.remarks:
+        yield Caution("The sampler says", sentence(remark), f.chains)
 
 
-def _chains(f: Facts) -> list[Caution]:
+def _chains(f: Facts) -> Iterator[Caution]:
     if f.diagnosis is None:
         text = "Effective sample sizes and R-hat come from ArviZ: pip install 'motes[arviz]'."
-        return [Caution("Whether the chains agree was not looked at", text)]
-    return [Caution("ArviZ says", sentence(a)) for a in f.diagnosis.remarks[len(f.remarks) :]]
+        yield Caution("Whether the chains agree was not looked at", text)
+    else:
+        for advice in f.diagnosis.remarks[len(f.remarks) :]:
+            yield Caution("ArviZ says", sentence(advice))
 
 
-def _error_bar(f: Facts) -> list[Caution]:
+def _error_bar(f: Facts) -> Iterator[Caution]:
     if f.n > 1 and not math.isfinite(f.se):
         reason = f.se_reason or "the run gave no reason"
         advice = "Run it with replicas=8: the spread of independent populations is an error bar nearly always."
         if f.populations:
             advice = "Use more particles in each population, or more populations."
-        return [Caution(f"No error bar on the {f.quantity}", f"Why: {sentence(reason)} {advice}")]
-    if math.isfinite(f.se) and f.se > 1:
-        return [
-            Caution(
-                f"The {f.quantity} is only known to ± {numerals.plain(f.se, 2)} nats",
-                "With an error above 1 nat, what exp() makes of it is an order of magnitude at best, and its error is "
-                "lopsided: the estimate is usually too low and rarely far too high. More particles help.",
-            )
-        ]
-    return []
+        yield Caution(f"No error bar on the {f.quantity}", f"Why: {sentence(reason)} {advice}")
+    elif math.isfinite(f.se) and f.se > 1:
+        yield Caution(
+            f"The {f.quantity} is only known to ± {numerals.plain(f.se, 2)} nats",
+            "With an error above 1 nat, what exp() makes of it is an order of magnitude at best, and its error is "
+            "lopsided: the estimate is usually too low and rarely far too high. More particles help.",
+        )
 
 
-def _weights(f: Facts) -> list[Caution]:
+def _weights(f: Facts) -> Iterator[Caution]:
     if f.n == 1:
-        text = "One particle has no spread: no error bar and no picture of the law."
-        return [Caution("A single particle", text, True)]
-    out = []
+        yield Caution("A single particle", "One particle has no spread: no error bar and no picture of the law.", True)
+        return
     if f.ess < 0.1 * f.n or f.ess < 30:
         draws = "one independent draw" if f.ess < 1.5 else f"{numerals.count(round(f.ess))} independent draws"
         few = "Low effective sample size" if f.ess < 0.3 * f.n else "Few particles, effective sample size"
-        out.append(
-            Caution(
-                f"{few} {numerals.count(f.ess)} of {numerals.count(f.n)}",
-                f"Averages over these particles are about as precise as averages over {draws}. Intervals and tails "
-                "need more.",
-                f.ess < 5,
-            )
+        yield Caution(
+            f"{few} {numerals.count(f.ess)} of {numerals.count(f.n)}",
+            f"Averages over these particles are about as precise as averages over {draws}. Intervals and tails "
+            "need more.",
+            f.ess < 5,
         )
     if f.max_weight > 0.3:
-        share = numerals.percent(f.max_weight)
-        text = f"A single particle holds {share} of all weight."
-        out.append(Caution("One particle dominates", text, f.max_weight > 0.9))
-    return out
+        text = f"A single particle holds {numerals.percent(f.max_weight)} of all weight."
+        yield Caution("One particle dominates", text, f.max_weight > 0.9)
 
 
-def _genealogy(f: Facts) -> list[Caution]:
+def _genealogy(f: Facts) -> Iterator[Caution]:
     if f.n < 2 or f.resamplings == 0 or f.roots >= max(min(20, 0.25 * f.n), 0.02 * f.n):
-        return []
+        return
     who = "one ancestor" if f.roots == 1 else f"{f.roots} ancestors"
     often = "one resampling" if f.resamplings == 1 else f"{f.resamplings} resamplings"
     text = (
@@ -108,41 +104,35 @@ def _genealogy(f: Facts) -> list[Caution]:
         "from its early steps is shared by many: averages of such things are less precise than the effective sample "
         "size says."
     )
-    return [Caution("Thin genealogy", text, f.roots == 1 and f.shown.listed)]
+    yield Caution("Thin genealogy", text, f.roots == 1 and f.shown.listed)
 
 
-def _history(f: Facts) -> list[Caution]:
+def _history(f: Facts) -> Iterator[Caution]:
     if f.steps == 0:
-        return [Caution("Nothing is known about the way", "This run recorded no steps, so only its end can be judged.")]
+        yield Caution("Nothing is known about the way", "This run recorded no steps, so only its end can be judged.")
+        return
     ess = f.trace.get("ess", np.zeros(0))
     if f.n > 9 and len(ess) > 2 and np.isfinite(ess).any():
         k = int(np.nanargmin(ess))
         if ess[k] < min(5.0, 0.1 * f.n) and f.ess > 2 * ess[k]:
-            return [
-                Caution(
-                    f"The population nearly collapsed at step {f.trace['t'][k]:.0f}",
-                    f"There the effective sample size fell to {numerals.plain(ess[k], 2)}: everything after it "
-                    "descends from a handful of particles. Smaller steps or more particles avoid that.",
-                )
-            ]
-    return []
+            yield Caution(
+                f"The population nearly collapsed at step {f.trace['t'][k]:.0f}",
+                f"There the effective sample size fell to {numerals.plain(ess[k], 2)}: everything after it "
+                "descends from a handful of particles. Smaller steps or more particles avoid that.",
+            )
 
 
-def _moves(f: Facts) -> list[Caution]:
+def _moves(f: Facts) -> Iterator[Caution]:
     rate = f.trace.get("acceptance", np.zeros(0))
     rate = rate[np.isfinite(rate)]
-    if not len(rate):
-        return []
     low = rate < 0.05
     if low.any():
         steps = "every step" if low.all() else f"{low.sum()} of {len(rate)} steps"
         text = f"At {steps} fewer than 5 % of the proposals were accepted, so particles stayed where they were."
-        return [Caution("The kernel hardly moved the particles", text)]
-    return []
+        yield Caution("The kernel hardly moved the particles", text)
 
 
-def _particles(f: Facts) -> list[Caution]:
-    out = []
+def _particles(f: Facts) -> Iterator[Caution]:
     if f.distinct:
         share = np.array([d.weight for d in f.distinct])
         effective = 1 / float((share**2).sum())
@@ -152,13 +142,12 @@ def _particles(f: Facts) -> list[Caution]:
             much = one if len(f.distinct) > 1 else f"one distinct {f.shown.plural[:-1]}"
             text = f"The {numerals.count(f.n)} particles are {much}. This may be the law itself, or copies made by "
             text += "resampling: the effective sample size cannot tell, a second run with another seed can."
-            out.append(Caution("Few distinct particles", text))
+            yield Caution("Few distinct particles", text)
     broken = [s.name for s in f.summaries if not np.isfinite(s.column.values[f.weight > 0]).all()]
     if broken:
         names = ", ".join(broken[:5]) + (" and others" if len(broken) > 5 else "")
         text = f"{names}: some particles with positive weight are NaN or infinite there; summaries leave them out."
-        out.append(Caution("Values that are not finite", text, True))
-    return out
+        yield Caution("Values that are not finite", text, True)
 
 
 def sentence(text: str) -> str:
