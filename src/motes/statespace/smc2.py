@@ -25,6 +25,13 @@ from motes.laws.parameters import Parameters, Values
 from motes.rng import Rng
 from motes.statespace.particle_filter import InnerFilter
 
+PROBED = 64
+"""Parameters at which two new filters each tell how much log-likelihood estimates vary."""
+QUIET = 1.0
+"""The variance of these estimates above which filters are enlarged: about what is best for Metropolis moves."""
+QUARTILES = 1.349
+"""Between the quartiles of a normal law, in standard deviations."""
+
 
 @dataclass(frozen=True)
 class SMC2(FeynmanKac):
@@ -34,9 +41,10 @@ class SMC2(FeynmanKac):
     by the filter's estimate of p(y_t | y_1:t-1, theta), so the mean weight estimates p(y_1:t) at every t. Where the
     population has been resampled it is moved by particle marginal Metropolis-Hastings: a random walk on the scale of
     the population proposes parameters, a new filter runs over all observations so far, and the ratio of prior times
-    estimated likelihood decides. If fewer than `acceptance` of the proposals are accepted, the likelihood estimates
-    are too noisy: every filter is exchanged for a new one of twice the size, and the weights take the ratio of the new
-    estimate to the old one.
+    estimated likelihood decides. Before a move, pairs of new filters at some of the parameters tell the variance of the
+    log-likelihood estimates. Where it is above 1, or where fewer than `acceptance` of the proposals are then accepted,
+    the estimates are too noisy: every filter is exchanged for a new one, of the size that the variance asks for or
+    else of twice the size, and the weights take the ratio of the new estimate to the old one.
 
     The noise of the filters biases nothing: the estimated likelihood is unbiased, so the parameters follow the exact
     posterior, and for a fixed size and scale E[Z_hat] = Z for any N and N_x. The scale and the size are chosen from
@@ -46,6 +54,8 @@ class SMC2(FeynmanKac):
         Chopin, Jacob & Papaspiliopoulos (2013), SMC^2: an efficient algorithm for sequential analysis of state-space
         models, JRSS B 75(3), sections 3.1 and 3.6.
         Andrieu, Doucet & Holenstein (2010), Particle Markov chain Monte Carlo methods, JRSS B 72(3).
+        Doucet, Pitt, Deligiannidis & Kohn (2015), Efficient implementation of Markov chain Monte Carlo when using an
+        unbiased likelihood estimator, Biometrika 102(2) (the variance).
 
     Args:
         filter: the observations and how to estimate their likelihood, see `InnerFilter`.
@@ -85,6 +95,7 @@ class SMC2(FeynmanKac):
     references = (
         cited("chopin2013", "parameters that carry particle filters"),
         cited("andrieu2010", "moves of the parameters"),
+        cited("doucet2015", "sizes of the filters"),
     )
 
     def __post_init__(self) -> None:
@@ -117,6 +128,10 @@ class SMC2(FeynmanKac):
         if shared["fresh"] and seen > 0:
             weight = normalise(particles.log_weight)
             shared = {**shared, "scale": fit_scale(x["position"], weight, "auto", shared["scale"])}
+            noise = info["noise"] = self._noise(rng.at("noise"), x, shared)
+            if noise > QUIET and shared["size"] < self.largest:
+                shared = {**shared, "size": self._larger(shared["size"], noise)}
+                x, potential = self._exchange(rng.at("enlarge"), x, shared)
             old = x
             x, info["acceptance"] = self._move(rng.at("move"), x, shared)
             if effective_families(particles.ancestor, weight) > FEWEST:
@@ -126,7 +141,8 @@ class SMC2(FeynmanKac):
             if info["acceptance"] < self.acceptance:
                 if 2 * shared["size"] <= self.largest:
                     shared = {**shared, "size": 2 * shared["size"]}
-                    x, potential = self._exchange(rng.at("exchange"), x, shared)
+                    x, more = self._exchange(rng.at("exchange"), x, shared)
+                    potential = potential + more
                 else:
                     shared = {**shared, "stuck": shared["stuck"] + 1}
         theta = self.parameters.constrain(x["position"])[0]
@@ -180,6 +196,24 @@ class SMC2(FeynmanKac):
             x = {**select(accept, new, x), "inner": _chosen(accept, inner, x["inner"])}
             rate += float(probability.mean()) / self.sweeps
         return x, rate
+
+    def _noise(self, rng: Rng, x: dict[str, Any], shared: dict[str, Any]) -> float:
+        """The variance of the log-likelihood estimates at the same parameters, from two new filters for some."""
+        theta = self.parameters.constrain(x["position"][:PROBED])[0]
+        first, second = (
+            self.filter.run(rng.at("probe", inner=k), theta, shared["size"], shared["seen"])[1] for k in range(2)
+        )
+        apart = (first - second)[torch.isfinite(first) & torch.isfinite(second)]
+        if len(apart) < len(first) / 2:
+            return math.inf
+        low, high = apart.quantile(torch.tensor([0.25, 0.75], dtype=apart.dtype)).tolist()
+        return ((high - low) / QUARTILES) ** 2 / 2
+
+    def _larger(self, size: int, noise: float) -> int:
+        """The size, a power of 2 times the one before, at which the variance should be `QUIET` at most."""
+        while noise > QUIET and 2 * size <= self.largest:
+            size, noise = 2 * size, noise / 2
+        return size
 
     def _exchange(self, rng: Rng, x: dict[str, Any], shared: dict[str, Any]) -> tuple[dict[str, Any], Tensor]:
         """New filters of another size, and what that adds to the log-weights: new minus old log-likelihood."""

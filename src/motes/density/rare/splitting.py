@@ -93,8 +93,8 @@ class Splitting(FeynmanKac):
     With fixed `levels` what is left of that is the kernel's scales, and `freeze` fixes those too: then it is unbiased.
 
     For a fraction the error bar is that of the genealogy. For a number of particles it is the formula above, which
-    assumes that clones forget their parents; there is none where full moves left a mean correlation with the start
-    above 0.5.
+    assumes that clones forget their parents. For neither is there one where full moves left a mean correlation of
+    positions or of the performance with the start above 0.5.
 
     References:
         Cérou, Del Moral, Furon & Guyader (2012), Sequential Monte Carlo for rare event estimation, Statistics and
@@ -114,7 +114,7 @@ class Splitting(FeynmanKac):
         kill: the fraction that dies at a level, in (0, 1); or how many particles, at least 1.
         levels: fixed ones, increasing, below `level`, instead of those of `kill`.
         sweeps: sweeps of the kernel; "auto" goes on until the particles have forgotten their start.
-        max_correlation: the correlation with the start at which "auto" stops.
+        max_correlation: the correlation with the start, of positions and of the performance, at which "auto" stops.
         ladder: levels, sweeps and kernel parameters of an earlier run, see `freeze`.
 
     Raises:
@@ -239,8 +239,11 @@ class Splitting(FeynmanKac):
         return particles.resampled(torch.where(alive, index, parents))
 
     def standard_error(self, particles: Particles) -> StandardError | None:
-        """The error for clones that forget their parents, where `kill` is a number; else the genealogy's."""
-        if not isinstance(self.kill, int) or not self.done(particles):
+        """The error for clones that forget their parents, where `kill` is a number; else the genealogy's (None).
+
+        There is none for either where moves left more of the start than `REMEMBERED`, and none for means.
+        """
+        if not self.done(particles):
             return None
         shared, method = particles.shared, "splitting with clones that forget"
         left = sum(shared["correlations"]) / max(1, len(shared["correlations"]))
@@ -249,8 +252,8 @@ class Splitting(FeynmanKac):
                 f"clones remember their parents: full moves left a correlation of {left:.2f}. Use "
                 "more moves or a kernel that mixes better, or take the spread over several runs"
             )
-            return StandardError(math.nan, method, reason)
-        return StandardError(math.sqrt(shared["variance"]), method)
+            return StandardError(math.nan, method, reason, reason)
+        return StandardError(math.sqrt(shared["variance"]), method) if isinstance(self.kill, int) else None
 
     def _move(
         self, rng: Rng, target: Above, x: State, shared: dict[str, Any], t: int
@@ -273,6 +276,7 @@ class Splitting(FeynmanKac):
             sweeps=sweeps,
             max_correlation=self.max_correlation,
             adapt=self.ladder is None,
+            watch=_performance,
         )
         learnt = {
             "kernel": moved.parameters,
@@ -355,3 +359,8 @@ class Splitting(FeynmanKac):
 
 
 REFERENCES = (cited("cerou2012", "multilevel splitting"), cited("brehier2015", "multilevel splitting"))
+
+
+def _performance(state: State) -> Tensor:
+    """(N,) finite: what decides who survives, and so has to be forgotten."""
+    return torch.nan_to_num(state["performance"])
